@@ -1,0 +1,55 @@
+#include "base/hash.h"
+
+#include "base/file.h"
+
+#include <openssl/evp.h>
+#include <string.h>
+
+/* qb_hash is libcrypto's digest context under our own name; it is never defined. */
+
+static EVP_MD_CTX *context_of(qb_hash *hash) { return (EVP_MD_CTX *)(void *)hash; }
+
+qb_status qb_hash_begin(qb_hash **out) {
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    *out = (qb_hash *)(void *)ctx;
+    if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
+        EVP_MD_CTX_free(ctx);
+        *out = NULL;
+        return qb_fail(QB_ERR_INTERNAL, "libcrypto offers no SHA-256");
+    }
+    return QB_OK;
+}
+
+void qb_hash_add(qb_hash *hash, const void *bytes, size_t n) { EVP_DigestUpdate(context_of(hash), bytes, n); }
+
+void qb_hash_end(qb_hash *hash, char hex[QB_SHA256_HEX]) {
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    memset(digest, 0, sizeof digest);
+    EVP_DigestFinal_ex(context_of(hash), digest, &n);
+    EVP_MD_CTX_free(context_of(hash));
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < 32; i++) {
+        hex[2 * i] = digits[digest[i] >> 4];
+        hex[2 * i + 1] = digits[digest[i] & 15];
+    }
+    hex[64] = 0;
+}
+
+qb_status qb_hash_bytes(const void *bytes, size_t n, char hex[QB_SHA256_HEX]) {
+    qb_hash *hash;
+    qb_status st = qb_hash_begin(&hash);
+    if (st != QB_OK) return st;
+    qb_hash_add(hash, bytes, n);
+    qb_hash_end(hash, hex);
+    return QB_OK;
+}
+
+qb_status qb_hash_file(const char *path, char hex[QB_SHA256_HEX]) {
+    qb_map map;
+    qb_status st = qb_map_open(path, &map);
+    if (st != QB_OK) return st;
+    st = qb_hash_bytes(map.bytes, map.size, hex);
+    qb_map_close(&map);
+    return st;
+}

@@ -1,0 +1,29 @@
+/* Checked allocation and arenas. Nothing here aborts: a failed allocation is QB_ERR_MEMORY with the size. */
+#pragma once
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+enum { QB_ALIGNMENT = 64 }; /* one cache line, one zmm register */
+
+/* count * size bytes, 64-byte aligned, not cleared; *out = NULL for zero bytes. Overflow is an error. Free with qb_free. */
+qb_status qb_alloc(size_t count, size_t size, void *out_pointer) QB_NODISCARD;
+/* The same, cleared to zero. */
+qb_status qb_alloc_zero(size_t count, size_t size, void *out_pointer) QB_NODISCARD;
+/* Grows *pointer (from qb_alloc, or NULL) to hold `need` items of `size`, doubling *capacity; keeps the first
+   *capacity items. */
+qb_status qb_grow(void *pointer_to_pointer, size_t *capacity, size_t need, size_t size) QB_NODISCARD;
+void qb_free(void *pointer);
+char *qb_strdup(const char *text); /* NULL on exhaustion or NULL input; free with qb_free */
+
+/* An arena owns everything allocated from it and frees it at once. Zero-initialise; {0} is an empty arena. */
+typedef struct qb_arena {
+    struct qb_arena_chunk *head;
+    size_t total_bytes; /* handed out so far, rounding included */
+} qb_arena;
+
+/* Cleared, 64-byte aligned; lives until qb_arena_free. */
+qb_status qb_arena_alloc(qb_arena *arena, size_t count, size_t size, void *out_pointer) QB_NODISCARD;
+qb_status qb_arena_strdup(qb_arena *arena, const char *text, const char **out) QB_NODISCARD;
+void qb_arena_free(qb_arena *arena);

@@ -1,0 +1,28 @@
+/* A growing string, and the nearest-name search behind "did you mean". */
+#pragma once
+
+#include "base/status.h"
+
+#include <stdarg.h>
+
+/* Zero-initialise. `text` is NUL-terminated whenever it is not NULL; bytes may include NUL. */
+typedef struct qb_str {
+    char *text;
+    size_t length, capacity;
+    bool failed; /* an append ran out of memory; later appends do nothing; qb_str_status tells */
+} qb_str;
+
+void qb_str_append(qb_str *s, const void *bytes, size_t n);
+void qb_str_text(qb_str *s, const char *text);
+void qb_str_printf(qb_str *s, const char *fmt, ...) QB_PRINTF(2, 3);
+void qb_str_vprintf(qb_str *s, const char *fmt, va_list args);
+qb_status qb_str_status(const qb_str *s);
+const char *qb_str_get(const qb_str *s); /* never NULL */
+void qb_str_free(qb_str *s);
+
+/* The candidate nearest to `word` by edit distance, or NULL when none is near (more than a third of the word away). */
+const char *qb_nearest(const char *word, const char *const *candidates, size_t n);
+
+/* "1.5 GB" (SI, 1 GB = 1e9), "3m 20s"; written into and returned from `buffer`. */
+const char *qb_format_bytes(double bytes, char buffer[32]);
+const char *qb_format_seconds(double seconds, char buffer[32]);

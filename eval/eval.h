@@ -1,0 +1,75 @@
+/* Measurements of a model. Each metric fills typed rows; bench/ puts them into the result document. */
+#pragma once
+
+#include "base/option.h"
+#include "model/decoder.h"
+
+/* One measured value, as a row of `metrics` in the result. */
+enum { QB_SAMPLES_MAX = 256 };
+typedef struct qb_measure {
+    char name[48];       /* "perplexity", "prefill", "decode", "time_to_first_token", "latency", "peak_rss" ... */
+    char unit[16];       /* "1", "tok/s", "s", "B", "bit" */
+    char protocol[64];   /* "gptq-2048", "pp512", "tg128@d0 b1" */
+    char dataset[64];
+    bool higher_is_better;
+    double value;        /* the headline: median of the samples for speeds */
+    double stderr_value; /* standard error of value; NaN when it has none */
+    int64_t n;           /* scored tokens, or samples */
+    int n_samples;
+    double samples[QB_SAMPLES_MAX];
+    qb_json *extra;      /* owned; further keys (mean, sd, bytes_per_s, share_of_ceiling, windows, sha256...) */
+    char skipped[200];   /* reason, when the row could not be measured */
+} qb_measure;
+typedef struct qb_measures {
+    qb_measure *rows;
+    size_t count, capacity;
+} qb_measures;
+qb_status qb_measures_add(qb_measures *m, qb_measure **row) QB_NODISCARD; /* a cleared row at the end */
+void qb_measures_free(qb_measures *m);
+
+/* Perplexity of the windows. Runs resident window batches when the weights fit into memory_bytes, else layer-major:
+   each block is loaded once and all windows of a batch pass through it. memory_bytes 0: what the machine has free. */
+typedef struct qb_perplexity_plan {
+    bool layer_major;
+    int64_t windows_per_batch, passes, peak_bytes;
+    double flops;
+} qb_perplexity_plan;
+void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes, qb_perplexity_plan *out);
+qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes, qb_measure *out) QB_NODISCARD;
+
+/* Speed. Inside the timed window: embedding, blocks, head, argmax. Outside: tokenizing, loading, warm-up. */
+typedef struct qb_speed_config {
+    qb_int_list prefill, decode, depth, batch; /* tokens; 0 entries are skipped */
+    int64_t repeat, warmup;
+    const char *kv;                            /* "f16" or "f32" */
+    const char *prompts;                       /* file of prompts, a blank line between, or NULL */
+    int64_t prompt_tokens;                     /* tokens generated after each prompt */
+} qb_speed_config;
+extern const qb_option qb_speed_options[];
+/* prompts: token windows of whole prompts, or NULL. The model must be loaded resident. */
+qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
+                   qb_measures *out) QB_NODISCARD;
+
+/* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this process. */
+qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;
+/* SHA-256 of the logits of fixed tokens, as a row with the hash in `extra`. */
+qb_status qb_determinism(qb_model *m, qb_device *dev, char hex[QB_SHA256_HEX]) QB_NODISCARD;
+int64_t qb_peak_rss_bytes(void);
+
+/* Generation, greedy or sampled; calls `emit` with each new id and stops when it returns false, at eos or after n_tokens. */
+typedef struct qb_generate_config {
+    int64_t tokens, seed, top_k;
+    double temperature, top_p; /* temperature 0: greedy */
+    bool ignore_eos;
+} qb_generate_config;
+typedef bool (*qb_emit_fn)(void *ctx, int32_t id);
+qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_t n_prompt,
+                      const qb_generate_config *config, qb_emit_fn emit, void *ctx) QB_NODISCARD;
+
+/* Metrics as a registry for suites and `bench list metrics`. */
+typedef struct qb_metric {
+    const char *name, *unit, *summary, *source;
+    bool higher_is_better;
+} qb_metric;
+const qb_metric *qb_metric_at(size_t index);
+const qb_metric *qb_metric_find(const char *name);

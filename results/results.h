@@ -1,0 +1,55 @@
+/* The result document: the only truth. {"schema":"qb.results/1","context":{..},"cases":[..]}; see results/schema.json
+   and HOUSE rules: snake_case, SI base units in the key, null and a status instead of NaN, RFC 3339 UTC times. */
+#pragma once
+
+#include "base/json.h"
+#include "base/str.h"
+
+#define QB_RESULTS_SCHEMA "qb.results/1"
+
+typedef struct qb_results {
+    char *path;   /* where it is rewritten; NULL: only in memory */
+    qb_json *doc; /* owned */
+} qb_results;
+
+/* A new document with the given context object (moved in). Fails when `path` cannot be written (tried now). */
+qb_status qb_results_create(const char *path, qb_json *context, qb_results *out) QB_NODISCARD;
+/* Reads and validates a document (structure, types, enums, finite numbers); the error names the JSON path. */
+qb_status qb_results_open(const char *path, qb_results *out) QB_NODISCARD;
+qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) QB_NODISCARD;
+void qb_results_close(qb_results *r);
+
+/* Adds a case object (moved in), or replaces the one with the same id, and rewrites the file atomically. */
+qb_status qb_results_put_case(qb_results *r, qb_json *case_object) QB_NODISCARD;
+const qb_json *qb_results_case(const qb_results *r, const char *id); /* NULL when absent */
+qb_status qb_results_write(qb_results *r) QB_NODISCARD;
+
+/* Checks a document against the rules that results/schema.json states. */
+qb_status qb_results_validate(const qb_json *doc, const char *name) QB_NODISCARD;
+
+/* A case's metric row by name (and protocol, dataset when not NULL); NULL when absent. */
+const qb_json *qb_results_metric(const qb_json *case_object, const char *name, const char *protocol,
+                                 const char *dataset);
+
+/* The table for the terminal and the README: one row a case, aligned columns, or Markdown. */
+qb_status qb_results_table(const qb_results *r, bool markdown, qb_str *out) QB_NODISCARD;
+
+/* Comparison. */
+typedef struct qb_compare_config {
+    double perplexity_tolerance_pct;  /* relative change that counts as moved */
+    double speed_effect_pct;          /* minimum effect */
+    double alpha;                     /* of the two-sided Mann-Whitney U test */
+    double memory_tolerance_pct;
+    bool force;                       /* compare speeds although machines differ */
+} qb_compare_config;
+/* Renders what moved, into `text` (people) and *json (may be NULL). *regressed tells the verdict. */
+qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc, const qb_compare_config *config,
+                             qb_str *text, qb_json **json, bool *regressed) QB_NODISCARD;
+
+/* Statistics. */
+double qb_median(const double *x, int n); /* x is not changed; NaN for n = 0 */
+double qb_mean_of(const double *x, int n);
+double qb_stddev(const double *x, int n); /* sample standard deviation; NaN below 2 */
+/* Two-sided p value of the Mann-Whitney U test: exact without ties and n, m <= 50, else the normal approximation with tie and
+   continuity corrections. */
+double qb_mann_whitney_p(const double *x, int n, const double *y, int m);

@@ -1,0 +1,198 @@
+#include "base/hash.h"
+#include "base/option.h"
+#include "base/rng.h"
+#include "base/threads.h"
+#include "tests/support.h"
+
+#include <math.h>
+
+/* FIELD.md (g): CPython's random.randint(0, 356316). */
+static void test_rng__equals_cpython(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t seed;
+        int64_t high;
+        int64_t values[6];
+    } rows[] = {
+        {0, 356316, {201979, 220500, 21225, 135746, 268055, 254766}},
+        {1, 356316, {70445, 298426, 33086, 133729, 61823, 259750}},
+        {42, 356316, {335243, 58369, 13112, 144194, 128393, 117026}},
+        {0, 45575, {25247, 27562, 2653, 16968, 33506, 31845}},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_pyrandom r;
+        qb_pyrandom_seed(&r, rows[i].seed);
+        for (size_t j = 0; j < 6; j++) assert_int_equal(qb_pyrandom_randint(&r, 0, rows[i].high), rows[i].values[j]);
+    }
+    /* python3 -c "import random; random.seed(2**40+5); print(random.randint(-5, 2**40), random.random())" */
+    qb_pyrandom r;
+    qb_pyrandom_seed(&r, ((uint64_t)1 << 40) + 5);
+    assert_int_equal(qb_pyrandom_randint(&r, -5, (int64_t)1 << 40), 64105765083);
+    assert_true(qb_pyrandom_double(&r) == 0.530959239292452);
+}
+
+static void test_hash__equals_published_vector(void **state) {
+    (void)state;
+    char hex[QB_SHA256_HEX];
+    assert_ok(qb_hash_bytes("abc", 3, hex));
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+static void test_json__round_trip_and_typed_errors(void **state) {
+    (void)state;
+    qb_json *o = qb_json_object();
+    qb_json_put_int(o, "big", 9007199254740993LL);
+    qb_json_put_real(o, "nan", (double)NAN);
+    qb_json_put_real(o, "tenth", 0.1);
+    char *text;
+    assert_ok(qb_json_print(o, false, &text));
+    assert_string_equal(text, "{\"big\":9007199254740993,\"nan\":null,\"tenth\":0.1}");
+    qb_free(text);
+    int64_t v = 7;
+    assert_ok(qb_json_int(o, "absent", "doc", false, 0, 10, &v));
+    assert_int_equal(v, 7);
+    assert_fails(qb_json_int(o, "absent", "doc", true, 0, 10, &v), QB_ERR_FORMAT, "doc: \"absent\" is missing");
+    assert_fails(qb_json_int(o, "tenth", "doc", true, 0, 10, &v), QB_ERR_FORMAT, "must be an integer");
+    qb_json_free(o);
+    assert_fails(qb_json_parse("{\"a\":\n1,,}", 10, "x.json", &o), QB_ERR_FORMAT, "x.json: not valid JSON at line 2");
+    assert_fails(qb_json_parse("{} x", 4, "x.json", &o), QB_ERR_FORMAT, "text after the end");
+}
+
+typedef struct {
+    bool flag, on;
+    int64_t count;
+    double share;
+    const char *file, *kind;
+    qb_int_list sizes;
+} sample;
+#define ROW(n, l, t, f, i, lo, hi, c, u) {n, l, t, offsetof(sample, f), i, lo, hi, c, u, "help of " n}
+static const qb_option sample_rows[] = {
+    ROW("act-order", 0, QB_OPTION_BOOL, flag, NULL, 0, 0, NULL, NULL),
+    ROW("sequential", 0, QB_OPTION_BOOL, on, "true", 0, 0, NULL, NULL),
+    ROW("group-size", 'g', QB_OPTION_INT, count, "128", -1, 4096, NULL, "N"),
+    ROW("damp", 0, QB_OPTION_REAL, share, "0.01", 0, 1, NULL, "SHARE"),
+    ROW("output", 'o', QB_OPTION_TEXT, file, NULL, 0, 0, NULL, "FILE"),
+    ROW("method", 0, QB_OPTION_CHOICE, kind, "gptq", 0, 0, "gptq|rtn|nf4", "NAME"),
+    ROW("prefill", 0, QB_OPTION_INT_LIST, sizes, "128,512", 1, 1e6, NULL, "N,N"),
+    {0},
+};
+
+static qb_status parse_words(sample *s, int argc, const char **argv, const char **words, size_t *n) {
+    qb_option_set set = {"Options", sample_rows, s};
+    qb_options_defaults(sample_rows, s);
+    return qb_options_parse(&set, 1, argc, (char **)(uintptr_t)argv, words, 2, n);
+}
+
+static void test_option__parses_every_form(void **state) {
+    (void)state;
+    sample s;
+    const char *words[2];
+    size_t n;
+    const char *argv[] = {"x", "MODEL", "--act-order", "--no-sequential", "-g", "-1", "--damp=0.1", "-oF", "--prefill", "1,2,3"};
+    assert_ok(parse_words(&s, 10, argv, words, &n));
+    assert_int_equal(n, 1);
+    assert_string_equal(words[0], "MODEL");
+    assert_true(s.flag && !s.on && s.count == -1 && s.share == 0.1 && s.sizes.n == 3 && s.sizes.values[2] == 3);
+    assert_string_equal(s.file, "F");
+    assert_string_equal(s.kind, "gptq");
+}
+
+static void test_option__names_the_fault(void **state) {
+    (void)state;
+    sample s;
+    const char *words[2];
+    size_t n;
+#define BAD(needle, ...)                                                                                     \
+    do {                                                                                                     \
+        const char *argv[] = {"x", __VA_ARGS__};                                                             \
+        assert_fails(parse_words(&s, (int)(sizeof argv / sizeof argv[0]), argv, words, &n), QB_ERR_USAGE, needle); \
+    } while (0)
+    BAD("did you mean --group-size?", "--grop-size", "1");
+    BAD("--group-size must lie between -1 and 4096, found 9999", "--group-size", "9999");
+    BAD("a whole number, found 'x'", "--group-size", "x");
+    BAD("needs a value", "--group-size");
+    BAD("one of gptq|rtn|nf4, found 'gpt'", "--method", "gpt");
+    BAD("unexpected argument 'c'", "a", "b", "c");
+    BAD("unknown option -z", "-z");
+}
+
+static void test_option__json_round_trip(void **state) {
+    (void)state;
+    sample s, t;
+    qb_options_defaults(sample_rows, &s);
+    s.flag = true;
+    s.sizes = (qb_int_list){2, {7, 9}};
+    qb_json *o = qb_json_object();
+    qb_options_to_json(sample_rows, &s, o);
+    assert_true(qb_json_get(o, "group_size") != NULL);
+    qb_json_put(o, "output", NULL);
+    static const char *const ignore[] = {"output", "name", NULL};
+    qb_json_put_text(o, "name", "someone else's");
+    qb_options_defaults(sample_rows, &t);
+    assert_ok(qb_options_from_json(sample_rows, &t, o, "suite", ignore));
+    assert_true(t.flag && t.sizes.n == 2 && t.sizes.values[1] == 9 && t.count == 128);
+    qb_json_put_int(o, "group_sise", 1);
+    assert_fails(qb_options_from_json(sample_rows, &t, o, "suite", ignore), QB_ERR_USAGE,
+                 "suite: unknown key group_sise; did you mean group_size?");
+    qb_json_free(o);
+}
+
+static void mark(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    int *seen = ctx;
+    for (int64_t i = begin; i < end; i++) seen[i]++;
+}
+
+static void test_threads__visit_every_index_once(void **state) {
+    (void)state;
+    static const int counts[] = {1, 2, 5};
+    for (size_t c = 0; c < 3; c++) {
+        qb_threads *t;
+        assert_ok(qb_threads_create(counts[c], &t));
+        assert_int_equal(qb_threads_count(t), counts[c]);
+        for (int round = 0; round < 200; round++) {
+            int seen[101] = {0};
+            qb_parallel_for(t, 101, 1 + round % 7, mark, seen);
+            for (int i = 0; i < 101; i++) assert_int_equal(seen[i], 1);
+            if (round % 50 == 0) usleep(3000); /* let workers fall asleep */
+        }
+        qb_threads_free(t);
+    }
+}
+
+static void test_file__atomic_write_leaves_no_temporary(void **state) {
+    (void)state;
+    char *dir = scratch_make();
+    char *path = qb_path_join(dir, "a/b/c.txt");
+    char *sub = qb_path_dir(path);
+    assert_ok(qb_make_dirs(sub));
+    assert_ok(qb_file_write_atomic(path, "one", 3));
+    assert_ok(qb_file_write_atomic(path, "three", 5));
+    char *text;
+    size_t n;
+    assert_ok(qb_file_read(path, 100, &text, &n));
+    assert_int_equal(n, 5);
+    assert_string_equal(text, "three");
+    qb_free(text);
+    assert_fails(qb_file_read(path, 2, &text, &n), QB_ERR_FORMAT, "larger than");
+    assert_ok(qb_remove_tree(path));
+    assert_int_equal(rmdir(sub), 0); /* empty: nothing was left beside */
+    assert_fails(qb_file_read(path, 2, &text, &n), QB_ERR_NOT_FOUND, "No such file");
+    qb_free(path);
+    qb_free(sub);
+    scratch_remove(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rng__equals_cpython),
+        cmocka_unit_test(test_hash__equals_published_vector),
+        cmocka_unit_test(test_json__round_trip_and_typed_errors),
+        cmocka_unit_test(test_option__parses_every_form),
+        cmocka_unit_test(test_option__names_the_fault),
+        cmocka_unit_test(test_option__json_round_trip),
+        cmocka_unit_test(test_threads__visit_every_index_once),
+        cmocka_unit_test(test_file__atomic_write_leaves_no_temporary),
+    };
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}

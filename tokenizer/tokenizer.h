@@ -1,0 +1,39 @@
+/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form) and SentencePiece
+   tokenizer.model (BPE). Ids equal those of the reference libraries. */
+#pragma once
+
+#include "base/status.h"
+#include "base/str.h"
+
+#include <stdint.h>
+
+typedef struct qb_tokenizer qb_tokenizer;
+
+/* DIR/tokenizer.json if present, else DIR/tokenizer.model. */
+qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) QB_NODISCARD;
+qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) QB_NODISCARD; /* *.json or *.model */
+/* The same from memory (fuzzing); `name` heads errors. */
+qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name, qb_tokenizer **out) QB_NODISCARD;
+qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name, qb_tokenizer **out) QB_NODISCARD;
+void qb_tokenizer_close(qb_tokenizer *t);
+
+typedef struct qb_ids {
+    int32_t *ids; /* owned; zero-initialise, free with qb_ids_free */
+    size_t count, capacity;
+} qb_ids;
+void qb_ids_free(qb_ids *ids);
+
+/* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. add_special puts what the
+   tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one word's logarithm. */
+qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
+                              qb_ids *out) QB_NODISCARD;
+/* Appends the text of the ids; special tokens are left out. Byte tokens become their bytes. As the reference
+   libraries do, the one space that encoding prepended is stripped at the start. Ids out of range fail. */
+qb_status qb_tokenizer_decode(const qb_tokenizer *t, const int32_t *ids, size_t n, qb_str *out) QB_NODISCARD;
+/* The text that id adds when it follows other tokens (no stripping): for streaming generation. */
+qb_status qb_tokenizer_piece(const qb_tokenizer *t, int32_t id, qb_str *out) QB_NODISCARD;
+
+int32_t qb_tokenizer_vocab_size(const qb_tokenizer *t);
+int32_t qb_tokenizer_bos(const qb_tokenizer *t); /* -1 when there is none */
+int32_t qb_tokenizer_eos(const qb_tokenizer *t);
+bool qb_tokenizer_adds_bos(const qb_tokenizer *t);

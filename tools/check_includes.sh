@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Checks every #include "room/..." against the arrows of docs/ARCHITECTURE.md: a room includes only the rooms listed behind it.
+# Needs: bash, grep. Prints each arrow that points the wrong way and exits 1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+declare -A may=(
+  [base]=""
+  [kernels]="base"
+  [checkpoint]="base kernels"
+  [tokenizer]="base"
+  [datasets]="base tokenizer"
+  [model]="base kernels checkpoint"
+  [quant]="base kernels checkpoint model"
+  [eval]="base kernels model"
+  [results]="base"
+  [plots]="base results"
+  [bench]="base kernels checkpoint tokenizer datasets model quant eval results plots"
+  [tests]="base kernels checkpoint tokenizer datasets model quant eval results plots"
+)
+rooms="${!may[*]}"
+bad=0
+while IFS=: read -r file line text; do
+  from=${file%%/*}
+  to=$(sed -E 's/.*#include "([^"]+)".*/\1/' <<<"$text")
+  to_room=${to%%/*}
+  if [[ "$to" != */* ]]; then
+    echo "$file:$line: include from the root, as in #include \"room/file.h\": found \"$to\""
+    bad=1
+  elif [[ " $rooms " == *" $to_room "* && "$from" != "$to_room" && " ${may[$from]} " != *" $to_room "* ]]; then
+    echo "$file:$line: $from/ must not include $to_room/ (it may include: ${may[$from]:-nothing})"
+    bad=1
+  fi
+done < <(for room in $rooms; do [ -d "$room" ] && grep -rnE '^#include "' "$room" --include='*.c' --include='*.h' --include='*.cu' --include='*.inc' || true; done)
+exit $bad
