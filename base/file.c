@@ -62,7 +62,8 @@ qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *o
     qb_status st = QB_OK;
     while ((n = fread(buffer, 1, sizeof buffer, f)) > 0) {
         if (text.length + n > max_bytes) {
-            st = qb_fail(QB_ERR_FORMAT, "%s is larger than the %zu bytes such a file may have", path, max_bytes);
+            st = qb_fail(QB_ERR_FORMAT, "%s is larger than the %zu bytes such a file may have", path,
+                         max_bytes);
             break;
         }
         qb_str_append(&text, buffer, n);
@@ -124,7 +125,9 @@ qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) {
     return st;
 }
 
-bool qb_path_exists(const char *path) { return access(path, F_OK) == 0; }
+bool qb_path_exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
 
 bool qb_path_is_dir(const char *path) {
     struct stat info;

@@ -7,7 +7,9 @@
 
 /* qb_hash is libcrypto's digest context under our own name; it is never defined. */
 
-static EVP_MD_CTX *context_of(qb_hash *hash) { return (EVP_MD_CTX *)(void *)hash; }
+static EVP_MD_CTX *context_of(qb_hash *hash) {
+    return (EVP_MD_CTX *)(void *)hash;
+}
 
 qb_status qb_hash_begin(qb_hash **out) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
@@ -20,7 +22,9 @@ qb_status qb_hash_begin(qb_hash **out) {
     return QB_OK;
 }
 
-void qb_hash_add(qb_hash *hash, const void *bytes, size_t n) { EVP_DigestUpdate(context_of(hash), bytes, n); }
+void qb_hash_add(qb_hash *hash, const void *bytes, size_t n) {
+    EVP_DigestUpdate(context_of(hash), bytes, n);
+}
 
 void qb_hash_end(qb_hash *hash, char hex[QB_SHA256_HEX]) {
     unsigned char digest[EVP_MAX_MD_SIZE];

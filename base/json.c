@@ -46,23 +46,49 @@ qb_status qb_json_read(const char *path, size_t max_bytes, qb_json **out) {
     return st;
 }
 
-void qb_json_free(qb_json *json) { cJSON_Delete(json); }
+void qb_json_free(qb_json *json) {
+    cJSON_Delete(json);
+}
 
 const qb_json *qb_json_get(const qb_json *object, const char *key) {
     return cJSON_IsObject(object) ? cJSON_GetObjectItemCaseSensitive(object, key) : NULL;
 }
-const qb_json *qb_json_first(const qb_json *parent) { return parent ? parent->child : NULL; }
-const qb_json *qb_json_next(const qb_json *child) { return child->next; }
-int64_t qb_json_count(const qb_json *parent) { return parent ? cJSON_GetArraySize(parent) : 0; }
-const char *qb_json_key(const qb_json *child) { return child->string; }
-bool qb_json_is_object(const qb_json *json) { return cJSON_IsObject(json); }
-bool qb_json_is_array(const qb_json *json) { return cJSON_IsArray(json); }
-bool qb_json_is_string(const qb_json *json) { return cJSON_IsString(json); }
-bool qb_json_is_number(const qb_json *json) { return cJSON_IsNumber(json); }
-bool qb_json_is_null(const qb_json *json) { return !json || cJSON_IsNull(json); }
-const char *qb_json_string(const qb_json *json) { return cJSON_IsString(json) ? json->valuestring : NULL; }
-double qb_json_number(const qb_json *json) { return cJSON_IsNumber(json) ? json->valuedouble : (double)NAN; }
-bool qb_json_true(const qb_json *json) { return cJSON_IsTrue(json); }
+const qb_json *qb_json_first(const qb_json *parent) {
+    return parent ? parent->child : NULL;
+}
+const qb_json *qb_json_next(const qb_json *child) {
+    return child->next;
+}
+int64_t qb_json_count(const qb_json *parent) {
+    return parent ? cJSON_GetArraySize(parent) : 0;
+}
+const char *qb_json_key(const qb_json *child) {
+    return child->string;
+}
+bool qb_json_is_object(const qb_json *json) {
+    return cJSON_IsObject(json);
+}
+bool qb_json_is_array(const qb_json *json) {
+    return cJSON_IsArray(json);
+}
+bool qb_json_is_string(const qb_json *json) {
+    return cJSON_IsString(json);
+}
+bool qb_json_is_number(const qb_json *json) {
+    return cJSON_IsNumber(json);
+}
+bool qb_json_is_null(const qb_json *json) {
+    return !json || cJSON_IsNull(json);
+}
+const char *qb_json_string(const qb_json *json) {
+    return cJSON_IsString(json) ? json->valuestring : NULL;
+}
+double qb_json_number(const qb_json *json) {
+    return cJSON_IsNumber(json) ? json->valuedouble : (double)NAN;
+}
+bool qb_json_true(const qb_json *json) {
+    return cJSON_IsTrue(json);
+}
 
 static const char *type_name(const qb_json *j) {
     if (cJSON_IsObject(j)) return "an object";
@@ -96,8 +122,8 @@ qb_status qb_json_int(const qb_json *object, const char *key, const char *where,
     if (!(fabs(v) <= 9007199254740992.0) || v != floor(v))
         return qb_fail(QB_ERR_FORMAT, "%s: \"%s\" must be an integer, found %.17g", where, key, v);
     if (v < (double)min || v > (double)max)
-        return qb_fail(QB_ERR_FORMAT, "%s: \"%s\" must lie between %" PRId64 " and %" PRId64 ", found %.0f", where,
-                       key, min, max, v);
+        return qb_fail(QB_ERR_FORMAT, "%s: \"%s\" must lie between %" PRId64 " and %" PRId64 ", found %.0f",
+                       where, key, min, max, v);
     *out = (int64_t)v;
     return QB_OK;
 }
@@ -134,8 +160,12 @@ qb_status qb_json_text(const qb_json *object, const char *key, const char *where
     return QB_OK;
 }
 
-qb_json *qb_json_object(void) { return cJSON_CreateObject(); }
-qb_json *qb_json_array(void) { return cJSON_CreateArray(); }
+qb_json *qb_json_object(void) {
+    return cJSON_CreateObject();
+}
+qb_json *qb_json_array(void) {
+    return cJSON_CreateArray();
+}
 
 void qb_json_put(qb_json *object, const char *key, qb_json *value) {
     if (!object || !value) {
@@ -161,18 +191,40 @@ static qb_json *integer(int64_t value) {
     snprintf(digits, sizeof digits, "%" PRId64, value);
     return llabs(value) <= ((int64_t)1 << 53) ? cJSON_CreateNumber((double)value) : cJSON_CreateRaw(digits);
 }
-static qb_json *real(double value) { return isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull(); }
-static qb_json *text_or_null(const char *text) { return text ? cJSON_CreateString(text) : cJSON_CreateNull(); }
+static qb_json *real(double value) {
+    return isfinite(value) ? cJSON_CreateNumber(value) : cJSON_CreateNull();
+}
+static qb_json *text_or_null(const char *text) {
+    return text ? cJSON_CreateString(text) : cJSON_CreateNull();
+}
 
-void qb_json_put_text(qb_json *o, const char *key, const char *text) { qb_json_put(o, key, text_or_null(text)); }
-void qb_json_put_int(qb_json *o, const char *key, int64_t value) { qb_json_put(o, key, integer(value)); }
-void qb_json_put_real(qb_json *o, const char *key, double value) { qb_json_put(o, key, real(value)); }
-void qb_json_put_bool(qb_json *o, const char *key, bool value) { qb_json_put(o, key, cJSON_CreateBool(value)); }
-void qb_json_put_null(qb_json *o, const char *key) { qb_json_put(o, key, cJSON_CreateNull()); }
-void qb_json_push_real(qb_json *a, double value) { qb_json_push(a, real(value)); }
-void qb_json_push_int(qb_json *a, int64_t value) { qb_json_push(a, integer(value)); }
-void qb_json_push_text(qb_json *a, const char *text) { qb_json_push(a, text_or_null(text)); }
-qb_json *qb_json_copy(const qb_json *json) { return json ? cJSON_Duplicate(json, 1) : NULL; }
+void qb_json_put_text(qb_json *o, const char *key, const char *text) {
+    qb_json_put(o, key, text_or_null(text));
+}
+void qb_json_put_int(qb_json *o, const char *key, int64_t value) {
+    qb_json_put(o, key, integer(value));
+}
+void qb_json_put_real(qb_json *o, const char *key, double value) {
+    qb_json_put(o, key, real(value));
+}
+void qb_json_put_bool(qb_json *o, const char *key, bool value) {
+    qb_json_put(o, key, cJSON_CreateBool(value));
+}
+void qb_json_put_null(qb_json *o, const char *key) {
+    qb_json_put(o, key, cJSON_CreateNull());
+}
+void qb_json_push_real(qb_json *a, double value) {
+    qb_json_push(a, real(value));
+}
+void qb_json_push_int(qb_json *a, int64_t value) {
+    qb_json_push(a, integer(value));
+}
+void qb_json_push_text(qb_json *a, const char *text) {
+    qb_json_push(a, text_or_null(text));
+}
+qb_json *qb_json_copy(const qb_json *json) {
+    return json ? cJSON_Duplicate(json, 1) : NULL;
+}
 
 qb_status qb_json_print(const qb_json *json, bool pretty, char **out) {
     *out = NULL;

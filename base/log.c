@@ -10,7 +10,9 @@
 static qb_log_level level = QB_LOG_NORMAL;
 static bool line_open; /* a progress line without its newline stands on the terminal */
 
-void qb_log_set_level(qb_log_level new_level) { level = new_level; }
+void qb_log_set_level(qb_log_level new_level) {
+    level = new_level;
+}
 
 static void close_line(void) {
     if (line_open) fputs("\r\033[K", stderr);
@@ -38,7 +40,9 @@ void qb_info(const char *fmt, ...) {
 void qb_debug(const char *fmt, ...) {
     if (level >= QB_LOG_VERBOSE) SAY("debug: ", fmt);
 }
-void qb_warn(const char *fmt, ...) { SAY("warning: ", fmt); }
+void qb_warn(const char *fmt, ...) {
+    SAY("warning: ", fmt);
+}
 
 static void draw(qb_progress *p, bool last) {
     static int terminal = -1;

@@ -43,7 +43,9 @@ qb_status qb_grow(void *pointer_to_pointer, size_t *capacity, size_t need, size_
     return QB_OK;
 }
 
-void qb_free(void *pointer) { free(pointer); }
+void qb_free(void *pointer) {
+    free(pointer);
+}
 
 char *qb_strdup(const char *text) {
     if (!text) return NULL;

@@ -10,7 +10,9 @@
 
 enum { NAME_MAX_CHARS = 64, NAMES_MAX = 160, HELP_COLUMN = 28, HELP_WIDTH = 100 };
 
-static void *field(const qb_option *row, void *target) { return (char *)target + row->offset; }
+static void *field(const qb_option *row, void *target) {
+    return (char *)target + row->offset;
+}
 static const void *const_field(const qb_option *row, const void *target) {
     return (const char *)target + row->offset;
 }
@@ -25,12 +27,14 @@ static qb_status bad_value(const qb_option *row, const char *text, const char *e
     return qb_fail(QB_ERR_USAGE, "--%s takes %s, found '%s'", row->name, expected, text);
 }
 
-static bool bounded(const qb_option *row) { return row->min != 0 || row->max != 0; }
+static bool bounded(const qb_option *row) {
+    return row->min != 0 || row->max != 0;
+}
 
 static qb_status check_range(const qb_option *row, double v) {
     if (bounded(row) && !(v >= row->min && v <= row->max))
-        return qb_fail(QB_ERR_USAGE, "--%s must lie between %.15g and %.15g, found %.15g", row->name, row->min,
-                       row->max, v);
+        return qb_fail(QB_ERR_USAGE, "--%s must lie between %.15g and %.15g, found %.15g", row->name,
+                       row->min, row->max, v);
     return QB_OK;
 }
 
@@ -63,7 +67,8 @@ static qb_status set_text(const qb_option *row, void *target, const char *text) 
         else
             return bad_value(row, text, "true or false");
         return QB_OK;
-    case QB_OPTION_INT: return parse_int(row, text, f);
+    case QB_OPTION_INT:
+        return parse_int(row, text, f);
     case QB_OPTION_REAL: {
         char *end;
         double v = strtod(text, &end);
@@ -71,7 +76,9 @@ static qb_status set_text(const qb_option *row, void *target, const char *text) 
         *(double *)f = v;
         return check_range(row, v);
     }
-    case QB_OPTION_TEXT: *(const char **)f = text; return QB_OK;
+    case QB_OPTION_TEXT:
+        *(const char **)f = text;
+        return QB_OK;
     case QB_OPTION_CHOICE:
         if (!choice_known(row->choices, text))
             return qb_fail(QB_ERR_USAGE, "--%s takes one of %s, found '%s'", row->name, row->choices, text);
@@ -101,12 +108,22 @@ static qb_status set_text(const qb_option *row, void *target, const char *text) 
 static void clear_field(const qb_option *row, void *target) {
     void *f = field(row, target);
     switch (row->type) {
-    case QB_OPTION_BOOL: *(bool *)f = false; break;
-    case QB_OPTION_INT: *(int64_t *)f = 0; break;
-    case QB_OPTION_REAL: *(double *)f = 0; break;
+    case QB_OPTION_BOOL:
+        *(bool *)f = false;
+        break;
+    case QB_OPTION_INT:
+        *(int64_t *)f = 0;
+        break;
+    case QB_OPTION_REAL:
+        *(double *)f = 0;
+        break;
     case QB_OPTION_TEXT:
-    case QB_OPTION_CHOICE: *(const char **)f = NULL; break;
-    case QB_OPTION_INT_LIST: *(qb_int_list *)f = (qb_int_list){0}; break;
+    case QB_OPTION_CHOICE:
+        *(const char **)f = NULL;
+        break;
+    case QB_OPTION_INT_LIST:
+        *(qb_int_list *)f = (qb_int_list){0};
+        break;
     }
 }
 
@@ -189,8 +206,8 @@ static qb_status parse_short(const qb_option_set *sets, size_t n_sets, char **ar
     return qb_fail(QB_ERR_USAGE, "unknown option %s; --help lists them", word);
 }
 
-qb_status qb_options_parse(const qb_option_set *sets, size_t n_sets, int argc, char **argv, const char **words,
-                           size_t max_words, size_t *n_words) {
+qb_status qb_options_parse(const qb_option_set *sets, size_t n_sets, int argc, char **argv,
+                           const char **words, size_t max_words, size_t *n_words) {
     *n_words = 0;
     bool options_ended = false;
     for (int i = 1; i < argc; i++) {
@@ -253,8 +270,10 @@ static qb_status from_json(const qb_option *row, void *target, const qb_json *j,
         qb_int_list list = {0};
         for (const qb_json *item = qb_json_first(j); item; item = qb_json_next(item)) {
             double v = qb_json_number(item);
-            if (!qb_json_is_number(item) || v != floor(v)) return wrong_json(where, key, "an array of whole numbers");
-            if (list.n == QB_INT_LIST_MAX) return wrong_json(where, key, "a shorter array (16 items at most)");
+            if (!qb_json_is_number(item) || v != floor(v))
+                return wrong_json(where, key, "an array of whole numbers");
+            if (list.n == QB_INT_LIST_MAX)
+                return wrong_json(where, key, "a shorter array (16 items at most)");
             qb_status st = check_range(row, v);
             if (st != QB_OK) return qb_fail_prefix(st, "%s", where);
             list.values[list.n++] = (int64_t)v;
@@ -292,11 +311,19 @@ void qb_options_to_json(const qb_option *rows, const void *target, qb_json *obje
         with_dashes(row->name, key, '-', '_');
         const void *f = const_field(row, target);
         switch (row->type) {
-        case QB_OPTION_BOOL: qb_json_put_bool(object, key, *(const bool *)f); break;
-        case QB_OPTION_INT: qb_json_put_int(object, key, *(const int64_t *)f); break;
-        case QB_OPTION_REAL: qb_json_put_real(object, key, *(const double *)f); break;
+        case QB_OPTION_BOOL:
+            qb_json_put_bool(object, key, *(const bool *)f);
+            break;
+        case QB_OPTION_INT:
+            qb_json_put_int(object, key, *(const int64_t *)f);
+            break;
+        case QB_OPTION_REAL:
+            qb_json_put_real(object, key, *(const double *)f);
+            break;
         case QB_OPTION_TEXT:
-        case QB_OPTION_CHOICE: qb_json_put_text(object, key, *(const char *const *)f); break;
+        case QB_OPTION_CHOICE:
+            qb_json_put_text(object, key, *(const char *const *)f);
+            break;
         case QB_OPTION_INT_LIST: {
             const qb_int_list *list = f;
             qb_json *array = qb_json_array();
@@ -311,9 +338,15 @@ void qb_options_to_json(const qb_option *rows, const void *target, qb_json *obje
 void qb_option_print(const qb_option *row, const void *target, qb_str *out) {
     const void *f = const_field(row, target);
     switch (row->type) {
-    case QB_OPTION_BOOL: qb_str_text(out, *(const bool *)f ? "true" : "false"); break;
-    case QB_OPTION_INT: qb_str_printf(out, "%" PRId64, *(const int64_t *)f); break;
-    case QB_OPTION_REAL: qb_str_printf(out, "%.15g", *(const double *)f); break;
+    case QB_OPTION_BOOL:
+        qb_str_text(out, *(const bool *)f ? "true" : "false");
+        break;
+    case QB_OPTION_INT:
+        qb_str_printf(out, "%" PRId64, *(const int64_t *)f);
+        break;
+    case QB_OPTION_REAL:
+        qb_str_printf(out, "%.15g", *(const double *)f);
+        break;
     case QB_OPTION_TEXT:
     case QB_OPTION_CHOICE: {
         const char *text = *(const char *const *)f;

@@ -1,7 +1,7 @@
 #include "base/rng.h"
 
-/* Matsumoto and Nishimura, "Mersenne Twister", ACM TOMACS 8(1), 1998; seeding as CPython's Modules/_randommodule.c
-   documents it: init_by_array over the 32-bit limbs of |seed|. */
+/* Matsumoto and Nishimura, "Mersenne Twister", ACM TOMACS 8(1), 1998; seeding as CPython's
+   Modules/_randommodule.c documents it: init_by_array over the 32-bit limbs of |seed|. */
 enum { N = 624, M = 397 };
 
 static void init_genrand(qb_pyrandom *r, uint32_t seed) {

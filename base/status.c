@@ -49,14 +49,24 @@ qb_status qb_fail_prefix(qb_status code, const char *fmt, ...) {
     return code;
 }
 
-const char *qb_error_text(void) { return error_text; }
-void qb_error_clear(void) { error_text[0] = 0; }
+const char *qb_error_text(void) {
+    return error_text;
+}
+void qb_error_clear(void) {
+    error_text[0] = 0;
+}
 
 static size_t row_of(qb_status status) {
     size_t i = (size_t)status;
     return i < sizeof rows / sizeof rows[0] ? i : sizeof rows / sizeof rows[0] - 1;
 }
 
-const char *qb_status_name(qb_status status) { return rows[row_of(status)].name; }
-const char *qb_status_text(qb_status status) { return rows[row_of(status)].text; }
-int qb_status_exit_code(qb_status status) { return rows[row_of(status)].exit_code; }
+const char *qb_status_name(qb_status status) {
+    return rows[row_of(status)].name;
+}
+const char *qb_status_text(qb_status status) {
+    return rows[row_of(status)].text;
+}
+int qb_status_exit_code(qb_status status) {
+    return rows[row_of(status)].exit_code;
+}

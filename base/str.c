@@ -17,7 +17,9 @@ void qb_str_append(qb_str *s, const void *bytes, size_t n) {
     s->text[s->length] = 0;
 }
 
-void qb_str_text(qb_str *s, const char *text) { qb_str_append(s, text, strlen(text)); }
+void qb_str_text(qb_str *s, const char *text) {
+    qb_str_append(s, text, strlen(text));
+}
 
 void qb_str_vprintf(qb_str *s, const char *fmt, va_list args) {
     va_list again;
@@ -44,7 +46,9 @@ qb_status qb_str_status(const qb_str *s) {
                      : QB_OK;
 }
 
-const char *qb_str_get(const qb_str *s) { return s->text ? s->text : ""; }
+const char *qb_str_get(const qb_str *s) {
+    return s->text ? s->text : "";
+}
 
 void qb_str_free(qb_str *s) {
     if (!s) return;
@@ -92,8 +96,11 @@ const char *qb_format_bytes(double bytes, char buffer[32]) {
         bytes /= 1000;
         u++;
     }
-    snprintf(buffer, 32, u == 0 || bytes >= 99.95 ? "%.0f %s" : bytes >= 9.995 ? "%.1f %s" : "%.2f %s", bytes,
-             units[u]);
+    snprintf(buffer, 32,
+             u == 0 || bytes >= 99.95 ? "%.0f %s"
+             : bytes >= 9.995         ? "%.1f %s"
+                                      : "%.2f %s",
+             bytes, units[u]);
     return buffer;
 }
 

@@ -133,7 +133,9 @@ void qb_threads_free(qb_threads *t) {
     qb_free(t);
 }
 
-int qb_threads_count(const qb_threads *threads) { return threads ? threads->count : 1; }
+int qb_threads_count(const qb_threads *threads) {
+    return threads ? threads->count : 1;
+}
 
 void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
     if (n <= 0) return;

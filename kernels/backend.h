@@ -85,9 +85,9 @@ struct qb_backend {
        (cos, sin). Row (s, t) stands at position first + t. */
     qb_status (*rope)(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq, int64_t n_tok,
                       int64_t first, int64_t heads, int64_t head_dim, int64_t rot);
-    /* Stores k, v [n_seq * n_tok, Hkv * Dh] at positions first .. of the layer. */
-    qb_status (*kv_store)(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v, int64_t n_tok,
-                          int64_t first);
+    /* Stores k, v [n_seq * n_tok, Hkv * Dh] at positions first .. of the layer; n_seq may be below kv->n_seq. */
+    qb_status (*kv_store)(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v, int64_t n_seq,
+                          int64_t n_tok, int64_t first);
     qb_status (*attention)(qb_device *dev, const qb_attention *a);
     /* y[n] = act(gate[n]) * up[n]; up NULL: y = act(gate). y may be gate. */
     qb_status (*activate)(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up, int64_t n);

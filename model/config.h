@@ -21,7 +21,10 @@ typedef struct qb_family {
     qb_position_kind position;
     qb_rope_kind rope;
     bool gated;                 /* gate and up; else up alone feeds the activation */
-    bool linear_bias;           /* every linear has a bias unless the config's own keys say otherwise */
+    bool linear_bias;           /* linears have biases when the config has no key of its own for it */
+    int64_t position_offset;    /* rows of a learned position table that stand before position 0 */
+    /* config.json keys that differ between families */
+    const char *key_ffn, *key_activation, *key_norm_eps;
     /* tensor names; %d is the layer. NULL: the family has none. */
     const char *embed, *embed_position, *final_norm, *head;
     const char *norm_attention, *norm_mlp;
@@ -52,6 +55,8 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
 void qb_config_linear_shape(const qb_config *c, qb_linear linear, int64_t *rows, int64_t *cols);
 bool qb_config_has_linear(const qb_config *c, qb_linear linear); /* ungated families have no gate */
 bool qb_config_linear_has_bias(const qb_config *c, qb_linear linear);
+/* `pattern` with the layer in place of %d, and a suffix such as ".weight". */
+void qb_config_layer_name(const char *pattern, int64_t layer, const char *suffix, char out[128]);
 /* "model.layers.3.self_attn.q_proj" */
 void qb_config_linear_name(const qb_config *c, int64_t layer, qb_linear linear, char out[128]);
 int64_t qb_config_linear_params(const qb_config *c); /* of all blocks' linears */

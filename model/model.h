@@ -10,6 +10,7 @@ typedef struct qb_block {
     qb_matrix linear[QB_LINEAR_COUNT];
     float *bias[QB_LINEAR_COUNT];
     float *norm_attention, *norm_attention_bias, *norm_mlp, *norm_mlp_bias;
+    qb_weight source[QB_LINEAR_COUNT]; /* dense views that the matrices read; empty once packed */
 } qb_block;
 
 typedef struct qb_model {
@@ -20,6 +21,7 @@ typedef struct qb_model {
     qb_device *dev;            /* not owned; NULL until qb_model_load */
     /* on the device after qb_model_load */
     qb_matrix embed, head;     /* head.dense == embed.dense when tied */
+    qb_weight embed_source, head_source;
     float *embed_position;     /* [max_positions, D] or NULL */
     float *final_norm, *final_norm_bias;
     float *rope_table;         /* [rope_capacity][rot / 2][2] */

@@ -1,0 +1,349 @@
+#include "model/model.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "model/rope.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+static qb_status add_spec(qb_tensor_spec *specs, size_t *n, const char *pattern, int64_t layer,
+                          const char *suffix, int64_t rows, int64_t cols) {
+    char name[128];
+    qb_config_layer_name(pattern, layer, suffix, name);
+    qb_tensor_spec *s = &specs[(*n)++];
+    if (strlen(name) >= sizeof s->name) return qb_fail(QB_ERR_INTERNAL, "tensor name %s is too long", name);
+    memcpy(s->name, name, strlen(name) + 1);
+    s->n_dims = cols ? 2 : 1;
+    s->shape[0] = rows;
+    s->shape[1] = cols;
+    /* 1/sqrt(fan in) keeps activations of a random network near unit size in every block. */
+    s->stddev = cols ? 1.0f / sqrtf((float)cols) : 1.0f;
+    return QB_OK;
+}
+
+/* Every tensor a checkpoint of this config has, in the config's dtype-free form. */
+static qb_status synthetic_specs(const qb_config *c, qb_tensor_spec *specs, size_t *n) {
+    const qb_family *f = c->family;
+    qb_status st;
+    *n = 0;
+    bool layer_norm = f->norm == QB_NORM_LAYER;
+    QB_TRY(st, add_spec(specs, n, f->embed, 0, ".weight", c->vocab, c->hidden));
+    if (f->embed_position)
+        QB_TRY(st, add_spec(specs, n, f->embed_position, 0, ".weight", c->max_positions + f->position_offset,
+                            c->hidden));
+    for (int64_t layer = 0; layer < c->n_layers; layer++) {
+        const char *norms[2] = {f->norm_attention, f->norm_mlp};
+        for (int i = 0; i < 2; i++) {
+            QB_TRY(st, add_spec(specs, n, norms[i], layer, ".weight", c->hidden, 0));
+            if (layer_norm) QB_TRY(st, add_spec(specs, n, norms[i], layer, ".bias", c->hidden, 0));
+        }
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            int64_t rows, cols;
+            qb_config_linear_shape(c, l, &rows, &cols);
+            if (!qb_config_has_linear(c, l)) continue;
+            QB_TRY(st, add_spec(specs, n, f->linear[l], layer, ".weight", rows, cols));
+            if (qb_config_linear_has_bias(c, l))
+                QB_TRY(st, add_spec(specs, n, f->linear[l], layer, ".bias", rows, 0));
+        }
+    }
+    QB_TRY(st, add_spec(specs, n, f->final_norm, 0, ".weight", c->hidden, 0));
+    if (layer_norm) QB_TRY(st, add_spec(specs, n, f->final_norm, 0, ".bias", c->hidden, 0));
+    if (!c->tied_head) QB_TRY(st, add_spec(specs, n, f->head, 0, ".weight", c->vocab, c->hidden));
+out:
+    return st;
+}
+
+static qb_status open_synthetic(const char *name, qb_model *m) {
+    const qb_known_model *known = qb_known_model_find(name);
+    qb_json *json = NULL;
+    qb_tensor_spec *specs = NULL;
+    size_t n = 0;
+    qb_status st;
+    if (known) {
+        QB_TRY(st, qb_json_parse(known->config_json, strlen(known->config_json), known->name, &json));
+    } else if (qb_path_is_dir(name)) {
+        char *path = qb_path_join(name, "config.json");
+        st = path ? qb_json_read(path, 1 << 20, &json) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        qb_free(path);
+        if (st != QB_OK) goto out;
+    } else {
+        return qb_fail(QB_ERR_NOT_FOUND,
+                       "synthetic:%s is neither a known shape (see `bench list models`) nor a directory with "
+                       "a config.json",
+                       name);
+    }
+    QB_TRY(st, qb_config_parse(json, name, &m->config));
+    QB_TRY(st, qb_alloc_zero((size_t)m->config.n_layers * 18 + 8, sizeof *specs, &specs));
+    QB_TRY(st, synthetic_specs(&m->config, specs, &n));
+    QB_TRY(st, qb_checkpoint_synthetic(json, specs, n, 0, &m->checkpoint));
+    snprintf(m->name, sizeof m->name, "%s-synthetic", known ? known->name : qb_path_base(name));
+out:
+    qb_free(specs);
+    qb_json_free(json);
+    return st;
+}
+
+/* "a/b/" and "." name a directory too: the result wants a real base name. */
+static void set_name(qb_model *m, const char *dir) {
+    char *real = realpath(dir, NULL);
+    snprintf(m->path, sizeof m->path, "%s", real ? real : dir);
+    snprintf(m->name, sizeof m->name, "%s", qb_path_base(m->path));
+    free(real);
+}
+
+qb_status qb_model_open(const char *spec, qb_model **out) {
+    *out = NULL;
+    qb_model *m;
+    qb_status st = qb_alloc_zero(1, sizeof *m, &m);
+    if (st != QB_OK) return st;
+    if (!strncmp(spec, "synthetic:", 10)) {
+        snprintf(m->path, sizeof m->path, "%s", spec);
+        st = open_synthetic(spec + 10, m);
+    } else {
+        set_name(m, spec);
+        if ((st = qb_checkpoint_open(spec, &m->checkpoint)) == QB_OK) {
+            char where[1100];
+            snprintf(where, sizeof where, "%s/config.json", spec);
+            st = qb_config_parse(qb_checkpoint_config(m->checkpoint), where, &m->config);
+        }
+    }
+    if (st != QB_OK)
+        qb_model_close(m);
+    else
+        *out = m;
+    return st;
+}
+
+/* ---- loading ---- */
+
+/* A 1-D tensor into device float32; optional ones may be absent. */
+static qb_status load_vector(qb_model *m, const char *pattern, int64_t layer, const char *suffix, int64_t n,
+                             bool needed, float **out) {
+    char name[128];
+    qb_config_layer_name(pattern, layer, suffix, name);
+    *out = NULL;
+    if (!needed) return QB_OK;
+    float *host;
+    qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, n, 0, &host);
+    if (st != QB_OK) return st;
+    const qb_backend *be = m->dev->backend;
+    int64_t bytes = n * (int64_t)sizeof(float);
+    if ((st = be->alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, out)) == QB_OK)
+        st = be->upload(m->dev, *out, host, bytes);
+    qb_free(host);
+    return st;
+}
+
+/* Loads a linear into `matrix`; a dense view stays in `source` for as long as the matrix lives. */
+static qb_status load_matrix(qb_model *m, const char *module, int64_t rows, int64_t cols, qb_matrix *matrix,
+                             qb_weight *source) {
+    qb_status st = qb_checkpoint_linear(m->checkpoint, module, rows, cols, source);
+    if (st != QB_OK) return st;
+    st = m->dev->backend->matrix_create(m->dev, source, matrix);
+    if (st != QB_OK || source->packed) {
+        qb_checkpoint_free_linear(m->checkpoint, module, source);
+        *source = (qb_weight){0};
+    }
+    return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
+}
+
+static void unload_matrix(qb_model *m, const char *module, qb_matrix *matrix, qb_weight *source) {
+    m->dev->backend->matrix_free(m->dev, matrix);
+    if (source->dense) qb_checkpoint_free_linear(m->checkpoint, module, source);
+    *source = (qb_weight){0};
+}
+
+qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) {
+    const qb_config *c = &m->config;
+    const qb_family *f = c->family;
+    bool layer_norm = f->norm == QB_NORM_LAYER;
+    *out = (qb_block){.layer = layer};
+    qb_status st;
+    QB_TRY(st, load_vector(m, f->norm_attention, layer, ".weight", c->hidden, true, &out->norm_attention));
+    QB_TRY(st, load_vector(m, f->norm_attention, layer, ".bias", c->hidden, layer_norm,
+                           &out->norm_attention_bias));
+    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".weight", c->hidden, true, &out->norm_mlp));
+    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".bias", c->hidden, layer_norm, &out->norm_mlp_bias));
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(c, l)) continue;
+        int64_t rows, cols;
+        char module[128];
+        qb_config_linear_shape(c, l, &rows, &cols);
+        qb_config_linear_name(c, layer, l, module);
+        QB_TRY(st, load_matrix(m, module, rows, cols, &out->linear[l], &out->source[l]));
+        QB_TRY(st, load_vector(m, f->linear[l], layer, ".bias", rows, qb_config_linear_has_bias(c, l),
+                               &out->bias[l]));
+    }
+out:
+    if (st != QB_OK) qb_block_free(m, out);
+    return st;
+}
+
+void qb_block_free(qb_model *m, qb_block *b) {
+    if (!b) return;
+    const qb_backend *be = m->dev->backend;
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(&m->config, l)) continue;
+        char module[128];
+        qb_config_linear_name(&m->config, b->layer, l, module);
+        unload_matrix(m, module, &b->linear[l], &b->source[l]);
+        be->free(m->dev, b->bias[l]);
+    }
+    be->free(m->dev, b->norm_attention);
+    be->free(m->dev, b->norm_attention_bias);
+    be->free(m->dev, b->norm_mlp);
+    be->free(m->dev, b->norm_mlp_bias);
+    *b = (qb_block){0};
+}
+
+static qb_status load_rope(qb_model *m, int64_t positions) {
+    const qb_config *c = &m->config;
+    if (c->family->position != QB_POSITION_ROPE) return QB_OK;
+    int64_t n = positions * qb_rope_width(c), bytes = n * (int64_t)sizeof(float);
+    float *host = NULL;
+    qb_status st;
+    QB_TRY(st, qb_alloc((size_t)n, sizeof(float), &host));
+    qb_rope_fill(c, positions, host);
+    QB_TRY(st, m->dev->backend->alloc(m->dev, QB_MEMORY_WORKSPACE, bytes, &m->rope_table));
+    QB_TRY(st, m->dev->backend->upload(m->dev, m->rope_table, host, bytes));
+    m->rope_capacity = positions;
+out:
+    qb_free(host);
+    return st;
+}
+
+static qb_status load_position_table(qb_model *m) {
+    const qb_config *c = &m->config;
+    if (!c->family->embed_position) return QB_OK;
+    char name[128];
+    qb_config_layer_name(c->family->embed_position, 0, ".weight", name);
+    int64_t rows = c->max_positions + c->family->position_offset,
+            bytes = rows * c->hidden * (int64_t)sizeof(float);
+    float *host;
+    qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, rows, c->hidden, &host);
+    if (st != QB_OK) return st;
+    if ((st = m->dev->backend->alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, &m->embed_position)) == QB_OK)
+        st = m->dev->backend->upload(m->dev, m->embed_position, host, bytes);
+    qb_free(host);
+    return st;
+}
+
+qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) {
+    const qb_config *c = &m->config;
+    const qb_family *f = c->family;
+    m->dev = dev;
+    qb_status st;
+    QB_TRY(st, load_matrix(m, f->embed, c->vocab, c->hidden, &m->embed, &m->embed_source));
+    if (c->tied_head)
+        m->head = m->embed;
+    else
+        QB_TRY(st, load_matrix(m, f->head, c->vocab, c->hidden, &m->head, &m->head_source));
+    if (!m->embed.dense)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: a quantized embedding is not supported", f->embed);
+    QB_TRY(st, load_position_table(m));
+    QB_TRY(st, load_vector(m, f->final_norm, 0, ".weight", c->hidden, true, &m->final_norm));
+    QB_TRY(st, load_vector(m, f->final_norm, 0, ".bias", c->hidden, f->norm == QB_NORM_LAYER,
+                           &m->final_norm_bias));
+    QB_TRY(st, load_rope(m, positions));
+    if (resident) {
+        QB_TRY(st, qb_alloc_zero((size_t)c->n_layers, sizeof *m->blocks, &m->blocks));
+        m->resident = true;
+        for (int64_t l = 0; l < c->n_layers; l++) QB_TRY(st, qb_block_load(m, l, &m->blocks[l]));
+    }
+out:
+    return st;
+}
+
+void qb_model_close(qb_model *m) {
+    if (!m) return;
+    if (m->dev) {
+        const qb_backend *be = m->dev->backend;
+        for (int64_t l = 0; m->blocks && l < m->config.n_layers; l++) {
+            m->blocks[l].layer = l;
+            qb_block_free(m, &m->blocks[l]);
+        }
+        if (!m->config.tied_head) unload_matrix(m, m->config.family->head, &m->head, &m->head_source);
+        unload_matrix(m, m->config.family->embed, &m->embed, &m->embed_source);
+        be->free(m->dev, m->embed_position);
+        be->free(m->dev, m->final_norm);
+        be->free(m->dev, m->final_norm_bias);
+        be->free(m->dev, m->rope_table);
+    }
+    qb_free(m->blocks);
+    qb_checkpoint_close(m->checkpoint);
+    qb_free(m);
+}
+
+/* ---- sizes ---- */
+
+/* Whether a tensor belongs to `layer`: it begins with the linears' common prefix up to and with the number.
+ */
+static bool in_layer(const qb_config *c, const char *name, int64_t layer) {
+    const char *pattern = c->family->linear[QB_LINEAR_Q], *hole = strstr(pattern, "%d");
+    char prefix[128];
+    snprintf(prefix, sizeof prefix, "%.*s%lld.", (int)(hole - pattern), pattern, (long long)layer);
+    return !strncmp(name, prefix, strlen(prefix));
+}
+
+int64_t qb_model_block_bytes(const qb_model *m) {
+    int64_t largest = 0;
+    for (int64_t layer = 0; layer < m->config.n_layers; layer++) {
+        int64_t sum = 0;
+        for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+            const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+            if (in_layer(&m->config, t->name, layer)) sum += t->bytes;
+        }
+        if (sum > largest) largest = sum;
+    }
+    return largest;
+}
+
+int64_t qb_model_weight_bytes(const qb_model *m) {
+    if (!m->resident) return qb_checkpoint_tensor_bytes(m->checkpoint);
+    int64_t sum = m->embed.bytes + (m->config.tied_head ? 0 : m->head.bytes);
+    int64_t vector = m->config.hidden * (int64_t)sizeof(float);
+    for (int64_t i = 0; i < m->config.n_layers; i++) {
+        const qb_block *b = &m->blocks[i];
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
+            sum += b->linear[l].bytes + (b->bias[l] ? b->linear[l].rows * (int64_t)sizeof(float) : 0);
+        sum += vector * (2 + (b->norm_attention_bias ? 2 : 0));
+    }
+    sum += vector * (m->final_norm_bias ? 2 : 1);
+    if (m->embed_position) sum += vector * (m->config.max_positions + m->config.family->position_offset);
+    return sum;
+}
+
+int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dtype) {
+    const qb_config *c = &m->config;
+    int64_t kv = 2 * c->n_layers * c->n_kv_heads * c->head_dim * (int64_t)qb_dtype_bytes(kv_dtype) * context;
+    int64_t row = c->hidden * (int64_t)qb_dtype_bytes(m->embed.dtype);
+    /* Everything is read once but the embedding table, of which one row is; a tied head reads the table after
+     * all. */
+    return qb_model_weight_bytes(m) + (c->tied_head ? 0 : row - m->embed.bytes) + kv;
+}
+
+double qb_model_bits_per_weight(const qb_model *m) {
+    const qb_config *c = &m->config;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        const char *suffix = strrchr(t->name, '.');
+        if (suffix && !strcmp(suffix, ".bias")) continue;
+        for (int64_t layer = 0; layer < c->n_layers; layer++) {
+            if (!in_layer(c, t->name, layer)) continue;
+            for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+                char module[128];
+                if (!qb_config_has_linear(c, l)) continue;
+                qb_config_layer_name(c->family->linear[l], layer, ".", module);
+                if (!strncmp(t->name, module, strlen(module))) bytes += t->bytes;
+            }
+            break;
+        }
+    }
+    return 8.0 * (double)bytes / (double)qb_config_linear_params(c);
+}
