@@ -1,5 +1,7 @@
 #include "model/config.h"
 
+#include "base/str.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* Where a model comes from: known shapes, and the word on the command line -> directory. */
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "model/model.h"
 
 #include <dirent.h>
@@ -32,7 +33,7 @@ const qb_known_model *qb_known_model_find(const char *name) {
 static char *hub_snapshot(const char *hub, const char *id) {
     qb_str folder = {0};
     qb_str_printf(&folder, "%s/models--", hub);
-    for (const char *p = id; *p; p++) *p == '/' ? qb_str_text(&folder, "--") : qb_str_append(&folder, p, 1);
+    for (const char *p = id; *p; p++) qb_str_append(&folder, *p == '/' ? "--" : p, *p == '/' ? 2 : 1);
     char *refs = NULL, *snapshots = NULL, *revision = NULL, *result = NULL;
     if (qb_str_status(&folder) != QB_OK) goto out;
     refs = qb_path_join(folder.text, "refs/main");
