@@ -24,14 +24,18 @@ typedef struct qb_measures {
     qb_measure *rows;
     size_t count, capacity;
 } qb_measures;
-qb_status qb_measures_add(qb_measures *m, qb_measure **row) QB_NODISCARD; /* a cleared row at the end */
+/* A row of metrics.def with its unit and direction, no value yet (NaN), an empty `extra`. */
+qb_status qb_measure_init(qb_measure *row, const char *metric) QB_NODISCARD;
+void qb_measure_free(qb_measure *row);
+qb_status qb_measures_add(qb_measures *m, const char *metric, qb_measure **row) QB_NODISCARD; /* at the end */
 void qb_measures_free(qb_measures *m);
 
-/* Perplexity of the windows. Runs resident window batches when the weights fit into memory_bytes, else layer-major:
-   each block is loaded once and all windows of a batch pass through it. memory_bytes 0: what the machine has free. */
+/* Perplexity of the windows. With resident weights it goes batch by batch; otherwise layer-major: the residual streams of as
+   many windows as memory_bytes allows are held, and each block is loaded once for all of them. memory_bytes 0: 80 % of what
+   the machine has free. The plan says whether the weights fit, so that the caller can load the model resident. */
 typedef struct qb_perplexity_plan {
     bool layer_major;
-    int64_t windows_per_batch, passes, peak_bytes;
+    int64_t windows_per_batch, windows_per_pass, passes, peak_bytes;
     double flops;
 } qb_perplexity_plan;
 void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes, qb_perplexity_plan *out);
@@ -52,8 +56,8 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
 
 /* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this process. */
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;
-/* SHA-256 of the logits of fixed tokens, as a row with the hash in `extra`. */
-qb_status qb_determinism(qb_model *m, qb_device *dev, char hex[QB_SHA256_HEX]) QB_NODISCARD;
+/* SHA-256 of the float32 logits of fixed tokens: row logits_sha256 with the hash in extra.sha256. Resident model. */
+qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;
 int64_t qb_peak_rss_bytes(void);
 
 /* Generation, greedy or sampled; calls `emit` with each new id and stops when it returns false, at eos or after n_tokens. */

@@ -66,6 +66,7 @@ struct qb_backend {
     void (*free)(qb_device *dev, void *pointer); /* takes NULL */
     qb_status (*upload)(qb_device *dev, void *to, const void *from, int64_t bytes);
     qb_status (*download)(qb_device *dev, void *to, const void *from, int64_t bytes);
+    qb_status (*copy)(qb_device *dev, void *to, const void *from, int64_t bytes); /* within the device, no overlap */
     qb_status (*sync)(qb_device *dev);
     void (*memory)(const qb_device *dev, qb_memory *out);
 

@@ -1,0 +1,90 @@
+#include "eval/eval.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static const qb_metric metrics[] = {
+#define X(name, unit, better, summary, source) {name, unit, summary, source, better},
+#include "eval/metrics.def"
+#undef X
+};
+enum { N_METRICS = sizeof metrics / sizeof metrics[0] };
+
+const qb_metric *qb_metric_at(size_t index) {
+    return index < N_METRICS ? &metrics[index] : NULL;
+}
+
+const qb_metric *qb_metric_find(const char *name) {
+    for (size_t i = 0; i < N_METRICS; i++)
+        if (!strcmp(metrics[i].name, name)) return &metrics[i];
+    return NULL;
+}
+
+qb_status qb_measure_init(qb_measure *row, const char *metric) {
+    const qb_metric *m = qb_metric_find(metric);
+    if (!m) return qb_fail(QB_ERR_INTERNAL, "metric %s is not in metrics.def", metric);
+    *row = (qb_measure){
+        .higher_is_better = m->higher_is_better, .value = (double)NAN, .stderr_value = (double)NAN};
+    snprintf(row->name, sizeof row->name, "%s", m->name);
+    snprintf(row->unit, sizeof row->unit, "%s", m->unit);
+    row->extra = qb_json_object();
+    return row->extra ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+}
+
+qb_status qb_measures_add(qb_measures *m, const char *metric, qb_measure **row) {
+    *row = NULL;
+    qb_status st = qb_grow(&m->rows, &m->capacity, m->count + 1, sizeof *m->rows);
+    if (st == QB_OK) st = qb_measure_init(&m->rows[m->count], metric);
+    if (st == QB_OK) *row = &m->rows[m->count++];
+    return st;
+}
+
+void qb_measure_free(qb_measure *row) {
+    if (!row) return;
+    qb_json_free(row->extra);
+    row->extra = NULL;
+}
+
+void qb_measures_free(qb_measures *m) {
+    if (!m) return;
+    for (size_t i = 0; i < m->count; i++) qb_measure_free(&m->rows[i]);
+    qb_free(m->rows);
+    *m = (qb_measures){0};
+}
+
+int64_t qb_peak_rss_bytes(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (int64_t)usage.ru_maxrss * 1024;
+}
+
+static qb_status add_value(qb_measures *out, const char *metric, double value) {
+    qb_measure *row;
+    qb_status st = qb_measures_add(out, metric, &row);
+    if (st != QB_OK) return st;
+    row->value = value;
+    row->n = 1;
+    return QB_OK;
+}
+
+qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
+    const qb_config *c = &m->config;
+    qb_status st;
+    QB_TRY(st, add_value(out, "checkpoint_bytes", (double)qb_checkpoint_tensor_bytes(m->checkpoint)));
+    QB_TRY(st, add_value(out, "bits_per_weight", qb_model_bits_per_weight(m)));
+    QB_TRY(st, add_value(out, "resident_weight_bytes", (double)qb_model_weight_bytes(m)));
+    QB_TRY(st, add_value(out, "kv_bytes_per_token", (double)qb_kv_bytes(c, QB_DTYPE_F16, c->n_layers, 1, 1)));
+    QB_TRY(st, add_value(out, "peak_rss_bytes", (double)qb_peak_rss_bytes()));
+    qb_memory memory;
+    dev->backend->memory(dev, &memory);
+    static const char *const keys[QB_MEMORY_COUNT] = {"weights_bytes", "kv_bytes", "activations_bytes",
+                                                      "workspace_bytes"};
+    qb_json *extra = out->rows[out->count - 1].extra;
+    for (int k = 0; k < QB_MEMORY_COUNT; k++) qb_json_put_int(extra, keys[k], memory.peak_bytes[k]);
+out:
+    return st;
+}

@@ -1,0 +1,250 @@
+/* Perplexity of token windows. Scored: the targets each window names, from a float32 forward and a float64
+   log-softmax. One pass holds the residual stream of some windows and takes every block over all of them, so
+   that each block is loaded once a pass; with resident weights a pass is one batch. Sums run in window order:
+   the same bits for any thread count. */
+#include "eval/eval.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    BATCH_ROWS = 2048, /* enough rows to spread a panel's dequantization over many tokens */
+    HEAD_ROWS = 128,   /* logits held at once */
+};
+
+static int64_t available_bytes(void) {
+    long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    int64_t free_bytes = (int64_t)pages * page, kb;
+    FILE *f = fopen("/proc/meminfo", "re");
+    char line[128];
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", (long long *)&kb) == 1) free_bytes = kb * 1024;
+    if (f) fclose(f);
+    return free_bytes;
+}
+
+/* Float operations of one forward over `rows` rows in windows of `length`: linears, causal attention, head.
+ */
+static double forward_flops(const qb_config *c, double rows, double length) {
+    double attention = 2.0 * length * (double)(c->n_heads * c->head_dim) * (double)c->n_layers;
+    return rows *
+           (2.0 * (double)qb_config_linear_params(c) + attention + 2.0 * (double)(c->vocab * c->hidden));
+}
+
+static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
+                      qb_perplexity_plan *out) {
+    const qb_config *c = &m->config;
+    *out = (qb_perplexity_plan){0};
+    if (w->count == 0 || w->max_length == 0) return;
+    int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes() / 10 * 8;
+    int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
+    int64_t batch = BATCH_ROWS / length > 0 ? BATCH_ROWS / length : 1;
+    if (batch > w->count) batch = w->count;
+    int64_t fixed = qb_workspace_bytes(c, batch * length) + qb_kv_bytes(c, QB_DTYPE_F32, 1, batch, length) +
+                    HEAD_ROWS * (c->vocab + c->hidden) * (int64_t)sizeof(float);
+    int64_t weights = qb_model_weight_bytes(m);
+    int64_t ends = weights - c->n_layers * qb_model_block_bytes(m);
+    out->layer_major = layer_major || weights + fixed + batch * length * row_bytes > budget;
+    int64_t held = batch;
+    if (out->layer_major) {
+        int64_t room = budget - fixed - ends - qb_model_block_bytes(m);
+        held = room > 0 ? room / (length * row_bytes) / batch * batch : 0;
+        if (held < batch) held = batch;
+        if (held > w->count) held = w->count;
+    }
+    out->windows_per_batch = batch;
+    out->windows_per_pass = held;
+    out->passes = (w->count + held - 1) / held;
+    out->peak_bytes =
+        fixed + held * length * row_bytes + (out->layer_major ? ends + qb_model_block_bytes(m) : weights);
+    out->flops = forward_flops(c, (double)w->count * (double)length, (double)length);
+}
+
+void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
+                             qb_perplexity_plan *out) {
+    make_plan(m, w, memory_bytes, false, out);
+}
+
+typedef struct {
+    qb_model *m;
+    const qb_windows *w;
+    qb_perplexity_plan plan;
+    qb_workspace ws;
+    qb_kv kv;
+    float *x;                /* [windows_per_pass * max_length, D] */
+    float *logits;           /* [HEAD_ROWS, V] */
+    float *normed;           /* [HEAD_ROWS, D] */
+    double *nll;             /* [max_length] of one window */
+    double *window_nll;      /* [count] sum over a window's targets */
+    double sum, sum_squares; /* over all scored tokens */
+    qb_progress progress;
+    double work_done;
+} scorer;
+
+/* Windows [from, to) that one call may take: equal lengths, at most a batch. */
+static int64_t batch_end(const scorer *s, int64_t from, int64_t limit) {
+    int64_t to = from + 1;
+    while (to < limit && to - from < s->plan.windows_per_batch &&
+           s->w->windows[to].length == s->w->windows[from].length)
+        to++;
+    return to;
+}
+
+static float *window_x(scorer *s, int64_t pass_begin, int64_t window) {
+    return s->x + (window - pass_begin) * s->w->max_length * s->m->config.hidden;
+}
+
+/* Slots of x are max_length rows apart, so only windows of that length lie back to back and can share a call.
+ */
+static bool contiguous(const scorer *s, int64_t window) {
+    return s->w->windows[window].length == s->w->max_length;
+}
+
+static qb_status embed_pass(scorer *s, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+        const qb_window *win = &s->w->windows[i];
+        qb_span span = {1, win->length, 0, &s->kv, 0};
+        qb_status st = qb_model_embed(s->m, window_x(s, begin, i), s->w->ids + win->offset, &span);
+        if (st != QB_OK) return qb_fail_prefix(st, "window %lld", (long long)i);
+    }
+    return QB_OK;
+}
+
+static qb_status forward_pass(scorer *s, int64_t begin, int64_t end) {
+    qb_status st = QB_OK;
+    for (int64_t l = 0; st == QB_OK && l < s->m->config.n_layers; l++) {
+        qb_block loaded = {0};
+        qb_block *block = s->m->resident ? &s->m->blocks[l] : &loaded;
+        if (!s->m->resident && (st = qb_block_load(s->m, l, &loaded)) != QB_OK) return st;
+        for (int64_t i = begin, next; st == QB_OK && i < end; i = next) {
+            next = contiguous(s, i) ? batch_end(s, i, end) : i + 1;
+            qb_span span = {next - i, s->w->windows[i].length, 0, &s->kv, 0};
+            st = qb_block_forward(s->m, block, &s->ws, window_x(s, begin, i), &span);
+            s->work_done += (double)(next - i);
+            qb_progress_update(&s->progress, s->work_done);
+        }
+        if (!s->m->resident) qb_block_free(s->m, &loaded);
+    }
+    return st;
+}
+
+static qb_status score_window(scorer *s, int64_t begin, int64_t i) {
+    const qb_window *win = &s->w->windows[i];
+    const qb_config *c = &s->m->config;
+    const float *x = window_x(s, begin, i);
+    double total = 0;
+    for (int32_t at = win->score_begin; at < win->score_end;) {
+        int32_t rows = win->score_end - at < HEAD_ROWS ? win->score_end - at : HEAD_ROWS;
+        qb_status st = qb_model_head(s->m, s->logits, x + (int64_t)(at - 1) * c->hidden, s->normed, rows);
+        if (st == QB_OK)
+            st = s->m->dev->backend->nll(s->m->dev, s->logits, rows, c->vocab, s->w->ids + win->offset + at,
+                                         s->nll);
+        if (st != QB_OK)
+            return qb_fail_prefix(st, "window %lld, tokens %d to %d", (long long)i, at, at + rows - 1);
+        for (int32_t r = 0; r < rows; r++) {
+            total += s->nll[r];
+            s->sum += s->nll[r];
+            s->sum_squares += s->nll[r] * s->nll[r];
+        }
+        at += rows;
+    }
+    s->window_nll[i] = total;
+    return QB_OK;
+}
+
+/* The row's value and its standard error. Tokens of one window depend on each other, so the error of the GPTQ
+   protocol comes from the spread of window means; llama.cpp's and the strided protocol's from tokens, as
+   their sources do. */
+static void reduce(const scorer *s, qb_measure *out) {
+    const qb_windows *w = s->w;
+    double n = 0, mean_sum = 0, mean_squares = 0, used = 0;
+    for (int64_t i = 0; i < w->count; i++) {
+        int32_t scored = w->windows[i].score_end - w->windows[i].score_begin;
+        if (scored <= 0) continue;
+        double mean = s->window_nll[i] / scored;
+        n += scored;
+        used += 1;
+        mean_sum += mean;
+        mean_squares += mean * mean;
+    }
+    double token_mean = s->sum / n, token_variance = s->sum_squares / n - token_mean * token_mean;
+    double token_error = n > 1 ? sqrt(fmax(token_variance, 0) / (n - 1)) : (double)NAN;
+    double window_mean = mean_sum / used;
+    double window_error =
+        used > 1 ? sqrt(fmax(mean_squares / used - window_mean * window_mean, 0) / (used - 1)) : token_error;
+    bool by_window = w->mean == QB_MEAN_OF_WINDOWS;
+    double mean = by_window ? window_mean : token_mean;
+    out->value = exp(mean);
+    out->stderr_value = out->value * (by_window ? window_error : token_error);
+    out->n = (int64_t)n;
+    qb_json_put_real(out->extra, "nll_mean", mean);
+    qb_json_put_real(out->extra, "stderr_tokens", exp(mean) * token_error);
+    qb_json_put_real(out->extra, "nll_total_nats", s->sum);
+}
+
+static void describe(const scorer *s, qb_measure *out) {
+    snprintf(out->protocol, sizeof out->protocol, "%s", s->w->protocol);
+    snprintf(out->dataset, sizeof out->dataset, "%s", s->w->dataset);
+    qb_json_put_int(out->extra, "windows", s->w->count);
+    qb_json_put_int(out->extra, "window_tokens", s->w->max_length);
+    qb_json_put_int(out->extra, "scored_tokens", out->n);
+    qb_json_put_int(out->extra, "total_tokens", s->w->total_tokens);
+    qb_json_put_text(out->extra, "ids_sha256", s->w->sha256);
+    qb_json_put_text(out->extra, "reduction",
+                     s->w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
+    qb_json_put_bool(out->extra, "layer_major", s->plan.layer_major);
+}
+
+static qb_status allocate(scorer *s) {
+    const qb_config *c = &s->m->config;
+    const qb_backend *be = s->m->dev->backend;
+    int64_t length = s->w->max_length, f = (int64_t)sizeof(float);
+    qb_status st;
+    QB_TRY(st, qb_workspace_create(s->m, s->plan.windows_per_batch * length, &s->ws));
+    QB_TRY(st, qb_kv_create(s->m, QB_DTYPE_F32, 1, s->plan.windows_per_batch, length, &s->kv));
+    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.windows_per_pass * length * c->hidden * f,
+                         &s->x));
+    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, HEAD_ROWS * c->vocab * f, &s->logits));
+    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, HEAD_ROWS * c->hidden * f, &s->normed));
+    QB_TRY(st, qb_alloc(HEAD_ROWS, sizeof *s->nll, &s->nll));
+    QB_TRY(st, qb_alloc_zero((size_t)s->w->count, sizeof *s->window_nll, &s->window_nll));
+out:
+    return st;
+}
+
+qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes,
+                        qb_measure *out) {
+    scorer s = {.m = m, .w = w};
+    qb_status st;
+    if ((st = qb_measure_init(out, "perplexity")) != QB_OK) return st;
+    if (w->count == 0 || qb_windows_scored(w) == 0)
+        return qb_fail(QB_ERR_FORMAT, "%s has no window to score", w->dataset);
+    make_plan(m, w, memory_bytes, !m->resident, &s.plan);
+    if (m->resident) s.plan.layer_major = false, s.plan.windows_per_pass = s.plan.windows_per_batch;
+    QB_TRY(st, allocate(&s));
+    qb_progress_begin(&s.progress, (double)(w->count * m->config.n_layers), "perplexity %s %s", w->dataset,
+                      w->protocol);
+    for (int64_t begin = 0; begin < w->count; begin += s.plan.windows_per_pass) {
+        int64_t end = begin + s.plan.windows_per_pass < w->count ? begin + s.plan.windows_per_pass : w->count;
+        QB_TRY(st, embed_pass(&s, begin, end));
+        QB_TRY(st, forward_pass(&s, begin, end));
+        for (int64_t i = begin; i < end; i++) QB_TRY(st, score_window(&s, begin, i));
+    }
+    qb_progress_end(&s.progress);
+    reduce(&s, out);
+    describe(&s, out);
+out:
+    qb_workspace_free(m, &s.ws);
+    qb_kv_free(m, &s.kv);
+    dev->backend->free(dev, s.x);
+    dev->backend->free(dev, s.logits);
+    dev->backend->free(dev, s.normed);
+    qb_free(s.nll);
+    qb_free(s.window_nll);
+    return st;
+}

@@ -1,0 +1,325 @@
+/* Speed. Timed: embedding, blocks, head of the last position and argmax, one synchronisation at the end. Not
+   timed: loading, tokenizing, warm-up, filling the cache to the wanted depth. Prefill (pp) and decode (tg)
+   are measured apart; every sample is kept and the median is the headline. */
+#include "eval/eval.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_TOKENS = 512 }; /* a long prompt goes through the model in pieces of this many tokens */
+
+#define ROW(name, type, field, initial, min, max, choices, unit, help)                                       \
+    { name, 0, type, offsetof(qb_speed_config, field), initial, min, max, choices, unit, help }
+const qb_option qb_speed_options[] = {
+    ROW("prefill", QB_OPTION_INT_LIST, prefill, "128,512", 0, 1e6, NULL, "N,N",
+        "prompt lengths to time (pp<N>); 0 for none"),
+    ROW("decode", QB_OPTION_INT_LIST, decode, "32,128", 0, 1e6, NULL, "N,N",
+        "tokens to generate and time (tg<N>); 0 for none"),
+    ROW("depth", QB_OPTION_INT_LIST, depth, "0", 0, 1e6, NULL, "N,N",
+        "context tokens that stand in the cache before decoding starts"),
+    ROW("batch", QB_OPTION_INT_LIST, batch, "1", 1, 1024, NULL, "N,N", "sequences decoded side by side"),
+    ROW("repeat", QB_OPTION_INT, repeat, "5", 1, QB_SAMPLES_MAX, NULL, "N",
+        "timed repetitions of each measurement"),
+    ROW("warmup", QB_OPTION_INT, warmup, "1", 0, 100, NULL, "N", "repetitions before, which do not count"),
+    ROW("kv", QB_OPTION_CHOICE, kv, "f16", 0, 0, "f16|f32", "TYPE",
+        "element type of the key and value cache"),
+    ROW("prompts", QB_OPTION_TEXT, prompts, NULL, 0, 0, NULL, "FILE",
+        "prompts, a blank line between them, timed whole for the latency row; 'default' takes the project's "
+        "own"),
+    ROW("prompt-tokens", QB_OPTION_INT, prompt_tokens, "32", 1, 1e6, NULL, "N",
+        "tokens generated after each prompt"),
+    {0},
+};
+
+typedef struct {
+    qb_model *m;
+    qb_device *dev;
+    const qb_speed_config *config;
+    qb_dtype kv_dtype;
+    int64_t n_seq, capacity;
+    qb_workspace ws;
+    qb_kv kv;
+    float *x, *last, *logits; /* [n_seq * chunk, D], [n_seq, D], [n_seq, V] */
+    int32_t *ids, *next;      /* [n_seq * max(capacity, chunk)], [n_seq] */
+} bench_run;
+
+static void run_free(bench_run *r) {
+    const qb_backend *be = r->dev->backend;
+    qb_workspace_free(r->m, &r->ws);
+    qb_kv_free(r->m, &r->kv);
+    be->free(r->dev, r->x);
+    be->free(r->dev, r->last);
+    be->free(r->dev, r->logits);
+    qb_free(r->ids);
+    qb_free(r->next);
+}
+
+static qb_status run_create(bench_run *r, qb_model *m, qb_device *dev, const qb_speed_config *config,
+                            int64_t n_seq, int64_t capacity) {
+    *r = (bench_run){.m = m, .dev = dev, .config = config, .n_seq = n_seq, .capacity = capacity};
+    r->kv_dtype = !strcmp(config->kv, "f32") ? QB_DTYPE_F32 : QB_DTYPE_F16;
+    const qb_backend *be = dev->backend;
+    int64_t d = m->config.hidden, f = (int64_t)sizeof(float),
+            chunk = capacity < CHUNK_TOKENS ? capacity : CHUNK_TOKENS;
+    qb_status st;
+    if (capacity > m->config.max_positions)
+        return qb_fail(QB_ERR_USAGE, "%lld tokens of context exceed the model's %lld positions",
+                       (long long)capacity, (long long)m->config.max_positions);
+    QB_TRY(st, qb_workspace_create(m, n_seq * chunk, &r->ws));
+    QB_TRY(st, qb_kv_create(m, r->kv_dtype, m->config.n_layers, n_seq, capacity, &r->kv));
+    QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * chunk * d * f, &r->x));
+    QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * d * f, &r->last));
+    QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * m->config.vocab * f, &r->logits));
+    QB_TRY(st, qb_alloc((size_t)(n_seq * capacity), sizeof *r->ids, &r->ids));
+    QB_TRY(st, qb_alloc((size_t)n_seq, sizeof *r->next, &r->next));
+out:
+    return st;
+}
+
+/* Token ids that any vocabulary holds; which ones does not matter for time. */
+static int32_t some_id(const bench_run *r, int64_t i) {
+    return (int32_t)((i * 7919 + 13) % r->m->config.vocab);
+}
+
+/* Rows n_tok of each sequence through the model at positions first ..; the next ids land in r->next. */
+static qb_status step(bench_run *r, const int32_t *ids, int64_t n_tok, int64_t first, bool want_next) {
+    const qb_backend *be = r->dev->backend;
+    int64_t d = r->m->config.hidden;
+    qb_span span = {r->n_seq, n_tok, first, &r->kv, 0};
+    qb_status st;
+    QB_TRY(st, qb_model_forward(r->m, &r->ws, r->x, ids, &span));
+    if (!want_next) return QB_OK;
+    float *last = r->x;
+    if (n_tok > 1) {
+        last = r->last;
+        for (int64_t s = 0; s < r->n_seq; s++)
+            QB_TRY(st, be->copy(r->dev, last + s * d, r->x + ((s + 1) * n_tok - 1) * d,
+                                d * (int64_t)sizeof(float)));
+    }
+    QB_TRY(st, qb_model_head(r->m, r->logits, last, last, r->n_seq));
+    QB_TRY(st, be->argmax(r->dev, r->logits, r->n_seq, r->m->config.vocab, r->next));
+out:
+    return st;
+}
+
+/* ids[t] for one sequence, or some_id for several; chunked. */
+static qb_status prefill(bench_run *r, const int32_t *ids, int64_t n_tok) {
+    for (int64_t at = 0; at < n_tok; at += CHUNK_TOKENS) {
+        int64_t n = n_tok - at < CHUNK_TOKENS ? n_tok - at : CHUNK_TOKENS;
+        for (int64_t s = 0; s < r->n_seq; s++)
+            for (int64_t t = 0; t < n; t++)
+                r->ids[s * n + t] = ids ? ids[at + t] : some_id(r, s * 31 + at + t);
+        qb_status st = step(r, r->ids, n, at, at + n == n_tok);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+static qb_status decode(bench_run *r, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        qb_status st = step(r, r->next, 1, first + i, true);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* value = median of samples; extra: mean, sd, min, max. */
+static void summarize(qb_measure *row) {
+    int n = row->n_samples;
+    double sorted[QB_SAMPLES_MAX], sum = 0, squares = 0;
+    memcpy(sorted, row->samples, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    for (int i = 0; i < n; i++) sum += sorted[i];
+    double mean = sum / n;
+    for (int i = 0; i < n; i++) squares += (sorted[i] - mean) * (sorted[i] - mean);
+    double sd = n > 1 ? sqrt(squares / (n - 1)) : (double)NAN;
+    row->value = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+    row->n = n;
+    row->stderr_value = sd / sqrt(n);
+    qb_json_put_real(row->extra, "mean", mean);
+    qb_json_put_real(row->extra, "sd", sd);
+    qb_json_put_real(row->extra, "min", sorted[0]);
+    qb_json_put_real(row->extra, "max", sorted[n - 1]);
+}
+
+static double causal_flops(const qb_config *c, double tokens) {
+    return tokens * (2.0 * (double)qb_config_linear_params(c) +
+                     2.0 * tokens * (double)(c->n_heads * c->head_dim) * (double)c->n_layers);
+}
+
+static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
+                                 int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
+    bench_run r;
+    qb_measure *rate, *ttft;
+    qb_status st;
+    QB_TRY(st, run_create(&r, m, dev, config, n_seq, n_tok));
+    QB_TRY(st, qb_measures_add(out, "prefill", &rate));
+    for (int64_t i = -config->warmup; i < config->repeat; i++) {
+        int64_t start = qb_now_ns();
+        QB_TRY(st, prefill(&r, NULL, n_tok));
+        QB_TRY(st, dev->backend->sync(dev));
+        double seconds = (double)(qb_now_ns() - start) * 1e-9;
+        if (i >= 0) rate->samples[rate->n_samples++] = (double)(n_tok * n_seq) / seconds;
+    }
+    snprintf(rate->protocol, sizeof rate->protocol, "pp%lld b%lld", (long long)n_tok, (long long)n_seq);
+    summarize(rate);
+    double flops = causal_flops(&m->config, (double)n_tok) / (double)n_tok * rate->value;
+    qb_json_put_real(rate->extra, "flop_per_s", flops);
+    qb_json_put_text(rate->extra, "ceiling", "gemm_flop_per_s");
+    qb_json_put_real(rate->extra, "share_of_ceiling", flops / ceilings->gemm_flop_per_s);
+    if (n_seq == 1) {
+        qb_measure rate_row = *rate; /* the next add may move the rows */
+        QB_TRY(st, qb_measures_add(out, "time_to_first_token", &ttft));
+        snprintf(ttft->protocol, sizeof ttft->protocol, "pp%lld b1", (long long)n_tok);
+        for (int i = 0; i < rate_row.n_samples; i++) ttft->samples[i] = (double)n_tok / rate_row.samples[i];
+        ttft->n_samples = rate_row.n_samples;
+        summarize(ttft);
+    }
+out:
+    run_free(&r);
+    return st;
+}
+
+static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
+                                int64_t depth, int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
+    bench_run r;
+    qb_measure *row;
+    qb_status st;
+    QB_TRY(st, run_create(&r, m, dev, config, n_seq, depth + n_tok));
+    QB_TRY(st, qb_measures_add(out, "decode", &row));
+    /* The cache up to `depth` is filled once: decoding overwrites only what lies behind it. */
+    if (depth > 0) QB_TRY(st, prefill(&r, NULL, depth));
+    for (int64_t i = -config->warmup; i < config->repeat; i++) {
+        for (int64_t s = 0; s < n_seq; s++) r.next[s] = some_id(&r, s);
+        int64_t start = qb_now_ns();
+        QB_TRY(st, decode(&r, depth, n_tok));
+        QB_TRY(st, dev->backend->sync(dev));
+        double seconds = (double)(qb_now_ns() - start) * 1e-9;
+        if (i >= 0) row->samples[row->n_samples++] = (double)(n_tok * n_seq) / seconds;
+    }
+    snprintf(row->protocol, sizeof row->protocol, "tg%lld@d%lld b%lld", (long long)n_tok, (long long)depth,
+             (long long)n_seq);
+    summarize(row);
+    /* Bytes of an average step: all weights once, and each sequence's cache at its mean length. */
+    int64_t weights = qb_model_decode_bytes(m, 0, r.kv_dtype);
+    double kv = (double)(qb_model_decode_bytes(m, 1, r.kv_dtype) - weights) *
+                ((double)depth + (double)(n_tok + 1) / 2);
+    double bytes_per_s = ((double)weights + kv * (double)n_seq) * row->value / (double)n_seq;
+    qb_json_put_real(row->extra, "bytes_per_token", ((double)weights + kv * (double)n_seq) / (double)n_seq);
+    qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
+    qb_json_put_text(row->extra, "ceiling", "read_bytes_per_s");
+    qb_json_put_real(row->extra, "share_of_ceiling", bytes_per_s / ceilings->read_bytes_per_s);
+    qb_json_put_text(row->extra, "kv_dtype", config->kv);
+out:
+    run_free(&r);
+    return st;
+}
+
+/* Whole prompts: prefill and `prompt_tokens` generated tokens, one sample a prompt. */
+static qb_status measure_latency(qb_model *m, qb_device *dev, const qb_speed_config *config,
+                                 const qb_windows *prompts, qb_measures *out) {
+    bench_run r = {.m = m, .dev = dev};
+    qb_measure *row;
+    qb_status st;
+    int64_t used = 0, tokens = 0, shortened = 0, room = m->config.max_positions - config->prompt_tokens;
+    if (room < 1)
+        return qb_fail(QB_ERR_USAGE,
+                       "--prompt-tokens %lld leaves no room for a prompt in the model's %lld positions",
+                       (long long)config->prompt_tokens, (long long)m->config.max_positions);
+    int64_t longest = prompts->max_length < room ? prompts->max_length : room;
+    QB_TRY(st, run_create(&r, m, dev, config, 1, longest + config->prompt_tokens));
+    QB_TRY(st, qb_measures_add(out, "latency", &row));
+    for (int64_t i = -1; i < prompts->count && row->n_samples < QB_SAMPLES_MAX; i++) {
+        const qb_window *p = &prompts->windows[i < 0 ? 0 : i]; /* the first one also warms up */
+        int64_t n = p->length < longest ? p->length : longest;
+        int64_t start = qb_now_ns();
+        QB_TRY(st, prefill(&r, prompts->ids + p->offset, n));
+        QB_TRY(st, decode(&r, n, config->prompt_tokens - 1));
+        QB_TRY(st, dev->backend->sync(dev));
+        if (i < 0) continue;
+        row->samples[row->n_samples++] = (double)(qb_now_ns() - start) * 1e-9;
+        used++;
+        tokens += n;
+        shortened += n < p->length;
+    }
+    snprintf(row->protocol, sizeof row->protocol, "prompts+tg%lld", (long long)config->prompt_tokens);
+    summarize(row);
+    qb_json_put_int(row->extra, "prompts", used);
+    qb_json_put_int(row->extra, "prompt_tokens_total", tokens);
+    qb_json_put_int(row->extra, "prompts_shortened", shortened);
+    if (shortened)
+        qb_warn("%lld of %lld prompts were cut to the %lld tokens that fit the model's context",
+                (long long)shortened, (long long)used, (long long)longest);
+out:
+    run_free(&r);
+    return st;
+}
+
+qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
+                   qb_measures *out) {
+    if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
+    qb_ceilings ceilings;
+    qb_status st;
+    QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
+    int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;
+    qb_progress progress;
+    qb_progress_begin(&progress, total, "speed");
+    for (int b = 0; b < config->batch.n; b++) {
+        int64_t n_seq = config->batch.values[b];
+        for (int p = 0; p < config->prefill.n; p++) {
+            if (config->prefill.values[p] > 0)
+                QB_TRY(st, measure_prefill(m, dev, config, config->prefill.values[p], n_seq, &ceilings, out));
+            qb_progress_update(&progress, ++done);
+        }
+        for (int d = 0; d < config->depth.n; d++)
+            for (int g = 0; g < config->decode.n; g++) {
+                if (config->decode.values[g] > 0)
+                    QB_TRY(st, measure_decode(m, dev, config, config->decode.values[g],
+                                              config->depth.values[d], n_seq, &ceilings, out));
+                qb_progress_update(&progress, ++done);
+            }
+    }
+    qb_progress_end(&progress);
+    if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(m, dev, config, prompts, out));
+out:
+    return st;
+}
+
+qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
+    static const qb_speed_config config = {.kv = "f32"};
+    int64_t n = m->config.max_positions < 64 ? m->config.max_positions : 64;
+    int64_t bytes = n * m->config.vocab * (int64_t)sizeof(float);
+    bench_run r;
+    float *logits = NULL, *host = NULL;
+    qb_measure *row;
+    char hex[QB_SHA256_HEX];
+    qb_status st;
+    QB_TRY(st, run_create(&r, m, dev, &config, 1, n));
+    QB_TRY(st, dev->backend->alloc(dev, QB_MEMORY_ACTIVATIONS, bytes, &logits));
+    QB_TRY(st, qb_alloc((size_t)bytes, 1, &host));
+    for (int64_t i = 0; i < n; i++) r.ids[i] = some_id(&r, i);
+    QB_TRY(st, step(&r, r.ids, n, 0, false));
+    QB_TRY(st, qb_model_head(m, logits, r.x, r.x, n));
+    QB_TRY(st, dev->backend->download(dev, host, logits, bytes));
+    QB_TRY(st, qb_hash_bytes(host, (size_t)bytes, hex));
+    QB_TRY(st, qb_measures_add(out, "logits_sha256", &row));
+    row->n = n;
+    snprintf(row->protocol, sizeof row->protocol, "%lld fixed tokens", (long long)n);
+    qb_json_put_text(row->extra, "sha256", hex);
+out:
+    dev->backend->free(dev, logits);
+    qb_free(host);
+    run_free(&r);
+    return st;
+}
