@@ -1,0 +1,12 @@
+/* The tiled algebra that kernels/cpu shares beside what cpu.h shows. */
+#pragma once
+
+#include "kernels/cpu/cpu.h"
+
+/* OpenBLAS' own threads off, once: called by everything here, and by whoever calls cblas beside it. */
+void qb_blas_single_thread(void);
+
+/* Lower triangle of c[n, n] += alpha * X X^T, X[n, k]; with trans_x, X is stored as [k, n]. The upper
+ * triangle is left alone. */
+void qb_gram_lower(qb_threads *threads, bool trans_x, int64_t n, int64_t k, float alpha, const float *x,
+                   int64_t ldx, float *c, int64_t ldc);

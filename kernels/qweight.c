@@ -1,0 +1,228 @@
+#include "kernels/qweight.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* bitsandbytes' tables by code (FIELD.md a3-E): NF4 holds the quantiles of a normal distribution scaled to
+   [-1, 1]; FP4 is sign, two exponent bits and one mantissa bit, scaled so that its largest value is 1. */
+static const float nf4_table[16] = {
+    -1.0f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0.0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1.0f,
+};
+static const float fp4_table[16] = {
+    0.0f, 0.005208333333f,  0.66666667f,  1.0f,  0.33333333f,  0.5f,  0.16666667f,  0.25f,
+    0.0f, -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f,
+};
+
+const float *qb_codebook_table(qb_codebook codebook) {
+    return codebook == QB_CODEBOOK_NF4 ? nf4_table : fp4_table;
+}
+const char *qb_codebook_name(qb_codebook codebook) {
+    return codebook == QB_CODEBOOK_NF4 ? "nf4" : "fp4";
+}
+
+/* Boundary i of `steps` evenly spaced values from 0.1 to 1 in float32: counted from the nearer end, as the
+   original's array library does, so that both ends are exact. */
+static float boundary(int i, int steps) {
+    float step = (1.0f - 0.1f) / (float)(steps - 1);
+    return i < steps / 2 ? 0.1f + step * (float)i : 1.0f - step * (float)(steps - 1 - i);
+}
+
+static int ascending(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+static float dynamic_map[256];
+static pthread_once_t dynamic_map_once = PTHREAD_ONCE_INIT;
+
+/* For each decade 10^(i-6), i = 0..6, the midpoints of 2^i equal parts of [0.1, 1], both signs; then 0 and 1.
+ */
+static void make_dynamic_map(void) {
+    static const double decades[7] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0};
+    int n = 0;
+    for (int i = 0; i < 7; i++) {
+        int parts = 1 << i;
+        float decade = (float)decades[i];
+        for (int j = 0; j < parts; j++) {
+            float middle = (boundary(j, parts + 1) + boundary(j + 1, parts + 1)) / 2.0f;
+            dynamic_map[n++] = decade * middle;
+            dynamic_map[n++] = -decade * middle;
+        }
+    }
+    dynamic_map[n++] = 0.0f;
+    dynamic_map[n++] = 1.0f;
+    qsort(dynamic_map, (size_t)n, sizeof dynamic_map[0], ascending);
+}
+
+const float *qb_dynamic_map(void) {
+    pthread_once(&dynamic_map_once, make_dynamic_map);
+    return dynamic_map;
+}
+
+static qb_status check_shape(int64_t rows, int64_t cols) {
+    if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "quantized weight of shape [%lld, %lld]: both must be 1 .. 2147483647",
+                       (long long)rows, (long long)cols);
+    return QB_OK;
+}
+
+qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
+                                  qb_qweight *out) {
+    *out = (qb_qweight){0};
+    qb_qweight q = {
+        .coding = QB_CODING_AFFINE, .rows = rows, .cols = cols, .bits = bits, .group_size = group_size};
+    qb_status st = check_shape(rows, cols);
+    if (st != QB_OK) return st;
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%d bits a weight; 2, 3, 4 and 8 are supported", bits);
+    if (group_size < 1 || group_size > cols)
+        return qb_fail(QB_ERR_UNSUPPORTED, "group size %lld for rows of %lld columns; expected 1 .. %lld",
+                       (long long)group_size, (long long)cols, (long long)cols);
+    q.n_groups = (cols + group_size - 1) / group_size;
+    size_t elements = (size_t)rows * (size_t)cols, groups = (size_t)rows * (size_t)q.n_groups;
+    QB_TRY(st, qb_alloc_zero(elements, 1, &q.codes));
+    QB_TRY(st, qb_alloc_zero(groups, sizeof *q.scales, &q.scales));
+    QB_TRY(st, qb_alloc_zero(groups, 1, &q.zeros));
+    if (with_g_idx) QB_TRY(st, qb_alloc_zero((size_t)cols, sizeof *q.g_idx, &q.g_idx));
+    *out = q;
+    return QB_OK;
+out:
+    qb_qweight_free(&q);
+    return st;
+}
+
+qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
+                                    bool double_quant, qb_qweight *out) {
+    *out = (qb_qweight){0};
+    qb_qweight q = {.coding = QB_CODING_CODEBOOK,
+                    .rows = rows,
+                    .cols = cols,
+                    .bits = 4,
+                    .codebook = codebook,
+                    .block_size = block_size,
+                    .double_quant = double_quant,
+                    .source_dtype = QB_DTYPE_F16};
+    qb_status st = check_shape(rows, cols);
+    if (st != QB_OK) return st;
+    if (block_size < 32 || block_size > 4096 || (block_size & (block_size - 1)))
+        return qb_fail(QB_ERR_UNSUPPORTED, "block size %lld; expected a power of two, 32 .. 4096",
+                       (long long)block_size);
+    size_t elements = (size_t)rows * (size_t)cols;
+    q.n_blocks = (rows * cols + block_size - 1) / block_size;
+    QB_TRY(st, qb_alloc_zero(elements, 1, &q.codes));
+    QB_TRY(st, qb_alloc_zero((size_t)q.n_blocks, sizeof *q.absmax, &q.absmax));
+    if (double_quant) {
+        size_t nested = (size_t)((q.n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
+        QB_TRY(st, qb_alloc_zero((size_t)q.n_blocks, 1, &q.absmax_codes));
+        QB_TRY(st, qb_alloc_zero(nested, sizeof *q.nested_absmax, &q.nested_absmax));
+    }
+    *out = q;
+    return QB_OK;
+out:
+    qb_qweight_free(&q);
+    return st;
+}
+
+void qb_qweight_free(qb_qweight *q) {
+    if (!q) return;
+    qb_free(q->codes);
+    qb_free(q->scales);
+    qb_free(q->zeros);
+    qb_free(q->g_idx);
+    qb_free(q->absmax);
+    qb_free(q->absmax_codes);
+    qb_free(q->nested_absmax);
+    *q = (qb_qweight){0};
+}
+
+void qb_weight_free(qb_weight *w) {
+    if (!w) return;
+    qb_qweight_free(w->packed);
+    qb_free(w->packed);
+    *w = (qb_weight){0};
+}
+
+qb_status qb_qweight_round_scales(qb_qweight *q) {
+    if (q->coding != QB_CODING_AFFINE) return QB_OK;
+    for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
+        uint16_t h = qb_f16_of_f32(q->scales[i]);
+        float rounded = qb_f32_of_f16(h);
+        if (!isfinite(rounded))
+            return qb_fail(QB_ERR_NUMERIC,
+                           "scale %g of row %lld, group %lld does not fit float16 (largest 65504)",
+                           (double)q->scales[i], (long long)(i / q->n_groups), (long long)(i % q->n_groups));
+        if (rounded == 0.0f && q->scales[i] != 0.0f) rounded = q->scales[i] < 0.0f ? -0x1p-24f : 0x1p-24f;
+        q->scales[i] = rounded;
+    }
+    return QB_OK;
+}
+
+static void dequantize_affine(const qb_qweight *q, float *out) {
+    for (int64_t r = 0; r < q->rows; r++) {
+        const uint8_t *codes = q->codes + r * q->cols;
+        const float *scales = q->scales + r * q->n_groups;
+        const uint8_t *zeros = q->zeros + r * q->n_groups;
+        for (int64_t c = 0; c < q->cols; c++) {
+            int64_t g = q->g_idx ? q->g_idx[c] : c / q->group_size;
+            out[r * q->cols + c] = scales[g] * (float)((int)codes[c] - (int)zeros[g]);
+        }
+    }
+}
+
+void qb_qweight_dequantize(const qb_qweight *q, float *out) {
+    if (q->coding == QB_CODING_AFFINE) {
+        dequantize_affine(q, out);
+        return;
+    }
+    const float *table = qb_codebook_table(q->codebook);
+    for (int64_t i = 0; i < q->rows * q->cols; i++)
+        out[i] = table[q->codes[i] & 15] * q->absmax[i / q->block_size];
+}
+
+double qb_qweight_bits_per_weight(const qb_qweight *q) {
+    double weights = (double)q->rows * (double)q->cols;
+    double bits = weights * q->bits;
+    if (q->coding == QB_CODING_AFFINE) {
+        bits += (double)q->rows * (double)q->n_groups * (16 + (q->symmetric ? 0 : q->bits));
+        if (q->g_idx) bits += 32.0 * (double)q->cols;
+    } else if (q->double_quant) {
+        bits += 8.0 * (double)q->n_blocks;
+        bits += 32.0 * (double)((q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
+    } else {
+        bits += 32.0 * (double)q->n_blocks;
+    }
+    return bits / weights;
+}
+
+const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]) {
+    if (q->coding == QB_CODING_CODEBOOK)
+        snprintf(buffer, 48, "%s b%lld%s", qb_codebook_name(q->codebook), (long long)q->block_size,
+                 q->double_quant ? " dq" : "");
+    else if (q->group_size >= q->cols)
+        snprintf(buffer, 48, "int%d per-channel %s%s", q->bits, q->symmetric ? "sym" : "asym",
+                 q->g_idx ? " act-order" : "");
+    else
+        snprintf(buffer, 48, "int%d g%lld %s%s", q->bits, (long long)q->group_size,
+                 q->symmetric ? "sym" : "asym", q->g_idx ? " act-order" : "");
+    return buffer;
+}

@@ -1,0 +1,153 @@
+/* The neutral quantized weight: tables and vectors of FIELD.md a3-E and (g), sizes of a4, meaning of every
+ * field. */
+#include "tests/support.h"
+
+#include "kernels/qweight.h"
+
+#include <math.h>
+
+static void test_qweight__nf4_vector(void **state) {
+    (void)state;
+    static const uint8_t codes[8] = {10, 0, 12, 7, 8, 6, 15, 2};
+    static const double want[8] = {.4922246, -2, .8814197, 0, .1591606, -.1821001, 2, -1.0501461};
+    qb_qweight q;
+    assert_ok(qb_qweight_alloc_codebook(2, 4, QB_CODEBOOK_NF4, 64, false, &q));
+    assert_int_equal(q.n_blocks, 1);
+    memcpy(q.codes, codes, 8);
+    q.absmax[0] = 2;
+    float out[8];
+    qb_qweight_dequantize(&q, out);
+    for (int i = 0; i < 8; i++) assert_true(fabs((double)out[i] - want[i]) < 1e-7);
+    qb_qweight_free(&q);
+}
+
+static void test_qweight__blocks_cross_rows(void **state) {
+    (void)state;
+    qb_qweight q;
+    assert_ok(qb_qweight_alloc_codebook(3, 43, QB_CODEBOOK_FP4, 32, true, &q));
+    assert_int_equal(q.n_blocks, 5); /* 129 elements */
+    for (int i = 0; i < 129; i++) q.codes[i] = (uint8_t)(i % 16);
+    for (int b = 0; b < 5; b++) q.absmax[b] = (float)(b + 1);
+    float out[129];
+    qb_qweight_dequantize(&q, out);
+    for (int i = 0; i < 129; i++) {
+        /* bitsandbytes defines FP4 as these magnitudes over 12, bit 3 the sign */
+        static const double magnitudes[8] = {0, 0.0625, 8, 12, 4, 6, 2, 3};
+        int c = i % 16;
+        double magnitude = magnitudes[c & 7];
+        assert_true((double)out[i] ==
+                    (double)((float)(magnitude / 12) * (float)(i / 32 + 1)) * (c & 8 ? -1 : 1));
+    }
+    qb_qweight_free(&q);
+}
+
+static void test_qweight__dynamic_map(void **state) {
+    (void)state;
+    const float *map = qb_dynamic_map();
+    for (int i = 1; i < 256; i++) assert_true(map[i] > map[i - 1]);
+    assert_true(map[127] == 0.0f && map[255] == 1.0f);
+    assert_true(map[0] == -map[254]);
+    assert_true(fabs((double)map[254] - 0.99296875) < 1e-7 && fabs((double)map[253] - 0.97890625) < 1e-7);
+    assert_true(fabs((double)map[128] - 5.5e-7) < 1e-13);
+    for (int i = 0; i < 127; i++) assert_true(map[i] == -map[254 - i]);
+}
+
+static void test_qweight__affine_groups_and_act_order(void **state) {
+    (void)state;
+    qb_qweight q;
+    assert_ok(qb_qweight_alloc_affine(2, 10, 3, 4, true, &q));
+    assert_int_equal(q.n_groups, 3);
+    for (int c = 0; c < 10; c++) q.g_idx[c] = (c * 7) % 3;
+    for (int i = 0; i < 20; i++) q.codes[i] = (uint8_t)(i % 8);
+    for (int i = 0; i < 6; i++) q.scales[i] = 0.5f * (float)(i + 1), q.zeros[i] = (uint8_t)i;
+    float out[20];
+    qb_qweight_dequantize(&q, out);
+    for (int i = 0; i < 20; i++) {
+        int g = i / 10 * 3 + (i % 10 * 7) % 3;
+        assert_true(out[i] == 0.5f * (float)(g + 1) * (float)(i % 8 - g));
+    }
+    qb_free(q.g_idx);
+    q.g_idx = NULL;
+    qb_qweight_dequantize(&q, out);
+    for (int i = 0; i < 20; i++) {
+        int g = i / 10 * 3 + i % 10 / 4;
+        assert_true(out[i] == 0.5f * (float)(g + 1) * (float)(i % 8 - g));
+    }
+    qb_qweight_free(&q);
+}
+
+static double bits_of(bool codebook, int bits, int64_t group, bool symmetric, bool double_quant) {
+    qb_qweight q = {.coding = codebook ? QB_CODING_CODEBOOK : QB_CODING_AFFINE,
+                    .rows = 4096,
+                    .cols = 4096,
+                    .bits = bits,
+                    .group_size = group,
+                    .n_groups = group ? 4096 / group : 0,
+                    .symmetric = symmetric,
+                    .block_size = group,
+                    .n_blocks = group ? 4096 * 4096 / group : 0,
+                    .double_quant = double_quant};
+    return qb_qweight_bits_per_weight(&q);
+}
+
+static void test_qweight__bits_per_weight_as_the_size_table_counts(void **state) {
+    (void)state;
+    assert_true(bits_of(false, 4, 128, false, false) == 4.15625);
+    assert_true(bits_of(false, 4, 128, true, false) == 4.125);
+    assert_true(bits_of(false, 2, 64, false, false) == 2.28125);
+    assert_true(fabs(bits_of(false, 3, 128, false, false) - 3.148) < 5e-4);
+    assert_true(bits_of(false, 8, 128, false, false) == 8.1875);
+    assert_true(bits_of(true, 4, 64, false, false) == 4.5);
+    assert_true(fabs(bits_of(true, 4, 64, false, true) - 4.127) < 5e-4);
+}
+
+static void test_qweight__scales_round_to_half(void **state) {
+    (void)state;
+    qb_qweight q;
+    assert_ok(qb_qweight_alloc_affine(1, 3, 4, 1, false, &q));
+    q.scales[0] = 0.1f, q.scales[1] = 1e-12f, q.scales[2] = 0.0f;
+    assert_ok(qb_qweight_round_scales(&q));
+    assert_true(q.scales[0] == 0.0999755859375f && q.scales[1] == 0x1p-24f && q.scales[2] == 0.0f);
+    q.scales[2] = 70000.0f;
+    assert_fails(qb_qweight_round_scales(&q), QB_ERR_NUMERIC, "group 2");
+    qb_qweight_free(&q);
+}
+
+static void test_qweight__bad_shapes_are_refused(void **state) {
+    (void)state;
+    qb_qweight q;
+    assert_fails(qb_qweight_alloc_affine(0, 8, 4, 8, false, &q), QB_ERR_UNSUPPORTED, "[0, 8]");
+    assert_fails(qb_qweight_alloc_affine(8, 8, 5, 8, false, &q), QB_ERR_UNSUPPORTED, "5 bits");
+    assert_fails(qb_qweight_alloc_affine(8, 8, 4, 16, false, &q), QB_ERR_UNSUPPORTED, "group size 16");
+    assert_fails(qb_qweight_alloc_codebook(8, 8, QB_CODEBOOK_NF4, 48, false, &q), QB_ERR_UNSUPPORTED, "48");
+    assert_null(q.codes);
+    qb_qweight_free(NULL);
+    qb_weight_free(NULL);
+}
+
+static void test_qweight__describe(void **state) {
+    (void)state;
+    char text[48];
+    qb_qweight q = {
+        .coding = QB_CODING_AFFINE, .cols = 4096, .bits = 4, .group_size = 128, .symmetric = true};
+    assert_string_equal(qb_qweight_describe(&q, text), "int4 g128 sym");
+    q.group_size = 4096, q.symmetric = false, q.bits = 3;
+    assert_string_equal(qb_qweight_describe(&q, text), "int3 per-channel asym");
+    qb_qweight n = {
+        .coding = QB_CODING_CODEBOOK, .codebook = QB_CODEBOOK_NF4, .block_size = 64, .double_quant = true};
+    assert_string_equal(qb_qweight_describe(&n, text), "nf4 b64 dq");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_qweight__nf4_vector),
+        cmocka_unit_test(test_qweight__blocks_cross_rows),
+        cmocka_unit_test(test_qweight__dynamic_map),
+        cmocka_unit_test(test_qweight__affine_groups_and_act_order),
+        cmocka_unit_test(test_qweight__bits_per_weight_as_the_size_table_counts),
+        cmocka_unit_test(test_qweight__scales_round_to_half),
+        cmocka_unit_test(test_qweight__bad_shapes_are_refused),
+        cmocka_unit_test(test_qweight__describe),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
