@@ -1,0 +1,214 @@
+#include "datasets/archive.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/str.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <string.h>
+#include <strings.h>
+
+typedef struct kind_row {
+    const char *suffix;
+    qb_stored kind;
+    const char *what;
+    const char *magic;
+    size_t magic_length;
+    int (*support)(struct archive *);
+} kind_row;
+
+/* Magic numbers: RFC 1952, RFC 8878, the .xz file format 1.1.0, bzip2's "BZh", APPNOTE.TXT. A tar may itself
+   be compressed, so only libarchive can tell. */
+static const kind_row kinds[] = {
+    {".tar.gz", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
+    {".tgz", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
+    {".tar", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
+    {".gz", QB_STORED_GZIP, "gzip", "\x1f\x8b", 2, archive_read_support_filter_gzip},
+    {".zst", QB_STORED_ZSTD, "zstd", "\x28\xb5\x2f\xfd", 4, archive_read_support_filter_zstd},
+    {".xz", QB_STORED_XZ, "xz", "\xfd\x37zXZ\0", 6, archive_read_support_filter_xz},
+    {".bz2", QB_STORED_BZIP2, "bzip2", "BZh", 3, archive_read_support_filter_bzip2},
+    {".zip", QB_STORED_ZIP, "zip", "PK", 2, NULL},
+};
+enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
+
+static const kind_row *row_by_name(const char *name) {
+    size_t n = strlen(name);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        size_t s = strlen(kinds[i].suffix);
+        if (n > s && strcasecmp(name + n - s, kinds[i].suffix) == 0) return &kinds[i];
+    }
+    return NULL;
+}
+
+qb_stored qb_stored_by_name(const char *name, size_t *stem_length) {
+    const kind_row *row = row_by_name(name);
+    if (stem_length) *stem_length = strlen(name) - (row ? strlen(row->suffix) : 0);
+    return row ? row->kind : QB_STORED_PLAIN;
+}
+
+static qb_status fail_damaged(struct archive *a, const kind_row *row, const char *name, const char *entry,
+                              size_t at) {
+    const char *why = archive_error_string(a);
+    bool named = entry && *entry; /* a single stream has no entries */
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: the %s data%s%s is damaged or cut off after %zu bytes of text (%s): fetch the "
+                   "file again",
+                   name, row->what, named ? " of " : "", named ? entry : "", at,
+                   why ? why : "no reason given");
+}
+
+/* libarchive's gzip filter does not compare the check sum, so a flipped bit that still decodes would pass
+ * unseen. */
+static uint32_t crc32_of(const unsigned char *p, size_t n) {
+    uint32_t table[8][256]; /* slicing by 8: a 800 MB shard takes well under a second */
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = (c >> 1) ^ ((c & 1) ? 0xedb88320u : 0);
+        table[0][i] = c;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        for (int t = 1; t < 8; t++) table[t][i] = (table[t - 1][i] >> 8) ^ table[0][table[t - 1][i] & 255];
+    uint32_t crc = 0xffffffffu;
+    for (; n >= 8; p += 8, n -= 8) {
+        crc ^= (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+        crc = table[7][crc & 255] ^ table[6][crc >> 8 & 255] ^ table[5][crc >> 16 & 255] ^
+              table[4][crc >> 24] ^ table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
+    }
+    for (; n > 0; p++, n--) crc = (crc >> 8) ^ table[0][(crc ^ *p) & 255];
+    return ~crc;
+}
+
+static uint32_t little32(const unsigned char *p) {
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* RFC 1952: a member ends with the CRC-32 and the length (mod 2^32) of its text. Of several members the last
+   is checked, whose text is the end of the whole. */
+static qb_status check_gzip(const unsigned char *stored, size_t n, const char *text, size_t length,
+                            const char *name) {
+    if (n < 18) return qb_fail(QB_ERR_FORMAT, "%s: the gzip data is cut off: %zu bytes", name, n);
+    uint32_t crc = little32(stored + n - 8), member = little32(stored + n - 4);
+    if ((uint32_t)length == member && crc32_of((const unsigned char *)text, length) == crc) return QB_OK;
+    if (member < length && crc32_of((const unsigned char *)text + (length - member), member) == crc)
+        return QB_OK;
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: the gzip data is damaged: its check sum or length does not fit the %zu bytes it "
+                   "holds: fetch the file again",
+                   name, length);
+}
+
+/* Folders, and what macOS adds to every archive, are not what anyone means. */
+static bool is_content(struct archive_entry *e) {
+    const char *path = archive_entry_pathname(e);
+    return archive_entry_filetype(e) == AE_IFREG && path && strncmp(path, "__MACOSX/", 9) != 0 &&
+           strncmp(qb_path_base(path), "._", 2) != 0;
+}
+
+typedef struct reader {
+    struct archive *archive;
+    const kind_row *row;
+    const char *name;
+    const char *entry; /* wanted; NULL: the only one */
+    size_t max_bytes;
+    char *text;
+    size_t length, capacity;
+    char *found; /* name of the entry read; NULL: none yet */
+} reader;
+
+static qb_status read_entry(reader *r) {
+    enum { STEP = 1 << 18 };
+    for (;;) {
+        qb_status st = qb_grow(&r->text, &r->capacity, r->length + STEP + 1, 1);
+        if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
+        la_ssize_t got = archive_read_data(r->archive, r->text + r->length, STEP);
+        if (got < 0) return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
+        if (got == 0) return QB_OK;
+        r->length += (size_t)got;
+        if (r->length > r->max_bytes)
+            return qb_fail(QB_ERR_FORMAT,
+                           "%s: decompresses to more than %zu bytes, the most a dataset file may have",
+                           r->name, r->max_bytes);
+    }
+}
+
+/* Walks to the wanted entry and reads it; an archive of several files needs to be told which one. */
+static qb_status read_entries(reader *r) {
+    bool single = r->row->kind != QB_STORED_ZIP && r->row->kind != QB_STORED_TAR;
+    for (;;) {
+        struct archive_entry *e;
+        int rc = archive_read_next_header(r->archive, &e);
+        if (rc == ARCHIVE_EOF) break;
+        if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
+            return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
+        if (!single && !is_content(e)) continue;
+        const char *path = single ? "" : archive_entry_pathname(e);
+        if (r->entry && !single && strcmp(qb_path_base(path), r->entry) != 0) continue;
+        if (r->found) {
+            if (r->entry) break;
+            return qb_fail(QB_ERR_UNSUPPORTED,
+                           "%s: holds more than one file (%s, %s): unpack the one you mean", r->name,
+                           r->found, path);
+        }
+        if (!(r->found = qb_strdup(path))) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", r->name);
+        qb_status st = read_entry(r);
+        if (st != QB_OK || single) return st;
+    }
+    if (single || r->found) return QB_OK; /* an empty stream is an empty text */
+    if (r->entry) return qb_fail(QB_ERR_NOT_FOUND, "%s: no entry named %s", r->name, r->entry);
+    return qb_fail(QB_ERR_FORMAT, "%s: the archive holds no file", r->name);
+}
+
+static qb_status open_archive(reader *r, const void *stored, size_t n) {
+    struct archive *a = r->archive;
+    int rc = ARCHIVE_OK;
+    if (r->row->support) rc = r->row->support(a);
+    /* A warning means that libarchive would start an external program. */
+    if (r->row->kind != QB_STORED_TAR && rc != ARCHIVE_OK)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: this libarchive was built without %s: decompress the file first", r->name,
+                       r->row->what);
+    if (r->row->kind == QB_STORED_ZIP)
+        archive_read_support_format_zip(a);
+    else if (r->row->kind == QB_STORED_TAR)
+        archive_read_support_format_tar(a);
+    else
+        archive_read_support_format_raw(a), archive_read_support_format_empty(a);
+    if (archive_read_open_memory(a, stored, n) != ARCHIVE_OK)
+        return fail_damaged(a, r->row, r->name, NULL, 0);
+    return QB_OK;
+}
+
+qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const char *name, const char *entry,
+                          size_t max_bytes, char **out, size_t *out_n, char **entry_name) {
+    *out = NULL;
+    *out_n = 0;
+    *entry_name = NULL;
+    reader r = {.row = row_by_name(name), .name = name, .entry = entry, .max_bytes = max_bytes};
+    qb_status st = QB_OK;
+    for (size_t i = 0; !r.row && i < N_KINDS; i++)
+        if (kinds[i].kind == kind) r.row = &kinds[i];
+    if (!r.row || r.row->kind != kind) return qb_fail(QB_ERR_INTERNAL, "%s: not a compressed file", name);
+    if (n == 0) return qb_fail(QB_ERR_FORMAT, "%s is empty", name);
+    if (n < r.row->magic_length || memcmp(stored, r.row->magic ? r.row->magic : "", r.row->magic_length) != 0)
+        return qb_fail(QB_ERR_FORMAT, "%s: named %s but its contents are not %s", name, r.row->suffix,
+                       r.row->what);
+    if (!(r.archive = archive_read_new())) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", name);
+    QB_TRY(st, open_archive(&r, stored, n));
+    QB_TRY(st, read_entries(&r));
+    if (!r.text) QB_TRY(st, qb_grow(&r.text, &r.capacity, 1, 1));
+    if (kind == QB_STORED_GZIP) QB_TRY(st, check_gzip(stored, n, r.text, r.length, name));
+    r.text[r.length] = 0;
+    *out = r.text;
+    *out_n = r.length;
+    r.text = NULL;
+    if (r.found && *r.found) {
+        *entry_name = r.found;
+        r.found = NULL;
+    }
+out:
+    qb_free(r.text);
+    qb_free(r.found);
+    archive_read_free(r.archive);
+    return st;
+}

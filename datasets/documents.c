@@ -1,0 +1,105 @@
+#include "datasets/documents.h"
+
+#include "base/json.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static bool is_blank(const char *p, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != ' ' && p[i] != '\t' && p[i] != '\r') return false;
+    return true;
+}
+
+static size_t line_length(const char *p, size_t left) {
+    const char *end = left ? memchr(p, '\n', left) : NULL;
+    return end ? (size_t)(end - p) : left;
+}
+
+qb_status qb_documents_index(const qb_text *text, qb_documents *out) {
+    *out = (qb_documents){.text = text};
+    size_t capacity = 0;
+    for (size_t at = 0; at < text->n;) {
+        size_t n = line_length(text->bytes + at, text->n - at);
+        if (!is_blank(text->bytes + at, n)) {
+            qb_status st = qb_grow(&out->starts, &capacity, (size_t)out->count + 1, sizeof *out->starts);
+            if (st != QB_OK) {
+                qb_documents_free(out);
+                return st;
+            }
+            out->starts[out->count++] = at;
+        }
+        at += n + 1;
+    }
+    if (out->count == 0)
+        return qb_fail(QB_ERR_FORMAT, "%s: no documents: expected one JSON object with \"text\" a line",
+                       text->name);
+    return QB_OK;
+}
+
+void qb_documents_free(qb_documents *d) {
+    qb_free(d->starts);
+    *d = (qb_documents){0};
+}
+
+/* Line numbers are asked for in errors alone, so they are counted then. */
+static int64_t line_of(const qb_documents *d, int64_t i) {
+    int64_t line = 1;
+    for (size_t j = 0; j < d->starts[i]; j++) line += d->text->bytes[j] == '\n';
+    return line;
+}
+
+/* The JSON library ends strings at NUL: such a document would be cut off silently. */
+static bool holds_nul(const char *p, size_t n) {
+    if (memchr(p, 0, n)) return true;
+    for (size_t i = 0; i + 1 < n; i++) {
+        if (p[i] != '\\') continue;
+        if (n - i >= 6 && memcmp(p + i, "\\u0000", 6) == 0) return true;
+        i++; /* the escaped character, which may be a backslash */
+    }
+    return false;
+}
+
+static qb_status parse_line(const char *line, size_t n, const char *where, qb_str *out) {
+    qb_json *json = NULL;
+    qb_status st;
+    const char *text = NULL;
+    if (holds_nul(line, n)) return qb_fail(QB_ERR_UNSUPPORTED, "%s: the line holds the character NUL", where);
+    QB_TRY(st, qb_json_parse(line, n, where, &json));
+    if (!qb_json_is_object(json))
+        QB_TRY(st, qb_fail(QB_ERR_FORMAT,
+                           "%s: expected one JSON object with \"text\" a line, found another value", where));
+    QB_TRY(st, qb_json_text(json, "text", where, true, &text));
+    QB_TRY(st, qb_utf8_check(text, strlen(text), where));
+    qb_str_text(out, text);
+    st = qb_str_status(out);
+out:
+    qb_json_free(json);
+    return st;
+}
+
+qb_status qb_documents_get(const qb_documents *d, int64_t i, qb_str *out) {
+    const char *line = d->text->bytes + d->starts[i];
+    size_t n = line_length(line, d->text->n - d->starts[i]);
+    size_t length = out->length;
+    qb_status st = parse_line(line, n, "document", out);
+    if (st == QB_OK || st == QB_ERR_MEMORY) return st;
+    /* Only now is the line's number worth counting; parsing again says it with its name. */
+    out->length = length;
+    qb_str where = {0};
+    qb_str_printf(&where, "%s, line %" PRId64, d->text->name, line_of(d, i));
+    st = parse_line(line, n, qb_str_get(&where), out);
+    qb_str_free(&where);
+    return st;
+}
+
+qb_status qb_documents_join(const qb_documents *d, int64_t limit, const char *separator, qb_str *out) {
+    int64_t n = limit > 0 && limit < d->count ? limit : d->count;
+    for (int64_t i = 0; i < n; i++) {
+        if (i > 0) qb_str_text(out, separator);
+        qb_status st = qb_documents_get(d, i, out);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}

@@ -1,0 +1,143 @@
+#include "datasets/text.h"
+
+#include "base/memory.h"
+#include "base/str.h"
+#include "datasets/archive.h"
+#include "datasets/datasets.h"
+
+#include <stdint.h>
+#include <string.h>
+#include <strings.h>
+
+static bool ends_with(const char *name, size_t n, const char *suffix) {
+    size_t s = strlen(suffix);
+    return n >= s && strncasecmp(name + n - s, suffix, s) == 0;
+}
+
+/* JSON lines by name: "x.jsonl", and the same under a compression suffix, or as an archive's entry. */
+static bool names_documents(const char *name) {
+    size_t n;
+    (void)qb_stored_by_name(name, &n);
+    return ends_with(name, n, ".jsonl") || ends_with(name, n, ".json") || ends_with(name, n, ".ndjson");
+}
+
+qb_status qb_text_open_memory(const void *stored, size_t n, const char *name, const char *entry,
+                              size_t max_bytes, qb_text *out) {
+    *out = (qb_text){0};
+    qb_status st = QB_OK;
+    char *found = NULL;
+    qb_stored kind = qb_stored_by_name(name, NULL);
+    if (kind == QB_STORED_PLAIN) {
+        out->bytes = n ? stored : "";
+        out->n = n;
+    } else {
+        QB_TRY(st, qb_archive_read(stored, n, kind, name, entry, max_bytes, &out->owned, &out->n, &found));
+        out->bytes = out->owned;
+    }
+    out->documents = names_documents(name) || (found && names_documents(found));
+    qb_str title = {0};
+    qb_str_printf(&title, found ? "%s (%s)" : "%s", name, found ? found : "");
+    QB_TRY(st, qb_str_status(&title));
+    out->name = title.text;
+out:
+    qb_free(found);
+    if (st != QB_OK) qb_text_close(out);
+    return st;
+}
+
+/* A file that is not there, or is a folder, deserves more than the system's word for it. */
+static qb_status check_path(const char *path) {
+    size_t n = strlen(path);
+    if (!qb_path_exists(path)) return qb_fail(QB_ERR_NOT_FOUND, "%s: no such file", path);
+    if (qb_path_is_dir(path))
+        return qb_fail(QB_ERR_USAGE,
+                       "%s is a folder: give the file in it, or a dataset's name with --data %s", path, path);
+    if (ends_with(path, n, ".parquet"))
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: Parquet is not read: convert it, for text rows with python3 -c \"import sys, "
+                       "pyarrow.parquet as p; sys.stdout.write(''.join(r or ' \\n' for r in "
+                       "p.read_table(sys.argv[1])['text'].to_pylist()))\" FILE.parquet > FILE.raw",
+                       path);
+    return QB_OK;
+}
+
+qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
+    *out = (qb_text){0};
+    qb_map map = {0};
+    qb_status st = check_path(path);
+    if (st != QB_OK) return st;
+    if ((st = qb_map_open(path, &map)) != QB_OK) return st;
+    st = qb_text_open_memory(map.bytes, map.size, path, entry, QB_TEXT_MAX_BYTES, out);
+    if (st == QB_OK && !out->owned)
+        out->map = map;
+    else
+        qb_map_close(&map);
+    return st;
+}
+
+void qb_text_close(qb_text *text) {
+    qb_map_close(&text->map);
+    qb_free(text->owned);
+    qb_free(text->name);
+    *text = (qb_text){0};
+}
+
+qb_status qb_text_read(const char *path, char **out, size_t *n) {
+    *out = NULL;
+    *n = 0;
+    qb_text text;
+    qb_status st = qb_text_open(path, NULL, &text);
+    if (st != QB_OK) return st;
+    if (text.owned) {
+        *out = text.owned;
+        text.owned = NULL;
+    } else {
+        if (text.n > QB_TEXT_MAX_BYTES)
+            QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s: %zu bytes are more than a dataset file may have", path,
+                               text.n));
+        QB_TRY(st, qb_alloc(text.n + 1, 1, out));
+        memcpy(*out, text.bytes, text.n);
+        (*out)[text.n] = 0;
+    }
+    *n = text.n;
+out:
+    qb_text_close(&text);
+    return st;
+}
+
+/* Length of the UTF-8 sequence at p, 0 when it is none (RFC 3629, the table of section 4). */
+static size_t sequence_length(const unsigned char *p, size_t left) {
+    unsigned char a = p[0];
+    size_t n = a < 0x80 ? 1 : a < 0xc2 ? 0 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : a < 0xf5 ? 4 : 0;
+    if (n == 0 || n > left) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    if ((a == 0xe0 && p[1] < 0xa0) || (a == 0xed && p[1] > 0x9f) || (a == 0xf0 && p[1] < 0x90) ||
+        (a == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+qb_status qb_utf8_check(const char *bytes, size_t n, const char *name) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    size_t i = 0, line = 1;
+    while (i < n) {
+        uint64_t eight;
+        if (n - i >= 8 && (memcpy(&eight, p + i, 8), (eight & 0x8080808080808080u) == 0)) {
+            i += 8;
+            continue;
+        }
+        size_t length = sequence_length(p + i, n - i);
+        if (length == 0) {
+            for (size_t j = 0; j < i; j++) line += p[j] == '\n';
+            bool utf16 = n >= 2 && ((p[0] == 0xff && p[1] == 0xfe) || (p[0] == 0xfe && p[1] == 0xff));
+            return qb_fail(
+                QB_ERR_FORMAT,
+                "%s: not UTF-8 text: byte 0x%02x at offset %zu (line %zu): convert it, for example "
+                "with iconv -f %s -t UTF-8",
+                name, p[i], i, line, utf16 ? "UTF-16" : "WINDOWS-1252");
+        }
+        i += length;
+    }
+    return QB_OK;
+}
