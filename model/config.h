@@ -8,21 +8,36 @@
 typedef enum { QB_POSITION_ROPE, QB_POSITION_LEARNED } qb_position_kind;
 
 /* The linears of a block, in the order the paper's true-sequential pass takes their inputs. */
-typedef enum { QB_LINEAR_Q, QB_LINEAR_K, QB_LINEAR_V, QB_LINEAR_O, QB_LINEAR_GATE, QB_LINEAR_UP, QB_LINEAR_DOWN, QB_LINEAR_COUNT } qb_linear;
+typedef enum {
+    QB_LINEAR_Q,
+    QB_LINEAR_K,
+    QB_LINEAR_V,
+    QB_LINEAR_O,
+    QB_LINEAR_GATE,
+    QB_LINEAR_UP,
+    QB_LINEAR_DOWN,
+    QB_LINEAR_COUNT
+} qb_linear;
 /* Linears that read the same input share a Hessian. */
-typedef enum { QB_INPUT_ATTENTION, QB_INPUT_OUTPUT, QB_INPUT_MLP, QB_INPUT_DOWN, QB_INPUT_COUNT } qb_linear_input;
+typedef enum {
+    QB_INPUT_ATTENTION,
+    QB_INPUT_OUTPUT,
+    QB_INPUT_MLP,
+    QB_INPUT_DOWN,
+    QB_INPUT_COUNT
+} qb_linear_input;
 qb_linear_input qb_linear_input_of(qb_linear linear);
 
 /* A family is data over ONE decoder: names of tensors and switches. Adding one is a row in families.def. */
 typedef struct qb_family {
     const char *name, *summary;
-    const char *architectures;  /* '|'-separated config.json architectures */
+    const char *architectures; /* '|'-separated config.json architectures */
     qb_norm_kind norm;
     qb_position_kind position;
     qb_rope_kind rope;
-    bool gated;                 /* gate and up; else up alone feeds the activation */
-    bool linear_bias;           /* linears have biases when the config has no key of its own for it */
-    int64_t position_offset;    /* rows of a learned position table that stand before position 0 */
+    bool gated;              /* gate and up; else up alone feeds the activation */
+    bool linear_bias;        /* linears have biases when the config has no key of its own for it */
+    int64_t position_offset; /* rows of a learned position table that stand before position 0 */
     /* config.json keys that differ between families */
     const char *key_ffn, *key_activation, *key_norm_eps;
     /* tensor names; %d is the layer. NULL: the family has none. */
@@ -40,16 +55,17 @@ typedef struct qb_config {
     float norm_eps;
     qb_activation activation;
     bool attention_bias, output_bias, mlp_bias, tied_head;
-    float rope_theta, rope_fraction;   /* fraction of the head that turns */
+    float rope_theta, rope_fraction; /* fraction of the head that turns */
     /* rope_scaling: "", "linear", "llama3" */
     char rope_scaling[16];
     float rope_factor, rope_low_freq, rope_high_freq;
     int64_t rope_original_positions;
-    qb_dtype dtype;                    /* torch_dtype; F16 when absent */
-    int64_t bos, eos;                  /* -1 when absent */
+    qb_dtype dtype;   /* torch_dtype; F16 when absent */
+    int64_t bos, eos; /* -1 when absent */
 } qb_config;
 
-/* Validates every field (ranges, divisibility, known architecture and activation) before anything is sized by it. */
+/* Validates every field (ranges, divisibility, known architecture and activation) before anything is sized by
+ * it. */
 qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out) QB_NODISCARD;
 /* Rows and columns of a linear: [out, in]. */
 void qb_config_linear_shape(const qb_config *c, qb_linear linear, int64_t *rows, int64_t *cols);

@@ -26,8 +26,7 @@ static qb_status add_spec(qb_tensor_spec *specs, size_t *n, const char *pattern,
     return QB_OK;
 }
 
-/* Every tensor a checkpoint of this config has, in the config's dtype-free form. */
-static qb_status synthetic_specs(const qb_config *c, qb_tensor_spec *specs, size_t *n) {
+qb_status qb_model_tensor_specs(const qb_config *c, qb_tensor_spec *specs, size_t *n) {
     const qb_family *f = c->family;
     qb_status st;
     *n = 0;
@@ -79,7 +78,7 @@ static qb_status open_synthetic(const char *name, qb_model *m) {
     }
     QB_TRY(st, qb_config_parse(json, name, &m->config));
     QB_TRY(st, qb_alloc_zero((size_t)m->config.n_layers * 18 + 8, sizeof *specs, &specs));
-    QB_TRY(st, synthetic_specs(&m->config, specs, &n));
+    QB_TRY(st, qb_model_tensor_specs(&m->config, specs, &n));
     QB_TRY(st, qb_checkpoint_synthetic(json, specs, n, 0, &m->checkpoint));
     snprintf(m->name, sizeof m->name, "%s-synthetic", known ? known->name : qb_path_base(name));
 out:

@@ -18,15 +18,15 @@ typedef struct qb_model {
     qb_checkpoint *checkpoint; /* owned */
     char name[256];            /* directory's base name, or the synthetic shape's name */
     char path[1024];
-    qb_device *dev;            /* not owned; NULL until qb_model_load */
+    qb_device *dev; /* not owned; NULL until qb_model_load */
     /* on the device after qb_model_load */
-    qb_matrix embed, head;     /* head.dense == embed.dense when tied */
+    qb_matrix embed, head; /* head.dense == embed.dense when tied */
     qb_weight embed_source, head_source;
-    float *embed_position;     /* [max_positions, D] or NULL */
+    float *embed_position; /* [max_positions, D] or NULL */
     float *final_norm, *final_norm_bias;
-    float *rope_table;         /* [rope_capacity][rot / 2][2] */
+    float *rope_table; /* [rope_capacity][rot / 2][2] */
     int64_t rope_capacity;
-    qb_block *blocks;          /* [n_layers] when resident, else NULL */
+    qb_block *blocks; /* [n_layers] when resident, else NULL */
     bool resident;
 } qb_model;
 
@@ -35,15 +35,22 @@ typedef struct qb_model {
 qb_status qb_model_open(const char *spec, qb_model **out) QB_NODISCARD;
 void qb_model_close(qb_model *m);
 
-/* Loads embeddings, final norm, head and the rotary table for `positions` positions; with `resident` all blocks too. */
+/* Every tensor that a checkpoint of this config holds, for synthetic ones. specs: room for 18 * n_layers + 8.
+ */
+qb_status qb_model_tensor_specs(const qb_config *c, qb_tensor_spec *specs, size_t *n) QB_NODISCARD;
+
+/* Loads embeddings, final norm, head and the rotary table for `positions` positions; with `resident` all
+ * blocks too. */
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) QB_NODISCARD;
 qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) QB_NODISCARD;
 void qb_block_free(qb_model *m, qb_block *b); /* lets the checkpoint's pages go */
 
-int64_t qb_model_block_bytes(const qb_model *m);     /* of the largest block, as the checkpoint stores it */
-int64_t qb_model_weight_bytes(const qb_model *m);    /* resident bytes of all weights in their formats */
-int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dtype); /* read per decoded token */
-double qb_model_bits_per_weight(const qb_model *m);  /* over the blocks' linears: what the format stores, 16 for f16 */
+int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, as the checkpoint stores it */
+int64_t qb_model_weight_bytes(const qb_model *m); /* resident bytes of all weights in their formats */
+int64_t qb_model_decode_bytes(const qb_model *m, int64_t context,
+                              qb_dtype kv_dtype); /* read per decoded token */
+double qb_model_bits_per_weight(
+    const qb_model *m); /* over the blocks' linears: what the format stores, 16 for f16 */
 
 /* Known shapes (known_models.def): name, Hugging Face id, config.json text. */
 typedef struct qb_known_model {
@@ -51,6 +58,6 @@ typedef struct qb_known_model {
 } qb_known_model;
 const qb_known_model *qb_known_model_at(size_t index);
 const qb_known_model *qb_known_model_find(const char *name);
-/* MODEL on the command line -> directory or "synthetic:..." spec: a directory; "demo"; a known name or a hub id in the local
-   Hugging Face cache ($HF_HOME/hub, ~/.cache/huggingface/hub). Free *out with qb_free. */
+/* MODEL on the command line -> directory or "synthetic:..." spec: a directory; "demo"; a known name or a hub
+   id in the local Hugging Face cache ($HF_HOME/hub, ~/.cache/huggingface/hub). Free *out with qb_free. */
 qb_status qb_model_resolve(const char *word, char **out) QB_NODISCARD;

@@ -1,4 +1,5 @@
-/* What every test program needs: cmocka with its prerequisites, a checked call, the shared material, a scratch folder. */
+/* What every test program needs: cmocka with its prerequisites, a checked call, the shared material, a
+ * scratch folder. */
 #pragma once
 
 #include <setjmp.h>
@@ -19,7 +20,8 @@
 #define assert_ok(expr)                                                                                      \
     do {                                                                                                     \
         qb_status assert_ok_status = (expr);                                                                 \
-        if (assert_ok_status != QB_OK) fail_msg("%s: %s: %s", #expr, qb_status_name(assert_ok_status), qb_error_text()); \
+        if (assert_ok_status != QB_OK)                                                                       \
+            fail_msg("%s: %s: %s", #expr, qb_status_name(assert_ok_status), qb_error_text());                \
     } while (0)
 
 /* The call must fail with this status and a sentence that holds `needle`. */
@@ -31,8 +33,8 @@
                      qb_error_text(), qb_status_name(status), needle);                                       \
     } while (0)
 
-/* Path below the shared material ($QB_SHARED, else ../shared beside the checkout). Skips the test, visibly, when absent. The
-   result is one of four rotating buffers. */
+/* Path below the shared material ($QB_SHARED, else ../shared beside the checkout). Skips the test, visibly,
+   when absent. The result is one of four rotating buffers. */
 static inline const char *shared_path(const char *below) {
     static char paths[4][1024];
     static int next;

@@ -22,7 +22,8 @@ static void test_rng__equals_cpython(void **state) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         qb_pyrandom r;
         qb_pyrandom_seed(&r, rows[i].seed);
-        for (size_t j = 0; j < 6; j++) assert_int_equal(qb_pyrandom_randint(&r, 0, rows[i].high), rows[i].values[j]);
+        for (size_t j = 0; j < 6; j++)
+            assert_int_equal(qb_pyrandom_randint(&r, 0, rows[i].high), rows[i].values[j]);
     }
     /* python3 -c "import random; random.seed(2**40+5); print(random.randint(-5, 2**40), random.random())" */
     qb_pyrandom r;
@@ -51,10 +52,12 @@ static void test_json__round_trip_and_typed_errors(void **state) {
     int64_t v = 7;
     assert_ok(qb_json_int(o, "absent", "doc", false, 0, 10, &v));
     assert_int_equal(v, 7);
-    assert_fails(qb_json_int(o, "absent", "doc", true, 0, 10, &v), QB_ERR_FORMAT, "doc: \"absent\" is missing");
+    assert_fails(qb_json_int(o, "absent", "doc", true, 0, 10, &v), QB_ERR_FORMAT,
+                 "doc: \"absent\" is missing");
     assert_fails(qb_json_int(o, "tenth", "doc", true, 0, 10, &v), QB_ERR_FORMAT, "must be an integer");
     qb_json_free(o);
-    assert_fails(qb_json_parse("{\"a\":\n1,,}", 10, "x.json", &o), QB_ERR_FORMAT, "x.json: not valid JSON at line 2");
+    assert_fails(qb_json_parse("{\"a\":\n1,,}", 10, "x.json", &o), QB_ERR_FORMAT,
+                 "x.json: not valid JSON at line 2");
     assert_fails(qb_json_parse("{} x", 4, "x.json", &o), QB_ERR_FORMAT, "text after the end");
 }
 
@@ -65,7 +68,8 @@ typedef struct {
     const char *file, *kind;
     qb_int_list sizes;
 } sample;
-#define ROW(n, l, t, f, i, lo, hi, c, u) {n, l, t, offsetof(sample, f), i, lo, hi, c, u, "help of " n}
+#define ROW(n, l, t, f, i, lo, hi, c, u)                                                                     \
+    { n, l, t, offsetof(sample, f), i, lo, hi, c, u, "help of " n }
 static const qb_option sample_rows[] = {
     ROW("act-order", 0, QB_OPTION_BOOL, flag, NULL, 0, 0, NULL, NULL),
     ROW("sequential", 0, QB_OPTION_BOOL, on, "true", 0, 0, NULL, NULL),
@@ -88,11 +92,13 @@ static void test_option__parses_every_form(void **state) {
     sample s;
     const char *words[2];
     size_t n;
-    const char *argv[] = {"x", "MODEL", "--act-order", "--no-sequential", "-g", "-1", "--damp=0.1", "-oF", "--prefill", "1,2,3"};
+    const char *argv[] = {"x",  "MODEL",      "--act-order", "--no-sequential", "-g",
+                          "-1", "--damp=0.1", "-oF",         "--prefill",       "1,2,3"};
     assert_ok(parse_words(&s, 10, argv, words, &n));
     assert_int_equal(n, 1);
     assert_string_equal(words[0], "MODEL");
-    assert_true(s.flag && !s.on && s.count == -1 && s.share == 0.1 && s.sizes.n == 3 && s.sizes.values[2] == 3);
+    assert_true(s.flag && !s.on && s.count == -1 && s.share == 0.1 && s.sizes.n == 3 &&
+                s.sizes.values[2] == 3);
     assert_string_equal(s.file, "F");
     assert_string_equal(s.kind, "gptq");
 }
@@ -105,7 +111,8 @@ static void test_option__names_the_fault(void **state) {
 #define BAD(needle, ...)                                                                                     \
     do {                                                                                                     \
         const char *argv[] = {"x", __VA_ARGS__};                                                             \
-        assert_fails(parse_words(&s, (int)(sizeof argv / sizeof argv[0]), argv, words, &n), QB_ERR_USAGE, needle); \
+        assert_fails(parse_words(&s, (int)(sizeof argv / sizeof argv[0]), argv, words, &n), QB_ERR_USAGE,    \
+                     needle);                                                                                \
     } while (0)
     BAD("did you mean --group-size?", "--grop-size", "1");
     BAD("--group-size must lie between -1 and 4096, found 9999", "--group-size", "9999");

@@ -1,0 +1,128 @@
+#include "model/model.h"
+#include "model/rope.h"
+#include "tests/support.h"
+
+#include <math.h>
+
+static const char base_config[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,"
+                                  "\"intermediate_size\":172,\"num_hidden_layers\":5,"
+                                  "\"num_attention_heads\":8,\"num_key_value_heads\":4,\"vocab_size\":512,"
+                                  "\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\"}";
+
+/* The base config with one member replaced (value NULL: removed). */
+static qb_status parse_with(const char *key, const char *value, qb_config *out) {
+    qb_json *json, *member = NULL;
+    assert_ok(qb_json_parse(base_config, sizeof base_config - 1, "base", &json));
+    if (value) assert_ok(qb_json_parse(value, strlen(value), "value", &member));
+    qb_json_put(json, key, value ? member : NULL);
+    if (!value) qb_json_put_null(json, key);
+    qb_status st = qb_config_parse(json, "config.json", out);
+    qb_json_free(json);
+    return st;
+}
+
+static void test_config__reads_a_grouped_query_llama(void **state) {
+    (void)state;
+    qb_config c;
+    assert_ok(parse_with("eos_token_id", "[2, 3]", &c));
+    assert_int_equal(c.head_dim, 8);
+    assert_int_equal(c.n_kv_heads, 4);
+    assert_int_equal(c.eos, 2);
+    assert_int_equal(c.bos, -1);
+    assert_false(c.tied_head);
+    /* 5 * (64*64*2 + 2*32*64 + 3*64*172) */
+    assert_int_equal(qb_config_linear_params(&c), 5 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 172));
+    char name[128];
+    qb_config_linear_name(&c, 3, QB_LINEAR_DOWN, name);
+    assert_string_equal(name, "model.layers.3.mlp.down_proj");
+}
+
+static void test_config__published_parameter_counts(void **state) {
+    (void)state;
+    /* FIELD.md a4 for Llama-2-7B; 13B and 70B from the model cards' checkpoints. */
+    static const struct {
+        const char *name;
+        int64_t params, linear;
+    } rows[] = {{"llama2-7b", 6738415616, 6476005376},
+                {"llama2-13b", 13015864320, 12687769600},
+                {"llama2-70b", 68976648192, 68451041280}};
+    for (size_t i = 0; i < 3; i++) {
+        qb_json *json;
+        qb_config c;
+        const qb_known_model *k = qb_known_model_find(rows[i].name);
+        assert_ok(qb_json_parse(k->config_json, strlen(k->config_json), k->name, &json));
+        assert_ok(qb_config_parse(json, k->name, &c));
+        assert_int_equal(qb_config_params(&c), rows[i].params);
+        assert_int_equal(qb_config_linear_params(&c), rows[i].linear);
+        qb_json_free(json);
+    }
+}
+
+static void test_config__names_what_is_wrong(void **state) {
+    (void)state;
+    static const struct {
+        const char *key, *value, *needle;
+        qb_status status;
+    } rows[] = {
+        {"architectures", "[\"MambaForCausalLM\"]", "architecture \"MambaForCausalLM\" is not known",
+         QB_ERR_UNSUPPORTED},
+        {"architectures", NULL, "\"architectures\" must be an array", QB_ERR_FORMAT},
+        {"hidden_size", NULL, "\"hidden_size\" is missing", QB_ERR_FORMAT},
+        {"hidden_size", "-1", "\"hidden_size\" must lie between", QB_ERR_FORMAT},
+        {"hidden_size", "1e300", "\"hidden_size\" must be an integer", QB_ERR_FORMAT},
+        {"hidden_size", "65", "not a multiple of num_attention_heads", QB_ERR_FORMAT},
+        {"num_key_value_heads", "3", "not a multiple of num_key_value_heads 3", QB_ERR_FORMAT},
+        {"hidden_act", "\"mish\"", "activation \"mish\" is not known", QB_ERR_UNSUPPORTED},
+        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":2}", "rope_scaling of type \"yarn\"",
+         QB_ERR_UNSUPPORTED},
+        {"rope_scaling", "7", "\"rope_scaling\" must be an object", QB_ERR_FORMAT},
+        {"torch_dtype", "\"float7\"", "float7", QB_ERR_FORMAT},
+        {"vocab_size", "\"many\"", "\"vocab_size\" must be an integer, found a string", QB_ERR_FORMAT},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_config c;
+        assert_fails(parse_with(rows[i].key, rows[i].value, &c), rows[i].status, rows[i].needle);
+        assert_true(strstr(qb_error_text(), "config.json") != NULL);
+    }
+}
+
+/* Llama 3.1's rule: wavelengths below original / high_freq_factor (here 2048) stay, above original /
+   low_freq_factor (8192) are stretched, between they blend. Head size 8 and theta 500000 give wavelengths 6,
+   167, 4443 and 118143. */
+static void test_rope__tables(void **state) {
+    (void)state;
+    qb_config c;
+    float table[2 * 4 * 2];
+    assert_ok(parse_with("rope_theta", "10000.0", &c));
+    qb_rope_fill(&c, 2, table);
+    for (int i = 0; i < 4; i++) {
+        double angle = pow(10000.0, -i / 4.0);
+        assert_true(table[2 * i] == 1.0f && table[2 * i + 1] == 0.0f);
+        assert_true(fabs((double)table[8 + 2 * i] - cos(angle)) < 1e-6);
+        assert_true(fabs((double)table[8 + 2 * i + 1] - sin(angle)) < 1e-6);
+    }
+    assert_ok(parse_with("rope_scaling", "{\"type\":\"linear\",\"factor\":4}", &c));
+    qb_rope_fill(&c, 2, table);
+    assert_true(fabs((double)table[8 + 1] - sin(0.25)) < 1e-6);
+    assert_ok(parse_with("rope_parameters",
+                         "{\"rope_type\":\"llama3\",\"rope_theta\":500000,\"factor\":8,\"low_freq_factor\":1,"
+                         "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
+                         &c));
+    qb_rope_fill(&c, 2, table);
+    double high = pow(500000, -0.25), middle = pow(500000, -0.5), low = pow(500000, -0.75);
+    double smooth = (8192 / (2 * M_PI / middle) - 1) / 3;
+    assert_true(fabs((double)table[8 + 3] - sin(high)) < 1e-6);
+    assert_true(smooth > 0 && smooth < 1);
+    assert_true(fabs((double)table[8 + 5] - sin((1 - smooth) * middle / 8 + smooth * middle)) < 1e-9);
+    assert_true(fabs((double)table[8 + 7] - sin(low / 8)) < 1e-9);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_config__reads_a_grouped_query_llama),
+        cmocka_unit_test(test_config__published_parameter_counts),
+        cmocka_unit_test(test_config__names_what_is_wrong),
+        cmocka_unit_test(test_rope__tables),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

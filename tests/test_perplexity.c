@@ -1,0 +1,188 @@
+/* Perplexities against /golden/perplexity-*.json of the shared material (an independent PyTorch
+   implementation), and the two ways of running (resident, layer-major) against each other. */
+#include "base/json.h"
+#include "datasets/datasets.h"
+#include "eval/eval.h"
+#include "kernels/cpu/cpu.h"
+#include "tests/support.h"
+
+#include <math.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_UNDEFINED__)
+enum { MOST_TOKENS = 140000, ROWS_AT_MOST = 1 }; /* the whole table is the release build's work */
+#else
+enum { MOST_TOKENS = 1000000, ROWS_AT_MOST = 100 };
+#endif
+
+typedef struct {
+    qb_model *model;
+    qb_device *dev;
+    qb_tokenizer *tokenizer;
+} fixture;
+
+static void fixture_open(fixture *f, const char *dir, int threads, bool resident) {
+    assert_ok(qb_model_open(dir, &f->model));
+    assert_ok(qb_tokenizer_open(dir, &f->tokenizer));
+    assert_ok(qb_backend_find("cpu")->open(threads, &f->dev));
+    assert_ok(qb_model_load(f->model, f->dev, f->model->config.max_positions, resident));
+}
+
+static void fixture_close(fixture *f) {
+    qb_model_close(f->model);
+    qb_tokenizer_close(f->tokenizer);
+    f->dev->backend->close(f->dev);
+}
+
+static void check_row(fixture *f, const qb_json *row) {
+    const char *protocol_name = qb_json_string(qb_json_get(row, "protocol"));
+    char dataset[64];
+    snprintf(dataset, sizeof dataset, "%s", qb_json_string(qb_json_get(row, "dataset")));
+    dataset[strcspn(dataset, " ")] = 0; /* "wikitext2 raw bytes": llamacpp reads those by definition */
+    qb_protocol protocol;
+    qb_windows windows;
+    qb_data_files files;
+    assert_ok(qb_protocol_parse(protocol_name, &protocol));
+    assert_ok(qb_dataset_windows(dataset, shared_path("data"), f->tokenizer, &protocol, 0, &windows, &files));
+    assert_int_equal(windows.total_tokens, (int64_t)qb_json_number(qb_json_get(row, "tokens")));
+    assert_int_equal(windows.count, (int64_t)qb_json_number(qb_json_get(row, "windows")));
+    assert_int_equal(qb_windows_scored(&windows), (int64_t)qb_json_number(qb_json_get(row, "scored_tokens")));
+    qb_measure got;
+    assert_ok(qb_perplexity(f->model, f->dev, &windows, 0, &got));
+    double expected = qb_json_number(qb_json_get(row, "perplexity")), off = fabs(got.value / expected - 1);
+    print_message("%s %s: %.6f, golden %.6f, off by %.1e\n", protocol_name, dataset, got.value, expected,
+                  off);
+    assert_true(off < 1e-4);
+    double error = qb_json_number(qb_json_get(row, "stderr"));
+    if (!isnan(error)) assert_true(fabs(got.stderr_value / error - 1) < 1e-3);
+    qb_measure_free(&got);
+    qb_windows_free(&windows);
+}
+
+static void check_golden(const char *model_dir, const char *golden) {
+    qb_json *json;
+    assert_ok(qb_json_read(shared_path(golden), 1 << 20, &json));
+    fixture f;
+    fixture_open(&f, shared_path(model_dir), 0, true);
+    int checked = 0;
+    for (const qb_json *row = qb_json_first(qb_json_get(json, "rows")); row; row = qb_json_next(row)) {
+        if (qb_json_number(qb_json_get(row, "tokens")) > MOST_TOKENS || checked == ROWS_AT_MOST) continue;
+        check_row(&f, row);
+        checked++;
+    }
+    assert_true(checked > 0);
+    fixture_close(&f);
+    qb_json_free(json);
+}
+
+static void test_perplexity__wikimini_equals_golden(void **state) {
+    (void)state;
+    check_golden("models/wikimini-hf", "golden/perplexity-wikimini.json");
+}
+
+static void test_perplexity__stories_equals_golden(void **state) {
+    (void)state;
+    check_golden("models/stories260K-hf", "golden/perplexity-stories260K.json");
+}
+
+/* Random windows of uneven lengths on a synthetic model: no shared material needed. */
+static double run_synthetic(int threads, bool resident, int64_t memory_bytes) {
+    char *dir = scratch_make();
+    char *path = qb_path_join(dir, "config.json");
+    static const char config[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,"
+                                 "\"intermediate_size\":96,\"num_hidden_layers\":3,"
+                                 "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"vocab_size\":97,"
+                                 "\"max_position_embeddings\":64}";
+    assert_ok(qb_file_write_atomic(path, config, sizeof config - 1));
+    char spec[512];
+    snprintf(spec, sizeof spec, "synthetic:%s", dir);
+    qb_model *m;
+    qb_device *dev;
+    assert_ok(qb_model_open(spec, &m));
+    assert_ok(qb_backend_find("cpu")->open(threads, &dev));
+    assert_ok(qb_model_load(m, dev, 64, resident));
+    qb_windows w;
+    assert_ok(qb_random_windows(97, 9, 40, 3, &w));
+    for (int64_t i = 0; i < w.count; i++) {
+        w.windows[i].score_begin = 1;
+        w.windows[i].score_end = w.windows[i].length;
+    }
+    w.windows[8].length = w.windows[8].score_end = 17;
+    w.mean = QB_MEAN_OF_TOKENS;
+    qb_measure got;
+    assert_ok(qb_perplexity(m, dev, &w, memory_bytes, &got));
+    assert_int_equal(got.n, 8 * 39 + 16);
+    assert_true(got.value > 20 && got.value < 1000 && got.stderr_value > 0);
+    double value = got.value;
+    qb_measure_free(&got);
+    qb_windows_free(&w);
+    qb_model_close(m);
+    dev->backend->close(dev);
+    qb_free(path);
+    scratch_remove(dir);
+    return value;
+}
+
+static void test_perplexity__same_bits_however_it_runs(void **state) {
+    (void)state;
+    double value = run_synthetic(1, true, 0);
+    assert_true(run_synthetic(2, true, 0) == value);
+    assert_true(run_synthetic(3, false, 0) == value);
+    assert_true(run_synthetic(2, false, 1) == value); /* the least memory: one batch a pass */
+}
+
+static void test_determinism__same_logits_twice(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, shared_path("models/stories260K-hf"), 0, true);
+    qb_measures rows = {0};
+    assert_ok(qb_determinism(f.model, f.dev, &rows));
+    assert_ok(qb_determinism(f.model, f.dev, &rows));
+    assert_string_equal(qb_json_string(qb_json_get(rows.rows[0].extra, "sha256")),
+                        qb_json_string(qb_json_get(rows.rows[1].extra, "sha256")));
+    qb_measures_free(&rows);
+    fixture_close(&f);
+}
+
+static bool collect(void *ctx, int32_t id) {
+    qb_ids *ids = ctx;
+    assert_ok(qb_grow(&ids->ids, &ids->capacity, ids->count + 1, sizeof *ids->ids));
+    ids->ids[ids->count++] = id;
+    return true;
+}
+
+/* llama2.c's own run of stories260K at temperature 0 starts so (its README and test vectors). */
+static void test_generate__stories_speaks_english(void **state) {
+    (void)state;
+    fixture f;
+    fixture_open(&f, shared_path("models/stories260K-hf"), 0, true);
+    qb_ids prompt = {0}, out = {0};
+    qb_str text = {0};
+    assert_ok(qb_tokenizer_encode(f.tokenizer, "", 0, true, &prompt));
+    qb_generate_config config = {.tokens = 60};
+    assert_ok(qb_generate(f.model, f.dev, prompt.ids, (int64_t)prompt.count, &config, collect, &out));
+    assert_ok(qb_tokenizer_decode(f.tokenizer, out.ids, out.count, &text));
+    print_message("%s\n", qb_str_get(&text));
+    assert_non_null(strstr(
+        qb_str_get(&text),
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."));
+    config.tokens = 600;
+    assert_fails(qb_generate(f.model, f.dev, prompt.ids, (int64_t)prompt.count, &config, collect, &out),
+                 QB_ERR_USAGE, "exceed the model's 512 positions");
+    qb_str_free(&text);
+    qb_ids_free(&prompt);
+    qb_ids_free(&out);
+    fixture_close(&f);
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_perplexity__same_bits_however_it_runs),
+        cmocka_unit_test(test_perplexity__wikimini_equals_golden),
+        cmocka_unit_test(test_perplexity__stories_equals_golden),
+        cmocka_unit_test(test_determinism__same_logits_twice),
+        cmocka_unit_test(test_generate__stories_speaks_english),
+    };
+    return cmocka_run_group_tests_name("perplexity", tests, NULL, NULL);
+}
