@@ -1,5 +1,6 @@
-/* Checkpoints: files <-> tensors. A checkpoint is a Hugging Face directory (config.json with model.safetensors or a
-   sharded index), mapped and never copied whole, or a synthetic one whose tensors are generated when asked for. */
+/* Checkpoints: files <-> tensors. A checkpoint is a Hugging Face directory (config.json with
+   model.safetensors or a sharded index), mapped and never copied whole, or a synthetic one whose tensors are
+   generated when asked for. */
 #pragma once
 
 #include "base/hash.h"
@@ -21,12 +22,12 @@ typedef struct qb_tensor {
 
 typedef struct qb_checkpoint qb_checkpoint;
 
-/* Opens DIR/model.safetensors.index.json or DIR/model.safetensors. Every header is validated before anything is used:
-   offsets, overlaps, overflow, dtypes, shape products, file length, duplicates. config.json is parsed into
-   qb_checkpoint_config. */
+/* Opens DIR/model.safetensors.index.json or DIR/model.safetensors. Every header is validated before anything
+   is used: offsets, overlaps, overflow, dtypes, shape products, file length, duplicates. config.json is
+   parsed into qb_checkpoint_config. */
 qb_status qb_checkpoint_open(const char *dir, qb_checkpoint **out) QB_NODISCARD;
-/* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed, name)
-   alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
+/* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed,
+   name) alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
 typedef struct qb_tensor_spec {
     char name[96];
     int n_dims;
@@ -37,8 +38,8 @@ qb_status qb_checkpoint_synthetic(const qb_json *config, const qb_tensor_spec *s
                                   qb_checkpoint **out) QB_NODISCARD;
 void qb_checkpoint_close(qb_checkpoint *ck);
 
-const qb_json *qb_checkpoint_config(const qb_checkpoint *ck);   /* config.json, never NULL */
-const char *qb_checkpoint_dir(const qb_checkpoint *ck);          /* "synthetic" for a synthetic one */
+const qb_json *qb_checkpoint_config(const qb_checkpoint *ck); /* config.json, never NULL */
+const char *qb_checkpoint_dir(const qb_checkpoint *ck);       /* "synthetic" for a synthetic one */
 bool qb_checkpoint_is_synthetic(const qb_checkpoint *ck);
 size_t qb_checkpoint_count(const qb_checkpoint *ck);
 const qb_tensor *qb_checkpoint_at(const qb_checkpoint *ck, size_t index);
@@ -46,18 +47,18 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); 
 /* Like find, but absence is an error naming the checkpoint, the tensor and the nearest name. */
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) QB_NODISCARD;
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors */
-/* One identity for the weights: SHA-256 over the sorted (file name, SHA-256 of file); of the seed and specs if synthetic.
-   Reads everything: the result is cached beside nothing, so call once. */
+/* One identity for the weights: SHA-256 over the sorted (file name, SHA-256 of file); of the seed and specs
+   if synthetic. Reads everything: the result is cached beside nothing, so call once. */
 qb_status qb_checkpoint_sha256(const qb_checkpoint *ck, char hex[QB_SHA256_HEX]) QB_NODISCARD;
 
-/* Bytes of a tensor; pairs with release, which lets mapped pages go (they are read again when touched) or frees
-   generated ones. Thread-safe for different tensors. */
+/* Bytes of a tensor; pairs with release, which lets mapped pages go (they are read again when touched) or
+   frees generated ones. Thread-safe for different tensors. */
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *t, const void **out) QB_NODISCARD;
 void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *t);
 
-/* The weight of linear module `module` ("model.layers.0.self_attn.q_proj"), [rows, cols] as the config wants it: a dense
-   view of MODULE.weight, or the quantized form in whatever layout the checkpoint has, checked (shapes, codes, g_idx
-   range, finite scales). Free with qb_checkpoint_free_linear. */
+/* The weight of linear module `module` ("model.layers.0.self_attn.q_proj"), [rows, cols] as the config wants
+   it: a dense view of MODULE.weight, or the quantized form in whatever layout the checkpoint has, checked
+   (shapes, codes, g_idx range, finite scales). Free with qb_checkpoint_free_linear. */
 qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
                                qb_weight *out) QB_NODISCARD;
 void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w);
@@ -65,14 +66,15 @@ void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight 
 qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
                                  float **out) QB_NODISCARD;
 
-/* How the checkpoint says it is quantized: from config.json's quantization_config, else quantize_config.json. */
+/* How the checkpoint says it is quantized: from config.json's quantization_config, else quantize_config.json.
+ */
 typedef struct qb_quantization {
-    char method[24];            /* "gptq", "bitsandbytes"; "" when not quantized */
-    char layout[16];            /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4" */
+    char method[24]; /* "gptq", "bitsandbytes"; "" when not quantized */
+    char layout[16]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4" */
     int bits;
-    int64_t group_size;         /* -1: one group a row */
+    int64_t group_size; /* -1: one group a row */
     bool symmetric, desc_act;
-    char codebook[8];           /* "nf4", "fp4" */
+    char codebook[8]; /* "nf4", "fp4" */
     bool double_quant;
 } qb_quantization;
 const qb_quantization *qb_checkpoint_quantization(const qb_checkpoint *ck);

@@ -6,8 +6,9 @@
 
 typedef struct qb_layout {
     const char *name, *summary, *source;
-    /* Whether this layout can hold the weight; the reason and what to try are in the error. Only the shape and options
-       of `q` are looked at (arrays may be NULL), so that a plan can ask before anything is computed. */
+    /* Whether this layout can hold the weight; the reason and what to try are in the error. Only the shape
+       and options of `q` are looked at (arrays may be NULL), so that a plan can ask before anything is
+       computed. */
     qb_status (*check)(const char *module, const qb_qweight *q);
     /* Plans MODULE.* tensors for a weight of q's shape and options (arrays may be NULL). */
     qb_status (*plan)(qb_writer *w, const char *module, const qb_qweight *q);
@@ -15,7 +16,8 @@ typedef struct qb_layout {
     /* Whether MODULE is quantized in this layout here. */
     bool (*present)(const qb_checkpoint *ck, const char *module);
     qb_status (*read)(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out);
-    /* The quantization_config object for config.json; q is any module's weight; `method_config` are the method's options. */
+    /* The quantization_config object for config.json; q is any module's weight; `method_config` are the
+     * method's options. */
     qb_json *(*config)(const qb_qweight *q, const qb_json *method_config);
     const char *quantize_config_file; /* a second file that carries it ("quantize_config.json"), or NULL */
 } qb_layout;

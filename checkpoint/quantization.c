@@ -1,0 +1,150 @@
+/* How a checkpoint says that it is quantized. Dialects: config.json's quantization_config as transformers
+   writes it, quantize_config.json as AutoGPTQ and GPTQModel write it, quant_config.json as AutoAWQ does. */
+#include "base/log.h"
+#include "checkpoint/state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_CONFIG_BYTES = 16 << 20 };
+
+typedef struct {
+    const qb_json *json;
+    const char *where; /* heads errors */
+    qb_quantization *out;
+} reader;
+
+/* The first of two spellings of a key that is present. */
+static const char *spelling(const qb_json *json, const char *name, const char *synonym) {
+    return !qb_json_is_null(qb_json_get(json, name)) ? name : synonym;
+}
+
+static qb_status refuse_overrides(const reader *r) {
+    const qb_json *dynamic = qb_json_get(r->json, "dynamic");
+    for (const qb_json *j = qb_json_first(dynamic); j; j = qb_json_next(j))
+        if (strncmp(qb_json_key(j) ? qb_json_key(j) : "", "-:", 2) !=
+            0) /* "-:REGEX" skips modules, which are then dense */
+            return qb_fail(QB_ERR_UNSUPPORTED,
+                           "%s: \"dynamic\" gives modules options of their own, which is not supported",
+                           r->where);
+    return QB_OK;
+}
+
+static qb_status read_gptq(const reader *r) {
+    qb_quantization *q = r->out;
+    int64_t bits = 0;
+    bool marlin = false;
+    const char *format = "gptq";
+    q->group_size = -1;
+    q->symmetric = true;
+    qb_status st;
+    QB_TRY(st, qb_json_int(r->json, spelling(r->json, "bits", "w_bit"), r->where, true, 1, 64, &bits));
+    QB_TRY(st, qb_json_int(r->json, spelling(r->json, "group_size", "q_group_size"), r->where, false, -1,
+                           INT32_MAX, &q->group_size));
+    QB_TRY(st, qb_json_bool(r->json, "desc_act", r->where, false, &q->desc_act));
+    if (qb_json_is_null(qb_json_get(r->json, "sym")))
+        qb_warn("%s: \"sym\" is missing: taken as true, as AutoGPTQ does", r->where);
+    QB_TRY(st, qb_json_bool(r->json, "sym", r->where, false, &q->symmetric));
+    QB_TRY(st, qb_json_text(r->json, "format", r->where, false, &format));
+    QB_TRY(st, qb_json_text(r->json, "checkpoint_format", r->where, false, &format));
+    QB_TRY(st, qb_json_bool(r->json, "is_marlin_format", r->where, false, &marlin));
+    QB_TRY(st, refuse_overrides(r));
+    if (marlin) format = "marlin";
+    if (strcmp(format, "gptq") != 0 && strcmp(format, "gptq_v2") != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: checkpoint_format \"%.40s\" is not supported (supported: gptq, gptq_v2)",
+                       r->where, format);
+    if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: %d-bit gptq is not supported (supported: 2, 3, 4, 8)",
+                       r->where, (int)bits);
+    if (q->group_size == 0)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: \"group_size\" must be positive, or -1 for one group a row, found 0", r->where);
+    q->bits = (int)bits;
+    snprintf(q->layout, sizeof q->layout, "%s", format);
+out:
+    return st;
+}
+
+static qb_status read_bitsandbytes(const reader *r) {
+    qb_quantization *q = r->out;
+    bool four = false, eight = false;
+    const char *codebook = "fp4"; /* the library's own default */
+    qb_status st;
+    QB_TRY(st,
+           qb_json_bool(r->json, spelling(r->json, "load_in_4bit", "_load_in_4bit"), r->where, false, &four));
+    QB_TRY(st, qb_json_bool(r->json, spelling(r->json, "load_in_8bit", "_load_in_8bit"), r->where, false,
+                            &eight));
+    QB_TRY(st, qb_json_bool(r->json, "bnb_4bit_use_double_quant", r->where, false, &q->double_quant));
+    QB_TRY(st, qb_json_text(r->json, "bnb_4bit_quant_type", r->where, false, &codebook));
+    if (!four || eight)
+        return qb_fail(
+            QB_ERR_UNSUPPORTED,
+            "%s: bitsandbytes with load_in_4bit %s and load_in_8bit %s is not supported (4 bit only)",
+            r->where, four ? "true" : "false", eight ? "true" : "false");
+    if (strcmp(codebook, "nf4") != 0 && strcmp(codebook, "fp4") != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: bnb_4bit_quant_type \"%.40s\" is not supported (supported: nf4, fp4)", r->where,
+                       codebook);
+    q->bits = 4;
+    q->group_size = -1;
+    snprintf(q->codebook, sizeof q->codebook, "%s", codebook);
+    snprintf(q->layout, sizeof q->layout, "bnb4");
+out:
+    return st;
+}
+
+/* `assumed` is the method of files that need not name it. */
+static qb_status read_method(const reader *r, const char *assumed) {
+    const char *method = assumed, *version = NULL;
+    qb_status st;
+    QB_TRY(st, qb_json_text(r->json, spelling(r->json, "quant_method", "method"), r->where, false, &method));
+    QB_TRY(st, qb_json_text(r->json, "version", r->where, false, &version));
+    if (version && (!strcmp(version, "gemm") || !strcmp(version, "gemv")) && method == assumed)
+        method = "awq";
+    if (!method) return qb_fail(QB_ERR_FORMAT, "%s: \"quant_method\" is missing", r->where);
+    snprintf(r->out->method, sizeof r->out->method, "%s", method);
+    if (!strcmp(method, "gptq"))
+        st = read_gptq(r);
+    else if (!strcmp(method, "bitsandbytes"))
+        st = read_bitsandbytes(r);
+    else
+        st = qb_fail(QB_ERR_UNSUPPORTED,
+                     "%s: quant_method \"%.40s\" is not supported yet (supported: gptq, bitsandbytes)",
+                     r->where, method);
+out:
+    return st;
+}
+
+qb_status qb_quantization_read(qb_checkpoint *ck) {
+    static const struct {
+        const char *file, *assumed;
+    } beside[] = {{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
+    reader r = {qb_json_get(ck->config, "quantization_config"), NULL, &ck->quantization};
+    char where[1200];
+    snprintf(where, sizeof where, "%s/config.json: quantization_config", ck->dir);
+    qb_status st = qb_arena_strdup(&ck->arena, where, &r.where);
+    ck->quantization_source = r.where;
+    if (st != QB_OK) return st;
+    if (qb_json_is_object(r.json)) return read_method(&r, NULL);
+    if (!qb_json_is_null(r.json)) return qb_fail(QB_ERR_FORMAT, "%s: expected a JSON object", where);
+    for (size_t i = 0; i < sizeof beside / sizeof beside[0]; i++) {
+        char *path = qb_path_join(ck->dir, beside[i].file);
+        qb_json *json = NULL;
+        if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
+        bool exists = qb_path_exists(path);
+        if (exists) {
+            st = qb_arena_strdup(&ck->arena, path, &r.where);
+            if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &json);
+            r.json = json;
+            ck->quantization_source = r.where;
+            if (st == QB_OK)
+                st = qb_json_is_object(json) ? read_method(&r, beside[i].assumed)
+                                             : qb_fail(QB_ERR_FORMAT, "%s: expected a JSON object", path);
+            qb_json_free(json);
+        }
+        qb_free(path);
+        if (exists) return st;
+    }
+    return QB_OK;
+}

@@ -1,0 +1,22 @@
+/* A directory that is filled under a temporary name beside its target and appears under its own name only
+   when it is complete. Private to checkpoint/. */
+#pragma once
+
+#include "base/status.h"
+
+typedef struct qb_staging {
+    char *target; /* without trailing slashes, links resolved */
+    char *path;   /* TARGET.tmp.PID; NULL when published or discarded */
+    int lock_fd;  /* holds a lock on `path`, so that others see whether its maker lives */
+    bool replace;
+} qb_staging;
+
+/* Makes the temporary directory, parents included, and removes those that dead processes left for this
+   target. Refuses a target that is a file, or a directory with content unless `replace`; a directory that
+   does not look like a checkpoint is never replaced. qb_staging_close in any case. */
+qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) QB_NODISCARD;
+/* Syncs the directory and renames it to its target; an older target is exchanged atomically and then removed.
+ */
+qb_status qb_staging_publish(qb_staging *s) QB_NODISCARD;
+void qb_staging_discard(qb_staging *s); /* removes the temporary directory if there is one */
+void qb_staging_close(qb_staging *s);

@@ -1,0 +1,204 @@
+/* The bytes of tensors: views into the mapping where possible, counted copies where not; dense linears and
+ * vectors. */
+#include "base/str.h"
+#include "checkpoint/layout.h"
+#include "checkpoint/state.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- acquire and release ---- */
+
+/* Makes t->owned: generated, or an aligned copy of the mapped bytes. Called without the lock held. */
+static qb_status make_owned(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
+    if (ck->synthetic) return qb_synthetic_fill(ck, t, out);
+    qb_status st = qb_alloc((size_t)t->tensor.bytes, 1, out);
+    if (st == QB_OK && *out) memcpy(*out, t->mapped, (size_t)t->tensor.bytes);
+    return st;
+}
+
+/* Whether the bytes can only be had as a copy: nothing is mapped, or not aligned for the dtype. */
+static bool needs_copy(const qb_tensor_state *t) {
+    return t->tensor.bytes > 0 && (!t->mapped || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
+}
+
+qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, const void **out) {
+    qb_tensor_state *t = &ck->tensors[tensor->index];
+    *out = NULL;
+    if (t->tensor.dtype == QB_DTYPE_COUNT)
+        return qb_fail(
+            QB_ERR_UNSUPPORTED,
+            "%s: tensor %.200s has dtype %s, which is not supported yet (convert it to BF16 or F16)", ck->dir,
+            t->tensor.name, t->dtype_name);
+    qb_status st = QB_OK;
+    pthread_mutex_lock(&ck->lock);
+    while (t->filling) pthread_cond_wait(&ck->filled, &ck->lock);
+    if (!needs_copy(t)) {
+        *out = t->mapped;
+    } else if (t->owned) {
+        *out = t->owned;
+    } else {
+        void *made = NULL;
+        t->filling = true;
+        pthread_mutex_unlock(&ck->lock);
+        st = make_owned(ck, t, &made);
+        pthread_mutex_lock(&ck->lock);
+        t->filling = false;
+        pthread_cond_broadcast(&ck->filled);
+        t->owned = made;
+        t->tensor.data = made;
+        *out = made;
+    }
+    if (st == QB_OK) t->holders++;
+    pthread_mutex_unlock(&ck->lock);
+    return st;
+}
+
+void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
+    if (!tensor) return;
+    qb_tensor_state *t = &ck->tensors[tensor->index];
+    pthread_mutex_lock(&ck->lock);
+    if (t->holders > 0 && --t->holders == 0) {
+        if (t->mapped) qb_map_release(t->mapped, (size_t)t->tensor.bytes);
+        if (t->owned) {
+            qb_free(t->owned);
+            t->owned = NULL;
+            t->tensor.data = NULL;
+        }
+    }
+    pthread_mutex_unlock(&ck->lock);
+}
+
+bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which) {
+    pthread_mutex_lock(&ck->lock);
+    bool first = !(ck->warned & (unsigned)which);
+    ck->warned |= (unsigned)which;
+    pthread_mutex_unlock(&ck->lock);
+    return first;
+}
+
+/* ---- checked look-ups ---- */
+
+const char *qb_tensor_describe(const qb_checkpoint *ck, const qb_tensor *t, char buffer[160]) {
+    char shape[128];
+    snprintf(buffer, 160, "%s %s", ck->tensors[t->index].dtype_name,
+             qb_shape_text(t->n_dims, t->shape, shape));
+    return buffer;
+}
+
+qb_status qb_tensor_expect(const qb_checkpoint *ck, const qb_tensor *t, qb_dtype dtype, int n_dims,
+                           const int64_t *shape) {
+    bool same = t->dtype == dtype && t->n_dims == n_dims;
+    for (int d = 0; same && d < n_dims; d++) same = t->shape[d] == shape[d];
+    if (same) return QB_OK;
+    char expected[128], found[160];
+    return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %s %s, found %s", ck->dir, t->name,
+                   qb_dtype_name(dtype), qb_shape_text(n_dims, shape, expected),
+                   qb_tensor_describe(ck, t, found));
+}
+
+qb_status qb_module_tensor_name(const char *module, const char *suffix, char name[QB_TENSOR_NAME_MAX]) {
+    int n = snprintf(name, QB_TENSOR_NAME_MAX, "%s.%s", module, suffix);
+    if (n < 0 || n >= QB_TENSOR_NAME_MAX)
+        return qb_fail(QB_ERR_FORMAT, "module name %.60s... is too long", module);
+    return QB_OK;
+}
+
+const qb_tensor *qb_module_tensor_find(const qb_checkpoint *ck, const char *module, const char *suffix) {
+    char name[QB_TENSOR_NAME_MAX];
+    return qb_module_tensor_name(module, suffix, name) == QB_OK ? qb_checkpoint_find(ck, name) : NULL;
+}
+
+qb_status qb_module_tensor(const qb_checkpoint *ck, const char *module, const char *suffix,
+                           const qb_tensor **out) {
+    char name[QB_TENSOR_NAME_MAX];
+    qb_status st = qb_module_tensor_name(module, suffix, name);
+    return st == QB_OK ? qb_checkpoint_need(ck, name, out) : st;
+}
+
+/* ---- float tensors ---- */
+
+static qb_status expect_float(const qb_checkpoint *ck, const qb_tensor *t, int n_dims, const int64_t *shape) {
+    if (t->dtype == QB_DTYPE_F32 || t->dtype == QB_DTYPE_F16 || t->dtype == QB_DTYPE_BF16)
+        return qb_tensor_expect(ck, t, t->dtype, n_dims, shape);
+    char expected[128], found[160];
+    return qb_fail(t->dtype == QB_DTYPE_COUNT ? QB_ERR_UNSUPPORTED : QB_ERR_FORMAT,
+                   "%s: tensor %.200s: expected F32, F16 or BF16 %s, found %s", ck->dir, t->name,
+                   qb_shape_text(n_dims, shape, expected), qb_tensor_describe(ck, t, found));
+}
+
+qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
+                                 float **out) {
+    int64_t shape[2] = {shape0, shape1};
+    const qb_tensor *t, *held = NULL;
+    const void *bytes;
+    float *values = NULL;
+    qb_status st;
+    *out = NULL;
+    QB_TRY(st, qb_checkpoint_need(ck, name, &t));
+    QB_TRY(st, expect_float(ck, t, shape1 ? 2 : 1, shape));
+    QB_TRY(st, qb_checkpoint_acquire(ck, t, &bytes));
+    held = t;
+    int64_t n = t->bytes / (int64_t)qb_dtype_bytes(t->dtype);
+    QB_TRY(st, qb_alloc((size_t)n, sizeof *values, &values));
+    QB_TRY(st, qb_to_f32(t->dtype, bytes, n, values));
+    *out = values;
+    values = NULL;
+out:
+    qb_checkpoint_release(ck, held);
+    qb_free(values);
+    return st;
+}
+
+/* ---- linear modules ---- */
+
+static qb_status dense_linear(qb_checkpoint *ck, const qb_tensor *t, int64_t rows, int64_t cols,
+                              qb_weight *out) {
+    int64_t shape[2] = {rows, cols};
+    qb_status st = expect_float(ck, t, 2, shape);
+    if (st == QB_OK) st = qb_checkpoint_acquire(ck, t, &out->dense);
+    out->dtype = t->dtype;
+    return st;
+}
+
+static qb_status packed_linear(qb_checkpoint *ck, const qb_layout *layout, const char *module, int64_t rows,
+                               int64_t cols, qb_weight *out) {
+    qb_status st = qb_alloc_zero(1, sizeof *out->packed, &out->packed);
+    if (st == QB_OK) st = layout->read(ck, module, rows, cols, out->packed);
+    if (st != QB_OK) qb_weight_free(out);
+    return st;
+}
+
+/* A module that is packed although nothing in the directory says how. */
+static qb_status check_undeclared(const qb_checkpoint *ck, const char *module) {
+    const char *sign = qb_module_tensor_find(ck, module, "qweight")         ? "qweight"
+                       : qb_module_tensor_find(ck, module, "weight.absmax") ? "weight.absmax"
+                                                                            : NULL;
+    if (!sign) return QB_OK;
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: %.200s.%s is there but %s does not say how it is quantized (expected "
+                   "quantization_config in config.json "
+                   "or a quantize_config.json)",
+                   ck->dir, module, sign,
+                   ck->quantization.layout[0] ? ck->quantization_source : "config.json");
+}
+
+qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
+                               qb_weight *out) {
+    *out = (qb_weight){.rows = rows, .cols = cols};
+    const qb_layout *layout = ck->quantization.layout[0] ? qb_layout_find(ck->quantization.layout) : NULL;
+    /* Modules that the quantizer skipped (lm_head) are dense in a quantized checkpoint. */
+    if (layout && layout->present(ck, module)) return packed_linear(ck, layout, module, rows, cols, out);
+    const qb_tensor *t;
+    qb_status st = check_undeclared(ck, module);
+    if (st == QB_OK) st = qb_module_tensor(ck, module, "weight", &t);
+    return st == QB_OK ? dense_linear(ck, t, rows, cols, out) : st;
+}
+
+void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w) {
+    if (!w) return;
+    if (w->dense) qb_checkpoint_release(ck, qb_module_tensor_find(ck, module, "weight"));
+    qb_weight_free(w);
+    *w = (qb_weight){0};
+}
