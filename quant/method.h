@@ -1,21 +1,23 @@
-/* Methods choose codes. One row in methods.def, one const struct, one file; the format they produce lives in kernels/. */
+/* Methods choose codes. One row in methods.def, one const struct, one file; the format they produce lives in
+ * kernels/. */
 #pragma once
 
 #include "base/option.h"
 #include "base/threads.h"
 #include "kernels/qweight.h"
 
-/* Options of every method; each method's rows (qb_quant_method.options) name those it takes, with its own defaults. */
+/* Options of every method; each method's rows (qb_quant_method.options) name those it takes, with its own
+ * defaults. */
 typedef struct qb_quant_config {
-    int64_t bits;             /* 2, 3, 4, 8 */
-    int64_t group_size;       /* -1: one group a row */
+    int64_t bits;       /* 2, 3, 4, 8 */
+    int64_t group_size; /* -1: one group a row */
     bool symmetric;
-    bool ragged_groups;       /* allow a short last group when group_size does not divide in_features */
-    bool mse;                 /* grid search over shrunken ranges, exponent 2.4 (FIELD.md d) */
+    bool ragged_groups; /* allow a short last group when group_size does not divide in_features */
+    bool mse;           /* grid search over shrunken ranges, exponent 2.4 (FIELD.md d) */
     bool act_order, static_groups, true_sequential;
-    double damp_percent;      /* fraction of mean(diag H), e.g. 0.01 */
-    int64_t block_columns;    /* lazy-update block, 128 */
-    int64_t block_size;       /* codebook block, 64 */
+    double damp_percent;   /* fraction of mean(diag H), e.g. 0.01 */
+    int64_t block_columns; /* lazy-update block, 128 */
+    int64_t block_size;    /* codebook block, 64 */
     bool double_quant;
     /* calibration: which windows bench asks datasets/ for */
     const char *calibration;
@@ -26,37 +28,37 @@ typedef struct qb_quant_config {
 typedef struct qb_module_report {
     char module[128];
     int64_t rows, cols;
-    double error;          /* sum over rows of the output error: (w-q) H (w-q)^T with H = 2/n sum x x^T; sum of squares
-                              of (w-q) when there is no Hessian; see error_kind */
-    double relative_error; /* error over the same form of w */
+    double error; /* sum over rows of the output error: (w-q) H (w-q)^T with H = 2/n sum x x^T; sum of squares
+                     of (w-q) when there is no Hessian; see error_kind */
+    double relative_error;  /* error over the same form of w */
     const char *error_kind; /* "hessian" or "weight" */
-    double damp_percent;   /* finally used */
+    double damp_percent;    /* finally used */
     int64_t dead_columns, retries;
-    const char *fallback;  /* NULL, or "rtn" with the reason */
+    const char *fallback; /* NULL, or "rtn" with the reason */
     char reason[160];
     double seconds;
 } qb_module_report;
 
 /* One Hessian and what is derived from it, shared by the linears that read the same input. */
 typedef struct qb_hessian {
-    int64_t n;          /* in_features */
-    int64_t n_samples;  /* sequences accumulated */
-    float *h;           /* [n, n] full symmetric, (2 / n_samples) sum x^T x, dead columns set to 1 on the diagonal */
-    float *u;           /* [n, n] upper factor, H^-1 = U^T U of the damped, permuted H; NULL until qb_hessian_factor */
-    int32_t *perm;      /* act-order: perm[i] is the column that stands at place i; NULL without */
-    uint8_t *dead;      /* [n] 1 where diag(H) was 0 */
+    int64_t n;         /* in_features */
+    int64_t n_samples; /* sequences accumulated */
+    float *h; /* [n, n] full symmetric, (2 / n_samples) sum x^T x, dead columns set to 1 on the diagonal */
+    float *u; /* [n, n] upper factor, H^-1 = U^T U of the damped, permuted H; NULL until qb_hessian_factor */
+    int32_t *perm; /* act-order: perm[i] is the column that stands at place i; NULL without */
+    uint8_t *dead; /* [n] 1 where diag(H) was 0 */
     int64_t n_dead, retries;
-    double damp_percent;/* finally used */
-    bool failed;        /* no damping up to the limit made it positive definite: the methods fall back to RTN */
+    double damp_percent; /* finally used */
+    bool failed; /* no damping up to the limit made it positive definite: the methods fall back to RTN */
     char reason[160];
 } qb_hessian;
 
 typedef struct qb_quant_job {
     const char *module;
     int64_t rows, cols;
-    float *weight;           /* [rows, cols]; the method may overwrite it */
+    float *weight; /* [rows, cols]; the method may overwrite it */
     qb_dtype source_dtype;
-    qb_hessian *hessian;     /* NULL for methods that need none */
+    qb_hessian *hessian; /* NULL for methods that need none */
     const qb_quant_config *config;
     qb_threads *threads;
 } qb_quant_job;
@@ -65,8 +67,8 @@ typedef struct qb_quant_method {
     const char *name, *summary, *source;
     bool needs_calibration;
     const qb_option *options; /* rows over qb_quant_config, NULL-name terminated */
-    /* Fills out's shape and options without arrays, for plans: what would come of a [rows, cols] weight. Checks the
-       options against the shape (bits, group size that does not divide, ...). */
+    /* Fills out's shape and options without arrays, for plans: what would come of a [rows, cols] weight.
+       Checks the options against the shape (bits, group size that does not divide, ...). */
     qb_status (*describe)(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
                           const qb_quant_config *config, qb_qweight *out);
     /* Quantizes one weight. NaN or infinity in it is QB_ERR_NUMERIC naming module, row and column. */

@@ -1,0 +1,197 @@
+/* NF4 and FP4: blocks of the flattened weight, each scaled by its largest magnitude onto a table of 16 values
+   (Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes' quantize_4bit, FIELD a3-E). */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "quant/affine.h"
+#include "quant/output_error.h"
+
+#include <math.h>
+
+enum { CODES = 16, SPAN_ELEMENTS = 65536, CHUNK = 32 /* divides every block size */ };
+
+/* The table's magnitudes or values in ascending order with the midpoints between them. */
+typedef struct {
+    bool signed_magnitude; /* FP4: bit 3 of the code is the sign */
+    int n;                 /* 16 values, or 8 magnitudes */
+    float bounds[CODES];
+    uint8_t code[CODES];
+} decision;
+
+/* A value is in place k when it exceeds k bounds: ties go to the lower place. */
+static decision decision_of(qb_codebook codebook) {
+    const float *table = qb_codebook_table(codebook);
+    decision d = {.signed_magnitude = codebook == QB_CODEBOOK_FP4};
+    d.n = d.signed_magnitude ? CODES / 2 : CODES;
+    for (int i = 0; i < d.n; i++) { /* insertion sort of a handful */
+        int at = i;
+        while (at > 0 && table[d.code[at - 1]] > table[i]) {
+            d.code[at] = d.code[at - 1];
+            at--;
+        }
+        d.code[at] = (uint8_t)i;
+    }
+    for (int i = 0; i + 1 < d.n; i++) d.bounds[i] = (table[d.code[i]] + table[d.code[i + 1]]) / 2.0F;
+    return d;
+}
+
+static void encode_chunk(const decision *d, const float *w, int n, float inverse, uint8_t *codes) {
+    float v[CHUNK] = {0};
+    int32_t place[CHUNK] = {0};
+    for (int i = 0; i < n; i++) v[i] = w[i] * inverse;
+    if (d->signed_magnitude)
+        for (int i = 0; i < CHUNK; i++) v[i] = v[i] < 0.0F ? -v[i] : v[i];
+    for (int k = 0; k + 1 < d->n; k++)
+        for (int i = 0; i < CHUNK; i++) place[i] += v[i] > d->bounds[k];
+    for (int i = 0; i < n; i++) {
+        uint8_t sign = d->signed_magnitude && w[i] < 0.0F ? 8 : 0;
+        codes[i] = (uint8_t)(d->code[place[i]] | sign);
+    }
+}
+
+typedef struct {
+    const float *weight;
+    int64_t n;
+    decision decision;
+    qb_qweight *q;
+} encode_run;
+
+/* Blocks [begin, end). The least magnitude is clamped, so that a block of zeros gets the code of zero. */
+static void encode_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const encode_run *run = ctx;
+    qb_qweight *q = run->q;
+    for (int64_t b = begin; b < end; b++) {
+        int64_t first = b * q->block_size;
+        int64_t n = run->n - first < q->block_size ? run->n - first : q->block_size;
+        const float *w = run->weight + first;
+        float absmax = 0;
+        for (int64_t i = 0; i < n; i++) {
+            float a = fabsf(w[i]);
+            absmax = a > absmax ? a : absmax;
+        }
+        float inverse = 1.0F / (absmax > 1e-38F ? absmax : 1e-38F);
+        q->absmax[b] = absmax;
+        for (int64_t i = 0; i < n; i += CHUNK)
+            encode_chunk(&run->decision, w + i, (int)(n - i < CHUNK ? n - i : CHUNK), inverse,
+                         q->codes + first + i);
+    }
+}
+
+/* The entry of the ascending map that is nearest to x; the lower of two equally near. */
+static uint8_t nearest_entry(const float *map, float x) {
+    int low = 0, high = 255;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (map[middle] <= x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (uint8_t)(fabsf(x - map[high]) < fabsf(x - map[low]) ? high : low);
+}
+
+/* Double quantization: absmax less its mean in blocks of 256 on the dynamic 8-bit map; absmax becomes what
+ * that decodes to. */
+static void compress_absmax(qb_qweight *q) {
+    const float *map = qb_dynamic_map();
+    double sum = 0;
+    for (int64_t b = 0; b < q->n_blocks; b++) sum += (double)q->absmax[b];
+    float offset = (float)(sum / (double)q->n_blocks);
+    q->nested_offset = offset;
+    for (int64_t first = 0; first < q->n_blocks; first += QB_NESTED_BLOCK) {
+        int64_t end = first + QB_NESTED_BLOCK < q->n_blocks ? first + QB_NESTED_BLOCK : q->n_blocks;
+        float largest = 0;
+        for (int64_t b = first; b < end; b++) largest = fmaxf(largest, fabsf(q->absmax[b] - offset));
+        q->nested_absmax[first / QB_NESTED_BLOCK] = largest;
+        for (int64_t b = first; b < end; b++) {
+            uint8_t code = nearest_entry(map, largest > 0 ? (q->absmax[b] - offset) / largest : 0.0F);
+            q->absmax_codes[b] = code;
+            q->absmax[b] = map[code] * largest + offset;
+        }
+    }
+}
+
+static qb_status describe(qb_codebook codebook, const char *module, int64_t rows, int64_t cols,
+                          qb_dtype source_dtype, const qb_quant_config *config, qb_qweight *out) {
+    int64_t size = config->block_size;
+    if (size < 32 || size > 4096 || (size & (size - 1)) != 0)
+        return qb_fail(QB_ERR_USAGE, "block size must be a power of two from 32 to 4096, found %lld",
+                       (long long)size);
+    if (rows < 1 || cols < 1)
+        return qb_fail(QB_ERR_FORMAT, "%s: cannot quantize a weight of shape [%lld, %lld]", module,
+                       (long long)rows, (long long)cols);
+    *out = (qb_qweight){
+        .coding = QB_CODING_CODEBOOK,
+        .rows = rows,
+        .cols = cols,
+        .bits = 4,
+        .codebook = codebook,
+        .block_size = size,
+        .n_blocks = (rows * cols + size - 1) / size,
+        .double_quant = config->double_quant,
+        .source_dtype = source_dtype,
+    };
+    return QB_OK;
+}
+
+static qb_status quantize(qb_codebook codebook, const qb_quant_job *job, qb_qweight *out,
+                          qb_module_report *report) {
+    *out = (qb_qweight){0};
+    int64_t started = qb_now_ns();
+    qb_qweight shape = {0};
+    qb_status st;
+    QB_TRY(st, describe(codebook, job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
+    QB_TRY(st, qb_weight_check_finite(job));
+    QB_TRY(st, qb_qweight_alloc_codebook(job->rows, job->cols, codebook, shape.block_size, shape.double_quant,
+                                         out));
+    out->source_dtype = shape.source_dtype;
+    encode_run run = {job->weight, job->rows * job->cols, decision_of(codebook), out};
+    qb_parallel_for(job->threads, out->n_blocks, SPAN_ELEMENTS / out->block_size, encode_blocks, &run);
+    if (out->double_quant) compress_absmax(out);
+    QB_TRY(st, qb_output_error(job, out, report));
+    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
+out:
+    if (st != QB_OK) qb_qweight_free(out);
+    return st;
+}
+
+static qb_status describe_nf4(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
+                              const qb_quant_config *config, qb_qweight *out) {
+    return describe(QB_CODEBOOK_NF4, module, rows, cols, source_dtype, config, out);
+}
+static qb_status describe_fp4(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
+                              const qb_quant_config *config, qb_qweight *out) {
+    return describe(QB_CODEBOOK_FP4, module, rows, cols, source_dtype, config, out);
+}
+static qb_status quantize_nf4(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
+    return quantize(QB_CODEBOOK_NF4, job, out, report);
+}
+static qb_status quantize_fp4(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
+    return quantize(QB_CODEBOOK_FP4, job, out, report);
+}
+
+static const qb_option options[] = {
+    {"block-size", 0, QB_OPTION_INT, offsetof(qb_quant_config, block_size), "64", 32, 4096, NULL, "WEIGHTS",
+     "weights that share an absmax: a power of two"},
+    {"double-quant", 0, QB_OPTION_BOOL, offsetof(qb_quant_config, double_quant), "false", 0, 0, NULL, NULL,
+     "store the absmax values in 8 bits, in nested blocks of 256"},
+    {0},
+};
+
+extern const qb_quant_method qb_method_nf4, qb_method_fp4;
+const qb_quant_method qb_method_nf4 = {
+    .name = "nf4",
+    .summary = "16 values at a normal distribution's quantiles, blocks scaled by absmax",
+    .source = "Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes",
+    .options = options,
+    .describe = describe_nf4,
+    .quantize = quantize_nf4,
+};
+const qb_quant_method qb_method_fp4 = {
+    .name = "fp4",
+    .summary = "4-bit floats of sign, two exponent bits and one mantissa bit, blocks scaled by absmax",
+    .source = "bitsandbytes",
+    .options = options,
+    .describe = describe_fp4,
+    .quantize = quantize_fp4,
+};

@@ -1,0 +1,41 @@
+/* The affine grid of a group of weights and the arithmetic on it, sixty-four rows at a time.
+
+   Rows of a weight are independent, so a panel holds QB_LANES of them side by side: panel[column][lane].
+   Every loop then runs over lanes and vectorises, whatever the number of columns. All variants (generic,
+   AVX2, AVX-512) execute the same IEEE operations in the same order and give the same bits. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { QB_LANES = 64 };
+
+typedef struct qb_grid_rule {
+    int bits;
+    bool symmetric;
+    bool mse; /* search shrunken ranges, 80 steps of 1 %, for the least sum of |error|^2.4 */
+} qb_grid_rule;
+
+typedef struct qb_grid_ops {
+    const char *name;
+    /* Scale and zero point of each lane over n columns: the paper's Quantizer.find_params
+       (github.com/IST-DASLab/gptq, quant.py), quirks included:
+       - the range always includes 0, and an all-zero lane gets (-1, 1);
+       - symmetric: the range is mirrored only where something is negative, the zero point is (maxq + 1) / 2
+       anyway;
+       - asymmetric: zero = round(-min / scale), half to even. */
+    void (*find)(const qb_grid_rule *rule, const float *panel, int64_t n, float *scale, float *zero);
+    /* codes[n][lane] = clamp(round(x / scale) + zero, 0, maxq). */
+    void (*encode)(const float *panel, int64_t n, const float *scale, const float *zero, int maxq,
+                   uint8_t *codes);
+    /* One column of the GPTQ loop: codes of column 0 of the panel, its error (w - q) / u[0], and the
+       compensation of columns 1 .. n - 1: panel[k] -= error * u[k]. */
+    void (*step)(float *panel, int64_t n, const float *u, const float *scale, const float *zero, int maxq,
+                 uint8_t *codes, float *error);
+} qb_grid_ops;
+
+/* What this CPU runs best ($BENCH_SIMD lowers it). */
+const qb_grid_ops *qb_grid_ops_best(void);
+
+/* panel[k][lane] = rows[lane * ld + k] for k < n; lanes from n_rows on are zero. */
+void qb_grid_load(float *panel, const float *rows, int64_t ld, int64_t n_rows, int64_t n);

@@ -1,0 +1,23 @@
+#include "quant/method.h"
+
+#include <string.h>
+
+#define X(name) extern const qb_quant_method qb_method_##name;
+#include "quant/methods.def"
+#undef X
+
+static const qb_quant_method *const methods[] = {
+#define X(name) &qb_method_##name,
+#include "quant/methods.def"
+#undef X
+};
+
+const qb_quant_method *qb_quant_method_at(size_t index) {
+    return index < sizeof methods / sizeof *methods ? methods[index] : NULL;
+}
+
+const qb_quant_method *qb_quant_method_find(const char *name) {
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if (name && strcmp(methods[i]->name, name) == 0) return methods[i];
+    return NULL;
+}

@@ -1,0 +1,33 @@
+#include "base/clock.h"
+#include "quant/affine.h"
+#include "quant/output_error.h"
+
+static const qb_option options[] = {QB_AFFINE_OPTIONS, {0}};
+
+static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
+    *out = (qb_qweight){0};
+    int64_t started = qb_now_ns();
+    qb_qweight shape = {0};
+    qb_status st;
+    QB_TRY(st, qb_affine_describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
+    QB_TRY(st, qb_weight_check_finite(job));
+    QB_TRY(st, qb_qweight_alloc_affine(job->rows, job->cols, shape.bits, shape.group_size, false, out));
+    out->symmetric = shape.symmetric;
+    out->source_dtype = shape.source_dtype;
+    QB_TRY(st, qb_affine_round(job, out));
+    QB_TRY(st, qb_output_error(job, out, report));
+    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
+out:
+    if (st != QB_OK) qb_qweight_free(out);
+    return st;
+}
+
+extern const qb_quant_method qb_method_rtn;
+const qb_quant_method qb_method_rtn = {
+    .name = "rtn",
+    .summary = "round to nearest on affine groups, without calibration",
+    .source = "the baseline of Frantar et al. 2022, arXiv:2210.17323, with groups",
+    .options = options,
+    .describe = qb_affine_describe,
+    .quantize = quantize,
+};
