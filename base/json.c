@@ -172,7 +172,7 @@ void qb_json_put(qb_json *object, const char *key, qb_json *value) {
         cJSON_Delete(value);
         return;
     }
-    if (cJSON_HasObjectItem(object, key))
+    if (cJSON_GetObjectItemCaseSensitive(object, key))
         cJSON_ReplaceItemInObjectCaseSensitive(object, key, value);
     else
         cJSON_AddItemToObject(object, key, value);

@@ -1,0 +1,348 @@
+/* Comparison of two documents: cases by id, rows by name, protocol and dataset. Three rules, by unit:
+   qualities and sizes move by a relative tolerance; speeds and times move when a Mann-Whitney test on the
+   samples AND a minimum effect say so, and only between equal machines and configurations. What cannot be
+   compared is said, never guessed. */
+#include "base/memory.h"
+#include "results/case.h"
+#include "results/compare_rows.h"
+#include "results/text.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_SAMPLES = 4096 };
+
+static const char *text_of(const qb_json *object, const char *key) {
+    const char *text = qb_json_string(qb_json_get(object, key));
+    return text ? text : "";
+}
+
+/* ---- equality of what a figure rests on ---- */
+
+/* Members in any order, numbers by value. */
+static bool equal_json(const qb_json *a, const qb_json *b) {
+    if (qb_json_is_null(a) || qb_json_is_null(b)) return qb_json_is_null(a) && qb_json_is_null(b);
+    if (qb_json_is_string(a)) return qb_json_is_string(b) && !strcmp(qb_json_string(a), qb_json_string(b));
+    if (qb_json_is_number(a)) return qb_json_is_number(b) && qb_json_number(a) == qb_json_number(b);
+    if (qb_json_is_array(a)) {
+        if (!qb_json_is_array(b) || qb_json_count(a) != qb_json_count(b)) return false;
+        const qb_json *y = qb_json_first(b);
+        for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x), y = qb_json_next(y))
+            if (!equal_json(x, y)) return false;
+        return true;
+    }
+    if (qb_json_is_object(a)) {
+        if (!qb_json_is_object(b) || qb_json_count(a) != qb_json_count(b)) return false;
+        for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
+            if (!equal_json(x, qb_json_get(b, qb_json_key(x)))) return false;
+        return true;
+    }
+    return !qb_json_is_string(b) && !qb_json_is_number(b) && !qb_json_is_array(b) && !qb_json_is_object(b) &&
+           qb_json_true(a) == qb_json_true(b);
+}
+
+static bool one_of(const char *key, const char *const *keys) {
+    for (; *keys; keys++)
+        if (!strcmp(key, *keys)) return true;
+    return false;
+}
+
+/* The first key of a whose value differs in b and that is not ignored; NULL when there is none. */
+static const char *first_difference(const qb_json *a, const qb_json *b, const char *const *ignored) {
+    for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
+        if (!one_of(qb_json_key(x), ignored) && !equal_json(x, qb_json_get(b, qb_json_key(x))))
+            return qb_json_key(x);
+    for (const qb_json *y = qb_json_first(b); y; y = qb_json_next(y))
+        if (!one_of(qb_json_key(y), ignored) && !qb_json_is_null(y) &&
+            qb_json_is_null(qb_json_get(a, qb_json_key(y))))
+            return qb_json_key(y);
+    return NULL;
+}
+
+static void put_json(const qb_json *v, qb_str *out) {
+    char *text = NULL;
+    qb_str clean = {0};
+    if (v && qb_json_print(v, false, &text) == QB_OK) qb_text_clean(text, 60, &clean);
+    qb_str_text(out, v && clean.length ? qb_str_get(&clean) : "nothing");
+    qb_str_free(&clean);
+    qb_free(text);
+}
+
+static void put_difference(const char *what, const char *key, const qb_json *a, const qb_json *b,
+                           qb_str *out) {
+    qb_str_printf(out, "%s differs: ", what);
+    qb_text_clean(key, 40, out);
+    qb_str_text(out, " ");
+    put_json(qb_json_get(a, key), out);
+    qb_str_text(out, " against ");
+    put_json(qb_json_get(b, key), out);
+}
+
+/* Writes into `why` what makes speeds of the two documents incomparable; empty when nothing does. */
+static void machines_differ(const qb_results *a, const qb_results *b, qb_str *why) {
+    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "gpu"};
+    const qb_json *ma = qb_json_get(qb_json_get(a->doc, "context"), "machine");
+    const qb_json *mb = qb_json_get(qb_json_get(b->doc, "context"), "machine");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const qb_json *va = qb_json_get(ma, keys[i]), *vb = qb_json_get(mb, keys[i]);
+        bool both_empty = (qb_json_is_null(va) || (qb_json_is_array(va) && !qb_json_count(va))) &&
+                          (qb_json_is_null(vb) || (qb_json_is_array(vb) && !qb_json_count(vb)));
+        if (!both_empty && !equal_json(va, vb)) {
+            put_difference("machine", keys[i], ma, mb, why);
+            return;
+        }
+    }
+}
+
+/* Paths and thread counts do not change what a model answers; everything else in config may. */
+static void cases_differ(const qb_json *a, const qb_json *b, bool for_speed, qb_str *why) {
+    static const char *const ignored_quality[] = {"path", "threads", NULL}, *const ignored_speed[] = {"path",
+                                                                                                      NULL};
+    const qb_json *ca = qb_json_get(a, "config"), *cb = qb_json_get(b, "config");
+    const char *key = first_difference(ca, cb, for_speed ? ignored_speed : ignored_quality);
+    if (key) {
+        put_difference("config", key, ca, cb, why);
+        return;
+    }
+    const qb_json *ma = qb_json_get(a, "model"), *mb = qb_json_get(b, "model");
+    const char *sa = text_of(ma, "sha256"), *sb = text_of(mb, "sha256");
+    /* A quantized model's files may differ where the quantizer changed: that is what is to be compared. */
+    bool made_here = qb_json_is_object(qb_json_get(a, "quantization"));
+    if (strcmp(text_of(ma, "name"), text_of(mb, "name")) != 0)
+        put_difference("model", "name", ma, mb, why);
+    else if (!made_here && *sa && *sb && strcmp(sa, sb) != 0)
+        put_difference("model", "sha256", ma, mb, why);
+}
+
+/* ---- one row against its counterpart ---- */
+
+typedef struct comparison {
+    const qb_compare_config *config;
+    qb_compare_rows *rows;
+    const char *id;
+    const char *quality_barrier, *speed_barrier; /* why this case's rows are not compared; NULL: they are */
+} comparison;
+
+static bool is_timed(const qb_json *m) {
+    const char *unit = text_of(m, "unit");
+    size_t n = strlen(unit);
+    return !strcmp(unit, "s") || !strcmp(unit, "ms") || (n > 2 && !strcmp(unit + n - 2, "/s"));
+}
+static bool is_size(const qb_json *m) {
+    return !strcmp(text_of(m, "unit"), "B") || !strcmp(text_of(m, "unit"), "bit");
+}
+
+static int samples_of(const qb_json *m, double *out) {
+    int n = 0;
+    for (const qb_json *s = qb_json_first(qb_json_get(m, "samples")); s && n < MAX_SAMPLES;
+         s = qb_json_next(s))
+        out[n++] = qb_json_number(s);
+    return n;
+}
+
+static double change_pct(double before, double after) {
+    return before == after ? 0 : before == 0 ? (double)INFINITY : (after - before) / fabs(before) * 100;
+}
+
+static void judge(qb_compare_row *row, bool moved, bool higher_is_better) {
+    bool better = (row->new_value > row->old_value) == higher_is_better;
+    row->verdict = !moved ? QB_SAME : better ? QB_BETTER : QB_WORSE;
+}
+
+static qb_status judge_timed(const comparison *c, const qb_json *a, const qb_json *b, bool higher,
+                             qb_compare_row *row) {
+    double *x = NULL, *y = NULL;
+    qb_status st;
+    QB_TRY(st, qb_alloc(MAX_SAMPLES, sizeof *x, &x));
+    QB_TRY(st, qb_alloc(MAX_SAMPLES, sizeof *y, &y));
+    int n = samples_of(a, x), m = samples_of(b, y);
+    if (n > 0 && m > 0) {
+        row->old_value = qb_median(x, n);
+        row->new_value = qb_median(y, m);
+        row->change_pct = change_pct(row->old_value, row->new_value);
+        row->p = qb_mann_whitney_p(x, n, y, m);
+    }
+    bool large = fabs(row->change_pct) >= c->config->speed_effect_pct;
+    /* The least p that so few samples can give, 2 / binomial(n + m, n): below it no difference can be proved.
+     */
+    double least = n > 0 && m > 0 ? 2 * exp(lgamma(n + 1.0) + lgamma(m + 1.0) - lgamma(n + m + 1.0)) : 1;
+    if (large && !(least < c->config->alpha)) {
+        row->verdict = QB_INCOMPARABLE;
+        if (n > 0 && m > 0)
+            qb_str_printf(
+                &row->why,
+                "changed by more than %g %%, but %d and %d samples are too few for alpha %g (repeat more)",
+                c->config->speed_effect_pct, n, m, c->config->alpha);
+        else
+            qb_str_printf(&row->why, "changed by more than %g %%, but timed once, without samples",
+                          c->config->speed_effect_pct);
+    } else {
+        judge(row, large && row->p < c->config->alpha, higher);
+    }
+out:
+    qb_free(x);
+    qb_free(y);
+    return st;
+}
+
+static void judge_hash(const qb_json *a, const qb_json *b, qb_compare_row *row) {
+    row->verdict = !strcmp(text_of(a, "sha256"), text_of(b, "sha256")) ? QB_SAME : QB_CHANGED;
+    if (row->verdict == QB_CHANGED)
+        qb_str_text(&row->why, "the hash differs: other arithmetic, not in itself worse");
+}
+
+static qb_status compare_ok_rows(const comparison *c, const qb_json *a, const qb_json *b,
+                                 qb_compare_row *row) {
+    bool timed = is_timed(a), higher = !strcmp(text_of(a, "better"), "higher");
+    const char *barrier = timed ? c->speed_barrier : c->quality_barrier;
+    const char *da = text_of(a, "data_sha256"), *db = text_of(b, "data_sha256");
+    if (strcmp(text_of(a, "unit"), text_of(b, "unit")) != 0 ||
+        strcmp(text_of(a, "better"), text_of(b, "better")) != 0)
+        qb_str_text(&row->why, "unit or direction differs");
+    else if (barrier)
+        qb_str_text(&row->why, barrier);
+    else if (strcmp(da, db) != 0)
+        qb_str_printf(&row->why, "token ids differ: data_sha256 %.12s against %.12s", *da ? da : "none",
+                      *db ? db : "none");
+    if (row->why.length) {
+        row->verdict = QB_INCOMPARABLE;
+        return QB_OK;
+    }
+    if (qb_json_is_null(qb_json_get(a, "value")) || qb_json_is_null(qb_json_get(b, "value"))) {
+        judge_hash(a, b, row);
+        return QB_OK;
+    }
+    row->change_pct = change_pct(row->old_value, row->new_value);
+    if (timed) return judge_timed(c, a, b, higher, row);
+    double tolerance = is_size(a) ? c->config->memory_tolerance_pct : c->config->perplexity_tolerance_pct;
+    judge(row, fabs(row->change_pct) > tolerance, higher);
+    return QB_OK;
+}
+
+static void name_row(const qb_json *m, qb_compare_row *row) {
+    const char *parts[] = {text_of(m, "name"), text_of(m, "dataset"), text_of(m, "protocol")};
+    for (size_t i = 0; i < 3; i++) {
+        if (!*parts[i]) continue;
+        if (row->metric.length) qb_str_text(&row->metric, " ");
+        qb_text_clean(parts[i], 40, &row->metric);
+    }
+    qb_text_clean(text_of(m, "unit"), 12, &row->unit);
+}
+
+/* A row of the same metric and dataset under another protocol: the measurement changed, it was not lost. */
+static const qb_json *other_protocol(const qb_json *new_case, const qb_json *m) {
+    return qb_results_metric(new_case, text_of(m, "name"), NULL, text_of(m, "dataset"));
+}
+
+static qb_status compare_metric(const comparison *c, const qb_json *a, const qb_json *new_case) {
+    bool had = !strcmp(text_of(a, "status"), "ok");
+    const qb_json *b =
+        qb_results_metric(new_case, text_of(a, "name"), text_of(a, "protocol"), text_of(a, "dataset"));
+    qb_compare_row *row;
+    qb_status st = qb_compare_rows_add(c->rows, c->id, &row);
+    if (st != QB_OK) return st;
+    name_row(a, row);
+    row->old_value = qb_json_number(qb_json_get(a, "value"));
+    if (b) row->new_value = qb_json_number(qb_json_get(b, "value"));
+    bool has = b && !strcmp(text_of(b, "status"), "ok");
+    if (had && has) return compare_ok_rows(c, a, b, row);
+    if (!had) {
+        row->verdict = has ? QB_BETTER : QB_SAME; /* measured now, or still not */
+        return QB_OK;
+    }
+    const qb_json *other = b ? NULL : other_protocol(new_case, a);
+    if (b) {
+        row->verdict = QB_WORSE;
+        qb_str_printf(&row->why, "%s now: ", text_of(b, "status"));
+        qb_text_clean(text_of(b, "error"), 100, &row->why);
+    } else if (other) {
+        row->verdict = QB_INCOMPARABLE;
+        qb_str_text(&row->why, "protocol differs: ");
+        qb_text_clean(text_of(a, "protocol"), 40, &row->why);
+        qb_str_text(&row->why, " against ");
+        qb_text_clean(text_of(other, "protocol"), 40, &row->why);
+    } else {
+        row->verdict = QB_MISSING;
+        qb_str_text(&row->why, "the new document has no such row");
+    }
+    return QB_OK;
+}
+
+/* ---- cases ---- */
+
+static qb_status note_case(comparison *c, qb_verdict verdict, const char *why, const char *detail) {
+    qb_compare_row *row;
+    qb_status st = qb_compare_rows_add(c->rows, c->id, &row);
+    if (st != QB_OK) return st;
+    qb_str_text(&row->metric, "case");
+    row->verdict = verdict;
+    qb_str_text(&row->why, why);
+    qb_text_clean(detail, 120, &row->why);
+    return QB_OK;
+}
+
+static qb_status compare_case(comparison *c, const qb_json *a, const qb_json *b,
+                              const char *machine_barrier) {
+    bool was_ok = qb_case_is_ok(a), is_ok = b && qb_case_is_ok(b);
+    if (!b)
+        return was_ok ? note_case(c, QB_MISSING, "the new document has no such case", "")
+                      : note_case(c, QB_CHANGED, "gone; it had not been measured before either", "");
+    if (was_ok && !is_ok)
+        return note_case(
+            c, QB_WORSE,
+            !strcmp(text_of(b, "status"), "failed") ? "fails now: " : "skipped now: ", text_of(b, "error"));
+    if (!was_ok)
+        return is_ok ? note_case(c, QB_BETTER, "is measured now", "") : note_case(c, QB_SAME, "", "");
+    qb_str quality = {0}, speed = {0};
+    cases_differ(a, b, false, &quality);
+    cases_differ(a, b, true, &speed);
+    c->quality_barrier = quality.length ? quality.text : NULL;
+    c->speed_barrier = speed.length ? speed.text : machine_barrier;
+    if (c->config->force) c->speed_barrier = c->quality_barrier;
+    qb_status st = QB_OK;
+    for (const qb_json *m = qb_json_first(qb_json_get(a, "metrics")); m && st == QB_OK; m = qb_json_next(m))
+        st = compare_metric(c, m, b);
+    qb_str_free(&quality);
+    qb_str_free(&speed);
+    return st;
+}
+
+static qb_status check_config(const qb_compare_config *c) {
+    if (!(c->perplexity_tolerance_pct >= 0 && c->speed_effect_pct >= 0 && c->memory_tolerance_pct >= 0))
+        return qb_fail(QB_ERR_USAGE, "tolerances of a comparison must be 0 %% or more");
+    if (!(c->alpha > 0 && c->alpha < 1))
+        return qb_fail(QB_ERR_USAGE, "alpha must lie between 0 and 1, found %g", c->alpha);
+    return QB_OK;
+}
+
+qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,
+                             const qb_compare_config *config, qb_str *text, qb_json **json, bool *regressed) {
+    qb_compare_rows rows = {0};
+    qb_str machine = {0};
+    comparison c = {.config = config, .rows = &rows};
+    qb_status st;
+    *regressed = false;
+    if (json) *json = NULL;
+    QB_TRY(st, check_config(config));
+    machines_differ(old_doc, new_doc, &machine);
+    for (const qb_json *a = qb_json_first(qb_json_get(old_doc->doc, "cases")); a; a = qb_json_next(a)) {
+        c.id = text_of(a, "id");
+        QB_TRY(st, compare_case(&c, a, qb_results_case(new_doc, c.id), machine.length ? machine.text : NULL));
+    }
+    for (const qb_json *b = qb_json_first(qb_json_get(new_doc->doc, "cases")); b; b = qb_json_next(b)) {
+        c.id = text_of(b, "id");
+        if (!qb_results_case(old_doc, c.id))
+            QB_TRY(st, note_case(&c, QB_CHANGED, "new, nothing to compare with", ""));
+    }
+    *regressed = qb_compare_rows_regressed(&rows);
+    qb_compare_rows_print(&rows, old_doc, new_doc, text);
+    QB_TRY(st, qb_str_status(text));
+    if (json) {
+        *json = qb_compare_rows_json(&rows, config);
+        if (!*json) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory while writing the comparison"));
+    }
+out:
+    qb_str_free(&machine);
+    qb_compare_rows_free(&rows);
+    return st;
+}

@@ -1,0 +1,129 @@
+#include "results/results.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+enum { MAX_DOCUMENT_BYTES = 512 << 20 };
+
+/* The value as a reader of the file will see it: numbers through their printed form, NaN as null. What is
+   checked and kept in memory is then exactly what the file says. */
+static qb_status as_written(const qb_json *value, const char *name, qb_json **out) {
+    char *text;
+    *out = NULL;
+    qb_status st = qb_json_print(value, false, &text);
+    if (st != QB_OK) return st;
+    st = qb_json_parse(text, strlen(text), name, out);
+    qb_free(text);
+    return st;
+}
+
+qb_status qb_results_create(const char *path, qb_json *context, qb_results *out) {
+    qb_status st;
+    qb_json *doc = qb_json_object();
+    *out = (qb_results){0};
+    qb_json_put_text(doc, "schema", QB_RESULTS_SCHEMA);
+    qb_json_put(doc, "context", context);
+    qb_json_put(doc, "cases", qb_json_array());
+    QB_TRY(st, as_written(doc, path ? path : "result document", &out->doc));
+    QB_TRY(st, qb_results_validate(out->doc, path ? path : "result document"));
+    if (path) {
+        out->path = qb_strdup(path);
+        if (!out->path) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory"));
+        QB_TRY(st, qb_results_write(out));
+    }
+out:
+    qb_json_free(doc);
+    if (st != QB_OK) qb_results_close(out);
+    return st;
+}
+
+qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) {
+    *out = (qb_results){0};
+    qb_status st = qb_json_parse(text, n, name, &out->doc);
+    if (st == QB_OK) st = qb_results_validate(out->doc, name);
+    if (st != QB_OK) qb_results_close(out);
+    return st;
+}
+
+qb_status qb_results_open(const char *path, qb_results *out) {
+    char *text;
+    size_t n;
+    *out = (qb_results){0};
+    qb_status st = qb_file_read(path, MAX_DOCUMENT_BYTES, &text, &n);
+    if (st != QB_OK) return st;
+    st = qb_results_parse(text, n, path, out);
+    qb_free(text);
+    if (st != QB_OK) return st;
+    out->path = qb_strdup(path);
+    if (out->path) return QB_OK;
+    qb_results_close(out);
+    return qb_fail(QB_ERR_MEMORY, "out of memory");
+}
+
+void qb_results_close(qb_results *r) {
+    if (!r) return;
+    qb_free(r->path);
+    qb_json_free(r->doc);
+    *r = (qb_results){0};
+}
+
+qb_status qb_results_write(qb_results *r) {
+    return r->path ? qb_json_write_atomic(r->doc, r->path) : QB_OK;
+}
+
+const qb_json *qb_results_case(const qb_results *r, const char *id) {
+    for (const qb_json *c = qb_json_first(qb_json_get(r->doc, "cases")); c; c = qb_json_next(c)) {
+        const char *own = qb_json_string(qb_json_get(c, "id"));
+        if (own && !strcmp(own, id)) return c;
+    }
+    return NULL;
+}
+
+/* The document with `fresh` in place of the case that has its id, or behind the last. */
+static qb_status with_case(const qb_results *r, const qb_json *fresh, qb_json **out) {
+    const char *id = qb_json_string(qb_json_get(fresh, "id"));
+    const qb_json *replaced = id ? qb_results_case(r, id) : NULL;
+    qb_json *doc = qb_json_object(), *cases = qb_json_array();
+    for (const qb_json *c = qb_json_first(qb_json_get(r->doc, "cases")); c; c = qb_json_next(c))
+        qb_json_push(cases, qb_json_copy(c == replaced ? fresh : c));
+    if (!replaced) qb_json_push(cases, qb_json_copy(fresh));
+    qb_json_put_text(doc, "schema", QB_RESULTS_SCHEMA);
+    qb_json_put(doc, "context", qb_json_copy(qb_json_get(r->doc, "context")));
+    qb_json_put(doc, "cases", cases);
+    *out = doc;
+    return doc ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+}
+
+qb_status qb_results_put_case(qb_results *r, qb_json *case_object) {
+    qb_json *fresh = NULL, *doc = NULL;
+    const char *name = r->path ? r->path : "result document";
+    qb_status st;
+    QB_TRY(st, as_written(case_object, name, &fresh));
+    QB_TRY(st, with_case(r, fresh, &doc));
+    QB_TRY(st, qb_results_validate(doc, name));
+    qb_json *old = r->doc;
+    r->doc = doc;
+    doc = old;
+    st = qb_results_write(r); /* the case is kept in memory even if the disk is full now */
+out:
+    qb_json_free(doc);
+    qb_json_free(fresh);
+    qb_json_free(case_object);
+    return st;
+}
+
+static bool matches(const qb_json *metric, const char *key, const char *wanted) {
+    if (!wanted) return true;
+    const char *text = qb_json_string(qb_json_get(metric, key));
+    return !strcmp(text ? text : "", wanted);
+}
+
+const qb_json *qb_results_metric(const qb_json *case_object, const char *name, const char *protocol,
+                                 const char *dataset) {
+    for (const qb_json *m = qb_json_first(qb_json_get(case_object, "metrics")); m; m = qb_json_next(m))
+        if (matches(m, "name", name) && matches(m, "protocol", protocol) && matches(m, "dataset", dataset))
+            return m;
+    return NULL;
+}

@@ -1,0 +1,210 @@
+#include "results/results.h"
+#include "tests/support.h"
+
+#include <math.h>
+
+static const qb_compare_config usual = {
+    .perplexity_tolerance_pct = 0.1, .speed_effect_pct = 5, .alpha = 0.01, .memory_tolerance_pct = 1};
+
+/* Two cases on one machine, every kind of row; the text is edited by the tests. */
+static const char base_text[] =
+    "{\"schema\":\"qb.results/1\",\"context\":{\"program\":{\"name\":\"q\",\"version\":\"1\"},"
+    "\"created\":\"2026-11-22T06:10:00Z\",\"machine\":{\"cpu\":\"CPU-A\",\"cores\":2,\"threads\":2,\"gpu\":[]"
+    "}},"
+    "\"cases\":[{\"id\":\"m/"
+    "gptq\",\"status\":\"ok\",\"error\":null,\"config\":{\"method\":\"gptq\",\"bits\":4,\"threads\":2},"
+    "\"model\":{\"name\":\"m\"},\"quantization\":{\"method\":\"gptq\"},\"metrics\":["
+    "{\"name\":\"perplexity\",\"value\":10.0,\"unit\":\"1\",\"better\":\"lower\",\"protocol\":\"gptq-512\","
+    "\"dataset\":\"w\","
+    "\"stderr\":0.5,\"status\":\"ok\",\"data_sha256\":"
+    "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"},"
+    "{\"name\":\"decode\",\"value\":30,\"unit\":\"tok/"
+    "s\",\"better\":\"higher\",\"protocol\":\"tg128\",\"status\":\"ok\","
+    "\"samples\":[30.0,30.2,29.9,30.1,29.8]},"
+    "{\"name\":\"latency\",\"value\":2,\"unit\":\"s\",\"better\":\"lower\",\"status\":\"ok\",\"samples\":[2."
+    "0,2.01,1.99]},"
+    "{\"name\":\"checkpoint_bytes\",\"value\":1000000,\"unit\":\"B\",\"better\":\"lower\",\"status\":\"ok\"},"
+    "{\"name\":\"logits_sha256\",\"value\":null,\"unit\":\"1\",\"better\":\"lower\",\"status\":\"ok\","
+    "\"sha256\":\"bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\"}]},"
+    "{\"id\":\"m/nf4\",\"status\":\"failed\",\"error\":\"out of "
+    "memory\",\"config\":{},\"model\":null,\"metrics\":[]}]}";
+
+static void parse(const char *text, qb_results *out) {
+    assert_ok(qb_results_parse(text, strlen(text), "doc.json", out));
+}
+
+/* base_text with the one occurrence of `from` replaced. */
+static char *edited(const char *from, const char *to) {
+    const char *at = strstr(base_text, from);
+    if (!at) fail_msg("no \"%s\" in the document", from);
+    qb_str s = {0};
+    qb_str_append(&s, base_text, (size_t)(at - base_text));
+    qb_str_text(&s, to);
+    qb_str_text(&s, at + strlen(from));
+    return s.text;
+}
+
+typedef struct outcome {
+    bool regressed;
+    qb_str text;
+    int64_t same, better, worse, missing, changed, not_compared;
+} outcome;
+
+static int64_t count(const qb_json *json, const char *key) {
+    return (int64_t)qb_json_number(qb_json_get(qb_json_get(json, "counts"), key));
+}
+
+static outcome compare_edit(const char *from, const char *to, const qb_compare_config *config) {
+    qb_results a, b;
+    char *text = from ? edited(from, to) : qb_strdup(base_text);
+    outcome o = {0};
+    qb_json *json;
+    parse(base_text, &a);
+    parse(text, &b);
+    assert_ok(qb_results_compare(&a, &b, config, &o.text, &json, &o.regressed));
+    assert_true(qb_json_true(qb_json_get(json, "regressed")) == o.regressed);
+    o.same = count(json, "same");
+    o.better = count(json, "better");
+    o.worse = count(json, "worse");
+    o.missing = count(json, "missing");
+    o.changed = count(json, "changed");
+    o.not_compared = count(json, "not_compared");
+    qb_json_free(json);
+    qb_results_close(&a);
+    qb_results_close(&b);
+    qb_free(text);
+    return o;
+}
+
+static void expect(const char *from, const char *to, bool regressed, const char *verdict, const char *words) {
+    outcome o = compare_edit(from, to, &usual);
+    if (o.regressed != regressed || !strstr(o.text.text, words))
+        fail_msg("%s -> %s:\n%s", from, to, o.text.text);
+    int64_t n = !strcmp(verdict, "better")    ? o.better
+                : !strcmp(verdict, "worse")   ? o.worse
+                : !strcmp(verdict, "missing") ? o.missing
+                : !strcmp(verdict, "changed") ? o.changed
+                : !strcmp(verdict, "same")    ? 6 - o.same
+                                              : o.not_compared;
+    if (strcmp(verdict, "same") != 0 ? n != 1 || o.same != 5 : n != 0)
+        fail_msg("%s -> %s:\n%s", from, to, o.text.text);
+    qb_str_free(&o.text);
+}
+
+static void test_compare__equal_documents_are_unchanged(void **state) {
+    (void)state;
+    outcome o = compare_edit(NULL, NULL, &usual);
+    assert_false(o.regressed);
+    assert_int_equal(o.same, 6); /* five rows, and the case that fails as before */
+    assert_int_equal(o.better + o.worse + o.missing + o.changed + o.not_compared, 0);
+    assert_non_null(
+        strstr(o.text.text, "6 unchanged, 0 better, 0 worse, 0 missing, 0 not compared\nno regression\n"));
+    qb_str_free(&o.text);
+}
+
+static void test_compare__perplexity_moves_by_tolerance_not_by_standard_error(void **state) {
+    (void)state;
+    expect("\"value\":10.0", "\"value\":10.009", false, "same", "no regression");
+    expect("\"value\":10.0", "\"value\":10.02", true, "worse",
+           "perplexity w gptq-512   10  10.02  +0.200 %  WORSE");
+    expect("\"value\":10.0", "\"value\":9.8", false, "better", "-2.0 %");
+}
+
+static void test_compare__speed_needs_both_effect_and_significance(void **state) {
+    (void)state;
+    const char *samples = "[30.0,30.2,29.9,30.1,29.8]";
+    expect(samples, "[29.0,29.2,28.9,29.1,28.8]", false, "same",
+           "no regression"); /* -3 %: certain, but small */
+    expect(samples, "[26.0,26.2,25.9,26.1,25.8]", true, "worse", "p = 0.0079");
+    expect(samples, "[36.0,36.2,35.9,36.1,35.8]", false, "better", "+20.0 %");
+    expect(samples, "[40.0,20.2,25.9,26.1,25.8]", false, "same",
+           "no regression"); /* -13 %, but within the noise */
+    expect("[2.0,2.01,1.99]", "[3.0,3.01,2.99]", false, "not compared",
+           "3 and 3 samples are too few for alpha 0.01");
+}
+
+static void test_compare__sizes_hashes_and_lost_rows(void **state) {
+    (void)state;
+    expect("\"value\":1000000", "\"value\":1005000", false, "same", "no regression");
+    expect("\"value\":1000000", "\"value\":1020000", true, "worse", "1.02 MB");
+    expect("bbbbbbbb\"", "bbbbbbbc\"", false, "changed", "the hash differs");
+    expect("\"name\":\"checkpoint_bytes\"", "\"name\":\"other_bytes\"", true, "missing", "no such row");
+    expect("\"value\":1000000,\"unit\":\"B\",\"better\":\"lower\",\"status\":\"ok\"",
+           "\"value\":null,\"unit\":\"B\",\"better\":\"lower\",\"status\":\"failed\",\"error\":\"disk full\"",
+           true, "worse", "failed now: disk full");
+}
+
+static void test_compare__what_is_not_comparable_is_said(void **state) {
+    (void)state;
+    expect("\"gptq-512\"", "\"gptq-256\"", false, "not compared",
+           "protocol differs: gptq-512 against gptq-256");
+    expect("aaaaaaaa\"", "aaaaaaac\"", false, "not compared", "token ids differ");
+    outcome o = compare_edit("CPU-A", "CPU-B", &usual);
+    assert_int_equal(o.not_compared, 2);
+    assert_false(o.regressed);
+    assert_non_null(
+        strstr(o.text.text, "not compared, 2 rows: machine differs: cpu \"CPU-A\" against \"CPU-B\""));
+    qb_str_free(&o.text);
+    qb_compare_config forced = usual;
+    forced.force = true;
+    o = compare_edit("CPU-A", "CPU-B", &forced);
+    assert_int_equal(o.not_compared, 0);
+    qb_str_free(&o.text);
+    o = compare_edit("\"threads\":2},\"model\"", "\"threads\":1},\"model\"", &usual);
+    assert_int_equal(o.not_compared, 2); /* speeds; the perplexity is the same for any thread count */
+    qb_str_free(&o.text);
+    o = compare_edit("\"bits\":4", "\"bits\":3", &usual);
+    assert_int_equal(o.not_compared, 5);
+    assert_non_null(strstr(o.text.text, "config differs: bits 4 against 3"));
+    qb_str_free(&o.text);
+}
+
+static void test_compare__cases_lost_failing_and_new(void **state) {
+    (void)state;
+    expect("\"status\":\"failed\",\"error\":\"out of memory\"", "\"status\":\"ok\",\"error\":null", false,
+           "better", "is measured now");
+    outcome o = compare_edit("\"m/gptq\"", "\"m/other\"", &usual);
+    assert_true(o.regressed && o.missing == 1 && o.changed == 1);
+    qb_str_free(&o.text);
+    o = compare_edit("\"status\":\"ok\",\"error\":null",
+                     "\"status\":\"failed\",\"error\":\"killed by signal 9\"", &usual);
+    assert_true(o.regressed && o.worse == 1);
+    assert_non_null(strstr(o.text.text, "fails now: killed by signal 9"));
+    qb_str_free(&o.text);
+}
+
+static void test_compare__a_gate_that_saw_nothing_does_not_pass(void **state) {
+    (void)state;
+    static const char empty[] =
+        "{\"schema\":\"qb.results/1\",\"context\":{\"program\":{\"name\":\"q\",\"version\":\"1\"},"
+        "\"created\":\"2026-11-22T06:10:00Z\",\"machine\":{\"cpu\":\"c\",\"cores\":1,\"threads\":1}},"
+        "\"cases\":[]}";
+    qb_results a;
+    qb_str text = {0};
+    bool regressed;
+    parse(empty, &a);
+    assert_ok(qb_results_compare(&a, &a, &usual, &text, NULL, &regressed));
+    assert_true(regressed);
+    assert_non_null(strstr(text.text, "nothing could be compared"));
+    qb_compare_config bad = usual;
+    bad.alpha = 0;
+    assert_fails(qb_results_compare(&a, &a, &bad, &text, NULL, &regressed), QB_ERR_USAGE, "alpha");
+    bad = usual;
+    bad.speed_effect_pct = (double)NAN;
+    assert_fails(qb_results_compare(&a, &a, &bad, &text, NULL, &regressed), QB_ERR_USAGE, "tolerances");
+    qb_str_free(&text);
+    qb_results_close(&a);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_compare__equal_documents_are_unchanged),
+        cmocka_unit_test(test_compare__perplexity_moves_by_tolerance_not_by_standard_error),
+        cmocka_unit_test(test_compare__speed_needs_both_effect_and_significance),
+        cmocka_unit_test(test_compare__sizes_hashes_and_lost_rows),
+        cmocka_unit_test(test_compare__what_is_not_comparable_is_said),
+        cmocka_unit_test(test_compare__cases_lost_failing_and_new),
+        cmocka_unit_test(test_compare__a_gate_that_saw_nothing_does_not_pass),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
