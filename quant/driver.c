@@ -1,0 +1,440 @@
+#include "quant/driver.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "quant/calibration.h"
+#include "quant/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+typedef struct {
+    qb_model *m;
+    qb_device *dev;
+    const qb_quant_method *method;
+    const qb_quant_config *config;
+    qb_writer *writer;
+    const qb_layout *layout;
+    float *weight; /* one linear in float32, the largest fits */
+    qb_calibration calibration;
+    qb_quant_report *report;
+    qb_progress progress;
+    double bits; /* stored so far, of the linears */
+    int64_t params;
+} run_state;
+
+/* ---- what is written ---- */
+
+static qb_status describe_linear(const run_state *r, int64_t layer, qb_linear linear, char module[128],
+                                 qb_qweight *shape) {
+    const qb_config *c = &r->m->config;
+    char name[136];
+    const qb_tensor *t;
+    int64_t rows, cols;
+    qb_config_linear_shape(c, linear, &rows, &cols);
+    qb_config_linear_name(c, layer, linear, module);
+    snprintf(name, sizeof name, "%s.weight", module);
+    qb_status st = qb_checkpoint_need(r->m->checkpoint, name, &t);
+    return st == QB_OK ? r->method->describe(module, rows, cols, t->dtype, r->config, shape) : st;
+}
+
+static qb_status plan_linears(run_state *r) {
+    const qb_config *c = &r->m->config;
+    char module[128];
+    qb_qweight shape = {0};
+    qb_status st = QB_OK;
+    for (int64_t layer = 0; layer < c->n_layers; layer++)
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            if (!qb_config_has_linear(c, l)) continue;
+            QB_TRY(st, describe_linear(r, layer, l, module, &shape));
+            r->layout = qb_layout_for(&shape);
+            QB_TRY(st, r->layout->check(module, &shape));
+            QB_TRY(st, r->layout->plan(r->writer, module, &shape));
+        }
+out:
+    return st;
+}
+
+/* Whether the tensor is the weight of a linear that is quantized. */
+static bool is_linear_weight(const qb_config *c, const char *name) {
+    char module[136];
+    for (int64_t layer = 0; layer < c->n_layers; layer++)
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            if (!qb_config_has_linear(c, l)) continue;
+            qb_config_linear_name(c, layer, l, module);
+            strcat(module, ".weight");
+            if (strcmp(module, name) == 0) return true;
+        }
+    return false;
+}
+
+static qb_status plan_others(run_state *r) {
+    qb_checkpoint *ck = r->m->checkpoint;
+    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
+        const qb_tensor *t = qb_checkpoint_at(ck, i);
+        if (is_linear_weight(&r->m->config, t->name)) continue;
+        if (t->dtype >= QB_DTYPE_COUNT)
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
+                           qb_checkpoint_dir(ck), t->name);
+        qb_status st = qb_writer_plan(r->writer, t->name, t->dtype, t->n_dims, t->shape);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+/* Embeddings, norms, biases and the head as they are, one at a time. */
+static qb_status copy_others(run_state *r) {
+    qb_checkpoint *ck = r->m->checkpoint;
+    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
+        const qb_tensor *t = qb_checkpoint_at(ck, i);
+        if (is_linear_weight(&r->m->config, t->name)) continue;
+        const void *bytes;
+        qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
+        if (st != QB_OK) return st;
+        st = qb_writer_put(r->writer, t->name, bytes, t->bytes);
+        qb_checkpoint_release(ck, t);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+/* What Hugging Face directories hold beside weights: absent ones are passed over. */
+static const char *const companions[] = {
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "chat_template.jinja",
+};
+
+static qb_json *method_config(const run_state *r) {
+    qb_json *o = qb_json_object();
+    qb_options_to_json(r->method->options, r->config, o);
+    return o;
+}
+
+static qb_status write_configs(run_state *r) {
+    qb_qweight shape = {0};
+    char module[128];
+    qb_json *config = NULL, *options = NULL, *quantization = NULL;
+    qb_status st;
+    QB_TRY(st, describe_linear(r, 0, QB_LINEAR_Q, module, &shape));
+    options = method_config(r);
+    quantization = r->layout->config(&shape, options);
+    config = qb_json_copy(qb_checkpoint_config(r->m->checkpoint));
+    qb_json_put(config, "quantization_config", qb_json_copy(quantization));
+    QB_TRY(st, qb_writer_put_json(r->writer, "config.json", config));
+    if (r->layout->quantize_config_file)
+        QB_TRY(st, qb_writer_put_json(r->writer, r->layout->quantize_config_file, quantization));
+    if (!qb_checkpoint_is_synthetic(r->m->checkpoint))
+        for (size_t i = 0; i < sizeof companions / sizeof *companions; i++)
+            QB_TRY(st, qb_writer_copy_file(r->writer, qb_checkpoint_dir(r->m->checkpoint), companions[i]));
+out:
+    qb_json_free(config);
+    qb_json_free(options);
+    qb_json_free(quantization);
+    return st;
+}
+
+static int64_t peak_rss_bytes(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static qb_status write_report(run_state *r, const qb_windows *calibration, int64_t started_ns) {
+    qb_quant_report *report = r->report;
+    report->seconds = (double)(qb_now_ns() - started_ns) * 1e-9;
+    report->params_per_second = report->seconds > 0 ? (double)r->params / report->seconds : 0;
+    report->peak_rss_bytes = peak_rss_bytes();
+    report->checkpoint_bytes = qb_writer_bytes(r->writer);
+    report->bits_per_weight = r->params ? r->bits / (double)r->params : 0;
+    qb_json *o = qb_json_object(), *body = qb_quant_report_json(report), *sample = NULL;
+    qb_json_put_text(o, "schema", "qb.quantize/1");
+    qb_json_put_text(o, "method", r->method->name);
+    qb_json_put(o, "config", method_config(r));
+    if (r->method->needs_calibration) {
+        sample = qb_json_object();
+        qb_json_put_text(sample, "dataset", calibration->dataset);
+        qb_json_put_int(sample, "windows", calibration->count);
+        qb_json_put_int(sample, "tokens", r->calibration.memory.tokens);
+        qb_json_put_text(sample, "sha256", calibration->sha256[0] ? calibration->sha256 : NULL);
+    }
+    qb_json_put(o, "calibration", sample);
+    if (!sample) qb_json_put_null(o, "calibration");
+    qb_json_put(o, "report", body);
+    qb_status st = qb_writer_put_json(r->writer, "quantize_report.json", o);
+    qb_json_free(o);
+    return st;
+}
+
+/* ---- one linear ---- */
+
+typedef struct {
+    const qb_weight *from;
+    float *to;
+    qb_status st;
+} widen_run;
+
+static void widen_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    widen_run *run = ctx;
+    int64_t cols = run->from->cols;
+    const char *from =
+        (const char *)run->from->dense + (size_t)(begin * cols) * qb_dtype_bytes(run->from->dtype);
+    qb_status st = qb_to_f32(run->from->dtype, from, (end - begin) * cols, run->to + begin * cols);
+    if (st != QB_OK) run->st = st;
+}
+
+/* The weight in float32. A dtype that cannot be widened is asked about first, so that workers have nothing to
+ * report. */
+static qb_status widen(run_state *r, const char *module, const qb_weight *from) {
+    if (!from->dense)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s is already quantized: start from the original checkpoint",
+                       module);
+    if (from->dtype != QB_DTYPE_F32 && from->dtype != QB_DTYPE_F16 && from->dtype != QB_DTYPE_BF16)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: weights of dtype %s cannot be quantized; expected F32, F16 or BF16", module,
+                       qb_dtype_name(from->dtype));
+    widen_run run = {from, r->weight, QB_OK};
+    qb_parallel_for(r->dev->threads, from->rows, 64, widen_rows, &run);
+    return run.st;
+}
+
+static qb_status add_report(run_state *r, const qb_module_report *report) {
+    qb_quant_report *all = r->report;
+    qb_status st = qb_grow(&all->modules, &all->capacity, all->n_modules + 1, sizeof *all->modules);
+    if (st == QB_OK) all->modules[all->n_modules++] = *report;
+    return st;
+}
+
+/* Reads, quantizes and writes one linear; *q is what was stored, scales rounded as they are in the file. */
+static qb_status quantize_linear(run_state *r, const char *module, const qb_weight *from, qb_hessian *hessian,
+                                 qb_qweight *q) {
+    qb_module_report report = {.rows = from->rows, .cols = from->cols};
+    snprintf(report.module, sizeof report.module, "%s", module);
+    qb_quant_job job = {module,      from->rows, from->cols, r->weight,
+                        from->dtype, hessian,    r->config,  r->dev->threads};
+    qb_status st;
+    QB_TRY(st, widen(r, module, from));
+    QB_TRY(st, r->method->quantize(&job, q, &report));
+    st = q->coding == QB_CODING_AFFINE ? qb_qweight_round_scales(q) : QB_OK;
+    if (st != QB_OK) {
+        st = qb_fail_prefix(st, "%s", module);
+        goto out;
+    }
+    QB_TRY(st, r->layout->put(r->writer, module, q));
+    r->bits += qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
+    r->params += q->rows * q->cols;
+    QB_TRY(st, add_report(r, &report));
+    if (report.fallback)
+        qb_warn("%s: rounded to nearest instead of %s: %s", module, r->method->name, report.reason);
+    qb_debug("%s: relative error %.3g in %.2f s", module, report.relative_error, report.seconds);
+out:
+    return st;
+}
+
+/* ---- without calibration ---- */
+
+static qb_status quantize_by_linear(run_state *r) {
+    const qb_config *c = &r->m->config;
+    qb_checkpoint *ck = r->m->checkpoint;
+    char module[128];
+    for (int64_t layer = 0; layer < c->n_layers; layer++) {
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            if (!qb_config_has_linear(c, l)) continue;
+            qb_weight from = {0};
+            qb_qweight q = {0};
+            int64_t rows, cols;
+            qb_config_linear_shape(c, l, &rows, &cols);
+            qb_config_linear_name(c, layer, l, module);
+            qb_status st = qb_checkpoint_linear(ck, module, rows, cols, &from);
+            if (st == QB_OK) {
+                st = quantize_linear(r, module, &from, NULL, &q);
+                qb_checkpoint_free_linear(ck, module, &from);
+            }
+            qb_qweight_free(&q);
+            if (st != QB_OK) return st;
+        }
+        qb_progress_update(&r->progress, (double)(layer + 1));
+    }
+    return QB_OK;
+}
+
+/* ---- with calibration ---- */
+
+/* Quantizes a block's linears that read one input and puts the packed result in their place, so that what
+   follows computes with the very weights that are stored. */
+static qb_status quantize_group(run_state *r, qb_block *b, qb_linear_input input, qb_hessian *hessian) {
+    const qb_config *c = &r->m->config;
+    char module[128];
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(c, l) || qb_linear_input_of(l) != input) continue;
+        qb_qweight q = {0};
+        qb_config_linear_name(c, b->layer, l, module);
+        qb_status st = quantize_linear(r, module, &b->source[l], hessian, &q);
+        if (st == QB_OK) {
+            qb_weight packed = {.rows = q.rows, .cols = q.cols, .packed = &q};
+            r->dev->backend->matrix_free(r->dev, &b->linear[l]);
+            b->linear[l] = (qb_matrix){0};
+            st = r->dev->backend->matrix_create(r->dev, &packed, &b->linear[l]);
+            qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
+            b->source[l] = (qb_weight){0};
+        }
+        qb_qweight_free(&q);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+/* The first linear that reads an input names it in errors. */
+static void input_name(const qb_config *c, int64_t layer, qb_linear_input input, char name[128]) {
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
+        if (qb_config_has_linear(c, l) && qb_linear_input_of(l) == input) {
+            qb_config_linear_name(c, layer, l, name);
+            return;
+        }
+}
+
+static qb_status use_sum(run_state *r, qb_block *b, qb_linear_input input, qb_hessian_sum *sum) {
+    char name[128] = "";
+    qb_hessian hessian = {0};
+    input_name(&r->m->config, b->layer, input, name);
+    qb_status st = qb_hessian_finish(r->dev, sum, name, &hessian);
+    if (st == QB_OK) st = quantize_group(r, b, input, &hessian);
+    qb_hessian_free(&hessian);
+    return st;
+}
+
+static int64_t input_width(const qb_config *c, qb_linear_input input) {
+    int64_t rows, cols = 0;
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
+        if (qb_config_has_linear(c, l) && qb_linear_input_of(l) == input)
+            qb_config_linear_shape(c, l, &rows, &cols);
+    return cols;
+}
+
+static void note_progress(run_state *r, const qb_block *b, int stages_done) {
+    qb_progress_update(&r->progress, (double)b->layer + stages_done / (double)QB_INPUT_COUNT);
+}
+
+static qb_status sequential_block(run_state *r, qb_block *b) {
+    const qb_config *c = &r->m->config;
+    qb_status st = QB_OK;
+    for (qb_linear_input input = 0; input < QB_INPUT_COUNT; input++) {
+        qb_hessian_sum sum = {0};
+        QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, input), &sum));
+        st = qb_calibration_observe(&r->calibration, b, input, &sum);
+        if (st == QB_OK) st = use_sum(r, b, input, &sum);
+        qb_hessian_sum_free(r->dev, &sum);
+        if (st != QB_OK) goto out;
+        note_progress(r, b, (int)input + 1);
+    }
+    if (b->layer + 1 < c->n_layers) st = qb_calibration_finish_block(&r->calibration, b);
+out:
+    return st;
+}
+
+static qb_status parallel_block(run_state *r, qb_block *b) {
+    const qb_config *c = &r->m->config;
+    qb_hessian_sum sums[QB_INPUT_COUNT] = {0};
+    qb_status st = QB_OK;
+    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++)
+        QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, i), &sums[i]));
+    QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, sums));
+    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) {
+        QB_TRY(st, use_sum(r, b, i, &sums[i]));
+        note_progress(r, b, (int)i + 1);
+    }
+    if (b->layer + 1 < c->n_layers) QB_TRY(st, qb_calibration_forward(&r->calibration, b));
+out:
+    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) qb_hessian_sum_free(r->dev, &sums[i]);
+    return st;
+}
+
+static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int64_t other_bytes) {
+    qb_status st;
+    QB_TRY(st, qb_model_load(r->m, r->dev, windows->max_length, false));
+    QB_TRY(st,
+           qb_calibration_create(r->m, windows, r->config->true_sequential, other_bytes, &r->calibration));
+    for (int64_t layer = 0; layer < r->m->config.n_layers; layer++) {
+        qb_block block;
+        QB_TRY(st, qb_block_load(r->m, layer, &block));
+        st = r->config->true_sequential ? sequential_block(r, &block) : parallel_block(r, &block);
+        qb_block_free(r->m, &block);
+        if (st != QB_OK) goto out;
+    }
+out:
+    return st;
+}
+
+/* ---- the whole ---- */
+
+static qb_status check_source(const qb_model *m) {
+    const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
+    if (q->method[0] == 0) return QB_OK;
+    return qb_fail(QB_ERR_USAGE,
+                   "%s is already quantized (%s, %d bits): quantize the original 16-bit checkpoint instead",
+                   qb_checkpoint_dir(m->checkpoint), q->method, q->bits);
+}
+
+static int64_t largest_linear(const qb_config *c) {
+    int64_t largest = 0, rows, cols;
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(c, l)) continue;
+        qb_config_linear_shape(c, l, &rows, &cols);
+        if (rows * cols > largest) largest = rows * cols;
+    }
+    return largest;
+}
+
+qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *method,
+                            const qb_quant_config *config, const qb_windows *calibration, const char *out_dir,
+                            bool replace, int64_t shard_bytes, qb_quant_report *report) {
+    int64_t started = qb_now_ns();
+    *report = (qb_quant_report){0};
+    run_state r = {.m = m, .dev = dev, .method = method, .config = config, .report = report};
+    qb_quant_plan plan;
+    qb_status st;
+    QB_TRY(st, check_source(m));
+    if (method->needs_calibration && (!calibration || calibration->count < 1)) {
+        st = qb_fail(QB_ERR_USAGE, "%s needs calibration windows, found none", method->name);
+        goto out;
+    }
+    qb_quant_config actual = *config; /* the windows in hand, whatever was asked for */
+    if (method->needs_calibration) {
+        actual.samples = calibration->count;
+        actual.seqlen = calibration->max_length;
+    }
+    QB_TRY(st, qb_quant_plan_make(m, method, &actual, &plan));
+    QB_TRY(st, qb_writer_create(out_dir, replace, shard_bytes, &r.writer));
+    QB_TRY(st, plan_linears(&r));
+    QB_TRY(st, plan_others(&r));
+    QB_TRY(st, qb_writer_begin(r.writer));
+    QB_TRY(st, copy_others(&r));
+    QB_TRY(st, qb_alloc((size_t)largest_linear(&m->config), sizeof *r.weight, &r.weight));
+    qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,
+                      method->name);
+    if (method->needs_calibration)
+        QB_TRY(st, quantize_by_block(&r, calibration, qb_quant_plan_other_bytes(&plan)));
+    else
+        QB_TRY(st, quantize_by_linear(&r));
+    QB_TRY(st, write_configs(&r));
+    QB_TRY(st, write_report(&r, calibration, started));
+    st = qb_writer_finish(r.writer);
+    r.writer = NULL;
+    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
+out:
+    qb_progress_end(&r.progress);
+    qb_calibration_free(&r.calibration);
+    qb_writer_abort(r.writer);
+    qb_free(r.weight);
+    if (st != QB_OK) qb_quant_report_free(report);
+    return st;
+}

@@ -1,0 +1,147 @@
+#include "quant/plan.h"
+
+#include "quant/calibration.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* Once per file, and once per module beside its codes: names, offsets, the JSON of bitsandbytes' quant_state.
+ */
+enum { HEADER_BYTES_A_TENSOR = 160, QUANT_STATE_BYTES = 120 };
+
+/* What the layouts put into the file for one weight (FIELD a3: A and B for affine groups, E for codebooks).
+ */
+static int64_t stored_bytes(const qb_qweight *q) {
+    int64_t weights = q->rows * q->cols;
+    if (q->coding == QB_CODING_AFFINE)
+        return weights * q->bits / 8 + q->rows * q->n_groups * q->bits / 8 + q->rows * q->n_groups * 2 +
+               q->cols * 4;
+    int64_t table = 16 * 4, nested = (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK;
+    int64_t scales = q->double_quant ? q->n_blocks + nested * 4 + 256 * 4 : q->n_blocks * 4;
+    return (weights + 1) / 2 + table + scales + QUANT_STATE_BYTES;
+}
+
+/* One weight while it is worked on: float32, codes a byte each, scales and zeros, and the words about to be
+ * written. */
+static int64_t working_bytes(const qb_qweight *q) {
+    int64_t weights = q->rows * q->cols;
+    int64_t beside = q->coding == QB_CODING_AFFINE ? q->rows * q->n_groups * 5 : q->n_blocks * 5;
+    return weights * 4 + weights + beside + stored_bytes(q);
+}
+
+/* This process before it begins: program, libraries, the buffers of OpenBLAS. */
+static int64_t resident_now(void) {
+    long long total = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f) {
+        if (fscanf(f, "%lld %lld", &total, &resident) != 2) resident = 0;
+        fclose(f);
+    }
+    return (int64_t)resident * (int64_t)sysconf(_SC_PAGESIZE);
+}
+
+typedef struct {
+    int64_t packed;         /* a block's linears as stored */
+    int64_t dense;          /* the same as the checkpoint has them */
+    int64_t largest_work;   /* of one linear */
+    int64_t widest, narrow; /* inputs: the largest and the sum of squares over distinct ones */
+    int64_t tile_cols;
+    double params, bits, update_flops;
+} block_sizes;
+
+static qb_status measure_block(const qb_model *m, const qb_quant_method *method,
+                               const qb_quant_config *config, block_sizes *out) {
+    const qb_config *c = &m->config;
+    char module[128], name[136];
+    int64_t seen[QB_INPUT_COUNT] = {0};
+    *out = (block_sizes){0};
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(c, l)) continue;
+        const qb_tensor *t;
+        qb_qweight q = {0};
+        int64_t rows, cols;
+        qb_config_linear_shape(c, l, &rows, &cols);
+        qb_config_linear_name(c, 0, l, module);
+        snprintf(name, sizeof name, "%s.weight", module);
+        qb_status st = qb_checkpoint_need(m->checkpoint, name, &t);
+        if (st == QB_OK) st = method->describe(module, rows, cols, t->dtype, config, &q);
+        if (st == QB_OK) st = qb_layout_for(&q)->check(module, &q);
+        if (st != QB_OK) return st;
+        double weights = (double)rows * (double)cols;
+        bool index = config->act_order && !config->static_groups && config->group_size != -1;
+        out->packed += stored_bytes(&q);
+        out->dense += t->bytes;
+        if (working_bytes(&q) > out->largest_work) out->largest_work = working_bytes(&q);
+        if (cols > out->widest) out->widest = cols;
+        seen[qb_linear_input_of(l)] = cols * cols;
+        out->params += weights;
+        out->bits += weights * qb_qweight_bits_per_weight(&q) +
+                     (method->needs_calibration && index ? 32.0 * (double)cols : 0.0);
+        out->update_flops += 3 * weights * (double)cols; /* compensation, and the two forms of the error */
+    }
+    for (int i = 0; i < QB_INPUT_COUNT; i++) out->narrow += seen[i];
+    return QB_OK;
+}
+
+static double calibration_flops(const qb_config *c, const qb_quant_config *config, const block_sizes *s,
+                                const qb_calibration_memory *memory) {
+    double tokens = (double)memory->tokens, layers = (double)c->n_layers;
+    double attention = 2.0 * (double)config->seqlen * (double)(c->n_heads * c->head_dim);
+    double forward = tokens * (2 * s->params + attention) * (config->true_sequential ? 1 : 2);
+    if (config->true_sequential && !memory->context_bytes) forward += tokens * attention;
+    if (config->true_sequential && !memory->mid_bytes)
+        forward += tokens * 2.0 * (double)c->ffn * (double)c->hidden * (c->family->gated ? 2 : 1);
+    double hessians = tokens * (double)s->narrow; /* one triangle */
+    double factor = 2.0 / 3.0 * (double)s->narrow * (double)s->widest;
+    return layers * (forward + hessians + factor + s->update_flops);
+}
+
+static int64_t other_tensors(const qb_model *m, const block_sizes *s) {
+    return qb_checkpoint_tensor_bytes(m->checkpoint) - s->dense * m->config.n_layers;
+}
+
+/* What a worker of the GPTQ loop and of the error measure holds, for as many workers as there are cores. */
+static int64_t tile_bytes(const block_sizes *s) {
+    return (int64_t)qb_cores_available() * s->widest * 128 * 4 * 2;
+}
+
+int64_t qb_quant_plan_other_bytes(const qb_quant_plan *plan) {
+    return plan->peak_bytes - plan->activation_bytes;
+}
+
+qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, const qb_quant_config *config,
+                             qb_quant_plan *out) {
+    const qb_config *c = &m->config;
+    *out = (qb_quant_plan){0};
+    block_sizes s;
+    qb_status st = measure_block(m, method, config, &s);
+    if (st != QB_OK) return st;
+    double layers = (double)c->n_layers;
+    out->params = (int64_t)(s.params * layers);
+    out->bits_per_weight = s.bits / s.params;
+    out->checkpoint_bytes = s.packed * c->n_layers + other_tensors(m, &s) +
+                            (int64_t)qb_checkpoint_count(m->checkpoint) * HEADER_BYTES_A_TENSOR;
+    if (!method->needs_calibration) {
+        out->block_bytes = s.largest_work;
+        out->flops = layers * s.params;
+        out->peak_bytes = resident_now() + out->block_bytes;
+        return QB_OK;
+    }
+    if (config->samples < 1 || config->seqlen < 1)
+        return qb_fail(QB_ERR_USAGE,
+                       "calibration needs samples and seqlen of at least 1, found %lld and %lld",
+                       (long long)config->samples, (long long)config->seqlen);
+    out->calibration_tokens = config->samples * config->seqlen;
+    out->hessian_bytes =
+        4 * (config->true_sequential ? 2 * s.widest * s.widest : s.narrow + s.widest * s.widest);
+    out->block_bytes = s.dense + s.packed + s.largest_work;
+    qb_calibration_memory memory;
+    int64_t fixed = resident_now() + out->hessian_bytes + out->block_bytes + tile_bytes(&s);
+    qb_calibration_size(c, out->calibration_tokens, config->samples, config->seqlen, config->true_sequential,
+                        fixed, &memory);
+    out->activation_bytes = memory.stream_bytes + memory.context_bytes + memory.mid_bytes;
+    out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s);
+    out->flops = calibration_flops(c, config, &s, &memory);
+    out->peak_bytes = fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes;
+    return QB_OK;
+}
