@@ -61,17 +61,18 @@ static qb_status put_tensor(qb_writer *w, const char *module, const char *suffix
     return st == QB_OK ? qb_writer_put(w, name, data, bytes) : st;
 }
 
-/* The JSON's length depends on the digits of nested_offset, which is known only when the weight is quantized,
-   while the header is written before. JSON allows blanks behind the value, so a fixed room is planned and the
-   rest padded. */
-enum { STATE_ROOM_FOR_OFFSET = 24 }; /* the longest repr of a double */
+/* The JSON's length depends on the digits of nested_offset. A plan is made before the weight is quantized,
+   and the header is written then: room for the longest number is planned, and what it leaves is filled with
+   blanks, which JSON allows behind a value. */
+enum { LONGEST_REAL = 24 };
 
 static qb_status state_room(const qb_qweight *q, int64_t *bytes) {
     qb_str text = {0};
-    qb_qweight zero = *q;
-    zero.nested_offset = 0;
-    qb_status st = state_text(&zero, &text);
-    *bytes = (int64_t)text.length + (q->double_quant ? STATE_ROOM_FOR_OFFSET - 3 : 0);
+    bool known = !q->double_quant || q->nested_absmax;
+    qb_qweight shape = *q;
+    if (!known) shape.nested_offset = 0; /* "0.0" */
+    qb_status st = state_text(&shape, &text);
+    *bytes = (int64_t)text.length + (known ? 0 : LONGEST_REAL - 3);
     qb_str_free(&text);
     return st;
 }
@@ -94,7 +95,14 @@ out:
     return st;
 }
 
-/* Sixteen codes to eight bytes, the even one in the high nibble. */
+/* bitsandbytes fills up an odd matrix with a zero. */
+static uint8_t code_of_zero(qb_codebook codebook) {
+    uint8_t code = 0;
+    while (qb_codebook_table(codebook)[code] != 0.0f) code++;
+    return code;
+}
+
+/* Two codes to a byte, the even one in the high nibble. */
 static void pack_nibbles(const uint8_t *codes, int64_t n, uint8_t *out) {
     for (int64_t i = 0; i < n / 2; i++) out[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
 }
@@ -115,7 +123,7 @@ static qb_status put_weight(qb_writer *w, const char *module, const qb_qweight *
     qb_status st = qb_alloc((size_t)(n + 1) / 2, 1, &bytes);
     if (st != QB_OK) return st;
     pack_nibbles(q->codes, n, bytes);
-    if (n % 2) bytes[n / 2] = (uint8_t)(q->codes[n - 1] << 4);
+    if (n % 2) bytes[n / 2] = (uint8_t)(q->codes[n - 1] << 4 | code_of_zero(q->codebook));
     st = put_tensor(w, module, "weight", bytes, (n + 1) / 2);
     qb_free(bytes);
     return st;

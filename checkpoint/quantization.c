@@ -14,9 +14,10 @@ typedef struct {
     qb_quantization *out;
 } reader;
 
-/* The first of two spellings of a key that is present. */
+/* The spelling under which a key is present; the proper one when neither is. */
 static const char *spelling(const qb_json *json, const char *name, const char *synonym) {
-    return !qb_json_is_null(qb_json_get(json, name)) ? name : synonym;
+    bool other = qb_json_is_null(qb_json_get(json, name)) && !qb_json_is_null(qb_json_get(json, synonym));
+    return other ? synonym : name;
 }
 
 static qb_status refuse_overrides(const reader *r) {
