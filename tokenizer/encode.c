@@ -40,6 +40,7 @@ typedef struct encoding {
     const qb_tokenizer *t;
     qb_bpe_run *run;
     qb_ids *out;
+    bool plain; /* special tokens in the text are text */
     qb_normalized normalized;
     qb_str pretokenized;
 } encoding;
@@ -59,6 +60,10 @@ static qb_status split_at_added(encoding *e, const qb_trie *trie, const char *te
             continue;
         }
         const qb_added_token *token = &e->t->added[index];
+        if (e->plain && token->special) {
+            at += length;
+            continue;
+        }
         size_t begin = at, end = at + length;
         if (token->lstrip) begin = spaces_before(text, begin, done < begin ? done : begin);
         if (token->rstrip) end = spaces_after(text, end, n);
@@ -102,9 +107,9 @@ static qb_status encode_raw(encoding *e, const char *text, size_t n, bool first)
                           encode_normalized);
 }
 
-qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
-                              qb_ids *out) {
-    encoding e = {.t = t, .out = out};
+static qb_status encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special, bool plain,
+                        qb_ids *out) {
+    encoding e = {.t = t, .out = out, .plain = plain};
     qb_status st;
     QB_TRY(st, qb_bpe_begin(&t->bpe, out, &e.run));
     for (size_t i = 0; add_special && i < t->n_before; i++) QB_TRY(st, qb_ids_append(out, t->before[i]));
@@ -115,4 +120,14 @@ out:
     qb_normalized_free(&e.normalized);
     qb_str_free(&e.pretokenized);
     return st;
+}
+
+qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
+                              qb_ids *out) {
+    return encode(t, text, n, add_special, false, out);
+}
+
+qb_status qb_tokenizer_encode_plain(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
+                                    qb_ids *out) {
+    return encode(t, text, n, add_special, true, out);
 }

@@ -13,6 +13,7 @@
 typedef struct qb_added_token {
     int32_t id;
     bool lstrip, rstrip; /* takes white space on that side with it */
+    bool special;        /* plain text for qb_tokenizer_encode_plain */
 } qb_added_token;
 
 typedef enum { QB_PRETOKENIZER_NONE, QB_PRETOKENIZER_METASPACE } qb_pretokenizer_kind;

@@ -27,6 +27,10 @@ void qb_ids_free(qb_ids *ids);
    tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one word's logarithm. */
 qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                               qb_ids *out) QB_NODISCARD;
+/* The same, but text that spells a special token ("<unk>", "<s>") is plain text: what data files need, whose words are
+   never commands. SentencePiece encodes so always, the tokenizers library with encode_special_tokens. */
+qb_status qb_tokenizer_encode_plain(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
+                                    qb_ids *out) QB_NODISCARD;
 /* Appends the text of the ids; special tokens are left out. Byte tokens become their bytes. As the reference
    libraries do, the one space that encoding prepended is stripped at the start. Ids out of range fail. */
 qb_status qb_tokenizer_decode(const qb_tokenizer *t, const int32_t *ids, size_t n, qb_str *out) QB_NODISCARD;

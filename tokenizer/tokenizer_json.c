@@ -226,7 +226,8 @@ static qb_status read_added_token(qb_tokenizer *t, const qb_json *j, const char 
                        name, content);
     QB_TRY(st, place_added(t, content, (int32_t)id, t->vocab.count, name));
     if (f.special) t->vocab.pieces[id].special = true;
-    t->added[t->n_added++] = (qb_added_token){.id = (int32_t)id, .lstrip = f.lstrip, .rstrip = f.rstrip};
+    t->added[t->n_added++] = (qb_added_token){
+        .id = (int32_t)id, .lstrip = f.lstrip, .rstrip = f.rstrip, .special = f.special};
 out:
     return st;
 }
