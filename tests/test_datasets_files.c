@@ -1,0 +1,372 @@
+/* Files: compressed ones, damaged ones, wrong ones, and where they are looked for. */
+#include "base/str.h"
+#include "datasets/archive.h"
+#include "datasets/datasets.h"
+#include "datasets/documents.h"
+#include "datasets/text.h"
+#include "tests/support.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#define GOLDEN QB_SOURCE_DIR "/tests/golden/datasets"
+
+static qb_tokenizer *tokenizer;
+static char *scratch;
+
+static int set_up(void **state) {
+    (void)state;
+    scratch = scratch_make();
+    assert_ok(qb_tokenizer_open_file(GOLDEN "/tokenizer.json", &tokenizer));
+    setenv("BENCH_CACHE", scratch, 1);
+    unsetenv("BENCH_DATA");
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    qb_tokenizer_close(tokenizer);
+    scratch_remove(scratch);
+    return 0;
+}
+
+/* Path below the scratch folder; one of four rotating buffers. */
+static const char *at(const char *name) {
+    static char paths[4][512];
+    static int next;
+    char *path = paths[next++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
+    return path;
+}
+
+static const char *put_bytes(const char *name, const void *bytes, size_t n) {
+    const char *path = at(name);
+    char *dir = qb_path_dir(path);
+    assert_ok(qb_make_dirs(dir));
+    assert_ok(qb_file_write_atomic(path, bytes, n));
+    qb_free(dir);
+    return path;
+}
+
+static const char *put(const char *name, const char *text) {
+    return put_bytes(name, text, strlen(text));
+}
+
+/* Packs texts with libarchive; format 0: one raw stream through `filter`. */
+static size_t pack(int filter, int format, const char *const *names, const char *const *texts, size_t n_texts,
+                   char *out, size_t capacity) {
+    struct archive *a = archive_write_new();
+    size_t used = 0;
+    assert_int_equal(archive_write_add_filter(a, filter), ARCHIVE_OK);
+    assert_int_equal(format ? archive_write_set_format(a, format) : archive_write_set_format_raw(a),
+                     ARCHIVE_OK);
+    assert_int_equal(archive_write_set_bytes_in_last_block(a, 1), ARCHIVE_OK);
+    assert_int_equal(archive_write_open_memory(a, out, capacity, &used), ARCHIVE_OK);
+    for (size_t i = 0; i < n_texts; i++) {
+        struct archive_entry *e = archive_entry_new();
+        archive_entry_set_pathname(e, names[i]);
+        archive_entry_set_filetype(e, AE_IFREG);
+        archive_entry_set_perm(e, 0644);
+        archive_entry_set_size(e, (la_int64_t)strlen(texts[i]));
+        assert_int_equal(archive_write_header(a, e), ARCHIVE_OK);
+        assert_int_equal(archive_write_data(a, texts[i], strlen(texts[i])), strlen(texts[i]));
+        archive_entry_free(e);
+    }
+    assert_int_equal(archive_write_close(a), ARCHIVE_OK);
+    archive_write_free(a);
+    return used;
+}
+
+/* About 4 KB that do not compress to nothing. */
+static const char *sample_text(void) {
+    static char text[4096];
+    uint32_t x = 1;
+    for (size_t i = 0; i + 1 < sizeof text; i++) {
+        x = x * 1664525 + 1013904223;
+        text[i] = x >> 28 == 0 ? '\n' : (char)('a' + (x >> 24) % 26);
+    }
+    return text;
+}
+
+static const struct {
+    const char *suffix;
+    int filter, format;
+} forms[] = {
+    {".gz", ARCHIVE_FILTER_GZIP, 0},
+    {".zst", ARCHIVE_FILTER_ZSTD, 0},
+    {".xz", ARCHIVE_FILTER_XZ, 0},
+    {".bz2", ARCHIVE_FILTER_BZIP2, 0},
+    {".zip", ARCHIVE_FILTER_NONE, ARCHIVE_FORMAT_ZIP},
+    {".tar.gz", ARCHIVE_FILTER_GZIP, ARCHIVE_FORMAT_TAR_USTAR},
+};
+enum { N_FORMS = sizeof forms / sizeof forms[0] };
+
+static void test_datasets_files__every_compression_reads_back(void **state) {
+    (void)state;
+    const char *names[] = {"data/sample.txt"}, *texts[] = {sample_text()};
+    for (size_t i = 0; i < N_FORMS; i++) {
+        char packed[16384], name[64], *text;
+        size_t n;
+        size_t size = pack(forms[i].filter, forms[i].format, names, texts, 1, packed, sizeof packed);
+        snprintf(name, sizeof name, "c/sample.txt%s", forms[i].suffix);
+        assert_ok(qb_text_read(put_bytes(name, packed, size), &text, &n));
+        assert_int_equal(n, strlen(texts[0]));
+        assert_string_equal(text, texts[0]);
+        qb_free(text);
+    }
+}
+
+static void test_datasets_files__damage_is_never_read_as_text(void **state) {
+    (void)state;
+    const char *names[] = {"sample.txt"}, *texts[] = {sample_text()};
+    for (size_t i = 0; i < N_FORMS; i++) {
+        if (forms[i].format == ARCHIVE_FORMAT_TAR_USTAR) continue; /* no check sum of the contents */
+        char packed[16384], name[64];
+        size_t size = pack(forms[i].filter, forms[i].format, names, texts, 1, packed, sizeof packed),
+               silent = 0;
+        snprintf(name, sizeof name, "sample.txt%s", forms[i].suffix);
+        qb_text text;
+        for (size_t cut = 0; cut < size; cut += 97) {
+            qb_status st = qb_text_open_memory(packed, cut, name, NULL, 1 << 20, &text);
+            if (st != QB_OK) assert_non_null(strstr(qb_error_text(), name));
+            /* A zip's directory stands behind its data, which may be whole. */
+            if (st == QB_OK)
+                assert_true(text.n == strlen(texts[0]) && memcmp(text.bytes, texts[0], text.n) == 0);
+            if (st == QB_OK && forms[i].format == 0) silent++;
+            qb_text_close(&text);
+        }
+        /* libarchive writes zstd frames without the check sum that the zstd program adds. */
+        bool summed = forms[i].filter != ARCHIVE_FILTER_ZSTD;
+        for (size_t flip = size / 4; summed && flip < size * 3 / 4; flip += 7) {
+            packed[flip] ^= 4;
+            qb_status st = qb_text_open_memory(packed, size, name, NULL, 1 << 20, &text);
+            packed[flip] ^= 4;
+            if (st != QB_OK) assert_non_null(strstr(qb_error_text(), name));
+            if (st == QB_OK && (text.n != strlen(texts[0]) || memcmp(text.bytes, texts[0], text.n) != 0))
+                silent++;
+            qb_text_close(&text);
+        }
+        if (silent) fail_msg("%s: %zu damaged files read without an error", name, silent);
+    }
+}
+
+static void test_datasets_files__gzip_of_several_members_is_checked(void **state) {
+    (void)state;
+    const char *names[] = {"x"}, *texts[] = {"first half, "}, *more[] = {"second half"};
+    char packed[4096];
+    size_t size = pack(ARCHIVE_FILTER_GZIP, 0, names, texts, 1, packed, sizeof packed);
+    size += pack(ARCHIVE_FILTER_GZIP, 0, names, more, 1, packed + size, sizeof packed - size);
+    qb_text text;
+    assert_ok(qb_text_open_memory(packed, size, "x.gz", NULL, 100, &text));
+    assert_int_equal(text.n, 23);
+    assert_memory_equal(text.bytes, "first half, second half", 23);
+    qb_text_close(&text);
+    packed[size - 8] ^= 1;
+    assert_fails(qb_text_open_memory(packed, size, "x.gz", NULL, 100, &text), QB_ERR_FORMAT, "check sum");
+}
+
+static void test_datasets_files__archives_say_what_they_hold(void **state) {
+    (void)state;
+    const char *names[] = {"d/a.txt", "__MACOSX/d/._a.txt", "d/b.jsonl"};
+    const char *texts[] = {"AAA", "resource", "{\"text\":\"B\"}"};
+    char packed[8192];
+    qb_text text;
+    size_t size = pack(ARCHIVE_FILTER_NONE, ARCHIVE_FORMAT_ZIP, names, texts, 3, packed, sizeof packed);
+    assert_fails(qb_text_open_memory(packed, size, "x.zip", NULL, 100, &text), QB_ERR_UNSUPPORTED,
+                 "d/a.txt, d/b.jsonl");
+    assert_fails(qb_text_open_memory(packed, size, "x.zip", "c.txt", 100, &text), QB_ERR_NOT_FOUND,
+                 "no entry named c.txt");
+    assert_ok(qb_text_open_memory(packed, size, "x.zip", "b.jsonl", 100, &text));
+    assert_int_equal(text.n, strlen(texts[2]));
+    assert_true(text.documents);
+    assert_string_equal(text.name, "x.zip (d/b.jsonl)");
+    qb_text_close(&text);
+    size = pack(ARCHIVE_FILTER_NONE, ARCHIVE_FORMAT_ZIP, names, texts, 2, packed, sizeof packed);
+    assert_ok(qb_text_open_memory(packed, size, "x.zip", NULL, 100, &text));
+    assert_false(text.documents);
+    qb_text_close(&text);
+    size = pack(ARCHIVE_FILTER_NONE, ARCHIVE_FORMAT_ZIP, names, texts, 0, packed, sizeof packed);
+    assert_fails(qb_text_open_memory(packed, size, "x.zip", NULL, 100, &text), QB_ERR_FORMAT,
+                 "holds no file");
+    size = pack(ARCHIVE_FILTER_GZIP, 0, names, texts, 1, packed, sizeof packed);
+    assert_ok(qb_text_open_memory(packed, size, "x.gz", NULL, 3, &text));
+    qb_text_close(&text);
+    assert_fails(qb_text_open_memory(packed, size, "x.gz", NULL, 2, &text), QB_ERR_FORMAT,
+                 "more than 2 bytes");
+    assert_fails(qb_text_open_memory("plain", 5, "x.gz", NULL, 100, &text), QB_ERR_FORMAT,
+                 "its contents are not gzip");
+    assert_fails(qb_text_open_memory("", 0, "x.xz", NULL, 100, &text), QB_ERR_FORMAT, "x.xz is empty");
+}
+
+/* ---- Datasets from files ---- */
+
+static qb_status eval_gptq(const char *dataset, const char *dir, qb_windows *w, qb_data_files *files) {
+    qb_protocol p;
+    assert_ok(qb_protocol_parse("gptq-8", &p));
+    return qb_dataset_windows(dataset, dir, tokenizer, &p, 0, w, files);
+}
+
+static void test_datasets_files__bad_input_is_named(void **state) {
+    (void)state;
+    qb_windows w;
+    assert_fails(eval_gptq(at("none.txt"), NULL, &w, NULL), QB_ERR_NOT_FOUND, "none.txt: no such file");
+    assert_fails(eval_gptq("wikitxt2", NULL, &w, NULL), QB_ERR_USAGE, "did you mean wikitext2?");
+    assert_fails(eval_gptq(put("b/empty.txt", ""), NULL, &w, NULL), QB_ERR_FORMAT, "the text is empty");
+    assert_fails(eval_gptq(put("b/short.txt", "abc"), NULL, &w, NULL), QB_ERR_FORMAT, "--protocol gptq-5");
+    assert_fails(eval_gptq(at("b"), NULL, &w, NULL), QB_ERR_USAGE, "is a folder");
+    assert_fails(eval_gptq(put("b/x.parquet", "PAR1"), NULL, &w, NULL), QB_ERR_UNSUPPORTED,
+                 "Parquet is not read");
+    assert_fails(eval_gptq(put("b/latin1.txt", "line one\nna\xefve text"), NULL, &w, NULL), QB_ERR_FORMAT,
+                 "byte 0xef at offset 11 (line 2)");
+    assert_fails(eval_gptq(put("b/utf16.txt", "\xff\xfe"
+                                              "a"),
+                           NULL, &w, NULL),
+                 QB_ERR_FORMAT, "iconv -f UTF-16");
+    assert_fails(eval_gptq(put("b/cut.txt", "text cut in a character \xe6\xbc"), NULL, &w, NULL),
+                 QB_ERR_FORMAT, "not UTF-8");
+    assert_fails(eval_gptq(put("b/surrogate.txt", "lone surrogate \xed\xa0\x80"), NULL, &w, NULL),
+                 QB_ERR_FORMAT, "not UTF-8");
+    assert_fails(eval_gptq(put("b/overlong.txt", "overlong \xc0\xaf"), NULL, &w, NULL), QB_ERR_FORMAT,
+                 "not UTF-8");
+    assert_fails(eval_gptq("wikitext2", at("no-such"), &w, NULL), QB_ERR_NOT_FOUND, "no such data folder");
+}
+
+static void test_datasets_files__bad_json_lines_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *needle;
+    } rows[] = {
+        {"{\"text\":\"good\"}\n\n{\"txt\":\"x\"}\n", "j.jsonl, line 3: \"text\" is missing"},
+        {"{\"text\":\"good\"}\n{\"text\":5}\n", "line 2: \"text\" must be a string, found a number"},
+        {"{\"text\":\"good\"}\n{\"text\":null}\n", "line 2: \"text\" is missing"},
+        {"[1,2]\n", "line 1: expected one JSON object"},
+        {"{\"text\":\"cut", "line 1: not valid JSON"},
+        {"{\"text\":\"a\"} {\"text\":\"b\"}\n", "line 1: text after the end"},
+        {"{\"text\":\"bad \xff byte\"}\n", "line 1: not UTF-8"},
+        {"{\"text\":\"a\\u0000b\"}\n", "line 1: the line holds the character NUL"},
+        {" \n\t\n", "no documents"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_windows w;
+        assert_fails(eval_gptq(put("j.jsonl", rows[i].text), NULL, &w, NULL),
+                     strstr(rows[i].needle, "NUL") ? QB_ERR_UNSUPPORTED : QB_ERR_FORMAT, rows[i].needle);
+    }
+}
+
+static void test_datasets_files__too_short_documents_are_counted(void **state) {
+    (void)state;
+    qb_windows w;
+    const char *path = put("s.jsonl", "{\"text\":\"abc\"}\n{\"text\":\"abcdef\"}\n{\"text\":\"\"}\n");
+    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 4, 9, 0, &w, NULL, NULL, NULL), QB_ERR_FORMAT,
+                 "0 of 3 documents have the 9 tokens of one window, the longest has 8");
+    /* Exactly as long as the window: taken whole. */
+    int64_t *starts, *documents;
+    assert_ok(qb_dataset_calibration(path, NULL, tokenizer, 4, 8, 0, &w, NULL, &starts, &documents));
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(starts[i], 0);
+        assert_int_equal(documents[i], 1);
+    }
+    assert_int_equal(w.ids[2], 3 + 'a');
+    qb_free(starts);
+    qb_free(documents);
+    qb_windows_free(&w);
+    path = put("s.txt", "abcdef");
+    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 4, 9, 0, &w, NULL, NULL, NULL), QB_ERR_FORMAT,
+                 "8 tokens");
+    assert_ok(qb_dataset_calibration(path, NULL, tokenizer, 4, 8, 0, &w, NULL, &starts, NULL));
+    assert_int_equal(starts[3], 0);
+    qb_free(starts);
+    qb_windows_free(&w);
+    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 0, 8, 0, &w, NULL, NULL, NULL), QB_ERR_USAGE,
+                 "at least 1");
+}
+
+static void test_datasets_files__own_files_need_no_registry(void **state) {
+    (void)state;
+    qb_windows w;
+    qb_data_files files;
+    /* Plain text is one document: no joins, line ends kept. */
+    assert_ok(eval_gptq(put("own.txt", "one\r\ntwo three\n"), NULL, &w, &files));
+    assert_int_equal(w.total_tokens, 2 + 15);
+    assert_string_equal(w.dataset, "own.txt");
+    assert_string_equal(files.files[0].role, "file");
+    assert_string_equal(files.files[0].note, "");
+    assert_int_equal(files.files[0].bytes, 15);
+    char hex[QB_SHA256_HEX];
+    assert_ok(qb_hash_bytes("one\r\ntwo three\n", 15, hex));
+    assert_string_equal(files.files[0].sha256, hex);
+    qb_windows_free(&w);
+    /* JSON lines: joined by two newlines to evaluate. */
+    assert_ok(eval_gptq(put("own.ndjson", "{\"text\":\"one\"}\n{\"id\":1,\"text\":\"\\ud83d\\ude00\"}\r\n"),
+                        NULL, &w, &files));
+    assert_int_equal(w.total_tokens, 2 + 3 + 2 + 4);
+    assert_int_equal(w.ids[5], 3 + '\n');
+    assert_int_equal(w.ids[7], 3 + 0xf0);
+    qb_windows_free(&w);
+    qb_ids ids = {0};
+    assert_ok(qb_dataset_ids(at("own.ndjson"), NULL, tokenizer, false, 0, &ids, &files));
+    assert_int_equal(ids.count, 11);
+    qb_ids_free(&ids);
+}
+
+static void test_datasets_files__folders_are_searched_in_order(void **state) {
+    (void)state;
+    qb_windows w;
+    qb_data_files files;
+    char *dir = qb_strdup(at("data1"));
+    assert_ok(qb_make_dirs(dir));
+    assert_fails(eval_gptq("wikitext2", dir, &w, &files), QB_ERR_NOT_FOUND, "wikitext2: no test file in ");
+    assert_non_null(strstr(qb_error_text(), "data1"));
+    assert_non_null(strstr(qb_error_text(), "wiki.test.raw"));
+    assert_non_null(strstr(qb_error_text(), "wikitext-2-raw-v1.zip"));
+    assert_null(strchr(qb_error_text(), '\n'));
+    /* The cache, then $BENCH_DATA before it, then --data before both; the family's folder serves like the
+     * folder. */
+    put("data/wikitext2/wiki.test.raw", "from the cache");
+    assert_ok(eval_gptq("wikitext2", dir, &w, &files));
+    assert_non_null(strstr(files.files[0].path, "/data/wikitext2/wiki.test.raw"));
+    qb_windows_free(&w);
+    put("env/wiki.test.raw", "from the environment");
+    setenv("BENCH_DATA", at("env"), 1);
+    assert_ok(eval_gptq("wikitext2", dir, &w, &files));
+    assert_non_null(strstr(files.files[0].path, "/env/wiki.test.raw"));
+    qb_windows_free(&w);
+    const char *names[] = {"wikitext-2-raw/wiki.test.raw", "wikitext-2-raw/wiki.train.raw"};
+    const char *texts[] = {"from a zip entry", "training text"};
+    char packed[4096];
+    size_t size = pack(ARCHIVE_FILTER_NONE, ARCHIVE_FORMAT_ZIP, names, texts, 2, packed, sizeof packed);
+    put_bytes("data1/wikitext-2-raw-v1.zip", packed, size);
+    assert_ok(eval_gptq("wikitext2", dir, &w, &files));
+    assert_non_null(strstr(files.files[0].path, "/data1/wikitext-2-raw-v1.zip"));
+    assert_int_equal(w.total_tokens, 2 + 16);
+    qb_windows_free(&w);
+    unsetenv("BENCH_DATA");
+    /* A canonical name before a substitute, compressed or not. */
+    put("data1/c4-validation.sample.jsonl", "{\"text\":\"sample\"}");
+    qb_ids ids = {0};
+    assert_ok(qb_dataset_ids("c4-new", dir, tokenizer, false, 8, &ids, &files));
+    assert_non_null(strstr(files.files[0].note, "substitute"));
+    size = pack(ARCHIVE_FILTER_GZIP, 0, names, (const char *[]){"{\"text\":\"real\"}"}, 1, packed,
+                sizeof packed);
+    put_bytes("data1/c4/en/c4-validation.00000-of-00008.json.gz", packed, size);
+    assert_ok(qb_dataset_ids("c4-new", dir, tokenizer, false, 8, &ids, &files));
+    assert_non_null(strstr(files.files[0].path, "of-00008.json.gz"));
+    assert_non_null(strstr(files.files[0].note, "1 documents, the canonical file has 45576"));
+    qb_ids_free(&ids);
+    qb_free(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_datasets_files__every_compression_reads_back),
+        cmocka_unit_test(test_datasets_files__damage_is_never_read_as_text),
+        cmocka_unit_test(test_datasets_files__gzip_of_several_members_is_checked),
+        cmocka_unit_test(test_datasets_files__archives_say_what_they_hold),
+        cmocka_unit_test(test_datasets_files__bad_input_is_named),
+        cmocka_unit_test(test_datasets_files__bad_json_lines_are_named),
+        cmocka_unit_test(test_datasets_files__too_short_documents_are_counted),
+        cmocka_unit_test(test_datasets_files__own_files_need_no_registry),
+        cmocka_unit_test(test_datasets_files__folders_are_searched_in_order),
+    };
+    return cmocka_run_group_tests_name("datasets_files", tests, set_up, tear_down);
+}
