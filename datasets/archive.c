@@ -105,31 +105,64 @@ static bool is_content(struct archive_entry *e) {
            strncmp(qb_path_base(path), "._", 2) != 0;
 }
 
+/* The text is gathered in pieces that double up to 64 MB, so that neither growing nor joining ever holds it
+   twice: a C4 shard would otherwise set the peak memory of a small model's whole run. */
+enum { FIRST_PIECE = 1 << 18, DOUBLINGS = 8, MAX_PIECES = 160 };
+
 typedef struct reader {
     struct archive *archive;
     const kind_row *row;
     const char *name;
     const char *entry; /* wanted; NULL: the only one */
     size_t max_bytes;
-    char *text;
-    size_t length, capacity;
-    char *found; /* name of the entry read; NULL: none yet */
+    char *pieces[MAX_PIECES];
+    int n_pieces;
+    size_t length; /* of all pieces */
+    char *found;   /* name of the entry read; NULL: none yet */
 } reader;
 
+static size_t piece_capacity(int index) {
+    return (size_t)FIRST_PIECE << (index < DOUBLINGS ? index : DOUBLINGS);
+}
+
 static qb_status read_entry(reader *r) {
-    enum { STEP = 1 << 18 };
+    size_t room = 0;
     for (;;) {
-        qb_status st = qb_grow(&r->text, &r->capacity, r->length + STEP + 1, 1);
-        if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
-        la_ssize_t got = archive_read_data(r->archive, r->text + r->length, STEP);
+        if (room == 0) {
+            /* 160 pieces hold 10.2 GB, more than any caller allows. */
+            if (r->n_pieces == MAX_PIECES) return qb_fail(QB_ERR_INTERNAL, "%s: out of pieces", r->name);
+            room = piece_capacity(r->n_pieces);
+            qb_status st = qb_alloc(room, 1, &r->pieces[r->n_pieces]);
+            if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
+            r->n_pieces++;
+        }
+        char *end = r->pieces[r->n_pieces - 1] + piece_capacity(r->n_pieces - 1) - room;
+        la_ssize_t got = archive_read_data(r->archive, end, room);
         if (got < 0) return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
         if (got == 0) return QB_OK;
+        room -= (size_t)got;
         r->length += (size_t)got;
         if (r->length > r->max_bytes)
             return qb_fail(QB_ERR_FORMAT,
                            "%s: decompresses to more than %zu bytes, the most a dataset file may have",
                            r->name, r->max_bytes);
     }
+}
+
+/* Moves the pieces into one text, each freed as soon as it is copied. */
+static qb_status join_pieces(reader *r, char **out) {
+    qb_status st = qb_alloc(r->length + 1, 1, out);
+    if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
+    size_t done = 0;
+    for (int i = 0; i < r->n_pieces; i++) {
+        size_t n = piece_capacity(i) < r->length - done ? piece_capacity(i) : r->length - done;
+        memcpy(*out + done, r->pieces[i], n);
+        done += n;
+        qb_free(r->pieces[i]);
+    }
+    r->n_pieces = 0;
+    (*out)[done] = 0;
+    return QB_OK;
 }
 
 /* Walks to the wanted entry and reads it; an archive of several files needs to be told which one. */
@@ -196,19 +229,20 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
     if (!(r.archive = archive_read_new())) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", name);
     QB_TRY(st, open_archive(&r, stored, n));
     QB_TRY(st, read_entries(&r));
-    if (!r.text) QB_TRY(st, qb_grow(&r.text, &r.capacity, 1, 1));
-    if (kind == QB_STORED_GZIP) QB_TRY(st, check_gzip(stored, n, r.text, r.length, name));
-    r.text[r.length] = 0;
-    *out = r.text;
+    QB_TRY(st, join_pieces(&r, out));
+    if (kind == QB_STORED_GZIP) QB_TRY(st, check_gzip(stored, n, *out, r.length, name));
     *out_n = r.length;
-    r.text = NULL;
     if (r.found && *r.found) {
         *entry_name = r.found;
         r.found = NULL;
     }
 out:
-    qb_free(r.text);
+    for (int i = 0; i < r.n_pieces; i++) qb_free(r.pieces[i]);
     qb_free(r.found);
     archive_read_free(r.archive);
+    if (st != QB_OK) {
+        qb_free(*out);
+        *out = NULL;
+    }
     return st;
 }
