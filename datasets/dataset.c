@@ -17,8 +17,9 @@
 /* datautils.py draws, or truncates to, this many windows of the c4 texts. */
 enum { C4_WINDOWS = 256 };
 
+/* A data file's "<unk>" (ptb is full of them) is text to the paper's SentencePiece tokenizer, not a command. */
 static qb_status encode(const qb_tokenizer *t, const char *bytes, size_t n, const char *name, qb_ids *out) {
-    qb_status st = qb_tokenizer_encode(t, bytes, n, true, out);
+    qb_status st = qb_tokenizer_encode_plain(t, bytes, n, true, out);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", name);
 }
 

@@ -81,7 +81,7 @@ static qb_status look_at(shelf *s, int64_t i) {
     s->ids.count = 0;
     qb_status st = qb_documents_get(s->documents, i, &s->text);
     if (st == QB_OK)
-        st = qb_tokenizer_encode(s->tokenizer, qb_str_get(&s->text), s->text.length, true, &s->ids);
+        st = qb_tokenizer_encode_plain(s->tokenizer, qb_str_get(&s->text), s->text.length, true, &s->ids);
     if (st == QB_OK && (int64_t)s->ids.count < s->seqlen) s->too_short[i] = 1;
     return st;
 }

@@ -356,6 +356,31 @@ static void test_datasets_files__folders_are_searched_in_order(void **state) {
     qb_free(dir);
 }
 
+static void test_datasets_files__demo_comes_with_the_program(void **state) {
+    (void)state;
+    qb_windows w;
+    qb_data_files files;
+    const char *share = getenv("BENCH_SHARE");
+    char *before = qb_strdup(share);
+    setenv("BENCH_SHARE", at("share"), 1);
+    assert_fails(eval_gptq("demo", NULL, &w, &files), QB_ERR_NOT_FOUND, "demo: no test file in ");
+    put("share/demo/test.txt", "the test\n\ntext");
+    put("share/demo/train.txt", "the training text");
+    assert_ok(eval_gptq("demo", NULL, &w, &files));
+    assert_int_equal(w.total_tokens, 2 + 14);
+    assert_string_equal(files.files[0].note, "");
+    qb_windows_free(&w);
+    assert_ok(qb_dataset_calibration("demo", NULL, tokenizer, 2, 8, 0, &w, &files, NULL, NULL));
+    assert_int_equal(w.total_tokens, 2 + 17);
+    assert_string_equal(files.files[0].role, "train");
+    qb_windows_free(&w);
+    if (before)
+        setenv("BENCH_SHARE", before, 1);
+    else
+        unsetenv("BENCH_SHARE");
+    qb_free(before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_datasets_files__every_compression_reads_back),
@@ -367,6 +392,7 @@ int main(void) {
         cmocka_unit_test(test_datasets_files__too_short_documents_are_counted),
         cmocka_unit_test(test_datasets_files__own_files_need_no_registry),
         cmocka_unit_test(test_datasets_files__folders_are_searched_in_order),
+        cmocka_unit_test(test_datasets_files__demo_comes_with_the_program),
     };
     return cmocka_run_group_tests_name("datasets_files", tests, set_up, tear_down);
 }
