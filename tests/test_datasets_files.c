@@ -303,7 +303,15 @@ static void test_datasets_files__own_files_need_no_registry(void **state) {
     assert_int_equal(w.ids[5], 3 + '\n');
     assert_int_equal(w.ids[7], 3 + 0xf0);
     qb_windows_free(&w);
+    /* What spells a special token is text in a data file. */
     qb_ids ids = {0};
+    assert_ok(qb_tokenizer_encode(tokenizer, "a<unk></s>", 10, true, &ids));
+    assert_int_equal(ids.count, 2 + 1 + 2 + 0);
+    ids.count = 0;
+    assert_ok(qb_dataset_ids(put("special.txt", "a<unk></s>"), NULL, tokenizer, false, 0, &ids, &files));
+    assert_int_equal(ids.count, 2 + 10);
+    assert_int_equal(ids.ids[3], 3 + '<');
+    ids.count = 0;
     assert_ok(qb_dataset_ids(at("own.ndjson"), NULL, tokenizer, false, 0, &ids, &files));
     assert_int_equal(ids.count, 11);
     qb_ids_free(&ids);
