@@ -1,19 +1,65 @@
 /* One table of inner loops for each instruction set, chosen at run time. The loops are written once, in *.inc
    files over the 16-lane vectors of kernels/cpu/lanes.h, and compiled by simd_generic.c, simd_avx2.c and
-   simd_avx512.c. */
+   simd_avx512.c. All are single-threaded and allocate nothing; pointers may have any alignment. */
 #pragma once
+
+#include "kernels/cpu/pack.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Rows of blocks [begin, end) of p times one tile of tokens: y[token * ldy + row]. x[padded_cols][tokens of
+   the tile], of which the first `tokens` are stored; sums[n_groups][tokens of the tile], sums of each group's
+   activations. */
+typedef void (*qb_packed_fn)(const qb_packed *p, int64_t begin, int64_t end, const float *x,
+                             const float *sums, int64_t tokens, float *y, int64_t ldy);
+typedef struct qb_packed_tile {
+    int tokens;
+    qb_packed_fn fn[QB_PACK_COUNT];
+} qb_packed_tile;
+
+/* y[t * ldy + r] = row r of w . x[t * cols ...], r < n_rows, t < T. */
+typedef void (*qb_dense_fn)(const void *w, int64_t cols, int64_t n_rows, const float *x, int64_t T, float *y,
+                            int64_t ldy);
+
+/* `heads` queries q[heads][dim] over n_keys keys and values [n_keys][dim]; scores is scratch of n_keys. For
+   each head: the largest scaled score, the sum of e^(score - largest), and out[heads][dim], the values
+   weighted by these, not divided. */
+typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, const void *k, const void *v,
+                             int64_t n_keys, float scale, float *scores, float *largest, float *sum,
+                             float *out);
+
 typedef struct qb_simd {
     const char *name; /* "generic", "avx2", "avx512" */
 
-    /* n elements; any alignment. */
     void (*f32_of_f16)(const void *in, int64_t n, float *out);
     void (*f32_of_bf16)(const void *in, int64_t n, float *out);
     void (*f16_of_f32)(const float *in, int64_t n, void *out);
     void (*bf16_of_f32)(const float *in, int64_t n, void *out);
+
+    const qb_packed_tile *tiles; /* ascending by tokens */
+    int n_tiles;
+    int packed_gemm_tokens; /* from this many tokens on, panels of float32 and SGEMM are faster */
+    int dense_gemm_tokens;
+    /* panel[packed column * ld + lane] of the sixteen rows of a block, as qb_qweight_dequantize defines them.
+     */
+    void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);
+    qb_dense_fn dense_f32, dense_f16, dense_bf16;
+
+    qb_attend_fn attend_f32, attend_f16;
+
+    void (*activate)(int kind, float *y, const float *gate, const float *up, int64_t n); /* qb_activation */
+    float (*dot)(const float *a, const float *b, int64_t n);
+    float (*sum)(const float *a, int64_t n);
+    float (*largest)(const float *a, int64_t n);
+    /* x = e^(scale * x - shift); returns the sum. */
+    float (*exp_row)(float *x, int64_t n, float scale, float shift);
+    /* y = (x - shift) * scale * weight (+ bias, may be NULL). */
+    void (*scale_row)(float *y, const float *x, float shift, float scale, const float *weight,
+                      const float *bias, int64_t n);
+    bool (*all_finite)(const float *x, int64_t n);
+    /* Sum of e^(x - shift) in float64; shift >= every x. */
+    double (*sum_exp)(const float *x, int64_t n, float shift);
 } qb_simd;
 
 extern const qb_simd qb_simd_generic;
@@ -21,7 +67,7 @@ extern const qb_simd qb_simd_generic;
 extern const qb_simd qb_simd_avx2, qb_simd_avx512;
 #endif
 
-/* The best table of this CPU; found once. */
+/* The best table of this CPU. */
 const qb_simd *qb_simd_best(void);
 /* The best table at or below $BENCH_SIMD (read at each call; tests change it between devices). */
 const qb_simd *qb_simd_chosen(void);

@@ -1,0 +1,23 @@
+#include "kernels/backend.h"
+
+#include <string.h>
+
+#define X(name) extern const qb_backend qb_backend_##name;
+#include "kernels/backends.def"
+#undef X
+
+static const qb_backend *const backends[] = {
+#define X(name) &qb_backend_##name,
+#include "kernels/backends.def"
+#undef X
+};
+
+const qb_backend *qb_backend_at(size_t index) {
+    return index < sizeof backends / sizeof *backends ? backends[index] : NULL;
+}
+
+const qb_backend *qb_backend_find(const char *name) {
+    for (size_t i = 0; qb_backend_at(i); i++)
+        if (strcmp(qb_backend_at(i)->name, name) == 0) return qb_backend_at(i);
+    return NULL;
+}

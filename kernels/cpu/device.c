@@ -1,0 +1,144 @@
+#include "kernels/cpu/device.h"
+
+#include "base/memory.h"
+#include "kernels/cpu/gemm.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Stands before every allocation, so that freeing can uncount it. */
+typedef struct {
+    int64_t bytes;
+    int32_t kind;
+    uint32_t mark;
+} header;
+enum { HEADER_BYTES = QB_ALIGNMENT };
+static const uint32_t header_mark = 0x51426d31;
+
+void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes) {
+    qb_memory *m = &d->memory;
+    m->now_bytes[kind] += bytes;
+    if (m->now_bytes[kind] > m->peak_bytes[kind]) m->peak_bytes[kind] = m->now_bytes[kind];
+    int64_t total = 0;
+    for (int i = 0; i < QB_MEMORY_COUNT; i++) total += m->now_bytes[i];
+    if (total > m->total_peak_bytes) m->total_peak_bytes = total;
+}
+
+/* Weights are streamed once a token: with huge pages address translation costs nothing. The kernel may
+ * decline. */
+static void ask_huge_pages(void *pointer, int64_t bytes) {
+    const uintptr_t huge = (uintptr_t)1 << 21;
+    uintptr_t begin = ((uintptr_t)pointer + huge - 1) & ~(huge - 1),
+              end = ((uintptr_t)pointer + (uintptr_t)bytes) & ~(huge - 1);
+    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+}
+
+qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) {
+    void **out = out_pointer;
+    *out = NULL;
+    if (bytes < 0) return qb_fail(QB_ERR_MEMORY, "allocation of %lld bytes", (long long)bytes);
+    char *base;
+    qb_status st = qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
+    if (st != QB_OK) return st;
+    ask_huge_pages(base, bytes + HEADER_BYTES);
+    header h = {bytes, (int32_t)kind, header_mark};
+    memcpy(base, &h, sizeof h);
+    *out = base + HEADER_BYTES;
+    qb_cpu_count(cpu_of(dev), kind, bytes);
+    return QB_OK;
+}
+
+void qb_cpu_free(qb_device *dev, void *pointer) {
+    if (!pointer) return;
+    char *base = (char *)pointer - HEADER_BYTES;
+    header h;
+    memcpy(&h, base, sizeof h);
+    if (h.mark != header_mark) return; /* not from this allocator: a leak is better than a wild free */
+    qb_cpu_count(cpu_of(dev), (qb_memory_kind)h.kind, -h.bytes);
+    memset(base, 0, sizeof h);
+    qb_free(base);
+}
+
+qb_status qb_cpu_workspace(cpu_device *d, int64_t bytes, void *out_pointer) {
+    void **out = out_pointer;
+    if (bytes > d->workspace_bytes) {
+        qb_cpu_free(&d->base, d->workspace);
+        d->workspace = NULL, d->workspace_bytes = 0;
+        qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, bytes, &d->workspace);
+        if (st != QB_OK) return st;
+        d->workspace_bytes = bytes;
+    }
+    *out = d->workspace;
+    return QB_OK;
+}
+
+static void cpu_close(qb_device *dev) {
+    if (!dev) return;
+    cpu_device *d = cpu_of(dev);
+    qb_cpu_free(dev, d->workspace);
+    qb_threads_free(dev->threads);
+    qb_free(d);
+}
+
+static qb_status cpu_open(int threads, qb_device **out) {
+    *out = NULL;
+    cpu_device *d;
+    qb_status st = qb_alloc_zero(1, sizeof *d, &d);
+    if (st != QB_OK) return st;
+    qb_blas_single_thread();
+    d->base.backend = &qb_backend_cpu;
+    d->simd = qb_simd_chosen();
+    if ((st = qb_threads_create(threads, &d->base.threads)) != QB_OK) {
+        cpu_close(&d->base);
+        return st;
+    }
+    *out = &d->base;
+    return QB_OK;
+}
+
+static qb_status cpu_copy(qb_device *dev, void *to, const void *from, int64_t bytes) {
+    (void)dev;
+    if (bytes > 0) memmove(to, from, (size_t)bytes);
+    return QB_OK;
+}
+
+static qb_status cpu_sync(qb_device *dev) {
+    (void)dev; /* every op has finished when it returns */
+    return QB_OK;
+}
+
+static void cpu_memory(const qb_device *dev, qb_memory *out) {
+    *out = ((const cpu_device *)dev)->memory;
+}
+
+const qb_backend qb_backend_cpu = {
+    .name = "cpu",
+    .summary = "host processor: AVX-512, AVX2 or plain C chosen at run time, OpenBLAS for large products",
+    .open = cpu_open,
+    .close = cpu_close,
+    .alloc = qb_cpu_alloc,
+    .free = qb_cpu_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .copy = cpu_copy,
+    .sync = cpu_sync,
+    .memory = cpu_memory,
+    .matrix_create = qb_cpu_matrix_create,
+    .matrix_free = qb_cpu_matrix_free,
+    .matmul = qb_cpu_matmul,
+    .hessian = qb_cpu_hessian,
+    .norm = qb_cpu_norm,
+    .rope = qb_cpu_rope,
+    .kv_store = qb_cpu_kv_store,
+    .attention = qb_cpu_attention,
+    .activate = qb_cpu_activate,
+    .add = qb_cpu_add,
+    .add_bias = qb_cpu_add_bias,
+    .embed = qb_cpu_embed,
+    .nll = qb_cpu_nll,
+    .argmax = qb_cpu_argmax,
+    .all_finite = qb_cpu_all_finite,
+    .ceilings = qb_cpu_ceilings,
+    .describe = qb_cpu_describe,
+};

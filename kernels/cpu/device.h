@@ -1,0 +1,58 @@
+/* An opened CPU device, shared by the files that implement its vtable. */
+#pragma once
+
+#include "kernels/backend.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/simd.h"
+
+typedef struct cpu_device {
+    qb_device base; /* first: the vtable hands out its address */
+    const qb_simd *simd;
+    qb_memory memory;
+    void *workspace; /* grows to the largest need seen; ops use it one at a time */
+    int64_t workspace_bytes;
+    qb_ceilings ceilings;
+    bool ceilings_known;
+} cpu_device;
+
+static inline cpu_device *cpu_of(qb_device *dev) {
+    return (cpu_device *)dev;
+}
+
+/* At least `bytes` of scratch, 64-byte aligned, valid until the next call. */
+qb_status qb_cpu_workspace(cpu_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
+qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) QB_NODISCARD;
+void qb_cpu_free(qb_device *dev, void *pointer);
+/* Counts memory that is not ours but is read (mapped weights); negative gives back. */
+void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes);
+
+/* matmul.c */
+qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_matrix *out);
+void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m);
+qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
+/* packed.c: y[T, rows] from packed codes. */
+qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t T,
+                               const qb_packed *p) QB_NODISCARD;
+/* attention.c */
+qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a);
+/* ops.c */
+qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
+qb_status qb_cpu_norm(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
+                      const float *bias, int64_t T, int64_t D, float eps);
+qb_status qb_cpu_rope(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq,
+                      int64_t n_tok, int64_t first, int64_t heads, int64_t head_dim, int64_t rot);
+qb_status qb_cpu_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v,
+                          int64_t n_seq, int64_t n_tok, int64_t first);
+qb_status qb_cpu_activate(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up,
+                          int64_t n);
+qb_status qb_cpu_add(qb_device *dev, float *x, const float *y, int64_t n);
+qb_status qb_cpu_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n);
+qb_status qb_cpu_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
+/* logits.c */
+qb_status qb_cpu_nll(qb_device *dev, const float *logits, int64_t T, int64_t V, const int32_t *targets,
+                     double *out);
+qb_status qb_cpu_argmax(qb_device *dev, const float *logits, int64_t T, int64_t V, int32_t *out);
+qb_status qb_cpu_all_finite(qb_device *dev, const float *x, int64_t n, bool *out);
+/* ceilings.c */
+qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out);
+struct cJSON *qb_cpu_describe(qb_device *dev);

@@ -1,0 +1,127 @@
+/* Matrices of the CPU backend, and the product with dense ones. */
+#include "kernels/cpu/device.h"
+
+#include <cblas.h>
+#include <string.h>
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static qb_status pack_alloc(void *owner, int64_t bytes, void *out_pointer) {
+    return qb_cpu_alloc(owner, QB_MEMORY_WEIGHTS, bytes, out_pointer);
+}
+static void pack_release(void *owner, void *pointer) {
+    qb_cpu_free(owner, pointer);
+}
+
+static qb_pack_memory pack_memory(qb_device *dev) {
+    return (qb_pack_memory){dev, pack_alloc, pack_release};
+}
+
+qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_matrix *out) {
+    *out = (qb_matrix){.rows = w->rows, .cols = w->cols, .dtype = w->dtype};
+    if (w->packed) {
+        qb_pack_memory memory = pack_memory(dev);
+        qb_packed *p;
+        if (w->packed->rows != w->rows || w->packed->cols != w->cols)
+            return qb_fail(QB_ERR_INTERNAL, "weight [%lld, %lld] holds a quantized weight [%lld, %lld]",
+                           (long long)w->rows, (long long)w->cols, (long long)w->packed->rows,
+                           (long long)w->packed->cols);
+        qb_status st = qb_pack(w->packed, dev->threads, &memory, &p);
+        if (st != QB_OK) return st;
+        out->packed = p;
+        out->bytes = p->bytes;
+        return QB_OK;
+    }
+    if (w->dtype != QB_DTYPE_F32 && w->dtype != QB_DTYPE_F16 && w->dtype != QB_DTYPE_BF16)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "dense weights of type %s; float32, float16 and bfloat16 are supported",
+                       qb_dtype_name(w->dtype));
+    out->dense = w->dense;
+    out->bytes = w->rows * w->cols * (int64_t)qb_dtype_bytes(w->dtype);
+    qb_cpu_count(cpu_of(dev), QB_MEMORY_WEIGHTS, out->bytes);
+    return QB_OK;
+}
+
+void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m) {
+    if (!m) return;
+    if (m->packed) {
+        qb_pack_memory memory = pack_memory(dev);
+        qb_pack_free(m->packed, &memory);
+    } else if (m->dense) {
+        qb_cpu_count(cpu_of(dev), QB_MEMORY_WEIGHTS, -m->bytes);
+    }
+    *m = (qb_matrix){0};
+}
+
+/* ---- dense: few tokens, rows against registers ---- */
+
+enum { ROWS_A_TASK = 64 };
+
+typedef struct {
+    const qb_simd *simd;
+    const qb_matrix *w;
+    const float *x;
+    float *y;
+    int64_t T;
+    float *panels; /* [workers][PANEL_ROWS * cols], 16-bit weights in GEMM */
+    int64_t col_tiles;
+} dense_job;
+
+static const uint8_t *dense_row(const qb_matrix *w, int64_t row) {
+    return (const uint8_t *)w->dense + row * w->cols * (int64_t)qb_dtype_bytes(w->dtype);
+}
+
+static void dense_few(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const dense_job *j = ctx;
+    const qb_matrix *w = j->w;
+    qb_dense_fn fn = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
+                     : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
+                                                 : j->simd->dense_f32;
+    fn(dense_row(w, begin), w->cols, end - begin, j->x, j->T, j->y + begin, w->rows);
+}
+
+/* ---- dense: many tokens, float32 panels into SGEMM ---- */
+
+enum { PANEL_ROWS = 256, PANEL_TOKENS = 512 };
+
+static void dense_many(void *ctx, int64_t begin, int64_t end, int worker) {
+    const dense_job *j = ctx;
+    const qb_matrix *w = j->w;
+    for (int64_t row = begin; row < end; row += PANEL_ROWS) {
+        int64_t rows = least(PANEL_ROWS, end - row);
+        const float *panel = (const float *)(const void *)dense_row(w, row);
+        if (w->dtype != QB_DTYPE_F32) {
+            float *to = j->panels + worker * PANEL_ROWS * w->cols;
+            if (w->dtype == QB_DTYPE_F16)
+                j->simd->f32_of_f16(dense_row(w, row), rows * w->cols, to);
+            else
+                j->simd->f32_of_bf16(dense_row(w, row), rows * w->cols, to);
+            panel = to;
+        }
+        for (int64_t t = 0; t < j->T; t += PANEL_TOKENS)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)least(PANEL_TOKENS, j->T - t),
+                        (int)rows, (int)w->cols, 1.0f, j->x + t * w->cols, (int)w->cols, panel, (int)w->cols,
+                        0.0f, j->y + t * w->rows + row, (int)w->rows);
+    }
+}
+
+qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
+    cpu_device *d = cpu_of(dev);
+    if (T <= 0 || w->rows <= 0) return QB_OK;
+    if (w->packed) return qb_cpu_packed_matmul(d, y, x, T, w->packed);
+    dense_job j = {.simd = d->simd, .w = w, .x = x, .y = y, .T = T};
+    if (T < d->simd->dense_gemm_tokens) {
+        qb_parallel_for(dev->threads, w->rows, ROWS_A_TASK, dense_few, &j);
+        return QB_OK;
+    }
+    if (w->dtype != QB_DTYPE_F32) {
+        qb_status st =
+            qb_cpu_workspace(d, qb_threads_count(dev->threads) * PANEL_ROWS * w->cols * 4, &j.panels);
+        if (st != QB_OK) return st;
+    }
+    qb_parallel_for(dev->threads, w->rows, PANEL_ROWS, dense_many, &j);
+    return QB_OK;
+}

@@ -1,0 +1,294 @@
+#include "kernels/cpu/pack.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+static const struct {
+    int64_t step_cols, step_bytes;
+} steps[QB_PACK_COUNT] = {
+    [QB_PACK_2] = {16, 64}, [QB_PACK_3] = {32, 192}, [QB_PACK_4] = {8, 64}, [QB_PACK_8] = {4, 64}};
+
+static int64_t gcd(int64_t a, int64_t b) {
+    while (b) {
+        int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+typedef struct {
+    const qb_qweight *q;
+    qb_packed *p;
+    int64_t group_cols; /* codebook: columns that share an absmax in every row */
+} pack_job;
+
+/* ---- checks: the neutral form may have been read from a file ---- */
+
+static qb_status check_below(const uint8_t *values, int64_t n, int limit, const char *what) {
+    for (int64_t i = 0; i < n; i++)
+        if (values[i] >= limit)
+            return qb_fail(QB_ERR_FORMAT, "%s %d at element %lld of a quantized weight; expected below %d",
+                           what, values[i], (long long)i, limit);
+    return QB_OK;
+}
+
+static qb_status check_affine(const qb_qweight *q) {
+    qb_status st = QB_OK;
+    if (q->bits < 8) {
+        QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code"));
+        QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point"));
+    }
+    for (int64_t c = 0; q->g_idx && c < q->cols; c++)
+        if (q->g_idx[c] < 0 || q->g_idx[c] >= q->n_groups)
+            return qb_fail(QB_ERR_FORMAT, "group index %d of column %lld; expected 0 .. %lld", q->g_idx[c],
+                           (long long)c, (long long)q->n_groups - 1);
+out:
+    return st;
+}
+
+/* ---- columns: which packed column holds which column of the matrix ---- */
+
+static int64_t group_of(const qb_qweight *q, int64_t group_cols, int64_t c) {
+    return q->g_idx ? q->g_idx[c] : c / group_cols;
+}
+
+static qb_status lay_columns(pack_job *j, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    qb_status st = QB_OK;
+    QB_TRY(st, memory->alloc(memory->owner, p->n_groups * (int64_t)sizeof *p->group_end, &p->group_end));
+    memset(p->group_end, 0, (size_t)p->n_groups * sizeof *p->group_end);
+    for (int64_t c = 0; c < q->cols; c++) p->group_end[group_of(q, j->group_cols, c)]++;
+    int64_t end = 0;
+    bool plain = !q->g_idx;
+    for (int64_t g = 0; g < p->n_groups; g++) {
+        int64_t cols = p->group_end[g];
+        end += (cols + p->step_cols - 1) / p->step_cols * p->step_cols;
+        p->group_end[g] = (int32_t)end;
+        plain = plain && cols % p->step_cols == 0;
+    }
+    p->padded_cols = end;
+    if (plain) return QB_OK;
+    QB_TRY(st, memory->alloc(memory->owner, end * (int64_t)sizeof *p->source, &p->source));
+    for (int64_t k = 0; k < end; k++) p->source[k] = -1;
+    int32_t *next;
+    QB_TRY(st, qb_alloc_zero((size_t)p->n_groups, sizeof *next, &next));
+    for (int64_t c = 0; c < q->cols; c++) {
+        int64_t g = group_of(q, j->group_cols, c);
+        p->source[(g ? p->group_end[g - 1] : 0) + next[g]++] = (int32_t)c;
+    }
+    qb_free(next);
+out:
+    return st;
+}
+
+/* ---- codes ---- */
+
+static int code_at(const pack_job *j, int64_t row, int64_t packed_col) {
+    const qb_packed *p = j->p;
+    int64_t c = p->source ? p->source[packed_col] : packed_col;
+    /* Padding, of rows or columns, may decode to anything finite: its activation is zero or its result
+     * unread. */
+    return c < 0 || row >= p->rows ? 0 : j->q->codes[row * p->cols + c];
+}
+
+static void pack_step_3(uint32_t word[3], const int code[32]) {
+    for (int w = 0; w < 3; w++) {
+        word[w] = 0;
+        for (int i = 0; i < 10; i++) word[w] |= (uint32_t)code[10 * w + i] << (3 * i);
+    }
+    uint32_t last = (uint32_t)code[30] | (uint32_t)code[31] << 3; /* six bits, two on top of each word */
+    for (int w = 0; w < 3; w++) word[w] |= (last >> (2 * w) & 3) << 30;
+}
+
+static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const pack_job *j = ctx;
+    const qb_packed *p = j->p;
+    int64_t n_steps = p->padded_cols / p->step_cols;
+    for (int64_t block = begin; block < end; block++)
+        for (int64_t s = 0; s < n_steps; s++) {
+            uint8_t *to = p->codes + (block * n_steps + s) * p->step_bytes;
+            for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
+                int code[32];
+                uint32_t word[3] = {0};
+                for (int i = 0; i < p->step_cols; i++)
+                    code[i] = code_at(j, block * QB_BLOCK_ROWS + lane, s * p->step_cols + i);
+                if (p->kind == QB_PACK_8) {
+                    for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = (uint8_t)(code[i] ^ 0x80);
+                    continue;
+                }
+                if (p->kind == QB_PACK_3)
+                    pack_step_3(word, code);
+                else
+                    for (int i = 0; i < p->step_cols; i++) word[0] |= (uint32_t)code[i] << (p->bits * i);
+                for (int w = 0; w < p->step_bytes / 64; w++) memcpy(to + 64 * w + 4 * lane, &word[w], 4);
+            }
+        }
+}
+
+/* ---- scales and zeros ---- */
+
+static bool scales_exact_in_f16(const qb_qweight *q) {
+    for (int64_t i = 0; i < q->rows * q->n_groups; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(q->scales[i])) != q->scales[i]) return false;
+    return true;
+}
+
+static qb_status pack_affine_scales(pack_job *j, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    qb_status st = QB_OK;
+    int64_t entries = p->blocks * p->n_groups * QB_BLOCK_ROWS,
+            zero_bytes = p->blocks * p->n_groups * 2 * p->bits;
+    p->scale_kind = scales_exact_in_f16(q) ? QB_SCALES_F16 : QB_SCALES_F32;
+    int64_t scale_bytes = entries * (p->scale_kind == QB_SCALES_F16 ? 2 : 4);
+    QB_TRY(st, memory->alloc(memory->owner, scale_bytes, &p->scales));
+    memset(p->scales, 0, (size_t)scale_bytes);
+    p->bytes += scale_bytes;
+    bool symmetric = true;
+    for (int64_t i = 0; i < q->rows * q->n_groups && symmetric; i++)
+        symmetric = q->zeros[i] == 1 << (p->bits - 1);
+    if (!symmetric) {
+        QB_TRY(st,
+               memory->alloc(memory->owner, zero_bytes + 8, &p->zeros)); /* read in words of eight bytes */
+        memset(p->zeros, 0, (size_t)zero_bytes + 8);
+        p->bytes += zero_bytes;
+    }
+    for (int64_t r = 0; r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            int64_t at = r / QB_BLOCK_ROWS * p->n_groups + g, lane = r % QB_BLOCK_ROWS;
+            float scale = q->scales[r * q->n_groups + g];
+            if (p->scale_kind == QB_SCALES_F16)
+                ((uint16_t *)p->scales)[at * QB_BLOCK_ROWS + lane] = qb_f16_of_f32(scale);
+            else
+                ((float *)p->scales)[at * QB_BLOCK_ROWS + lane] = scale;
+            if (symmetric) continue;
+            int64_t bit = lane * p->bits;
+            unsigned zero = (unsigned)q->zeros[r * q->n_groups + g] << (bit & 7);
+            uint8_t *to = p->zeros + at * 2 * p->bits + (bit >> 3);
+            to[0] = (uint8_t)(to[0] | zero);
+            if (zero >> 8) to[1] = (uint8_t)(to[1] | zero >> 8); /* a 3-bit zero may straddle two bytes */
+        }
+out:
+    return st;
+}
+
+static qb_status pack_absmax(pack_job *j, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    qb_status st = QB_OK;
+    bool aligned = q->cols % q->block_size == 0 && !p->by_row;
+    int64_t size = q->double_quant ? 1 : 4;
+    for (p->block_shift = 0; 1LL << p->block_shift < q->block_size;) p->block_shift++;
+    /* Rows that pad the last sixteen read past the real entries: their places exist and are zero. */
+    int64_t entries = p->blocks * QB_BLOCK_ROWS * (aligned ? p->n_groups : q->cols);
+    if (!aligned) entries = (entries >> p->block_shift) + 1;
+    p->scale_kind = aligned ? (q->double_quant ? QB_SCALES_NESTED : QB_SCALES_F32)
+                            : (q->double_quant ? QB_SCALES_FLAT_NESTED : QB_SCALES_FLAT);
+    QB_TRY(st, memory->alloc(memory->owner, entries * size, &p->scales));
+    p->bytes += q->n_blocks * size;
+    const uint8_t *from = q->double_quant ? q->absmax_codes : (const uint8_t *)q->absmax;
+    uint8_t *to = p->scales;
+    memset(to, 0, (size_t)(entries * size));
+    if (!aligned) {
+        memcpy(to, from, (size_t)(q->n_blocks * size));
+    } else {
+        for (int64_t r = 0; r < q->rows; r++)
+            for (int64_t g = 0; g < p->n_groups; g++)
+                memcpy(to +
+                           ((r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * size,
+                       from + (r * p->n_groups + g) * size, (size_t)size);
+    }
+    if (q->double_quant) {
+        int64_t real = (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK,
+                n = entries / QB_NESTED_BLOCK + 1;
+        QB_TRY(st, memory->alloc(memory->owner, n * 4, &p->nested));
+        memset(p->nested, 0, (size_t)n * 4);
+        memcpy(p->nested, q->nested_absmax, (size_t)real * 4);
+        p->bytes += real * 4;
+        p->nested_offset = q->nested_offset;
+        p->map = qb_dynamic_map();
+    }
+out:
+    return st;
+}
+
+float qb_packed_absmax(const qb_packed *p, int64_t index) {
+    if (p->scale_kind == QB_SCALES_FLAT) return ((const float *)p->scales)[index];
+    return p->map[((const uint8_t *)p->scales)[index]] * p->nested[index / QB_NESTED_BLOCK] +
+           p->nested_offset;
+}
+
+/* ---- assembly ---- */
+
+static void fill_table(qb_packed *p, const qb_qweight *q) {
+    const float *codebook = q->coding == QB_CODING_CODEBOOK ? qb_codebook_table(q->codebook) : NULL;
+    int count = p->bits < 4 ? 1 << p->bits : 16;
+    for (int i = 0; i < 16; i++) p->table[i] = codebook ? codebook[i] : (float)(i % count - count / 2);
+}
+
+static qb_status pack_by_row(pack_job *j, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    int64_t n = q->rows * q->cols, bytes = (n + 1) / 2;
+    p->by_row = true;
+    p->padded_cols = q->cols;
+    qb_status st = memory->alloc(memory->owner, bytes, &p->codes);
+    if (st != QB_OK) return st;
+    memset(p->codes, 0, (size_t)bytes);
+    p->bytes += bytes;
+    for (int64_t i = 0; i < n; i++) p->codes[i / 2] = (uint8_t)(p->codes[i / 2] | q->codes[i] << (i % 2 * 4));
+    return pack_absmax(j, memory);
+}
+
+static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    bool codebook = q->coding == QB_CODING_CODEBOOK;
+    qb_status st = QB_OK;
+    if (codebook && q->n_blocks > INT32_MAX / 2) /* lanes hold 32-bit block numbers */
+        return qb_fail(QB_ERR_UNSUPPORTED, "%lld blocks in one matrix; at most %d are supported",
+                       (long long)q->n_blocks, INT32_MAX / 2);
+    p->rows = q->rows, p->cols = q->cols;
+    p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
+    p->bits = codebook ? 4 : q->bits;
+    p->kind = p->bits == 2 ? QB_PACK_2 : p->bits == 3 ? QB_PACK_3 : p->bits == 4 ? QB_PACK_4 : QB_PACK_8;
+    p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
+    fill_table(p, q);
+    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code") : check_affine(q));
+    /* The absmax of a block changes within a row only at multiples of gcd(cols, block_size). */
+    j->group_cols = codebook ? gcd(q->cols, q->block_size) : q->group_size;
+    if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, memory);
+    p->n_groups = codebook ? q->cols / j->group_cols : q->n_groups;
+    QB_TRY(st, lay_columns(j, memory));
+    int64_t code_bytes = p->blocks * (p->padded_cols / p->step_cols) * p->step_bytes;
+    QB_TRY(st, memory->alloc(memory->owner, code_bytes, &p->codes));
+    p->bytes += code_bytes + (p->source ? p->padded_cols * 4 : 0);
+    qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
+    QB_TRY(st, codebook ? pack_absmax(j, memory) : pack_affine_scales(j, memory));
+out:
+    return st;
+}
+
+qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory, qb_packed **out) {
+    *out = NULL;
+    pack_job j = {.q = q};
+    qb_status st = qb_alloc_zero(1, sizeof *j.p, &j.p);
+    if (st != QB_OK) return st;
+    if ((st = pack_into(&j, threads, memory)) != QB_OK) {
+        qb_pack_free(j.p, memory);
+        return st;
+    }
+    *out = j.p;
+    return QB_OK;
+}
+
+void qb_pack_free(qb_packed *p, const qb_pack_memory *memory) {
+    if (!p) return;
+    void *const arrays[] = {p->group_end, p->source, p->codes, p->scales, p->zeros, p->nested};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory->free(memory->owner, arrays[i]);
+    qb_free(p);
+}

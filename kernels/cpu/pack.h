@@ -1,0 +1,73 @@
+/* The packed layout that CPU matmuls read: one layout for every instruction set.
+
+   Rows are taken sixteen at a time, one a vector lane. The columns of a block of sixteen rows follow each
+   other in steps of 64 bytes (192 for 3 bits), and a group or codebook block of columns is a whole number of
+   steps: 2 bits  16 columns a step: a 32-bit word a row, column i at bit 2 i 3 bits  32 columns a step: three
+   words a row; column 10 w + i at bit 3 i of word w, columns 30 and 31 in the two spare bits of the words
+   (lowest bits in word 0) 4 bits   8 columns a step: a word a row, column i at bit 4 i 8 bits   4 columns a
+   step: sixteen signed bytes (code - 128) a column Codebook weights are 4-bit with a table. Scales, zeros and
+   absmax lie in arrays of their own, [block][group][lane]. */
+#pragma once
+
+#include "base/status.h"
+#include "base/threads.h"
+#include "kernels/qweight.h"
+
+#include <stdint.h>
+
+enum { QB_BLOCK_ROWS = 16 };
+
+typedef enum { QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_8, QB_PACK_COUNT } qb_pack_kind;
+
+typedef enum {
+    QB_SCALES_F16,         /* float16 [block][group][16] (every scale is exact in float16) */
+    QB_SCALES_F32,         /* float32 [block][group][16] */
+    QB_SCALES_NESTED,      /* 8-bit absmax [block][group][16], decoded through dynamic map, nested absmax and
+                              offset */
+    QB_SCALES_FLAT,        /* a codebook whose blocks cross rows: float32 absmax by flattened block */
+    QB_SCALES_FLAT_NESTED, /* the same in 8 bits */
+} qb_scale_kind;
+
+typedef struct qb_packed {
+    int64_t rows, cols;
+    int64_t blocks; /* ceil(rows / 16) */
+    qb_pack_kind kind;
+    int64_t step_cols, step_bytes;
+    int64_t padded_cols; /* columns in packed order, groups padded to whole steps */
+    int64_t n_groups;
+    int32_t *group_end; /* [n_groups] in packed columns; not decreasing */
+    int32_t *source;    /* [padded_cols] matrix column of each packed one, -1 for padding; NULL: the same */
+    uint8_t *codes;     /* [blocks][padded_cols / step_cols][step_bytes] */
+    qb_scale_kind scale_kind;
+    void *scales;
+    uint8_t *zeros; /* [blocks][n_groups][2 * bits] bytes, lane l at bit l * bits; NULL when symmetric or
+                       codebook */
+    int bits;
+    float table[16]; /* value of a code: code - 2^(bits-1) (repeated to fill), or the codebook */
+
+    /* codebook */
+    const float *map; /* dynamic map, nested kinds */
+    float *nested;    /* [ceil(n_blocks / 256)] */
+    float nested_offset;
+    int block_shift; /* log2(block_size), flat kinds */
+
+    /* A codebook with blocks that start at columns no multiple of 8 keeps its codes as they lie in the
+       flattened matrix, two a byte, and is decoded row by row. */
+    bool by_row;
+    int64_t bytes; /* of all arrays that a pass reads */
+} qb_packed;
+
+/* Memory comes from `alloc` (counted by the device) so that packed weights show in its figures. */
+typedef struct qb_pack_memory {
+    void *owner;
+    qb_status (*alloc)(void *owner, int64_t bytes, void *out_pointer);
+    void (*free)(void *owner, void *pointer);
+} qb_pack_memory;
+
+/* QB_ERR_FORMAT when a code, zero or group index is out of range (a weight may come from a file). */
+qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory,
+                  qb_packed **out) QB_NODISCARD;
+void qb_pack_free(qb_packed *p, const qb_pack_memory *memory); /* takes NULL */
+
+/* Absmax of element block `index` of a codebook in by_row or flat form. */
+float qb_packed_absmax(const qb_packed *p, int64_t index);

@@ -1,0 +1,188 @@
+/* The product with packed codes: activations are laid out once a call, then blocks of sixteen rows go to the
+ * threads. */
+#include "kernels/cpu/device.h"
+
+#include <cblas.h>
+#include <string.h>
+
+/* Tokens a pass: bounds the laid-out activations; codes are read again only every so many tokens. */
+enum { PASS_TOKENS = 240, BLOCKS_A_TASK = 4, LAY_COLUMNS = 512, PANEL_BLOCKS = 16 };
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+typedef struct {
+    const qb_simd *simd;
+    const qb_packed *p;
+    const float *x; /* of this pass */
+    float *y;
+    int64_t T;
+    const qb_packed_tile *tile; /* all but the last tile of a pass are `tile`; the last is `last` */
+    const qb_packed_tile *last;
+    int64_t n_tiles;
+    float *laid, *sums; /* tile i: at i * tile->tokens * padded_cols (or n_groups) */
+    float *scratch;     /* panels or rows, for each worker */
+} packed_job;
+
+static const qb_packed_tile *tile_for(const qb_simd *simd, int64_t tokens) {
+    for (int i = 0; i < simd->n_tiles; i++)
+        if (simd->tiles[i].tokens >= tokens) return &simd->tiles[i];
+    return &simd->tiles[simd->n_tiles - 1];
+}
+
+/* Column k of token t, or 0 for padding. */
+static float activation_at(const packed_job *j, int64_t t, int64_t k) {
+    int64_t c = j->p->source ? j->p->source[k] : k;
+    return c < 0 ? 0.0f : j->x[t * j->p->cols + c];
+}
+
+static void lay_tile(const packed_job *j, int64_t tile, int64_t from, int64_t to) {
+    const qb_packed_tile *shape = tile == j->n_tiles - 1 ? j->last : j->tile;
+    int64_t t0 = tile * j->tile->tokens, stored = least(shape->tokens, j->T - t0), TT = shape->tokens;
+    float *laid = j->laid + t0 * j->p->padded_cols;
+    for (int64_t t = 0; t < TT; t++)
+        for (int64_t k = from; k < to; k++)
+            laid[k * TT + t] = t < stored ? activation_at(j, t0 + t, k) : 0.0f;
+}
+
+static void lay_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const packed_job *j = ctx;
+    int64_t chunks = (j->p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t from = i % chunks * LAY_COLUMNS;
+        lay_tile(j, i / chunks, from, least(from + LAY_COLUMNS, j->p->padded_cols));
+    }
+}
+
+/* Sums of each group's activations, needed where zero points are. Sixteen partial sums by column, then a
+   tree: one order whatever the tile. */
+static void sum_groups(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const packed_job *j = ctx;
+    const qb_packed *p = j->p;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t tile = t / j->tile->tokens, t0 = tile * j->tile->tokens;
+        int64_t TT = tile == j->n_tiles - 1 ? j->last->tokens : j->tile->tokens;
+        int64_t k = 0;
+        for (int64_t g = 0; g < p->n_groups; g++) {
+            float part[16] = {0};
+            for (; k < p->group_end[g]; k++) part[k & 15] += t < j->T ? activation_at(j, t, k) : 0.0f;
+            for (int width = 8; width > 0; width /= 2)
+                for (int i = 0; i < width; i++) part[i] += part[i + width];
+            j->sums[t0 * p->n_groups + g * TT + (t - t0)] = part[0];
+        }
+    }
+}
+
+static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const packed_job *j = ctx;
+    const qb_packed *p = j->p;
+    for (int64_t i = 0; i < j->n_tiles; i++) {
+        const qb_packed_tile *shape = i == j->n_tiles - 1 ? j->last : j->tile;
+        int64_t t0 = i * j->tile->tokens;
+        shape->fn[p->kind](p, begin, end, j->laid + t0 * p->padded_cols, j->sums + t0 * p->n_groups,
+                           least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
+    }
+}
+
+static qb_status multiply_pass(cpu_device *d, packed_job *j) {
+    const qb_packed *p = j->p;
+    qb_threads *threads = d->base.threads;
+    j->tile = tile_for(d->simd, j->T);
+    j->n_tiles = (j->T + j->tile->tokens - 1) / j->tile->tokens;
+    j->last = tile_for(d->simd, j->T - (j->n_tiles - 1) * j->tile->tokens);
+    int64_t slots = (j->n_tiles - 1) * j->tile->tokens + j->last->tokens;
+    bool as_given = j->T == 1 && !p->source; /* one token in its own order: nothing to lay out */
+    int64_t laid = as_given ? 0 : slots * p->padded_cols, sums = p->zeros ? slots * p->n_groups : 0;
+    float *scratch;
+    qb_status st = qb_cpu_workspace(d, (laid + sums + 16) * 4, &scratch);
+    if (st != QB_OK) return st;
+    j->laid = as_given ? (float *)(uintptr_t)j->x : scratch;
+    j->sums = scratch + laid;
+    if (!as_given) {
+        int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
+        qb_parallel_for(threads, j->n_tiles * chunks, 4, lay_chunks, j);
+    }
+    if (p->zeros) qb_parallel_for(threads, slots, 1, sum_groups, j);
+    qb_parallel_for(threads, p->blocks, BLOCKS_A_TASK, multiply_blocks, j);
+    return QB_OK;
+}
+
+/* ---- many tokens where GEMM wins: panels of sixteen blocks, [packed column][row] ---- */
+
+static void multiply_panels(void *ctx, int64_t begin, int64_t end, int worker) {
+    const packed_job *j = ctx;
+    const qb_packed *p = j->p;
+    const int64_t ld = PANEL_BLOCKS * QB_BLOCK_ROWS;
+    float *panel = j->scratch + worker * p->padded_cols * ld;
+    for (int64_t b = begin; b < end; b++)
+        j->simd->unpack_block(p, b, panel + (b - begin) * QB_BLOCK_ROWS, ld);
+    int64_t row = begin * QB_BLOCK_ROWS;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)j->T,
+                (int)(least(end * QB_BLOCK_ROWS, p->rows) - row), (int)p->padded_cols, 1.0f, j->laid,
+                (int)p->padded_cols, panel, (int)ld, 0.0f, j->y + row, (int)p->rows);
+}
+
+static void gather_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const packed_job *j = ctx;
+    for (int64_t t = begin; t < end; t++)
+        for (int64_t k = 0; k < j->p->padded_cols; k++)
+            j->laid[t * j->p->padded_cols + k] = activation_at(j, t, k);
+}
+
+static qb_status multiply_gemm(cpu_device *d, packed_job *j) {
+    const qb_packed *p = j->p;
+    int64_t gathered = p->source ? j->T * p->padded_cols : 0;
+    int64_t panel = p->padded_cols * PANEL_BLOCKS * QB_BLOCK_ROWS * qb_threads_count(d->base.threads);
+    float *scratch;
+    qb_status st = qb_cpu_workspace(d, (gathered + panel) * 4, &scratch);
+    if (st != QB_OK) return st;
+    j->scratch = scratch + gathered;
+    j->laid = p->source ? scratch : (float *)(uintptr_t)j->x;
+    if (p->source) qb_parallel_for(d->base.threads, j->T, 4, gather_rows, j);
+    qb_parallel_for(d->base.threads, p->blocks, PANEL_BLOCKS, multiply_panels, j);
+    return QB_OK;
+}
+
+/* ---- codes that lie by row: each row is decoded to float32 ---- */
+
+static void decode_row(const qb_packed *p, int64_t row, float *to) {
+    int64_t first = row * p->cols;
+    for (int64_t c = 0; c < p->cols;) {
+        int64_t element = first + c, block = element >> p->block_shift;
+        int64_t end = least(p->cols, ((block + 1) << p->block_shift) - first);
+        float absmax = qb_packed_absmax(p, block);
+        for (; c < end; c++)
+            to[c] = p->table[p->codes[(first + c) / 2] >> ((first + c) % 2 * 4) & 15] * absmax;
+    }
+}
+
+static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    const packed_job *j = ctx;
+    const qb_packed *p = j->p;
+    float *row = j->scratch + worker * p->cols;
+    for (int64_t r = begin; r < end; r++) {
+        decode_row(p, r, row);
+        j->simd->dense_f32(row, p->cols, 1, j->x, j->T, j->y + r, p->rows);
+    }
+}
+
+qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t T, const qb_packed *p) {
+    packed_job j = {.simd = d->simd, .p = p, .x = x, .y = y, .T = T};
+    if (p->by_row) {
+        qb_status st = qb_cpu_workspace(d, qb_threads_count(d->base.threads) * p->cols * 4, &j.scratch);
+        if (st == QB_OK) qb_parallel_for(d->base.threads, p->rows, 16, multiply_rows, &j);
+        return st;
+    }
+    qb_status st = QB_OK;
+    bool gemm = T >= d->simd->packed_gemm_tokens;
+    for (int64_t t = 0; t < T && st == QB_OK; t += PASS_TOKENS) {
+        j.x = x + t * p->cols, j.y = y + t * p->rows, j.T = least(PASS_TOKENS, T - t);
+        st = gemm ? multiply_gemm(d, &j) : multiply_pass(d, &j);
+    }
+    return st;
+}

@@ -1,0 +1,304 @@
+/* Every storage format times every shape, instruction set and thread count, against float64 sums over the
+   weights as qb_qweight_dequantize defines them. */
+#include "tests/kernels_support.h"
+
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/simd.h"
+
+typedef struct {
+    const char *name;
+    int bits; /* 0: codebook */
+    qb_codebook codebook;
+    int64_t group; /* group or block size; 0: the whole row */
+    bool symmetric, act_order, double_quant, odd_scales;
+} format;
+
+static const format formats[] = {
+    {.name = "int4 g128 sym", .bits = 4, .group = 128, .symmetric = true},
+    {.name = "int4 g128 asym", .bits = 4, .group = 128},
+    {.name = "int4 g32 asym float32 scales", .bits = 4, .group = 32, .odd_scales = true},
+    {.name = "int4 per row", .bits = 4, .symmetric = true},
+    {.name = "int4 g64 act-order", .bits = 4, .group = 64, .act_order = true},
+    {.name = "int3 g128 asym", .bits = 3, .group = 128},
+    {.name = "int3 g40 sym", .bits = 3, .group = 40, .symmetric = true},
+    {.name = "int3 g64 act-order", .bits = 3, .group = 64, .act_order = true},
+    {.name = "int2 g64 asym", .bits = 2, .group = 64},
+    {.name = "int2 g8 sym", .bits = 2, .group = 8, .symmetric = true},
+    {.name = "int8 g128 asym", .bits = 8, .group = 128},
+    {.name = "int8 per row sym", .bits = 8, .symmetric = true},
+    {.name = "nf4 b64", .codebook = QB_CODEBOOK_NF4, .group = 64},
+    {.name = "nf4 b64 dq", .codebook = QB_CODEBOOK_NF4, .group = 64, .double_quant = true},
+    {.name = "fp4 b32", .codebook = QB_CODEBOOK_FP4, .group = 32},
+    {.name = "nf4 b4096 dq", .codebook = QB_CODEBOOK_NF4, .group = 4096, .double_quant = true},
+    {.name = "fp4 b256", .codebook = QB_CODEBOOK_FP4, .group = 256},
+};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
+static qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols) {
+    qb_qweight *q;
+    assert_ok(qb_alloc_zero(1, sizeof *q, &q));
+    if (f->bits) {
+        int64_t group = f->group && f->group < cols ? f->group : cols;
+        assert_ok(qb_qweight_alloc_affine(rows, cols, f->bits, group, f->act_order, q));
+        q->symmetric = f->symmetric;
+        for (int64_t i = 0; i < rows * q->n_groups; i++) {
+            q->scales[i] = 0.01f + 0.001f * noise();
+            q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
+                                                 : (int)(noise_u32() >> 8 & ((1u << f->bits) - 1)));
+        }
+        if (!f->odd_scales) assert_ok(qb_qweight_round_scales(q));
+        /* A permutation cut into groups, as act-order gives. */
+        for (int64_t c = 0; f->act_order && c < cols; c++) q->g_idx[c] = (int32_t)(c / group);
+        for (int64_t c = cols - 1; f->act_order && c > 0; c--) {
+            int64_t other = noise_u32() % (uint32_t)(c + 1);
+            int32_t keep = q->g_idx[c];
+            q->g_idx[c] = q->g_idx[other], q->g_idx[other] = keep;
+        }
+    } else {
+        assert_ok(qb_qweight_alloc_codebook(rows, cols, f->codebook, f->group, f->double_quant, q));
+        q->nested_offset = 0.02f;
+        for (int64_t b = 0; b < q->n_blocks; b++) {
+            q->absmax[b] = 0.03f + 0.02f * noise();
+            if (!f->double_quant) continue;
+            q->absmax_codes[b] = (uint8_t)(noise_u32() >> 24);
+            if (b % QB_NESTED_BLOCK == 0) q->nested_absmax[b / QB_NESTED_BLOCK] = 0.01f + 0.005f * noise();
+            q->absmax[b] = qb_dynamic_map()[q->absmax_codes[b]] * q->nested_absmax[b / QB_NESTED_BLOCK] +
+                           q->nested_offset;
+        }
+    }
+    unsigned mask = f->bits ? (1u << f->bits) - 1 : 15;
+    for (int64_t i = 0; i < rows * cols; i++) q->codes[i] = (uint8_t)(noise_u32() >> 16 & mask);
+    return q;
+}
+
+/* Largest error of y[T, rows] against float64, over the sum of the products' sizes: what float32 sums are
+ * held to. */
+static double product_error(const float *y, const float *x, const float *w, int64_t T, int64_t rows,
+                            int64_t cols) {
+    double worst = 0;
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t r = 0; r < rows; r++) {
+            double want = 0, size = 1e-30;
+            for (int64_t c = 0; c < cols; c++) {
+                double p = (double)x[t * cols + c] * (double)w[r * cols + c];
+                want += p;
+                size += fabs(p);
+            }
+            double error = fabs((double)y[t * rows + r] - want) / size;
+            if (!(error <= worst)) worst = error;
+        }
+    return worst;
+}
+
+/* Zero points are applied to sums of activations, which costs a few roundings more. */
+static const double packed_tolerance = 1e-6, dense_tolerance = 5e-7;
+
+static void check_packed(const format *f, const char *simd, int64_t rows, int64_t cols, const int *tokens) {
+    qb_device *dev = device_open(simd, 2);
+    qb_qweight *q = weight_new(f, rows, cols);
+    qb_weight weight = {.rows = rows, .cols = cols, .packed = q};
+    qb_matrix m;
+    float *w = noise_new(rows * cols);
+    qb_qweight_dequantize(q, w);
+    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+    qb_weight_free(&weight);
+    for (; *tokens; tokens++) {
+        int64_t T = *tokens;
+        float *x = noise_new(T * cols), *y = noise_new(T * rows + 1), guard = y[T * rows];
+        assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
+        double error = product_error(y, x, w, T, rows, cols);
+        if (!(error < packed_tolerance) || y[T * rows] != guard)
+            fail_msg("%s, %s, [%lld, %lld], %lld tokens: error %g", f->name, simd, (long long)rows,
+                     (long long)cols, (long long)T, error);
+        qb_free(x), qb_free(y);
+    }
+    qb_backend_cpu.matrix_free(dev, &m);
+    assert_no_memory(dev);
+    qb_backend_cpu.close(dev);
+    qb_free(w);
+}
+
+static void test_matmul__packed_equals_the_dequantized_weight(void **state) {
+    (void)state;
+    static const int few[] = {1, 2, 3, 8, 17, 64, 0}, one[] = {1, 5, 0};
+    static const int64_t shapes[][2] = {{16, 128}, {33, 172}, {70, 352}, {1, 64}, {5, 43}};
+    for (int i = 0; i < FORMATS; i++)
+        for (int s = 0; s < SIMD_NAMES; s++) {
+            for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
+                check_packed(&formats[i], simd_names[s], shapes[k][0], shapes[k][1], few);
+            check_packed(&formats[i], simd_names[s], 131, 4096, one);
+        }
+}
+
+static qb_status host_alloc(void *owner, int64_t bytes, void *out) {
+    (void)owner;
+    return qb_alloc((size_t)bytes, 1, out);
+}
+static void host_free(void *owner, void *pointer) {
+    (void)owner;
+    qb_free(pointer);
+}
+static const qb_pack_memory host_memory = {NULL, host_alloc, host_free};
+
+/* Every code, zero and scale comes back from the packed form to the bit, in every instruction set. */
+static void test_matmul__unpacking_is_exact(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{16, 512}, {50, 352}, {21, 172}};
+    for (int i = 0; i < FORMATS * 3; i++) {
+        const format *f = &formats[i / 3];
+        int64_t rows = shapes[i % 3][0], cols = shapes[i % 3][1];
+        qb_qweight *q = weight_new(f, rows, cols);
+        float *want = noise_new(rows * cols);
+        qb_qweight_dequantize(q, want);
+        qb_packed *p;
+        assert_ok(qb_pack(q, NULL, &host_memory, &p));
+        for (int s = 0; s < SIMD_NAMES && !p->by_row; s++) {
+            setenv("BENCH_SIMD", simd_names[s], 1);
+            const qb_simd *simd = qb_simd_chosen();
+            float *panel = noise_new(p->padded_cols * 17);
+            for (int64_t b = 0; b < p->blocks; b++) {
+                simd->unpack_block(p, b, panel, 17);
+                for (int64_t k = 0; k < p->padded_cols; k++) {
+                    int64_t c = p->source ? p->source[k] : k;
+                    for (int64_t l = 0; c >= 0 && l < 16 && b * 16 + l < rows; l++)
+                        if (panel[k * 17 + l] != want[(b * 16 + l) * cols + c])
+                            fail_msg("%s, %s: row %lld column %lld is %g, not %g", f->name, simd->name,
+                                     (long long)(b * 16 + l), (long long)c, (double)panel[k * 17 + l],
+                                     (double)want[(b * 16 + l) * cols + c]);
+                }
+            }
+            qb_free(panel);
+        }
+        unsetenv("BENCH_SIMD");
+        qb_pack_free(p, &host_memory);
+        qb_qweight_free(q);
+        qb_free(q), qb_free(want);
+    }
+}
+
+static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
+    (void)state;
+    for (int i = 0; i < FORMATS; i++) {
+        const format *f = &formats[i];
+        if (f->odd_scales || f->group == 8 || f->group == 40)
+            continue; /* float32 scales; groups padded to a step */
+        int64_t rows = 64, cols = 1024;
+        qb_qweight *q = weight_new(f, rows, cols);
+        qb_packed *p;
+        assert_ok(qb_pack(q, NULL, &host_memory, &p));
+        double bits = (double)p->bytes * 8 / (double)(rows * cols);
+        assert_true(fabs(bits - qb_qweight_bits_per_weight(q)) < 1e-9);
+        qb_pack_free(p, &host_memory);
+        qb_qweight_free(q);
+        qb_free(q);
+    }
+}
+
+/* Packed results depend neither on the threads nor on which other tokens share the call. */
+static void test_matmul__same_bits_for_threads_and_batches(void **state) {
+    (void)state;
+    enum { ROWS = 150, COLS = 352, T = 27 };
+    for (int i = 0; i < FORMATS; i++) {
+        qb_qweight *q = weight_new(&formats[i], ROWS, COLS);
+        qb_weight weight = {.rows = ROWS, .cols = COLS, .packed = q};
+        float *x = noise_new(T * COLS), *first = noise_new(T * ROWS), *y = noise_new(T * ROWS);
+        for (int threads = 1; threads <= 3; threads++) {
+            qb_device *dev = device_open(NULL, threads);
+            qb_matrix m;
+            assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+            assert_ok(qb_backend_cpu.matmul(dev, threads == 1 ? first : y, x, T, &m));
+            if (threads > 1) assert_memory_equal(first, y, T * ROWS * sizeof *y);
+            bool one_kernel = strcmp(qb_cpu_simd(), "avx512") == 0;
+            for (int n = 1; n <= T && one_kernel; n += n) {
+                for (int t = 0; t < T; t += n)
+                    assert_ok(
+                        qb_backend_cpu.matmul(dev, y + t * ROWS, x + t * COLS, n < T - t ? n : T - t, &m));
+                assert_memory_equal(first, y, T * ROWS * sizeof *y);
+            }
+            qb_backend_cpu.matrix_free(dev, &m);
+            qb_backend_cpu.close(dev);
+        }
+        qb_weight_free(&weight);
+        qb_free(x), qb_free(first), qb_free(y);
+    }
+}
+
+static void check_dense(qb_dtype dtype, const char *simd, int64_t rows, int64_t cols, int64_t T) {
+    float *w = noise_new(rows * cols), *x = noise_new(T * cols), *first = NULL;
+    uint8_t *bytes, *view; /* on an odd element, as a mapping may give it */
+    assert_ok(qb_alloc((size_t)(rows * cols + 1), 4, &bytes));
+    view = bytes + qb_dtype_bytes(dtype);
+    assert_ok(qb_from_f32(dtype, w, rows * cols, view));
+    assert_ok(qb_to_f32(dtype, view, rows * cols, w));
+    for (int threads = 1; threads <= 3; threads++) {
+        qb_device *dev = device_open(simd, threads);
+        qb_weight weight = {.rows = rows, .cols = cols, .dtype = dtype, .dense = view};
+        qb_matrix m;
+        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+        assert_int_equal(m.bytes, rows * cols * (int64_t)qb_dtype_bytes(dtype));
+        float *y = noise_new(T * rows);
+        assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
+        double error = product_error(y, x, w, T, rows, cols);
+        if (!(error < dense_tolerance))
+            fail_msg("%s, %s, [%lld, %lld], %lld tokens: error %g", qb_dtype_name(dtype), simd,
+                     (long long)rows, (long long)cols, (long long)T, error);
+        if (first) assert_memory_equal(first, y, (size_t)(T * rows) * sizeof *y);
+        if (first)
+            qb_free(y);
+        else
+            first = y;
+        qb_backend_cpu.matrix_free(dev, &m);
+        assert_no_memory(dev);
+        qb_backend_cpu.close(dev);
+    }
+    qb_free(first), qb_free(w), qb_free(x), qb_free(bytes);
+}
+
+static void test_matmul__dense_types(void **state) {
+    (void)state;
+    static const qb_dtype types[] = {QB_DTYPE_F32, QB_DTYPE_F16, QB_DTYPE_BF16};
+    static const int64_t tokens[] = {1, 2, 3, 8, 17, 64};
+    for (int d = 0; d < 3; d++)
+        for (int s = 0; s < SIMD_NAMES; s++)
+            for (int t = 0; t < 6; t++) {
+                check_dense(types[d], simd_names[s], 70, 172, tokens[t]);
+                if (t < 2) check_dense(types[d], simd_names[s], 300, 43, 17 * tokens[t]);
+            }
+}
+
+static void test_matmul__files_that_lie_are_refused(void **state) {
+    (void)state;
+    qb_packed *p;
+    qb_qweight *q = weight_new(&formats[4], 16, 128);
+    q->g_idx[7] = 2;
+    assert_fails(qb_pack(q, NULL, &host_memory, &p), QB_ERR_FORMAT, "column 7");
+    q->g_idx[7] = 0;
+    q->codes[3] = 16;
+    assert_fails(qb_pack(q, NULL, &host_memory, &p), QB_ERR_FORMAT, "code 16");
+    q->codes[3] = 15;
+    q->zeros[2] = 200;
+    assert_fails(qb_pack(q, NULL, &host_memory, &p), QB_ERR_FORMAT, "zero point 200");
+    assert_null(p);
+    qb_qweight_free(q);
+    qb_free(q);
+    qb_device *dev = device_open(NULL, 1);
+    int64_t data = 0;
+    qb_matrix m;
+    assert_fails(qb_backend_cpu.matrix_create(dev, &(qb_weight){1, 1, QB_DTYPE_I64, &data, NULL}, &m),
+                 QB_ERR_UNSUPPORTED, "I64");
+    qb_backend_cpu.close(dev);
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_matmul__unpacking_is_exact),
+        cmocka_unit_test(test_matmul__packed_equals_the_dequantized_weight),
+        cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
+        cmocka_unit_test(test_matmul__same_bits_for_threads_and_batches),
+        cmocka_unit_test(test_matmul__dense_types),
+        cmocka_unit_test(test_matmul__files_that_lie_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
