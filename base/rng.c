@@ -69,10 +69,3 @@ double qb_pyrandom_double(qb_pyrandom *r) {
     uint32_t a = qb_pyrandom_u32(r) >> 5, b = qb_pyrandom_u32(r) >> 6;
     return (a * 67108864.0 + b) * (1.0 / 9007199254740992.0);
 }
-
-uint64_t qb_noise_u64(uint64_t seed, uint64_t index) {
-    uint64_t z = seed * 0x9e3779b97f4a7c15u + (index + 1) * 0xd1342543de82ef95u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}

@@ -18,6 +18,12 @@ static const struct {
 #undef X
 };
 
+/* Sentences quote names out of files: what would break the line, or steer a terminal, becomes '?'. */
+static void make_one_line(char *text) {
+    for (unsigned char *p = (unsigned char *)text; *p; p++)
+        if (*p < 0x20 || *p == 0x7f) *p = '?';
+}
+
 qb_status qb_fail(qb_status code, const char *fmt, ...) {
     /* Arguments may point into error_text itself, so format aside first. */
     char text[TEXT_MAX];
@@ -25,6 +31,7 @@ qb_status qb_fail(qb_status code, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    make_one_line(text);
     memcpy(error_text, text, sizeof text);
     return code;
 }
@@ -45,6 +52,7 @@ qb_status qb_fail_prefix(qb_status code, const char *fmt, ...) {
         used += length;
     }
     text[used] = 0;
+    make_one_line(text);
     memcpy(error_text, text, sizeof text);
     return code;
 }

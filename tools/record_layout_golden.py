@@ -129,25 +129,24 @@ def record_gptq(out, folder):
 def check(folder):
     """Every tensor through safetensors' own readers; bitsandbytes states through QuantState.from_dict."""
     folder = pathlib.Path(folder)
+    tensors = {}
     count = 0
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             assert file.metadata() == {"format": "pt"}, file.metadata()
-            names = list(file.keys())
-        tensors = load_file(path)
-        assert sorted(names) == sorted(tensors)
-        count += len(names)
-        states = [name for name in names if ".quant_state." in name]
-        for name in states:
+            count += len(list(file.keys()))
+        tensors.update(load_file(path))
+    assert len(tensors) == count, "a tensor is in two shards"
+    for name in sorted(tensors):
+        if ".quant_state." in name:
             from bitsandbytes.functional import QuantState, dequantize_4bit
 
-            module = name.split(".weight.")[0]
-            prefix = f"{module}.weight"
+            prefix = name[: name.index(".quant_state.")]
             parts = {n[len(prefix) + 1:]: t for n, t in tensors.items() if n.startswith(prefix + ".")}
             state = QuantState.from_dict(parts, device=torch.device("cpu"))
             weight = dequantize_4bit(tensors[prefix], state)
             assert torch.isfinite(weight.float()).all()
-            print(f"{module}: {tuple(weight.shape)} {weight.dtype}, mean |w| {weight.float().abs().mean().item():g}")
+            print(f"{prefix}: {tuple(weight.shape)} {weight.dtype}, mean |w| {weight.float().abs().mean().item():g}")
     index = folder / "model.safetensors.index.json"
     if index.exists():
         weight_map = json.loads(index.read_text())["weight_map"]
