@@ -98,10 +98,16 @@ static qb_status check_gzip(const unsigned char *stored, size_t n, const char *t
                    name, length);
 }
 
+/* Outside a UTF-8 locale libarchive gives no name that is not ASCII. */
+static const char *entry_path(struct archive_entry *e) {
+    const char *path = archive_entry_pathname(e);
+    return path ? path : "unnamed entry";
+}
+
 /* Folders, and what macOS adds to every archive, are not what anyone means. */
 static bool is_content(struct archive_entry *e) {
-    const char *path = archive_entry_pathname(e);
-    return archive_entry_filetype(e) == AE_IFREG && path && strncmp(path, "__MACOSX/", 9) != 0 &&
+    const char *path = entry_path(e);
+    return archive_entry_filetype(e) == AE_IFREG && strncmp(path, "__MACOSX/", 9) != 0 &&
            strncmp(qb_path_base(path), "._", 2) != 0;
 }
 
@@ -126,21 +132,22 @@ static size_t piece_capacity(int index) {
 }
 
 static qb_status read_entry(reader *r) {
+    char *end = NULL;
     size_t room = 0;
     for (;;) {
         if (room == 0) {
             /* 160 pieces hold 10.2 GB, more than any caller allows. */
             if (r->n_pieces == MAX_PIECES) return qb_fail(QB_ERR_INTERNAL, "%s: out of pieces", r->name);
             room = piece_capacity(r->n_pieces);
-            qb_status st = qb_alloc(room, 1, &r->pieces[r->n_pieces]);
+            qb_status st = qb_alloc(room, 1, &end);
             if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
-            r->n_pieces++;
+            r->pieces[r->n_pieces++] = end;
         }
-        char *end = r->pieces[r->n_pieces - 1] + piece_capacity(r->n_pieces - 1) - room;
         la_ssize_t got = archive_read_data(r->archive, end, room);
         if (got < 0) return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
         if (got == 0) return QB_OK;
         room -= (size_t)got;
+        end += got;
         r->length += (size_t)got;
         if (r->length > r->max_bytes)
             return qb_fail(QB_ERR_FORMAT,
@@ -175,7 +182,7 @@ static qb_status read_entries(reader *r) {
         if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
             return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
         if (!single && !is_content(e)) continue;
-        const char *path = single ? "" : archive_entry_pathname(e);
+        const char *path = single ? "" : entry_path(e);
         if (r->entry && !single && strcmp(qb_path_base(path), r->entry) != 0) continue;
         if (r->found) {
             if (r->entry) break;

@@ -8,6 +8,7 @@
 #include "datasets/text.h"
 #include "datasets/windows.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 /* datautils.py draws, or truncates to, this many windows of the c4 texts. */
 enum { C4_WINDOWS = 256 };
 
-/* A data file's "<unk>" (ptb is full of them) is text to the paper's SentencePiece tokenizer, not a command. */
+/* A data file's "<unk>" (ptb is full of them) is text to SentencePiece, not a command. */
 static qb_status encode(const qb_tokenizer *t, const char *bytes, size_t n, const char *name, qb_ids *out) {
     qb_status st = qb_tokenizer_encode_plain(t, bytes, n, true, out);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", name);
@@ -190,6 +191,7 @@ static qb_status note_differences(const split *s, bool calibration, bool substit
 
 static qb_status describe_file(const split *s, bool calibration, const qb_located *l, qb_data_files *files) {
     if (!files) return QB_OK;
+    assert(l->path); /* locate() either finds a file or fails */
     files->n = 1;
     qb_data_file *f = &files->files[0];
     *f = (qb_data_file){.bytes = qb_file_size(l->path)};

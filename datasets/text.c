@@ -28,6 +28,9 @@ qb_status qb_text_open_memory(const void *stored, size_t n, const char *name, co
     char *found = NULL;
     qb_stored kind = qb_stored_by_name(name, NULL);
     if (kind == QB_STORED_PLAIN) {
+        if (n > max_bytes)
+            QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s: %zu bytes are more than the %zu a dataset file may have",
+                               name, n, max_bytes));
         out->bytes = n ? stored : "";
         out->n = n;
     } else {
@@ -92,9 +95,6 @@ qb_status qb_text_read(const char *path, char **out, size_t *n) {
         *out = text.owned;
         text.owned = NULL;
     } else {
-        if (text.n > QB_TEXT_MAX_BYTES)
-            QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s: %zu bytes are more than a dataset file may have", path,
-                               text.n));
         QB_TRY(st, qb_alloc(text.n + 1, 1, out));
         memcpy(*out, text.bytes, text.n);
         (*out)[text.n] = 0;

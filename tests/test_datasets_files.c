@@ -193,9 +193,32 @@ static void test_datasets_files__archives_say_what_they_hold(void **state) {
     qb_text_close(&text);
     assert_fails(qb_text_open_memory(packed, size, "x.gz", NULL, 2, &text), QB_ERR_FORMAT,
                  "more than 2 bytes");
+    assert_fails(qb_text_open_memory("plain", 5, "x.txt", NULL, 4, &text), QB_ERR_FORMAT,
+                 "5 bytes are more than");
     assert_fails(qb_text_open_memory("plain", 5, "x.gz", NULL, 100, &text), QB_ERR_FORMAT,
                  "its contents are not gzip");
     assert_fails(qb_text_open_memory("", 0, "x.xz", NULL, 100, &text), QB_ERR_FORMAT, "x.xz is empty");
+}
+
+/* Python's zipfile with one entry whose name is not ASCII and marked as UTF-8; this program runs in the C
+ * locale. */
+static void test_datasets_files__entry_names_need_no_locale(void **state) {
+    (void)state;
+    static const unsigned char packed[] = {
+        0x50, 0x4b, 0x03, 0x04, 0x14, 0x00, 0x00, 0x08, 0x00, 0x00, 0x00, 0x00, 0x21, 0x00, 0x2c, 0x49,
+        0x84, 0x22, 0x06, 0x00, 0x00, 0x00, 0x06, 0x00, 0x00, 0x00, 0x09, 0x00, 0x00, 0x00, 0xc3, 0xa9,
+        0x74, 0xc3, 0xa9, 0x2e, 0x74, 0x78, 0x74, 0x73, 0x75, 0x6d, 0x6d, 0x65, 0x72, 0x50, 0x4b, 0x01,
+        0x02, 0x14, 0x03, 0x14, 0x00, 0x00, 0x08, 0x00, 0x00, 0x00, 0x00, 0x21, 0x00, 0x2c, 0x49, 0x84,
+        0x22, 0x06, 0x00, 0x00, 0x00, 0x06, 0x00, 0x00, 0x00, 0x09, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x80, 0x01, 0x00, 0x00, 0x00, 0x00, 0xc3, 0xa9, 0x74, 0xc3, 0xa9,
+        0x2e, 0x74, 0x78, 0x74, 0x50, 0x4b, 0x05, 0x06, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x01, 0x00,
+        0x37, 0x00, 0x00, 0x00, 0x2d, 0x00, 0x00, 0x00, 0x00, 0x00};
+    qb_text text;
+    assert_ok(qb_text_open_memory(packed, sizeof packed, "x.zip", NULL, 100, &text));
+    assert_int_equal(text.n, 6);
+    assert_memory_equal(text.bytes, "summer", 6);
+    assert_string_equal(text.name, "x.zip (unnamed entry)");
+    qb_text_close(&text);
 }
 
 /* ---- Datasets from files ---- */
@@ -395,6 +418,7 @@ int main(void) {
         cmocka_unit_test(test_datasets_files__damage_is_never_read_as_text),
         cmocka_unit_test(test_datasets_files__gzip_of_several_members_is_checked),
         cmocka_unit_test(test_datasets_files__archives_say_what_they_hold),
+        cmocka_unit_test(test_datasets_files__entry_names_need_no_locale),
         cmocka_unit_test(test_datasets_files__bad_input_is_named),
         cmocka_unit_test(test_datasets_files__bad_json_lines_are_named),
         cmocka_unit_test(test_datasets_files__too_short_documents_are_counted),
