@@ -136,9 +136,10 @@ static qb_status template_ids(const reader *r, const qb_json *table, const char 
                        r->name, token);
     for (const qb_json *c = qb_json_first(list); c; c = qb_json_next(c), ++*n) {
         double id = qb_json_number(c);
-        if (!(id >= 0 && id < r->t->vocab.count) || id != (double)(int32_t)id)
+        bool inside = id >= 0 && id < r->t->vocab.count && id == (double)(int32_t)id;
+        if (!inside || r->t->vocab.pieces[(int32_t)id].type == QB_PIECE_NONE)
             return qb_fail(QB_ERR_FORMAT,
-                           "%s: the template's token \"%s\" has id %g, outside the vocabulary of %d", r->name,
+                           "%s: the template's token \"%s\" has id %g, which no piece of the %d has", r->name,
                            token, id, r->t->vocab.count);
         if (ids) ids[*n] = (int32_t)id;
     }

@@ -21,6 +21,16 @@ static bool ends_with(const qb_str *s, const char *tail, size_t n) {
     return s->length >= n && memcmp(s->text + s->length - n, tail, n) == 0;
 }
 
+/* The end of a run of characters that are taken over as they are: valid, no space, no start of a verbatim piece. */
+static const char *ordinary_run(const qb_normalize_step *step, const char *p, const char *end) {
+    while (p < end && *p != ' ' && !step->spaces.verbatim->roots[(uint8_t)*p]) {
+        size_t length = qb_utf8_length((const uint8_t *)p, (size_t)(end - p));
+        if (!length) break;
+        p += length;
+    }
+    return p;
+}
+
 /* SentencePiece's Normalizer for the identity map: spaces alone are touched, except that each byte which
    begins no valid character becomes U+FFFD. Source: normalizer.cc of google/sentencepiece, behaviour checked
    against release 0.2. */
@@ -35,6 +45,13 @@ static void sentencepiece_spaces(const qb_normalize_step *step, const char *text
     if (prefix) qb_str_append(out, space, n_space);
     bool after_space = squeeze;
     while (p < end) {
+        const char *run = ordinary_run(step, p, end);
+        if (run > p) {
+            qb_str_append(out, p, (size_t)(run - p));
+            after_space = false;
+            p = run;
+            continue;
+        }
         int32_t id;
         size_t verbatim = qb_trie_longest(step->spaces.verbatim, p, (size_t)(end - p), &id);
         size_t length = verbatim ? verbatim : qb_utf8_length((const uint8_t *)p, (size_t)(end - p));
