@@ -16,7 +16,7 @@ declare -A may=(
   [results]="base"
   [plots]="base results"
   [bench]="base kernels checkpoint tokenizer datasets model quant eval results plots"
-  [tests]="base kernels checkpoint tokenizer datasets model quant eval results plots"
+  [tests]="bench base kernels checkpoint tokenizer datasets model quant eval results plots"
 )
 rooms="${!may[*]}"
 bad=0
