@@ -50,9 +50,10 @@ typedef struct qb_speed_config {
     int64_t prompt_tokens;                     /* tokens generated after each prompt */
 } qb_speed_config;
 extern const qb_option qb_speed_options[];
-/* prompts: token windows of whole prompts, or NULL. The model must be loaded resident. */
+/* prompts: token windows of whole prompts, or NULL. ceilings: measured elsewhere (measuring them takes more than a gigabyte,
+   which would stand in this process's peak), or NULL to ask the device. The model must be loaded resident. */
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
-                   qb_measures *out) QB_NODISCARD;
+                   const qb_ceilings *ceilings, qb_measures *out) QB_NODISCARD;
 
 /* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this process. */
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;

@@ -194,7 +194,7 @@ static void describe(const scorer *s, qb_measure *out) {
     qb_json_put_int(out->extra, "window_tokens", s->w->max_length);
     qb_json_put_int(out->extra, "scored_tokens", out->n);
     qb_json_put_int(out->extra, "total_tokens", s->w->total_tokens);
-    qb_json_put_text(out->extra, "ids_sha256", s->w->sha256);
+    qb_json_put_text(out->extra, "data_sha256", s->w->sha256);
     qb_json_put_text(out->extra, "reduction",
                      s->w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
     qb_json_put_bool(out->extra, "layer_major", s->plan.layer_major);

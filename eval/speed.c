@@ -176,7 +176,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
     summarize(rate);
     double flops = causal_flops(&m->config, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
-    qb_json_put_text(rate->extra, "ceiling", "gemm_flop_per_s");
+    qb_json_put_real(rate->extra, "ceiling", ceilings->gemm_flop_per_s);
     qb_json_put_real(rate->extra, "share_of_ceiling", flops / ceilings->gemm_flop_per_s);
     if (n_seq == 1) {
         qb_measure rate_row = *rate; /* the next add may move the rows */
@@ -218,7 +218,7 @@ static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_conf
     double bytes_per_s = ((double)weights + kv * (double)n_seq) * row->value / (double)n_seq;
     qb_json_put_real(row->extra, "bytes_per_token", ((double)weights + kv * (double)n_seq) / (double)n_seq);
     qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
-    qb_json_put_text(row->extra, "ceiling", "read_bytes_per_s");
+    qb_json_put_real(row->extra, "ceiling", ceilings->read_bytes_per_s);
     qb_json_put_real(row->extra, "share_of_ceiling", bytes_per_s / ceilings->read_bytes_per_s);
     qb_json_put_text(row->extra, "kv_dtype", config->kv);
 out:
@@ -267,11 +267,12 @@ out:
 }
 
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
-                   qb_measures *out) {
+                   const qb_ceilings *ceilings, qb_measures *out) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
-    qb_ceilings ceilings;
+    qb_ceilings own;
     qb_status st;
-    QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
+    if (!ceilings) QB_TRY(st, dev->backend->ceilings(dev, &own));
+    if (!ceilings) ceilings = &own;
     int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;
     qb_progress progress;
     qb_progress_begin(&progress, total, "speed");
@@ -279,14 +280,14 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
         int64_t n_seq = config->batch.values[b];
         for (int p = 0; p < config->prefill.n; p++) {
             if (config->prefill.values[p] > 0)
-                QB_TRY(st, measure_prefill(m, dev, config, config->prefill.values[p], n_seq, &ceilings, out));
+                QB_TRY(st, measure_prefill(m, dev, config, config->prefill.values[p], n_seq, ceilings, out));
             qb_progress_update(&progress, ++done);
         }
         for (int d = 0; d < config->depth.n; d++)
             for (int g = 0; g < config->decode.n; g++) {
                 if (config->decode.values[g] > 0)
                     QB_TRY(st, measure_decode(m, dev, config, config->decode.values[g],
-                                              config->depth.values[d], n_seq, &ceilings, out));
+                                              config->depth.values[d], n_seq, ceilings, out));
                 qb_progress_update(&progress, ++done);
             }
     }
