@@ -1,0 +1,61 @@
+/* bench plot: the pictures of a result document. */
+#include "base/log.h"
+#include "base/memory.h"
+#include "bench/command.h"
+#include "plots/plots.h"
+
+typedef struct {
+    const char *out, *only;
+} plot_options;
+
+static const qb_option rows[] = {
+    {"out", 'o', QB_OPTION_TEXT, offsetof(plot_options, out), "plots", 0, 0, NULL, "DIR",
+     "folder for the pictures; made when it is absent"},
+    {"only", 0, QB_OPTION_TEXT, offsetof(plot_options, only), NULL, 0, 0, NULL, "NAME,NAME",
+     "only these plots; `bench list plots` names them"},
+    {0},
+};
+
+static const qb_page page = {
+    .name = "plot",
+    .summary = "draw the plots of a result document",
+    .synopsis = "plot RESULT.json [--out DIR] [--only NAME,NAME]",
+    .description = "Draws with gnuplot, each plot as SVG and PNG, and as PDF where gnuplot can: perplexity "
+                   "against bits\n"
+                   "a weight and against size with the Pareto front, decode and prefill speed, memory, "
+                   "quantization time,\n"
+                   "error by layer. A plot that the document has no data for is left out, and said so.",
+    .examples = "bench plot demo.json --out plots\n"
+                "bench plot 7b.json --out plots --only perplexity-bits",
+};
+
+static qb_status plot_main(int argc, char **argv, int *exit_code) {
+    (void)exit_code;
+    plot_options options;
+    qb_common common;
+    qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
+    const char *path = NULL;
+    size_t n_words;
+    bool done;
+    int n_files = 0;
+    qb_results results = {0};
+    qb_status st;
+    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, &path, 1, &n_words, &done));
+    if (done) goto out;
+    if (!path) return qb_command_missing(&page, "RESULT.json");
+    QB_TRY(st, qb_results_open(path, &results));
+    QB_TRY(st, qb_plots_draw(&results, options.out, options.only, &n_files));
+    qb_info("%d files in %s", n_files, options.out);
+    if (common.json) {
+        qb_json *j = qb_json_object();
+        qb_json_put_text(j, "out", options.out);
+        qb_json_put_int(j, "files", n_files);
+        st = qb_output_json(j);
+        qb_json_free(j);
+    }
+out:
+    qb_results_close(&results);
+    return st;
+}
+
+const qb_command qb_command_plot = {"plot", "draw the plots of a result document", plot_main};

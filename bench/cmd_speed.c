@@ -1,0 +1,130 @@
+/* bench speed: prefill, decode, first token and latency of a model as it is found, against the machine's
+ * ceilings. */
+#include "base/memory.h"
+#include "bench/command.h"
+#include "bench/found.h"
+#include "bench/probe.h"
+#include "bench/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    bool synthetic;
+} speed_options;
+
+static const qb_option rows[] = {
+    {"synthetic", 0, QB_OPTION_BOOL, offsetof(speed_options, synthetic), NULL, 0, 0, NULL, NULL,
+     "random weights of the model's true shapes"},
+    {0},
+};
+
+static const qb_page page = {
+    .name = "speed",
+    .summary = "measure how fast a model reads and writes tokens",
+    .synopsis = "speed MODEL [--prefill N,N] [--decode N,N] [--repeat N] [--prompts FILE] [--json]",
+    .description = "Times prefill (pp<N>: N prompt tokens at once) and decode (tg<N>: N tokens one after "
+                   "another) apart, at each\n"
+                   "depth and batch size, after a warm-up that does not count. Each row keeps its raw "
+                   "samples; the headline is\n"
+                   "their median. Rows say how much of the machine's measured ceiling they reach: bytes read "
+                   "a second for\n"
+                   "decode, float operations a second for prefill. Tokenizing and loading are not timed.\n"
+                   "\n"
+                   "--prompts times whole prompts of a file, prefill and generation together; a blank line "
+                   "ends a prompt.\n"
+                   "--prompts default takes the prompts that come with the program.",
+    .examples = "bench speed ./llama2-7b-w4 --prefill 512 --decode 128 --repeat 5 --json\n"
+                "bench speed demo --prefill 64,128 --decode 32 --prompts default\n"
+                "bench speed synthetic:tinyllama-1.1b --decode 32 --depth 0,1024 --batch 1,4",
+};
+
+static qb_status print_rows(const qb_json *doc) {
+    const qb_json *ceilings = qb_json_get(qb_json_get(qb_json_get(doc, "context"), "machine"), "ceilings");
+    const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
+    qb_output("%-20s %-16s %12s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
+              "ceiling");
+    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
+        const char *name = qb_json_string(qb_json_get(row, "name"));
+        const char *protocol = qb_json_string(qb_json_get(row, "protocol"));
+        double value = qb_json_number(qb_json_get(row, "value")), sd = qb_json_number(qb_json_get(row, "sd"));
+        double share = qb_json_number(qb_json_get(row, "share_of_ceiling"));
+        if (!isfinite(value)) {
+            const char *reason = qb_json_string(qb_json_get(row, "error"));
+            if (reason) qb_output("%-20s %s: %s\n", name, qb_json_string(qb_json_get(row, "status")), reason);
+            continue;
+        }
+        char spread[32] = "-", part[32] = "-";
+        if (isfinite(sd)) snprintf(spread, sizeof spread, "%.3g", sd);
+        if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
+        qb_output("%-20s %-16s %12.5g %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", value, spread,
+                  qb_json_string(qb_json_get(row, "unit")), qb_json_number(qb_json_get(row, "n")), part);
+    }
+    char read_rate[32];
+    qb_output("ceilings: %s/s read, %.1f GFLOP/s in float32 matrix products\n",
+              qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
+              qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
+    return QB_OK;
+}
+
+static qb_status open_prompts(const qb_model *m, const char *file, qb_windows *out) {
+    qb_tokenizer *t;
+    if (!file) return QB_OK;
+    qb_status st = qb_session_tokenizer(m, &t);
+    if (st == QB_OK) st = qb_prompts_open(file, t, out);
+    qb_tokenizer_close(t);
+    return st;
+}
+
+static qb_status speed_main(int argc, char **argv, int *exit_code) {
+    (void)exit_code;
+    speed_options options;
+    qb_speed_config config;
+    qb_compute compute;
+    qb_common common;
+    qb_option_set sets[] = {{"SPEED OPTIONS", qb_speed_options, &config},
+                            {"OPTIONS", rows, &options},
+                            {"COMPUTING", qb_compute_options, &compute},
+                            {"COMMON OPTIONS", qb_common_options, &common}};
+    const char *word = NULL;
+    size_t n_words;
+    bool done;
+    qb_found found = {0};
+    qb_windows prompts = {0};
+    qb_results results = {0};
+    qb_ceilings ceilings;
+    qb_status st;
+    QB_TRY(st, qb_command_parse(&page, sets, 4, argc, argv, &word, 1, &n_words, &done));
+    if (done) goto out;
+    if (!word) return qb_command_missing(&page, "MODEL");
+    QB_TRY(st, qb_session_model(word, options.synthetic, &found.model));
+    QB_TRY(st, open_prompts(found.model, config.prompts, &prompts));
+    QB_TRY(st, qb_device_probe(&compute, &found.facts));
+    ceilings = found.facts.ceilings;
+    QB_TRY(st, qb_session_device(&compute, &found.dev));
+    found.config = qb_json_object();
+    qb_json *speed = qb_json_object();
+    qb_options_to_json(qb_speed_options, &config, speed);
+    qb_json_put(found.config, "speed", speed);
+    qb_measuring what = {.speed = &config,
+                         .prompts = prompts.count ? &prompts : NULL,
+                         .ceilings = &ceilings,
+                         .memory = true,
+                         .determinism = true};
+    st = qb_found_measure(&found, &what, &results);
+    if (results.doc) {
+        qb_status shown = common.json ? qb_output_json(results.doc) : print_rows(results.doc);
+        if (st == QB_OK) st = shown;
+    }
+out:
+    qb_results_close(&results);
+    qb_windows_free(&prompts);
+    qb_json_free(found.config);
+    qb_device_facts_free(&found.facts);
+    qb_model_close(found.model);
+    qb_session_close(found.dev);
+    return st;
+}
+
+const qb_command qb_command_speed = {"speed", "measure how fast a model reads and writes tokens", speed_main};

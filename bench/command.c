@@ -1,0 +1,154 @@
+#include "bench/command.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { EXIT_CLOSED_PIPE = 141 }; /* 128 + SIGPIPE, what a shell shows for a program that the signal ended */
+
+#define X(name) extern const qb_command qb_command_##name;
+#include "bench/commands.def"
+#undef X
+
+static const qb_command *const commands[] = {
+#define X(name) &qb_command_##name,
+#include "bench/commands.def"
+#undef X
+};
+
+const qb_command *qb_command_at(size_t index) {
+    return index < sizeof commands / sizeof commands[0] ? commands[index] : NULL;
+}
+
+const qb_command *qb_command_find(const char *name) {
+    for (size_t i = 0; qb_command_at(i); i++)
+        if (!strcmp(commands[i]->name, name)) return commands[i];
+    return NULL;
+}
+
+const qb_option qb_common_options[] = {
+    {"json", 0, QB_OPTION_BOOL, offsetof(qb_common, json), NULL, 0, 0, NULL, NULL,
+     "write the result to standard output as JSON"},
+    {"quiet", 'q', QB_OPTION_BOOL, offsetof(qb_common, quiet), NULL, 0, 0, NULL, NULL,
+     "keep progress and notes off standard error; warnings and errors stay"},
+    {"verbose", 'v', QB_OPTION_BOOL, offsetof(qb_common, verbose), NULL, 0, 0, NULL, NULL,
+     "say more on standard error"},
+    {"help", 'h', QB_OPTION_BOOL, offsetof(qb_common, help), NULL, 0, 0, NULL, NULL, "show this page"},
+    {0},
+};
+
+const qb_option qb_compute_options[] = {
+    {"threads", 't', QB_OPTION_INT, offsetof(qb_compute, threads), "0", 0, 1024, NULL, "N",
+     "threads to compute with; 0 takes every core this process may use. Results do not depend on it"},
+    {"backend", 0, QB_OPTION_TEXT, offsetof(qb_compute, backend), "cpu", 0, 0, NULL, "NAME",
+     "what computes; `bench list backends` names them"},
+    {0},
+};
+
+static void indented(qb_str *out, const char *text) {
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        qb_str_text(out, n ? "    " : "");
+        qb_str_append(out, text, n);
+        qb_str_text(out, "\n");
+        text += n + (text[n] == '\n');
+    }
+}
+
+static void synopsis(qb_str *out, const char *text) {
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        qb_str_text(out, "    bench ");
+        qb_str_append(out, text, n);
+        qb_str_text(out, "\n");
+        text += n + (text[n] == '\n');
+    }
+}
+
+static qb_status page_print(const qb_page *page, const qb_option_set *sets, size_t n_sets) {
+    static const char usual_exit[] = "0   success\n"
+                                     "1   the work failed; one line on standard error says why\n"
+                                     "2   the command line or a suite file is wrong";
+    qb_str out = {0};
+    qb_str_printf(&out, "NAME\n    bench %s - %s\n\nSYNOPSIS\n", page->name, page->summary);
+    synopsis(&out, page->synopsis);
+    qb_str_text(&out, "\nDESCRIPTION\n");
+    indented(&out, page->description);
+    qb_options_help(sets, n_sets, &out);
+    qb_str_text(&out, "\nEXAMPLES\n");
+    indented(&out, page->examples);
+    qb_str_text(&out, "\nEXIT STATUS\n");
+    indented(&out, page->exit_status ? page->exit_status : usual_exit);
+    qb_status st = qb_str_status(&out);
+    if (st == QB_OK) qb_output_bytes(qb_str_get(&out), out.length);
+    qb_str_free(&out);
+    return st;
+}
+
+static bool asks_help(int argc, char **argv) {
+    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
+    return false;
+}
+
+qb_status qb_command_parse(const qb_page *page, const qb_option_set *sets, size_t n_sets, int argc,
+                           char **argv, const char **words, size_t max_words, size_t *n_words, bool *done) {
+    *done = asks_help(argc, argv);
+    *n_words = 0;
+    for (size_t s = 0; s < n_sets; s++) qb_options_defaults(sets[s].rows, sets[s].target);
+    if (*done) return page_print(page, sets, n_sets);
+    qb_status st = qb_options_parse(sets, n_sets, argc, argv, words, max_words, n_words);
+    if (st != QB_OK) return st;
+    const qb_common *common = sets[n_sets - 1].target;
+    if (common->quiet && common->verbose)
+        return qb_fail(QB_ERR_USAGE, "--quiet and --verbose exclude each other");
+    qb_log_set_level(common->quiet ? QB_LOG_QUIET : common->verbose ? QB_LOG_VERBOSE : QB_LOG_NORMAL);
+    return QB_OK;
+}
+
+qb_status qb_command_missing(const qb_page *page, const char *what) {
+    return qb_fail(QB_ERR_USAGE, "%s is missing; try `bench %s --help`", what, page->name);
+}
+
+static int output_errno; /* of the first failed write */
+
+static void note_failure(void) {
+    if (!output_errno) output_errno = errno ? errno : EIO;
+}
+
+void qb_output(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    if (vprintf(fmt, args) < 0) note_failure();
+    va_end(args);
+}
+
+void qb_output_bytes(const void *bytes, size_t n) {
+    if (fwrite(bytes, 1, n, stdout) != n) note_failure();
+}
+
+qb_status qb_output_json(const qb_json *json) {
+    char *text;
+    qb_status st = qb_json_print(json, true, &text);
+    if (st != QB_OK) return st;
+    qb_output_bytes(text, strlen(text));
+    qb_free(text);
+    return QB_OK;
+}
+
+bool qb_output_broken(void) {
+    if (fflush(stdout) != 0) note_failure();
+    return output_errno != 0;
+}
+
+qb_status qb_output_finish(int *exit_code) {
+    if (!qb_output_broken()) return QB_OK;
+    if (output_errno == EPIPE) {
+        *exit_code = EXIT_CLOSED_PIPE;
+        return QB_OK;
+    }
+    return qb_fail(QB_ERR_IO, "cannot write to standard output: %s", strerror(output_errno));
+}

@@ -1,0 +1,88 @@
+/* bench: quantizes language models and measures what it costs. This file only finds the subcommand. */
+#include "bench/command.h"
+
+#include "base/log.h"
+#include "bench/machine.h"
+#include "bench/record.h"
+#include "kernels/cpu/cpu.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { EXIT_INTERRUPTED = 130 };
+
+static void print_usage(void) {
+    qb_output(
+        "NAME\n    bench - quantize language models and measure perplexity, speed and memory\n\n"
+        "SYNOPSIS\n    bench COMMAND [options]\n    bench COMMAND --help\n    bench --version\n\nCOMMANDS\n");
+    for (size_t i = 0; qb_command_at(i); i++)
+        qb_output("    %-10s %s\n", qb_command_at(i)->name, qb_command_at(i)->summary);
+    qb_output(
+        "\nDESCRIPTION\n"
+        "    MODEL is a Hugging Face directory, quantized or not; \"demo\", the little model that comes with "
+        "the\n"
+        "    program; a known name or hub id in the local hub cache (`bench list models`); or "
+        "synthetic:NAME,\n"
+        "    random weights of that model's shapes. Data goes to standard output, progress and warnings to\n"
+        "    standard error.\n\n"
+        "ENVIRONMENT\n"
+        "    BENCH_DATA    where dataset files are looked for besides --data DIR\n"
+        "    BENCH_CACHE   quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or "
+        "~/.cache/quantbench\n"
+        "    BENCH_SHARE   suites, plot scripts and the demo model, when not beside the program\n\n"
+        "EXAMPLES\n"
+        "    bench run --suite demo -o demo.json --plots plots\n"
+        "    bench quantize ./Llama-2-7b-hf --method gptq --bits 4 --group-size 128 -o ./llama2-7b-w4\n"
+        "    bench eval ./llama2-7b-w4 --dataset wikitext2 --protocol gptq-2048\n\n"
+        "EXIT STATUS\n    0 success, 1 failure, 2 usage error, 130 interrupted\n");
+}
+
+static qb_status unknown_command(const char *word) {
+    const char *names[32];
+    size_t n = 0;
+    while (qb_command_at(n)) {
+        names[n] = qb_command_at(n)->name;
+        n++;
+    }
+    const char *near = qb_nearest(word, names, n);
+    return qb_fail(QB_ERR_USAGE, "unknown command '%s'%s%s%s; `bench --help` lists them", word,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+static qb_status dispatch(int argc, char **argv, int *exit_code) {
+    const char *word = argc > 1 ? argv[1] : NULL;
+    if (!word) return qb_fail(QB_ERR_USAGE, "a command is missing; `bench --help` lists them");
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || (!strcmp(word, "help") && argc == 2)) {
+        print_usage();
+        return QB_OK;
+    }
+    if (!strcmp(word, "--version")) {
+        qb_output("bench %s\n", qb_program_version());
+        return QB_OK;
+    }
+    if (!strcmp(word, "help")) { /* `bench help run` reads as `bench run --help` */
+        static char help[] = "--help";
+        const qb_command *asked = qb_command_find(argv[2]);
+        if (!asked) return unknown_command(argv[2]);
+        char *words[] = {argv[2], help, NULL};
+        return asked->run(2, words, exit_code);
+    }
+    const qb_command *command = qb_command_find(word);
+    return command ? command->run(argc - 1, argv + 1, exit_code) : unknown_command(word);
+}
+
+int main(int argc, char **argv) {
+    qb_blas_ensure_core(argv);
+    /* A reader that goes away shows as a failed write, which must not end a run of hours that also writes a
+     * file. */
+    signal(SIGPIPE, SIG_IGN);
+    qb_record_command(argc, argv);
+    int exit_code = 0;
+    qb_status st = dispatch(argc, argv, &exit_code);
+    if (st == QB_OK) st = qb_output_finish(&exit_code);
+    if (st == QB_OK) return exit_code;
+    (void)qb_output_broken(); /* what was printed comes before the error */
+    fprintf(stderr, "bench: %s\n", *qb_error_text() ? qb_error_text() : qb_status_text(st));
+    return st == QB_ERR_INTERRUPTED ? EXIT_INTERRUPTED : qb_status_exit_code(st);
+}

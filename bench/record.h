@@ -1,0 +1,44 @@
+/* The parts of a result document that the program writes: context, cases, their model and quantization. The
+   rules they follow are results/schema.json. */
+#pragma once
+
+#include "base/hash.h"
+#include "model/model.h"
+#include "quant/driver.h"
+
+/* What the device says of itself, and what the machine can do. */
+typedef struct qb_device_facts {
+    qb_json *describe; /* owned; {threads, simd, blas, ...} */
+    qb_ceilings ceilings;
+    bool measured; /* the ceilings are */
+} qb_device_facts;
+qb_status qb_device_facts_take(qb_device *dev, bool measure, qb_device_facts *out) QB_NODISCARD;
+void qb_device_facts_free(qb_device_facts *f);
+/* For passing them between processes. */
+qb_json *qb_device_facts_json(const qb_device_facts *f);
+qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) QB_NODISCARD;
+
+/* The command line that the program was started with; main tells it once. */
+void qb_record_command(int argc, char **argv);
+/* {program, created, suite, command, seed, machine, data}. Takes `data` (may be NULL). suite may be NULL. */
+qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_json *data);
+
+/* {name, path, sha256, architecture, n_params, ...}; sha256 may be NULL. */
+qb_json *qb_record_model(const qb_model *m, const char *sha256);
+/* How a checkpoint says it was quantized, as a case's config: {method, bits, ...}, method "none" for dense
+ * ones. */
+qb_json *qb_record_found_method(const qb_model *m);
+
+/* A case with every key of the schema in its order; takes the objects (config, model, quantization may be
+ * NULL). */
+typedef struct qb_case_record {
+    const char *id, *status, *error; /* error NULL when ok */
+    const char *started;             /* RFC 3339, or NULL */
+    double seconds;
+    qb_json *config, *model, *quantization, *metrics;
+} qb_case_record;
+qb_json *qb_record_case(const qb_case_record *r);
+
+/* What qb_quant_report_json gave (in quantize_report.json it is the member "report") -> the case's
+   "quantization". Copies. */
+qb_json *qb_record_quantization(const char *method, const qb_json *report, bool cached);

@@ -1,0 +1,84 @@
+#include "bench/session.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+
+#include <string.h>
+
+enum { NAMES_MAX = 32 };
+static const char synthetic_prefix[] = "synthetic:";
+
+qb_status qb_session_backend(const char *name, const qb_backend **out) {
+    *out = qb_backend_find(name);
+    if (*out) return QB_OK;
+    const char *names[NAMES_MAX];
+    size_t n = 0;
+    for (; n < NAMES_MAX && qb_backend_at(n); n++) names[n] = qb_backend_at(n)->name;
+    const char *near = qb_nearest(name, names, n);
+    return qb_fail(QB_ERR_USAGE, "no backend '%s'%s%s%s; `bench list backends` shows them", name,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+qb_status qb_session_device(const qb_compute *compute, qb_device **out) {
+    const qb_backend *backend;
+    *out = NULL;
+    qb_status st = qb_session_backend(compute->backend, &backend);
+    return st == QB_OK ? backend->open((int)compute->threads, out) : st;
+}
+
+void qb_session_close(qb_device *dev) {
+    if (dev) dev->backend->close(dev);
+}
+
+bool qb_spec_is_synthetic(const char *spec) {
+    return !strncmp(spec, synthetic_prefix, sizeof synthetic_prefix - 1);
+}
+
+qb_status qb_session_spec(const char *word, bool synthetic, char **spec) {
+    *spec = NULL;
+    if (!synthetic || qb_spec_is_synthetic(word)) return qb_model_resolve(word, spec);
+    /* A known shape needs no directory; any other word must lead to a config.json. */
+    char *dir = NULL;
+    if (!qb_known_model_find(word)) {
+        qb_status st = qb_model_resolve(word, &dir);
+        if (st != QB_OK) return st;
+    }
+    qb_str text = {0};
+    qb_str_printf(&text, "%s%s", synthetic_prefix, dir ? dir : word);
+    qb_status st = qb_str_status(&text);
+    if (st == QB_OK && !(*spec = qb_strdup(qb_str_get(&text)))) st = qb_fail(QB_ERR_MEMORY, "out of memory");
+    qb_str_free(&text);
+    qb_free(dir);
+    return st;
+}
+
+qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) {
+    char *spec;
+    *out = NULL;
+    qb_status st = qb_session_spec(word, synthetic, &spec);
+    if (st == QB_OK) st = qb_model_open(spec, out);
+    qb_free(spec);
+    return st;
+}
+
+qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {
+    *out = NULL;
+    if (qb_checkpoint_is_synthetic(m->checkpoint))
+        return qb_fail(QB_ERR_USAGE,
+                       "%s has random weights and no tokenizer; this needs a real model directory", m->name);
+    return qb_tokenizer_open(m->path, out);
+}
+
+qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) {
+    char *spec;
+    *out = NULL;
+    qb_status st = qb_session_spec(word, false, &spec);
+    if (st != QB_OK) return st;
+    const char *dir = qb_spec_is_synthetic(spec) ? spec + sizeof synthetic_prefix - 1 : spec;
+    if (qb_path_is_dir(dir))
+        st = qb_tokenizer_open(dir, out);
+    else
+        st = qb_fail(QB_ERR_USAGE, "%s is a shape without files and has no tokenizer", word);
+    qb_free(spec);
+    return st;
+}

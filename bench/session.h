@@ -1,0 +1,21 @@
+/* What most subcommands open: the device, a model by its word on the command line, its tokenizer. */
+#pragma once
+
+#include "bench/command.h"
+#include "model/model.h"
+#include "tokenizer/tokenizer.h"
+
+/* Fails with the nearest name when there is no such backend. */
+qb_status qb_session_backend(const char *name, const qb_backend **out) QB_NODISCARD;
+qb_status qb_session_device(const qb_compute *compute, qb_device **out) QB_NODISCARD;
+void qb_session_close(qb_device *dev); /* takes NULL */
+
+/* MODEL -> what qb_model_open takes. synthetic asks for random weights of the model's shapes. Free with
+ * qb_free. */
+qb_status qb_session_spec(const char *word, bool synthetic, char **spec) QB_NODISCARD;
+qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) QB_NODISCARD;
+/* Synthetic models have none: QB_ERR_USAGE says so. */
+qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) QB_NODISCARD;
+/* "synthetic:DIR" and "DIR" -> DIR's tokenizer, so that `tokenize` needs no weights. */
+qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) QB_NODISCARD;
+bool qb_spec_is_synthetic(const char *spec);

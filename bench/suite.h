@@ -1,0 +1,95 @@
+/* Suites: which models, methods, datasets and metrics a run measures. A suite is a JSON file; `bench list
+   suites` shows those that come with the program. A file is untrusted input: every key, name and value is
+   checked when it is read. */
+#pragma once
+
+#include "base/memory.h"
+#include "datasets/datasets.h"
+#include "eval/eval.h"
+#include "quant/method.h"
+
+enum { QB_NAMES_MAX = 32, QB_VARIANTS_MAX = 512, QB_CASES_MAX = 4096 };
+
+/* A short list of words; the words live in the suite's document or arena. */
+typedef struct qb_names {
+    int n;
+    const char *items[QB_NAMES_MAX];
+} qb_names;
+
+/* What is measured of each case: groups of the rows that `bench list metrics` names. */
+typedef enum {
+    QB_MEASURE_PERPLEXITY = 1,
+    QB_MEASURE_SPEED = 2,
+    QB_MEASURE_MEMORY = 4,
+    QB_MEASURE_DETERMINISM = 8,
+} qb_measure_group;
+/* Name of a group, one line about it, and its bit; NULL name behind the last. */
+typedef struct qb_measure_group_row {
+    const char *name, *summary;
+    qb_measure_group bit;
+} qb_measure_group_row;
+extern const qb_measure_group_row qb_measure_groups[];
+
+/* Scalar settings of a suite, also taken by --set. */
+typedef struct qb_suite_config {
+    int64_t max_windows; /* of each perplexity; 0: all */
+    double memory_gb;    /* a perplexity may take; 0: what is free */
+    int64_t synthetic_seed;
+} qb_suite_config;
+extern const qb_option qb_suite_options[];
+
+/* One way to quantize, taken from an entry of "methods" after its lists were expanded. */
+typedef struct qb_variant {
+    char label[96];                /* "gptq-4b-g128-act"; part of the case id */
+    const qb_quant_method *method; /* NULL: the unquantized model */
+    qb_quant_config config;
+    qb_json *entry; /* owned: the scalar settings as written */
+} qb_variant;
+
+typedef struct qb_suite {
+    char name[64];
+    const char *summary;
+    const char *where; /* file name, heads errors */
+    qb_json *doc;      /* owned */
+    qb_arena arena;
+    qb_names models, backends, datasets, protocols, metrics;
+    qb_suite_config config;
+    qb_speed_config speed;
+    qb_variant *variants; /* owned */
+    size_t n_variants, variants_capacity;
+} qb_suite;
+
+/* One measured thing: model x variant x backend. */
+typedef struct qb_case {
+    char id[256];              /* "llama2-7b/gptq-4b-g128-act/cpu", stable from run to run */
+    const char *model;         /* as given: directory, known name, hub id */
+    char model_label[96];      /* its short name in the id */
+    const qb_variant *variant; /* points into the suite */
+    const char *backend;
+} qb_case;
+typedef struct qb_cases {
+    qb_case *items; /* owned; free with qb_free */
+    size_t count;
+} qb_cases;
+
+/* `word` is a name in share/suites or a path (with '/' or ending in .json). Unknown names suggest the
+ * nearest. */
+qb_status qb_suite_load(const char *word, qb_suite *out) QB_NODISCARD;
+qb_status qb_suite_parse(const char *text, size_t n, const char *where, qb_suite *out) QB_NODISCARD;
+void qb_suite_free(qb_suite *s); /* takes {0} */
+
+/* "key=value": a setting of the suite, of its speed rows, or of every method that knows the key. */
+qb_status qb_suite_set(qb_suite *s, const char *assignment) QB_NODISCARD;
+/* Replaces a list ("models", "backends", "datasets", "protocols", "metrics") by comma-separated words. */
+qb_status qb_suite_set_list(qb_suite *s, const char *key, const char *words) QB_NODISCARD;
+/* only: comma-separated globs on case ids, variant labels and method names; NULL: all. Call after the last
+ * set. */
+qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) QB_NODISCARD;
+
+unsigned qb_suite_measures(const qb_suite *s); /* qb_measure_group bits */
+/* The options of a variant as a case's config holds them: {method, bits, ...}. */
+qb_json *qb_variant_json(const qb_variant *v);
+/* "meta-llama/Llama-2-7b-hf/" -> "Llama-2-7b-hf"; what would disturb an id becomes '-'. */
+void qb_model_label(const char *word, char out[96]);
+/* The names of the suites in share/suites, sorted; free each and the array with qb_free. */
+qb_status qb_suite_names(char ***out, size_t *n) QB_NODISCARD;

@@ -1,0 +1,221 @@
+/* Suite files: what is read, refused, overridden and expanded. */
+#include "tests/support.h"
+
+#include "bench/suite.h"
+
+static const char tiny[] =
+    "{\"name\":\"t\",\"summary\":\"s\",\"models\":[\"org/some model\"],"
+    "\"methods\":[{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":[8,4],\"group_size\":[32,-1]},"
+    "{\"method\":\"gptq\",\"bits\":4,\"act_order\":true,\"samples\":8,\"seqlen\":64},"
+    "{\"method\":\"nf4\",\"double_quant\":[false,true]}],"
+    "\"datasets\":[\"wikitext2\"],\"protocols\":[\"gptq-128\"],"
+    "\"speed\":{\"prefill\":[16],\"repeat\":2},\"max_windows\":3}";
+
+static qb_suite parsed(const char *text) {
+    qb_suite s;
+    assert_ok(qb_suite_parse(text, strlen(text), "t.json", &s));
+    return s;
+}
+
+static void test_suite__expands_lists_in_order(void **state) {
+    (void)state;
+    static const char *const ids[] = {
+        "some-model/f16/cpu",        "some-model/rtn-8b-g32/cpu", "some-model/rtn-8b-row/cpu",
+        "some-model/rtn-4b-g32/cpu", "some-model/rtn-4b-row/cpu", "some-model/gptq-4b-g128-act/cpu",
+        "some-model/nf4/cpu",        "some-model/nf4-dq/cpu",
+    };
+    qb_suite s = parsed(tiny);
+    qb_cases cases;
+    assert_ok(qb_suite_expand(&s, NULL, &cases));
+    assert_int_equal(cases.count, sizeof ids / sizeof ids[0]);
+    for (size_t i = 0; i < cases.count; i++) assert_string_equal(cases.items[i].id, ids[i]);
+    assert_null(cases.items[0].variant->method);
+    assert_int_equal(cases.items[2].variant->config.bits, 8);
+    assert_int_equal(cases.items[2].variant->config.group_size, -1);
+    assert_true(cases.items[5].variant->config.act_order);
+    assert_int_equal(cases.items[5].variant->config.samples, 8);
+    assert_int_equal(s.config.max_windows, 3);
+    assert_int_equal(s.speed.prefill.n, 1);
+    assert_int_equal(s.speed.repeat, 2);
+    qb_free(cases.items);
+    qb_suite_free(&s);
+}
+
+static void test_suite__only_filters_by_id_label_and_method(void **state) {
+    (void)state;
+    qb_suite s = parsed(tiny);
+    static const struct {
+        const char *only;
+        size_t count;
+    } rows[] = {{"none", 1}, {"rtn", 4}, {"rtn-4b*", 2}, {"*/nf4*/cpu", 2}, {"none,gptq", 2}, {"f16", 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_cases cases;
+        assert_ok(qb_suite_expand(&s, rows[i].only, &cases));
+        assert_int_equal(cases.count, rows[i].count);
+        qb_free(cases.items);
+    }
+    qb_cases cases;
+    assert_fails(qb_suite_expand(&s, "awq*", &cases), QB_ERR_USAGE, "matches no case");
+    qb_suite_free(&s);
+}
+
+static void test_suite__set_overrides_every_kind_of_key(void **state) {
+    (void)state;
+    qb_suite s = parsed(tiny);
+    assert_ok(qb_suite_set(&s, "max_windows=7"));
+    assert_ok(qb_suite_set(&s, "repeat=9"));
+    assert_ok(qb_suite_set(&s, "samples=16"));
+    assert_ok(qb_suite_set(&s, "datasets=ptb,c4"));
+    assert_ok(qb_suite_set(&s, "prefill=1,2,3"));
+    assert_int_equal(s.config.max_windows, 7);
+    assert_int_equal(s.speed.repeat, 9);
+    assert_int_equal(s.speed.prefill.n, 3);
+    assert_int_equal(s.datasets.n, 2);
+    assert_string_equal(s.datasets.items[1], "c4");
+    assert_int_equal(s.variants[5].config.samples, 16);
+    /* Two entries that become one case are measured once. */
+    assert_ok(qb_suite_set(&s, "group_size=64"));
+    qb_cases cases;
+    assert_ok(qb_suite_expand(&s, "rtn", &cases));
+    assert_int_equal(cases.count, 2);
+    assert_string_equal(cases.items[0].variant->label, "rtn-8b-g64");
+    qb_free(cases.items);
+    qb_suite_free(&s);
+}
+
+static void test_suite__set_refuses_what_it_does_not_know(void **state) {
+    (void)state;
+    qb_suite s = parsed(tiny);
+    assert_fails(qb_suite_set(&s, "sampels=16"), QB_ERR_USAGE, "did you mean samples?");
+    assert_fails(qb_suite_set(&s, "max_windos=1"), QB_ERR_USAGE, "did you mean max_windows?");
+    assert_fails(qb_suite_set(&s, "repeat"), QB_ERR_USAGE, "key=value");
+    assert_fails(qb_suite_set(&s, "bits=5000"), QB_ERR_USAGE, "--bits");
+    assert_fails(qb_suite_set(&s, "datasets=wikitext3"), QB_ERR_USAGE, "did you mean wikitext2?");
+    assert_fails(qb_suite_set(&s, "protocols=gptq-x"), QB_ERR_USAGE, "gptq");
+    assert_fails(qb_suite_set(&s, "metrics=perplexty"), QB_ERR_USAGE, "did you mean perplexity?");
+    qb_suite_free(&s);
+}
+
+/* Each document differs from a good one in one place. */
+static void test_suite__refuses_bad_files_with_one_line(void **state) {
+    (void)state;
+#define SUITE(members) "{\"name\":\"t\",\"summary\":\"s\"," members "}"
+    static const struct {
+        const char *text;
+        const char *needle;
+    } rows[] = {
+        {SUITE("\"models\":[\"m\"],\"methdos\":[{\"method\":\"none\"}]"), "did you mean methods?"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"gtpq\"}]"), "did you mean gptq?"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"rtn\",\"group_sise\":1}]"),
+         "did you mean group_size?"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\",\"bits\":4}]"), "unknown key bits"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"rtn\",\"bits\":\"4\"}]"), "must be a number"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[]"), "\"methods\" must be a list"},
+        {SUITE("\"models\":[],\"methods\":[{\"method\":\"none\"}]"), "\"models\" must be a list"},
+        {SUITE("\"models\":[1],\"methods\":[{\"method\":\"none\"}]"), "strings only"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}]"), "perplexity needs"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}],\"backends\":[\"cpi\"]"),
+         "did you mean cpu?"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}],\"metrics\":[\"memory\"],\"speed\":{"
+               "\"repeet\":1}"),
+         "did you mean repeat?"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"rtn\",\"label\":\"a\"},{\"method\":\"nf4\","
+               "\"label\":\"a\"}],"
+               "\"metrics\":[\"memory\"]"),
+         "would both be called 'a'"},
+        {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"rtn\",\"label\":\"A "
+               "B\"}],\"metrics\":[\"memory\"]"),
+         "label"},
+        {"{\"name\":\"Not a name\",\"summary\":\"s\"}", "\"name\" must be"},
+        {"{\"summary\":\"s\"}", "name"},
+        {"[]", "JSON object"},
+        {"{", "JSON"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_suite s;
+        qb_status st = qb_suite_parse(rows[i].text, strlen(rows[i].text), "t.json", &s);
+        if (st == QB_OK || !strstr(qb_error_text(), rows[i].needle) || strchr(qb_error_text(), '\n'))
+            fail_msg("%s: got %s: %s; expected \"%s\"", rows[i].text, qb_status_name(st), qb_error_text(),
+                     rows[i].needle);
+        assert_non_null(strstr(qb_error_text(), "t.json"));
+    }
+}
+
+static void test_suite__limits_the_product(void **state) {
+    (void)state;
+    qb_str text = {0};
+    qb_str_text(&text,
+                "{\"name\":\"t\",\"summary\":\"s\",\"models\":[\"m\"],\"metrics\":[\"memory\"],\"methods\":["
+                "{\"method\":\"gptq\"");
+    static const char *const keys[] = {"samples", "seqlen", "seed"};
+    for (size_t k = 0; k < 3; k++) {
+        qb_str_printf(&text, ",\"%s\":[", keys[k]);
+        for (int i = 1; i <= 60; i++) qb_str_printf(&text, i > 1 ? ",%d" : "%d", i);
+        qb_str_text(&text, "]");
+    }
+    qb_str_text(&text, "}]}");
+    qb_suite s;
+    assert_fails(qb_suite_parse(qb_str_get(&text), text.length, "t.json", &s), QB_ERR_USAGE, "more than");
+    qb_str_free(&text);
+}
+
+static void test_suite__models_of_one_name_are_told_apart(void **state) {
+    (void)state;
+    qb_suite s = parsed(tiny);
+    qb_cases cases;
+    assert_ok(qb_suite_set_list(&s, "models", "/a/m,/b/m/"));
+    assert_fails(qb_suite_expand(&s, NULL, &cases), QB_ERR_USAGE, "would both be called m");
+    qb_suite_free(&s);
+}
+
+static void test_suite__unknown_name_suggests_the_nearest(void **state) {
+    (void)state;
+    setenv("BENCH_SHARE", QB_SOURCE_DIR "/bench", 1);
+    qb_suite s;
+    assert_fails(qb_suite_load("llama2-7", &s), QB_ERR_USAGE, "did you mean llama2-7b?");
+    assert_fails(qb_suite_load("./nowhere.json", &s), QB_ERR_NOT_FOUND, "nowhere.json");
+}
+
+static void test_suite__the_committed_ones_load(void **state) {
+    (void)state;
+    static const char *const names[] = {"demo", "llama2-7b", "llama2-13b", "llama2-70b", "nightly"};
+    setenv("BENCH_SHARE", QB_SOURCE_DIR "/bench", 1);
+    char **found;
+    size_t n;
+    assert_ok(qb_suite_names(&found, &n));
+    assert_int_equal(n, sizeof names / sizeof names[0]);
+    for (size_t i = 0; i < n; i++) {
+        qb_suite s;
+        qb_cases cases;
+        assert_ok(qb_suite_load(found[i], &s));
+        assert_string_equal(s.name, found[i]);
+        assert_ok(qb_suite_expand(&s, NULL, &cases));
+        assert_true(cases.count >= 10);
+        assert_null(
+            cases.items[0].variant->method); /* the unquantized model comes first: plots draw it as a line */
+        qb_free(cases.items);
+        qb_suite_free(&s);
+        qb_free(found[i]);
+    }
+    qb_free(found);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        qb_suite s;
+        assert_ok(qb_suite_load(names[i], &s));
+        qb_suite_free(&s);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_suite__expands_lists_in_order),
+        cmocka_unit_test(test_suite__only_filters_by_id_label_and_method),
+        cmocka_unit_test(test_suite__set_overrides_every_kind_of_key),
+        cmocka_unit_test(test_suite__set_refuses_what_it_does_not_know),
+        cmocka_unit_test(test_suite__refuses_bad_files_with_one_line),
+        cmocka_unit_test(test_suite__limits_the_product),
+        cmocka_unit_test(test_suite__models_of_one_name_are_told_apart),
+        cmocka_unit_test(test_suite__unknown_name_suggests_the_nearest),
+        cmocka_unit_test(test_suite__the_committed_ones_load),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
