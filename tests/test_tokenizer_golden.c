@@ -169,6 +169,38 @@ REAL(stories_json, "models/stories260K-hf/tokenizer.json")
 REAL(babyllama_json, "models/babyllama-tok105-hf/tokenizer.json")
 REAL(tok105_model, "tokenizers/small/tok105.model")
 
+/* Taken as plain text, special tokens' names give tokenizer.json the ids that SentencePiece gave, without its
+ * BOS. */
+static void check_plain(const char *json, const char *model) {
+    qb_tokenizer *t;
+    assert_ok(qb_tokenizer_open_file(shared_path(json), &t));
+    int checked = 0;
+    for (const qb_json *row = qb_json_first(qb_json_get(golden, "cases")); row; row = qb_json_next(row)) {
+        if (strcmp(qb_json_string(qb_json_get(row, "tokenizer")), model) != 0) continue;
+        for (const qb_json *c = qb_json_first(qb_json_get(row, "ids")); c; c = qb_json_next(c)) {
+            size_t n;
+            char *text = unhex(qb_json_string(qb_json_get(qb_json_get(golden, "texts"), qb_json_key(c))), &n);
+            const char *decoded = qb_json_string(qb_json_get(qb_json_get(row, "decoded"), qb_json_key(c)));
+            qb_ids ids = {0};
+            assert_ok(qb_tokenizer_encode_plain(t, text, n, false, &ids));
+            if (decoded) { /* valid text */
+                assert_ids(&ids, c, json, qb_json_key(c));
+                checked++;
+            }
+            qb_ids_free(&ids);
+            qb_free(text);
+        }
+    }
+    assert_true(checked >= 60);
+    qb_tokenizer_close(t);
+}
+
+static void test_tokenizer_golden__plain_json_equals_model(void **state) {
+    (void)state;
+    check_plain("tokenizers/llama2/tokenizer.json", "tokenizers/llama2/tokenizer.model");
+    check_plain("models/wikimini-hf/tokenizer.json", "models/wikimini-hf/tokenizer.model");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer_golden__variants_equal_the_references),
@@ -179,6 +211,7 @@ int main(void) {
         cmocka_unit_test(test_tokenizer_golden__stories_json),
         cmocka_unit_test(test_tokenizer_golden__babyllama_json),
         cmocka_unit_test(test_tokenizer_golden__tok105_model),
+        cmocka_unit_test(test_tokenizer_golden__plain_json_equals_model),
     };
     return cmocka_run_group_tests(tests, load_golden, free_golden);
 }

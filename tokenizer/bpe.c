@@ -218,7 +218,7 @@ static qb_status flush_word(qb_bpe_run *run) {
     cached_word *slot = NULL;
     size_t at = run->n_pool;
     if (n <= CACHED_SYMBOLS_MAX && !run->bpe->has_unused) {
-        if ((!run->words || run->n_words * 2 > run->words_mask) && run->n_words < CACHED_WORDS_MAX &&
+        if ((!run->words || (run->n_words * 2 > run->words_mask && run->n_words < CACHED_WORDS_MAX)) &&
             (st = grow_words(run)) != QB_OK)
             return st;
         uint64_t hash = hash_symbols(run->word, n);
@@ -326,7 +326,7 @@ qb_status qb_bpe_begin(const qb_bpe *b, qb_ids *out, qb_bpe_run **run) {
     if (st != QB_OK) return st;
     (*run)->bpe = b;
     (*run)->out = out;
-    if (b->has_unused) st = qb_alloc_zero((size_t)b->n_pieces, sizeof *(*run)->made_by, &(*run)->made_by);
+    if (b->has_unused) st = qb_alloc_zero((size_t)b->n_pieces, sizeof(const qb_rule *), &(*run)->made_by);
     if (st != QB_OK) {
         qb_bpe_end(*run);
         *run = NULL;

@@ -4,6 +4,7 @@
 #include "tokenizer/parts.h"
 #include "tokenizer/utf8.h"
 
+#include <assert.h>
 #include <string.h>
 
 typedef struct reader {
@@ -19,7 +20,7 @@ static qb_status type_of(const reader *r, const qb_json *object, const char *wha
 
 static qb_status keep_text(const reader *r, const qb_json *object, const char *key, bool may_be_empty,
                            const char **text, size_t *n) {
-    const char *found;
+    const char *found = "";
     qb_status st = qb_json_text(object, key, r->name, true, &found);
     if (st != QB_OK) return st;
     *n = strlen(found);
@@ -49,6 +50,7 @@ static qb_status read_metaspace(const reader *r, const qb_json *object, const ch
     QB_TRY(st, qb_json_bool(object, "split", r->name, false, split));
     QB_TRY(st, qb_json_bool(object, "add_prefix_space", r->name, false, &prefix));
     QB_TRY(st, qb_json_text(object, "prepend_scheme", r->name, false, &scheme));
+    assert(*replacement); /* keep_text gave one */
     if (qb_utf8_length((const uint8_t *)*replacement, *n) != *n)
         return qb_fail(QB_ERR_FORMAT, "%s: Metaspace's replacement must be one character, found \"%s\"",
                        r->name, *replacement);
@@ -70,7 +72,7 @@ out:
 /* Steps of a Sequence or a single one. `count` only counts when steps is NULL. */
 static qb_status read_normalizer(const reader *r, const qb_json *j, qb_normalize_step *steps, size_t *count) {
     if (qb_json_is_null(j)) return QB_OK;
-    const char *type;
+    const char *type = "";
     qb_status st = type_of(r, j, "\"normalizer\"", &type);
     if (st != QB_OK) return st;
     if (!strcmp(type, "Sequence")) {
@@ -107,7 +109,7 @@ static qb_status read_normalizers(const reader *r, const qb_json *j) {
 
 static qb_status read_pretokenizer(const reader *r, const qb_json *j) {
     if (qb_json_is_null(j)) return QB_OK;
-    const char *type;
+    const char *type = "";
     qb_status st = type_of(r, j, "\"pre_tokenizer\"", &type);
     if (st != QB_OK) return st;
     if (!strcmp(type, "Sequence")) {
@@ -170,7 +172,7 @@ static qb_status walk_template(const reader *r, const qb_json *j, int32_t *befor
 
 static qb_status read_post_processor(const reader *r, const qb_json *j, int *templates) {
     if (qb_json_is_null(j)) return QB_OK;
-    const char *type;
+    const char *type = "";
     qb_status st = type_of(r, j, "\"post_processor\"", &type);
     if (st != QB_OK) return st;
     qb_tokenizer *t = r->t;
@@ -203,7 +205,7 @@ static qb_status read_strip(const reader *r, const qb_json *j, qb_decode_step *s
 }
 
 static qb_status read_decoder(const reader *r, const qb_json *j, qb_decode_step *steps, size_t *count) {
-    const char *type;
+    const char *type = "";
     qb_status st = type_of(r, j, "\"decoder\"", &type);
     if (st != QB_OK) return st;
     if (!strcmp(type, "Sequence")) {

@@ -21,7 +21,8 @@ static bool ends_with(const qb_str *s, const char *tail, size_t n) {
     return s->length >= n && memcmp(s->text + s->length - n, tail, n) == 0;
 }
 
-/* The end of a run of characters that are taken over as they are: valid, no space, no start of a verbatim piece. */
+/* The end of a run of characters that are taken over as they are: valid, no space, no start of a verbatim
+ * piece. */
 static const char *ordinary_run(const qb_normalize_step *step, const char *p, const char *end) {
     while (p < end && *p != ' ' && !step->spaces.verbatim->roots[(uint8_t)*p]) {
         size_t length = qb_utf8_length((const uint8_t *)p, (size_t)(end - p));

@@ -24,7 +24,10 @@ typedef struct qb_ids {
 void qb_ids_free(qb_ids *ids);
 
 /* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. add_special puts what the
-   tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one word's logarithm. */
+   tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one word's logarithm.
+   Added tokens that the text spells out ("<s>") are found with tokenizer.json; SentencePiece finds none. A byte that
+   begins no UTF-8 character becomes its byte token with tokenizer.json, whose library takes valid text only, and
+   U+FFFD with tokenizer.model, as SentencePiece defines it. */
 qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                               qb_ids *out) QB_NODISCARD;
 /* The same, but text that spells a special token ("<unk>", "<s>") is plain text: what data files need, whose words are

@@ -151,7 +151,7 @@ static qb_status read_merges(qb_tokenizer *t, const qb_json *merges, const char 
     qb_status st;
     QB_TRY(st, qb_bpe_rules_reserve(&t->bpe, (size_t)count));
     for (const qb_json *c = qb_json_first(merges); c; c = qb_json_next(c), rank++) {
-        const char *left = NULL, *right = NULL;
+        const char *left = "", *right = "";
         size_t n_left = 0;
         QB_TRY(st, split_merge(c, rank, name, &left, &n_left, &right));
         joined.length = 0;
@@ -226,8 +226,8 @@ static qb_status read_added_token(qb_tokenizer *t, const qb_json *j, const char 
                        name, content);
     QB_TRY(st, place_added(t, content, (int32_t)id, t->vocab.count, name));
     if (f.special) t->vocab.pieces[id].special = true;
-    t->added[t->n_added++] = (qb_added_token){
-        .id = (int32_t)id, .lstrip = f.lstrip, .rstrip = f.rstrip, .special = f.special};
+    t->added[t->n_added++] =
+        (qb_added_token){.id = (int32_t)id, .lstrip = f.lstrip, .rstrip = f.rstrip, .special = f.special};
 out:
     return st;
 }
