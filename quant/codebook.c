@@ -9,43 +9,34 @@
 
 enum { CODES = 16, SPAN_ELEMENTS = 65536, CHUNK = 32 /* divides every block size */ };
 
-/* The table's magnitudes or values in ascending order with the midpoints between them. */
+/* The table's values in ascending order with the midpoints between them. */
 typedef struct {
-    bool signed_magnitude; /* FP4: bit 3 of the code is the sign */
-    int n;                 /* 16 values, or 8 magnitudes */
-    float bounds[CODES];
+    float bounds[CODES - 1];
     uint8_t code[CODES];
 } decision;
 
-/* A value is in place k when it exceeds k bounds: ties go to the lower place. */
+/* FP4 has two zeros: the sort is stable and keeps +0 (code 0) below -0 (code 8), as bitsandbytes' own does,
+   so that tiny positive values get code 8. Both decode to 0. */
 static decision decision_of(qb_codebook codebook) {
     const float *table = qb_codebook_table(codebook);
-    decision d = {.signed_magnitude = codebook == QB_CODEBOOK_FP4};
-    d.n = d.signed_magnitude ? CODES / 2 : CODES;
-    for (int i = 0; i < d.n; i++) { /* insertion sort of a handful */
+    decision d = {0};
+    for (int i = 0; i < CODES; i++) {
         int at = i;
-        while (at > 0 && table[d.code[at - 1]] > table[i]) {
-            d.code[at] = d.code[at - 1];
-            at--;
-        }
+        for (; at > 0 && table[d.code[at - 1]] > table[i]; at--) d.code[at] = d.code[at - 1];
         d.code[at] = (uint8_t)i;
     }
-    for (int i = 0; i + 1 < d.n; i++) d.bounds[i] = (table[d.code[i]] + table[d.code[i + 1]]) / 2.0F;
+    for (int i = 0; i + 1 < CODES; i++) d.bounds[i] = (table[d.code[i]] + table[d.code[i + 1]]) / 2.0F;
     return d;
 }
 
+/* A value stands in the place of as many bounds as it exceeds: ties go to the lower value. */
 static void encode_chunk(const decision *d, const float *w, int n, float inverse, uint8_t *codes) {
     float v[CHUNK] = {0};
     int32_t place[CHUNK] = {0};
     for (int i = 0; i < n; i++) v[i] = w[i] * inverse;
-    if (d->signed_magnitude)
-        for (int i = 0; i < CHUNK; i++) v[i] = v[i] < 0.0F ? -v[i] : v[i];
-    for (int k = 0; k + 1 < d->n; k++)
+    for (int k = 0; k + 1 < CODES; k++)
         for (int i = 0; i < CHUNK; i++) place[i] += v[i] > d->bounds[k];
-    for (int i = 0; i < n; i++) {
-        uint8_t sign = d->signed_magnitude && w[i] < 0.0F ? 8 : 0;
-        codes[i] = (uint8_t)(d->code[place[i]] | sign);
-    }
+    for (int i = 0; i < n; i++) codes[i] = d->code[place[i]];
 }
 
 typedef struct {
