@@ -33,6 +33,7 @@ qb_status qb_affine_describe(const char *module, int64_t rows, int64_t cols, qb_
                        (long long)rows, (long long)cols);
     if (group == -1) group = cols;
     if (cols % group != 0 && !config->ragged_groups) return fail_group(module, cols, group);
+    if (group > cols) group = cols; /* ragged: one short group */
     *out = (qb_qweight){
         .coding = QB_CODING_AFFINE,
         .rows = rows,
