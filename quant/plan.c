@@ -43,9 +43,8 @@ static int64_t resident_now(void) {
 typedef struct {
     int64_t packed;         /* a block's linears as stored */
     int64_t dense;          /* the same as the checkpoint has them */
-    int64_t largest_work;   /* of one linear */
+    int64_t largest_work;   /* of one linear, as the checkpoint has it included */
     int64_t widest, narrow; /* inputs: the largest and the sum of squares over distinct ones */
-    int64_t tile_cols;
     double params, bits, update_flops;
 } block_sizes;
 
@@ -71,7 +70,8 @@ static qb_status measure_block(const qb_model *m, const qb_quant_method *method,
         bool index = config->act_order && !config->static_groups && config->group_size != -1;
         out->packed += stored_bytes(&q);
         out->dense += t->bytes;
-        if (working_bytes(&q) > out->largest_work) out->largest_work = working_bytes(&q);
+        if (working_bytes(&q) + t->bytes > out->largest_work)
+            out->largest_work = working_bytes(&q) + t->bytes;
         if (cols > out->widest) out->widest = cols;
         seen[qb_linear_input_of(l)] = cols * cols;
         out->params += weights;
@@ -100,9 +100,25 @@ static int64_t other_tensors(const qb_model *m, const block_sizes *s) {
     return qb_checkpoint_tensor_bytes(m->checkpoint) - s->dense * m->config.n_layers;
 }
 
-/* What a worker of the GPTQ loop and of the error measure holds, for as many workers as there are cores. */
-static int64_t tile_bytes(const block_sizes *s) {
-    return (int64_t)qb_cores_available() * s->widest * 128 * 4 * 2;
+/* What the workers of a row-tile loop hold: 128 rows in float32, and for GPTQ half as much again of panels.
+ */
+static int64_t tile_bytes(const block_sizes *s, int64_t rows) {
+    return (int64_t)qb_cores_available() * s->widest * rows * 4;
+}
+
+/* The embedding table is read all over; a synthetic head is generated beside it although it is not used. */
+static int64_t table_bytes(const qb_model *m) {
+    const qb_family *f = m->config.family;
+    const char *modules[2] = {f->embed, qb_checkpoint_is_synthetic(m->checkpoint) ? f->head : NULL};
+    int64_t sum = 0;
+    for (int i = 0; i < 2; i++) {
+        char name[136];
+        if (!modules[i] || (i == 1 && m->config.tied_head)) continue;
+        snprintf(name, sizeof name, "%s.weight", modules[i]);
+        const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
+        if (t) sum += t->bytes;
+    }
+    return sum;
 }
 
 int64_t qb_quant_plan_other_bytes(const qb_quant_plan *plan) {
@@ -124,7 +140,8 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     if (!method->needs_calibration) {
         out->block_bytes = s.largest_work;
         out->flops = layers * s.params;
-        out->peak_bytes = resident_now() + out->block_bytes;
+        out->workspace_bytes = tile_bytes(&s, 128);
+        out->peak_bytes = resident_now() + out->block_bytes + out->workspace_bytes;
         return QB_OK;
     }
     if (config->samples < 1 || config->seqlen < 1)
@@ -134,13 +151,13 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     out->calibration_tokens = config->samples * config->seqlen;
     out->hessian_bytes =
         4 * (config->true_sequential ? 2 * s.widest * s.widest : s.narrow + s.widest * s.widest);
-    out->block_bytes = s.dense + s.packed + s.largest_work;
+    out->block_bytes = s.dense + s.packed + s.largest_work + table_bytes(m);
     qb_calibration_memory memory;
-    int64_t fixed = resident_now() + out->hessian_bytes + out->block_bytes + tile_bytes(&s);
+    int64_t fixed = resident_now() + out->hessian_bytes + out->block_bytes + tile_bytes(&s, 192);
     qb_calibration_size(c, out->calibration_tokens, config->samples, config->seqlen, config->true_sequential,
                         fixed, &memory);
     out->activation_bytes = memory.stream_bytes + memory.context_bytes + memory.mid_bytes;
-    out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s);
+    out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s, 192);
     out->flops = calibration_flops(c, config, &s, &memory);
     out->peak_bytes = fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes;
     return QB_OK;

@@ -3,6 +3,7 @@
 #include "tests/support.h"
 
 #include "base/json.h"
+#include "kernels/cpu/cpu.h"
 #include "quant/hessian.h"
 #include "quant/method.h"
 
@@ -325,7 +326,9 @@ static void test_rtn__matches_the_papers_quantizer(void **state) {
     assert_true(t.differing <= 20);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gptq__matches_the_papers_code),
         cmocka_unit_test(test_rtn__matches_the_papers_quantizer),

@@ -3,6 +3,7 @@
 #include "tests/support.h"
 
 #include "base/rng.h"
+#include "kernels/cpu/cpu.h"
 #include "quant/affine.h"
 #include "quant/hessian.h"
 #include "quant/method.h"
@@ -398,7 +399,9 @@ static void test_quant__names_what_is_not_finite(void **state) {
     qb_hessian_free(&h);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quant__registry_is_sound),
         cmocka_unit_test(test_quant__toy_table),
