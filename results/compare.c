@@ -94,12 +94,19 @@ static void machines_differ(const qb_results *a, const qb_results *b, qb_str *wh
     }
 }
 
-/* Paths and thread counts do not change what a model answers; everything else in config may. */
+/* Paths and thread counts do not change what a model answers; the texts and lengths to be measured stand in each row's own
+   protocol and hash; everything else in config may matter. */
 static void cases_differ(const qb_json *a, const qb_json *b, bool for_speed, qb_str *why) {
-    static const char *const ignored_quality[] = {"path", "threads", NULL}, *const ignored_speed[] = {"path",
-                                                                                                      NULL};
+    static const char *const ignored_quality[] = {"path", "threads", "texts", "speed", NULL};
+    static const char *const ignored_speed[] = {"path", "texts", "speed", NULL};
+    static const char *const ignored_in_speed[] = {"prefill", "decode", "depth", "batch", "repeat", "warmup", NULL};
     const qb_json *ca = qb_json_get(a, "config"), *cb = qb_json_get(b, "config");
     const char *key = first_difference(ca, cb, for_speed ? ignored_speed : ignored_quality);
+    if (!key && for_speed) {
+        ca = qb_json_get(ca, "speed");
+        cb = qb_json_get(cb, "speed");
+        key = first_difference(ca, cb, ignored_in_speed);
+    }
     if (key) {
         put_difference("config", key, ca, cb, why);
         return;

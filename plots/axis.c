@@ -1,0 +1,114 @@
+#include "plots/axis.h"
+
+#include <math.h>
+#include <string.h>
+
+qb_axis qb_axis_fit(double min, double max, double margin, bool log, bool from_zero) {
+    if (!isfinite(min) || !isfinite(max) || min > max) return (qb_axis){0, 1, false};
+    if (from_zero && min >= 0 && max <= 1e300) return (qb_axis){0, max > 0 ? max * (1 + margin) : 1, false};
+    if (log && min > 0) {
+        double ratio = pow(max / min, margin);
+        if (ratio < 1.02) ratio = 1.02;
+        double low = min / ratio, high = max * ratio;
+        if (low > 0 && isfinite(high)) return (qb_axis){low, high, true};
+    }
+    double pad = (max - min) * margin;
+    /* Values that agree to rounding must not fill the picture with their rounding. */
+    double least = fmax(fabs(max), fabs(min)) * 1e-3;
+    if (pad <= least) pad = least > 0 ? least : 1;
+    if (!isfinite(max + pad) || !isfinite(min - pad)) return (qb_axis){min / 2, max / 2, false};
+    return (qb_axis){min - pad, max + pad, false};
+}
+
+double qb_axis_place(const qb_axis *a, double v) {
+    return a->log ? (log(v) - log(a->min)) / (log(a->max) - log(a->min)) : (v - a->min) / (a->max - a->min);
+}
+
+static void put_superscript(int n, qb_str *out) {
+    static const char *const digits[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
+    if (n < 0) qb_str_text(out, "⁻");
+    n = n < 0 ? -n : n;
+    if (n >= 100) qb_str_text(out, digits[n / 100 % 10]);
+    if (n >= 10) qb_str_text(out, digits[n / 10 % 10]);
+    qb_str_text(out, digits[n % 10]);
+}
+
+void qb_axis_format(double value, qb_str *out) {
+    double size = fabs(value);
+    if (size == 0 || (size >= 1e-3 * 0.999 && size < 99999.5)) {
+        qb_str_printf(out, "%.6g", size < 1e-300 ? 0 : value);
+        return;
+    }
+    int power = (int)floor(log10(size) + 1e-9);
+    double mantissa = value / pow(10, power);
+    if (fabs(fabs(mantissa) - 1) > 1e-6)
+        qb_str_printf(out, "%.3g×", mantissa);
+    else if (value < 0)
+        qb_str_text(out, "-");
+    qb_str_text(out, "10");
+    put_superscript(power, out);
+}
+
+static void put_tic(double value, qb_str *out) {
+    qb_str_text(out, out->length && out->text[out->length - 1] == '(' ? "'" : ", '");
+    qb_axis_format(value, out);
+    qb_str_printf(out, "' %.12g", value);
+}
+
+static void linear_tics(const qb_axis *a, int wanted, qb_str *out) {
+    double rough = (a->max - a->min) / wanted, unit = pow(10, floor(log10(rough)));
+    static const double steps[] = {1, 2, 2.5, 5, 10};
+    double step = unit * 10;
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        if (steps[i] * unit >= rough * 0.999) {
+            step = steps[i] * unit;
+            break;
+        }
+    double first = ceil(a->min / step - 1e-9);
+    for (int i = 0; i <= 4 * wanted && (first + i) * step <= a->max * (1 + 1e-12); i++) {
+        double v = (first + i) * step;
+        put_tic(fabs(v) < step * 1e-9 ? 0 : v, out);
+    }
+}
+
+static int count_log(const qb_axis *a, const double *mantissas, int n, int stride) {
+    int count = 0;
+    for (int power = (int)floor(log10(a->min)) - 1; power <= (int)ceil(log10(a->max)); power++)
+        for (int i = 0; i < n && power % stride == 0; i++) {
+            double v = mantissas[i] * pow(10, power);
+            count += v >= a->min && v <= a->max;
+        }
+    return count;
+}
+
+/* The densest of the usual sets of mantissas that gives no more tics than wanted. */
+static void log_tics(const qb_axis *a, int wanted, qb_str *out) {
+    static const double sets[][8] = {
+        {1, 1.5, 2, 3, 4, 5, 6, 8}, {1, 2, 3, 4, 6, 8}, {1, 2, 3, 5}, {1, 2, 5}, {1, 3}, {1}};
+    static const int sizes[] = {8, 6, 4, 3, 2, 1};
+    int set = 0, stride = 1;
+    while (set < 5 && count_log(a, sets[set], sizes[set], 1) > wanted) set++;
+    while (stride < 64 && count_log(a, sets[set], sizes[set], stride) > wanted + 2) stride++;
+    if (count_log(a, sets[set], sizes[set], stride) < 3) {
+        linear_tics(a, wanted, out);
+        return;
+    }
+    for (int power = (int)floor(log10(a->min)) - 1; power <= (int)ceil(log10(a->max)); power++)
+        for (int i = 0; i < sizes[set] && power % stride == 0; i++) {
+            double v = sets[set][i] * pow(10, power);
+            if (v >= a->min && v <= a->max) put_tic(v, out);
+        }
+}
+
+void qb_axis_tics(const qb_axis *a, int wanted, qb_str *out) {
+    qb_str tics = {0};
+    qb_str_text(&tics, "(");
+    if (a->log)
+        log_tics(a, wanted, &tics);
+    else
+        linear_tics(a, wanted, &tics);
+    qb_str_text(&tics, ")");
+    qb_str_append(out, qb_str_get(&tics), tics.length);
+    out->failed |= tics.failed;
+    qb_str_free(&tics);
+}

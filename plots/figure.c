@@ -1,0 +1,228 @@
+#include "plots/figure.h"
+
+#include "base/file.h"
+#include "results/text.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_LABELS = 160, LABEL_PX = 11 };
+
+qb_status qb_figure_load(const char *name, qb_str *script) {
+    char *share = qb_share_dir(), *dir = share ? qb_path_join(share, "plots") : NULL;
+    char *path = dir ? qb_path_join(dir, name) : NULL, *text = NULL;
+    size_t n = 0;
+    qb_status st;
+    if (!path) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory"));
+    st = qb_file_read(path, 1 << 20, &text, &n);
+    if (st != QB_OK) {
+        st = qb_fail_prefix(st,
+                            "the plot scripts that come with the program are not at hand (set BENCH_SHARE)");
+        goto out;
+    }
+    qb_str_append(script, text, n);
+    st = qb_str_status(script);
+out:
+    qb_free(share);
+    qb_free(dir);
+    qb_free(path);
+    qb_free(text);
+    return st;
+}
+
+static void put_variable(const char *name, const char *text, qb_str *out) {
+    qb_str_printf(out, "%s = ", name);
+    qb_gnuplot_quote(text ? text : "", out);
+    qb_str_text(out, "\n");
+}
+
+static void put_axis(const char *which, const qb_axis *a, int wanted, qb_str *out) {
+    qb_str_printf(out, "set %srange [%.12g:%.12g]\n", which, a->min, a->max);
+    if (a->log) qb_str_printf(out, "set logscale %s\n", which);
+    qb_str_printf(out, "set %stics ", which);
+    qb_axis_tics(a, wanted, out);
+    qb_str_text(out, "\n");
+}
+
+qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double margins[4], qb_str *script) {
+    qb_status st = qb_figure_load("style.gp", script);
+    if (st != QB_OK) return st;
+    qb_str_text(script, "\n");
+    put_variable("figure_title", f->title, script);
+    put_variable("figure_subtitle", f->subtitle, script);
+    put_variable("x_label", f->x_label, script);
+    put_variable("y_label", f->y_label, script);
+    qb_str_printf(script, "canvas_width = %d.0\ncanvas_height = %d.0\n", canvas.width, canvas.height);
+    qb_str_printf(script, "set lmargin at screen %.6f\nset rmargin at screen %.6f\n",
+                  margins[0] / canvas.width, 1 - margins[1] / canvas.width);
+    qb_str_printf(script, "set bmargin at screen %.6f\nset tmargin at screen %.6f\n",
+                  margins[2] / canvas.height, 1 - margins[3] / canvas.height);
+    qb_str_printf(script, "area_x = %.6f\narea_y = %.6f\n",
+                  (margins[0] + canvas.width - margins[1]) / 2 / canvas.width,
+                  (margins[2] + canvas.height - margins[3]) / 2 / canvas.height);
+    put_axis("x", &f->x, 8, script);
+    put_axis("y", &f->y, 8, script);
+    return qb_figure_load("titles.gp", script);
+}
+
+void qb_figure_text(qb_canvas canvas, const char *text, double x, double y, bool flush_right,
+                    const char *style, qb_str *script) {
+    qb_str_text(script, "set label ");
+    qb_gnuplot_quote(text, script);
+    qb_str_printf(script, " at screen %.6f,%.6f %s front %s\n", x / canvas.width, y / canvas.height,
+                  flush_right ? "right" : "left", style);
+}
+
+static void put_line(qb_canvas canvas, double x0, double y0, double x1, double y1, const char *style,
+                     qb_str *script) {
+    qb_str_printf(script, "set arrow from screen %.6f,%.6f to screen %.6f,%.6f nohead %s\n",
+                  x0 / canvas.width, y0 / canvas.height, x1 / canvas.width, y1 / canvas.height, style);
+}
+
+/* ---- data ---- */
+
+/* As data, since not every terminal dashes an arrow. */
+static void put_references(const qb_figure *f, qb_str *script) {
+    for (int is_floor = 0; is_floor < 2; is_floor++) {
+        int n = 0;
+        qb_str_printf(script, "%s << QB_END\n", is_floor ? "$floors" : "$baselines");
+        for (int i = 0; i < f->n_references; i++) {
+            if (f->references[i].is_floor != (bool)is_floor) continue;
+            qb_str_printf(script, "%.12g %.12g\n%.12g %.12g\n\n", f->x.min, f->references[i].y, f->x.max,
+                          f->references[i].y);
+            n++;
+        }
+        qb_str_printf(script, "%sQB_END\n%s = %d\n", n ? "" : "0 0\n", is_floor ? "n_floors" : "n_baselines",
+                      n > 0);
+    }
+}
+
+static void put_points(const qb_figure *f, qb_str *script) {
+    qb_str hues = {0}, variants = {0}, joined_hues = {0}, joined_variants = {0}, lines = {0};
+    int joined = 0;
+    qb_str_text(script, "$points << QB_END\n");
+    for (int s = 0; s < f->n_series; s++) {
+        for (int i = 0; i < f->n_points; i++) {
+            const qb_point *p = &f->points[i];
+            if (p->series != s) continue;
+            qb_str_printf(script, "%.12g %.12g %.12g\n", p->x, p->y, p->spread > 0 ? p->spread : 0);
+            if (f->series[s].joined) qb_str_printf(&lines, "%.12g %.12g\n", p->x, p->y);
+        }
+        qb_str_text(script, "\n\n");
+        qb_str_printf(&hues, "%d ", f->series[s].hue);
+        qb_str_printf(&variants, "%d ", f->series[s].variant);
+        if (!f->series[s].joined) continue;
+        qb_str_text(&lines, "\n\n");
+        qb_str_printf(&joined_hues, "%d ", f->series[s].hue);
+        qb_str_printf(&joined_variants, "%d ", f->series[s].variant);
+        joined++;
+    }
+    qb_str_printf(script, "QB_END\n$lines << QB_END\n%sQB_END\n$front << QB_END\n",
+                  joined ? qb_str_get(&lines) : "0 0\n");
+    for (int i = 0; i < f->n_front; i++) qb_str_printf(script, "%.12g %.12g\n", f->front[i].x, f->front[i].y);
+    qb_str_printf(script, "%sQB_END\n", f->n_front ? "" : "0 0\n");
+    qb_str_printf(script, "n_series = %d\nn_lines = %d\nn_fronts = %d\n", f->n_series, joined,
+                  f->n_front > 1);
+    put_references(f, script);
+    put_variable("series_hue", qb_str_get(&hues), script);
+    put_variable("series_variant", qb_str_get(&variants), script);
+    put_variable("line_hue", qb_str_get(&joined_hues), script);
+    put_variable("line_variant", qb_str_get(&joined_variants), script);
+    script->failed |=
+        hues.failed || variants.failed || lines.failed || joined_hues.failed || joined_variants.failed;
+    qb_str_free(&hues);
+    qb_str_free(&variants);
+    qb_str_free(&joined_hues);
+    qb_str_free(&joined_variants);
+    qb_str_free(&lines);
+}
+
+/* ---- labels ---- */
+
+static double pixel(const qb_axis *a, double value, double from, double to) {
+    double place = qb_axis_place(a, value);
+    return from + fmin(fmax(place, -1), 2) * (to - from);
+}
+
+/* What labels should not cover: the lines between joined points, reference lines, error bars, the front. */
+static int segments_of(const qb_figure *f, qb_box area, qb_segment *out) {
+    int n = 0;
+    for (int i = 0; i < f->n_points; i++) {
+        const qb_point *p = &f->points[i];
+        double x = pixel(&f->x, p->x, area.x0, area.x1), y = pixel(&f->y, p->y, area.y0, area.y1);
+        if (p->spread > 0) {
+            double low = f->y.log && p->y <= p->spread ? f->y.min : p->y - p->spread;
+            out[n++] = (qb_segment){x, pixel(&f->y, low, area.y0, area.y1), x,
+                                    pixel(&f->y, p->y + p->spread, area.y0, area.y1)};
+        }
+        if (i == 0 || f->points[i - 1].series != p->series || !f->series[p->series].joined) continue;
+        const qb_point *before = &f->points[i - 1];
+        out[n++] = (qb_segment){pixel(&f->x, before->x, area.x0, area.x1),
+                                pixel(&f->y, before->y, area.y0, area.y1), x, y};
+    }
+    for (int i = 1; i < f->n_front; i++) {
+        double x0 = pixel(&f->x, f->front[i - 1].x, area.x0, area.x1),
+               x1 = pixel(&f->x, f->front[i].x, area.x0, area.x1);
+        double y0 = pixel(&f->y, f->front[i - 1].y, area.y0, area.y1),
+               y1 = pixel(&f->y, f->front[i].y, area.y0, area.y1);
+        out[n++] = (qb_segment){x0, y0, x1, y0};
+        out[n++] = (qb_segment){x1, y0, x1, y1};
+    }
+    for (int i = 0; i < f->n_references; i++) {
+        double y = pixel(&f->y, f->references[i].y, area.y0, area.y1);
+        out[n++] = (qb_segment){area.x0, y, area.x1, y};
+    }
+    return n;
+}
+
+static void put_labels(qb_canvas canvas, const qb_tag *tags, const int *hues, int n, qb_str *script) {
+    for (int i = 0; i < n; i++) {
+        const qb_tag *t = &tags[i];
+        qb_str style = {0};
+        qb_str_printf(&style, "font label_font textcolor rgb ink(%d)", hues[i]);
+        qb_figure_text(canvas, t->text, t->at_x, t->at_y, t->flush_right, qb_str_get(&style), script);
+        if (t->leader)
+            put_line(canvas, t->x, t->y, t->leader_x, t->leader_y, "back lc rgb '#b0b0b0' lw 0.6", script);
+        qb_str_free(&style);
+    }
+}
+
+qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_str *script) {
+    static const double margins[4] = {74, 26, 60, 70};
+    const qb_box area = {margins[0], margins[2], canvas.width - margins[1], canvas.height - margins[3]};
+    const qb_box inner = {area.x0 + 4, area.y0 + 3, area.x1 - 4, area.y1 - 3};
+    qb_tag *tags;
+    qb_segment *segments;
+    int *hues, n = 0;
+    qb_status st;
+    QB_TRY(st, qb_figure_begin(f, canvas, margins, script));
+    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *tags, &tags));
+    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *hues, &hues));
+    size_t most = 2 * (size_t)(f->n_points + f->n_front) + QB_REFERENCES_MAX;
+    QB_TRY(st, qb_arena_alloc(arena, most, sizeof *segments, &segments));
+    for (int i = 0; i < f->n_references; i++) {
+        const qb_reference *r = &f->references[i];
+        hues[n] = 0;
+        tags[n++] = (qb_tag){.text = r->label,
+                             .x = inner.x1,
+                             .y = pixel(&f->y, r->y, area.y0, area.y1),
+                             .on_line = true,
+                             .line_x0 = inner.x0,
+                             .font_px = LABEL_PX};
+    }
+    for (int i = 0; i < f->n_points && n < MAX_LABELS; i++) {
+        const qb_point *p = &f->points[i];
+        if (!p->label) continue;
+        hues[n] = f->series[p->series].hue;
+        tags[n++] = (qb_tag){.text = p->label,
+                             .x = pixel(&f->x, p->x, area.x0, area.x1),
+                             .y = pixel(&f->y, p->y, area.y0, area.y1),
+                             .font_px = LABEL_PX};
+    }
+    qb_tags_place(tags, n, inner, segments, segments_of(f, area, segments));
+    put_labels(canvas, tags, hues, n, script);
+    put_points(f, script);
+    QB_TRY(st, qb_figure_load("scatter.gp", script));
+out:
+    return st;
+}

@@ -1,0 +1,246 @@
+/* The error of each layer: one line a quantized case. Errors of the output (with the Hessian) and of the
+   weights are different quantities and never share a picture. */
+#include "plots/pictures.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    WIDTH = 860,
+    HEIGHT = 540,
+    MAX_LINES = 40,
+    MAX_LAYERS = 1024,
+    MAX_MARKS = 4000,
+    FONT_PX = 11,
+    LABEL_STEP_PX = 14
+};
+
+typedef struct line {
+    const qb_entry *entry;
+    double sum[MAX_LAYERS];
+    int count[MAX_LAYERS];
+    int last, variant; /* last layer with data */
+    double label_y;
+} line;
+
+/* The first number among the dotted parts: "model.layers.3.mlp.up_proj" is of layer 3. -1 when there is none.
+ */
+static int layer_of(const char *module) {
+    for (const char *p = module; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL) {
+        size_t n = strspn(p, "0123456789");
+        if (n > 0 && n < 5 && (p[n] == '.' || p[n] == 0)) {
+            int layer = atoi(p);
+            return layer < MAX_LAYERS ? layer : -1;
+        }
+    }
+    return -1;
+}
+
+static const qb_json *modules_of(const qb_entry *e) {
+    return qb_json_get(qb_json_get(e->c, "quantization"), "modules");
+}
+
+/* The module's place and error when it is of the kind asked for; an error of 0 has no place on a logarithmic
+ * axis. */
+static bool read_module(const qb_json *m, const char *kind, int *layer, double *error) {
+    const char *name = qb_json_string(qb_json_get(m, "name")),
+               *own = qb_json_string(qb_json_get(m, "error_kind"));
+    *layer = layer_of(name);
+    *error = qb_json_number(qb_json_get(m, "relative_error"));
+    return *layer >= 0 && *error > 0 && own && !strcmp(own, kind);
+}
+
+static bool fill_line(const qb_entry *e, const char *kind, line *out) {
+    *out = (line){.entry = e, .last = -1};
+    for (const qb_json *m = qb_json_first(modules_of(e)); m; m = qb_json_next(m)) {
+        int layer;
+        double error;
+        if (!read_module(m, kind, &layer, &error)) continue;
+        out->sum[layer] += error;
+        out->count[layer]++;
+        if (layer > out->last) out->last = layer;
+    }
+    return out->last >= 0;
+}
+
+static double mean_at(const line *l, int layer) {
+    return l->sum[layer] / l->count[layer];
+}
+
+/* ---- labels at the lines' ends ---- */
+
+static int by_label_y(const void *a, const void *b) {
+    const line *x = *(line *const *)a, *y = *(line *const *)b;
+    return (x->label_y < y->label_y) - (x->label_y > y->label_y);
+}
+
+/* From the top down each label keeps its distance; what falls out below pushes the others up again. */
+static void spread_labels(line **order, int n, double bottom, double top) {
+    qsort(order, (size_t)n, sizeof *order, by_label_y);
+    double limit = top;
+    for (int i = 0; i < n; i++) {
+        order[i]->label_y = fmin(order[i]->label_y, limit);
+        limit = order[i]->label_y - LABEL_STEP_PX;
+    }
+    limit = bottom;
+    for (int i = n - 1; i >= 0; i--) {
+        order[i]->label_y = fmax(order[i]->label_y, limit);
+        limit = order[i]->label_y + LABEL_STEP_PX;
+    }
+}
+
+static void put_end_labels(const qb_figure *f, qb_canvas canvas, const double margins[4], line *lines, int n,
+                           qb_str *out) {
+    double left = margins[0], right = canvas.width - margins[1], bottom = margins[2],
+           top = canvas.height - margins[3];
+    line *order[MAX_LINES];
+    for (int i = 0; i < n; i++) {
+        order[i] = &lines[i];
+        lines[i].label_y = bottom + qb_axis_place(&f->y, mean_at(&lines[i], lines[i].last)) * (top - bottom);
+    }
+    spread_labels(order, n, bottom, top);
+    for (int i = 0; i < n; i++) {
+        const line *l = &lines[i];
+        double x = left + qb_axis_place(&f->x, l->last) * (right - left);
+        double y = bottom + qb_axis_place(&f->y, mean_at(l, l->last)) * (top - bottom);
+        char style[80];
+        snprintf(style, sizeof style, "font label_font textcolor rgb ink(%d)", l->entry->hue);
+        qb_figure_text(canvas, l->entry->label, right + 22, l->label_y, false, style, out);
+        qb_str_printf(
+            out, "set arrow from screen %.6f,%.6f to screen %.6f,%.6f nohead back lc rgb '#b0b0b0' lw 0.6\n",
+            (x + 5) / canvas.width, y / canvas.height, (right + 19) / canvas.width,
+            l->label_y / canvas.height);
+    }
+}
+
+/* ---- data ---- */
+
+static void put_data(const char *kind, line *lines, int n, qb_str *out) {
+    qb_str modules = {0}, hues = {0}, variants = {0};
+    int marks = 0;
+    qb_str_text(out, "$layers << QB_END\n");
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k <= lines[i].last; k++)
+            if (lines[i].count[k]) qb_str_printf(out, "%d %.9g\n", k, mean_at(&lines[i], k));
+        for (const qb_json *m = qb_json_first(modules_of(lines[i].entry)); m; m = qb_json_next(m)) {
+            int layer;
+            double error;
+            if (!read_module(m, kind, &layer, &error)) continue;
+            qb_str_printf(&modules, "%d %.9g\n", layer, error);
+            marks++;
+        }
+        qb_str_text(out, "\n\n");
+        qb_str_text(&modules, "\n\n");
+        qb_str_printf(&hues, "%d ", lines[i].entry->hue);
+        qb_str_printf(&variants, "%d ", lines[i].variant);
+    }
+    /* Many thousand marks are a grey cloud and a heavy file. */
+    bool few = marks <= MAX_MARKS;
+    qb_str_printf(out, "QB_END\n$modules << QB_END\n%sQB_END\n", few ? qb_str_get(&modules) : "0 0\n");
+    qb_str_printf(out, "n_cases = %d\nhas_modules = %d\ncase_hue = '%s'\ncase_variant = '%s'\n", n, few,
+                  qb_str_get(&hues), qb_str_get(&variants));
+    out->failed |= modules.failed || hues.failed || variants.failed;
+    qb_str_free(&modules);
+    qb_str_free(&hues);
+    qb_str_free(&variants);
+}
+
+static void fit_axes(const char *kind, const line *lines, int n, qb_figure *f) {
+    double min = (double)INFINITY, max = 0;
+    int last = 0, layer;
+    double error;
+    for (int i = 0; i < n; i++) {
+        if (lines[i].last > last) last = lines[i].last;
+        for (const qb_json *m = qb_json_first(modules_of(lines[i].entry)); m; m = qb_json_next(m))
+            if (read_module(m, kind, &layer, &error)) {
+                min = fmin(min, error);
+                max = fmax(max, error);
+            }
+    }
+    f->x = (qb_axis){-0.3, last + 0.3, false};
+    f->y = qb_axis_fit(min, max, 0.06, true, false);
+}
+
+/* Whole layers only; at most a dozen. */
+static void put_layer_tics(const line *lines, int n, qb_str *out) {
+    int last = 0;
+    for (int i = 0; i < n; i++)
+        if (lines[i].last > last) last = lines[i].last;
+    int step = last < 12 ? 1 : last < 24 ? 2 : last < 60 ? 5 : 10 * (1 + last / 120);
+    qb_str_printf(out, "set xtics 0, %d, %d\n", step, last);
+}
+
+static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, const char *kind,
+                           bool name_kind) {
+    bool output = !strcmp(kind, "hessian");
+    line *lines;
+    qb_str script = {0};
+    int n = 0;
+    qb_arena arena = {0};
+    qb_status st;
+    QB_TRY(st, qb_arena_alloc(&arena, MAX_LINES, sizeof *lines, &lines));
+    for (int i = 0; i < job->sheet->n && n < MAX_LINES; i++) {
+        const qb_entry *e = &job->sheet->entries[i];
+        if (strcmp(e->model, panel->model) != 0 || !fill_line(e, kind, &lines[n])) continue;
+        for (int k = 0; k < n; k++) lines[n].variant += lines[k].entry->hue == e->hue;
+        n++;
+    }
+    if (n == 0) goto out;
+    double widest = 0;
+    for (int i = 0; i < n; i++) widest = fmax(widest, qb_text_width(lines[i].entry->label, FONT_PX));
+    const qb_canvas canvas = {WIDTH, HEIGHT};
+    const double margins[4] = {82, widest + 52, 60, 70};
+    qb_figure f = {.title = output ? "Error of the layers' outputs" : "Error of the layers' weights",
+                   .x_label = "layer",
+                   .y_label = output ? "relative output error" : "relative squared weight error"};
+    const qb_panel anywhere = {.model = panel->model,
+                               .dataset = ""}; /* an error does not depend on the machine */
+    QB_TRY(st, qb_sheet_subtitle(
+                   job->sheet, &anywhere, NULL,
+                   output ? "(w-q) H (w-q)ᵀ over w H wᵀ; line: mean of a layer's matrices, dots: each matrix"
+                          : "|w-q|² over |w|²; line: mean of a layer's matrices, dots: each matrix",
+                   &f.subtitle));
+    fit_axes(kind, lines, n, &f);
+    QB_TRY(st, qb_figure_begin(&f, canvas, margins, &script));
+    put_layer_tics(lines, n, &script);
+    put_end_labels(&f, canvas, margins, lines, n, &script);
+    put_data(kind, lines, n, &script);
+    QB_TRY(st, qb_figure_load("layers.gp", &script));
+    char name[160];
+    snprintf(name, sizeof name, "%s%s%s", job->name, panel->suffix,
+             !name_kind ? ""
+             : output   ? "-output"
+                        : "-weights");
+    QB_TRY(st, qb_gnuplot_draw(job->terminals, job->dir, name, canvas, qb_str_get(&script), job->n_files));
+out:
+    qb_str_free(&script);
+    qb_arena_free(&arena);
+    return st;
+}
+
+static bool has_kind(const qb_picture_job *job, const qb_panel *panel, const char *kind) {
+    for (int i = 0; i < job->sheet->n; i++)
+        for (const qb_json *m = qb_json_first(modules_of(&job->sheet->entries[i])); m; m = qb_json_next(m)) {
+            int layer;
+            double error;
+            if (!strcmp(job->sheet->entries[i].model, panel->model) && read_module(m, kind, &layer, &error))
+                return true;
+        }
+    return false;
+}
+
+qb_status qb_picture_layer_error(const qb_picture_job *job) {
+    qb_panel *panels;
+    int n;
+    qb_status st;
+    QB_TRY(st, qb_sheet_panels(job->sheet, false, &panels, &n));
+    for (int i = 0; i < n; i++) {
+        bool output = has_kind(job, &panels[i], "hessian"), weights = has_kind(job, &panels[i], "weight");
+        if (output) QB_TRY(st, draw_kind(job, &panels[i], "hessian", weights));
+        if (weights) QB_TRY(st, draw_kind(job, &panels[i], "weight", output));
+    }
+out:
+    return st;
+}

@@ -1,0 +1,172 @@
+#include "plots/sheet.h"
+
+#include "results/text.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_PANELS = 64, MAX_HUES = 8 };
+
+/* Known methods keep their colour in every document; others take the free ones in order of appearance. */
+static const char *const known_methods[] = {"", "gptq", "rtn", "nf4", "fp4"};
+enum { N_KNOWN = sizeof known_methods / sizeof known_methods[0] };
+
+static const char *method_of(const qb_json *c) {
+    const char *method = qb_json_string(qb_json_get(qb_json_get(c, "config"), "method"));
+    return method ? method : "";
+}
+
+static int hue_of(const qb_sheet *s, int i) {
+    const qb_entry *e = &s->entries[i];
+    if (e->unquantized) return 0;
+    const char *method = method_of(e->c);
+    for (int k = 1; k < N_KNOWN; k++)
+        if (!strcmp(method, known_methods[k])) return k;
+    int next = N_KNOWN;
+    for (int j = 0; j < i; j++) {
+        if (s->entries[j].unquantized || s->entries[j].hue < N_KNOWN) continue;
+        if (!strcmp(method_of(s->entries[j].c), method)) return s->entries[j].hue;
+        if (s->entries[j].hue >= next) next = s->entries[j].hue + 1;
+    }
+    return next < MAX_HUES ? next : N_KNOWN + (next - N_KNOWN) % (MAX_HUES - N_KNOWN);
+}
+
+/* Distinct series of the same colour so far; an equal series keeps its number. */
+static int variant_of(const qb_sheet *s, int i) {
+    int next = 0;
+    for (int j = 0; j < i; j++) {
+        if (s->entries[j].hue != s->entries[i].hue) continue;
+        if (!strcmp(s->entries[j].series, s->entries[i].series)) return s->entries[j].variant;
+        if (s->entries[j].variant >= next) next = s->entries[j].variant + 1;
+    }
+    return next;
+}
+
+static qb_status keep(qb_arena *arena, qb_str *text, const char **out) {
+    qb_status st = qb_str_status(text);
+    if (st == QB_OK) st = qb_arena_strdup(arena, qb_str_get(text), out);
+    qb_str_free(text);
+    return st;
+}
+
+qb_status qb_sheet_make(const qb_results *r, qb_sheet *s) {
+    const char **labels;
+    int64_t count, i = 0;
+    qb_status st;
+    *s = (qb_sheet){.r = r};
+    QB_TRY(st, qb_case_labels(r, &s->arena, &labels, &count));
+    QB_TRY(st, qb_arena_alloc(&s->arena, (size_t)count, sizeof *s->entries, &s->entries));
+    for (const qb_json *c = qb_json_first(qb_json_get(r->doc, "cases")); c; c = qb_json_next(c), i++) {
+        if (!qb_case_is_ok(c)) continue;
+        qb_entry *e = &s->entries[s->n];
+        *e = (qb_entry){
+            .c = c, .label = labels[i], .model = qb_case_model(c), .unquantized = qb_case_is_unquantized(c)};
+        qb_str series = {0};
+        qb_case_series(c, &series);
+        QB_TRY(st, keep(&s->arena, &series, &e->series));
+        e->hue = hue_of(s, s->n);
+        e->variant = variant_of(s, s->n);
+        s->n++;
+    }
+out:
+    if (st != QB_OK) qb_sheet_free(s);
+    return st;
+}
+
+void qb_sheet_free(qb_sheet *s) {
+    if (!s) return;
+    qb_arena_free(&s->arena);
+    *s = (qb_sheet){0};
+}
+
+/* ---- panels ---- */
+
+static bool same(const char *a, const char *b) {
+    return a == b || (a && b && !strcmp(a, b));
+}
+
+static void add_panel(qb_panel *panels, int *n, qb_panel p) {
+    for (int i = 0; i < *n; i++)
+        if (same(panels[i].model, p.model) && same(panels[i].dataset, p.dataset) &&
+            same(panels[i].protocol, p.protocol))
+            return;
+    if (*n < MAX_PANELS) panels[(*n)++] = p;
+}
+
+static void put_slug(char *out, size_t size, const char *word) {
+    size_t n = strlen(out);
+    if (n + 2 < size) out[n++] = '-';
+    for (; *word && n + 1 < size; word++)
+        out[n++] = isalnum((unsigned char)*word) ? (char)tolower((unsigned char)*word) : '-';
+    out[n] = 0;
+}
+
+/* Only what differs between the panels goes into a file name. */
+static void name_panels(qb_panel *panels, int n) {
+    bool models = false, datasets = false, protocols = false;
+    for (int i = 1; i < n; i++) {
+        models |= !same(panels[0].model, panels[i].model);
+        datasets |= !same(panels[0].dataset, panels[i].dataset);
+        protocols |= !same(panels[0].protocol, panels[i].protocol);
+    }
+    for (int i = 0; i < n; i++) {
+        char word[24];
+        panels[i].suffix[0] = 0;
+        if (models) put_slug(panels[i].suffix, 40, panels[i].model);
+        if (datasets && panels[i].dataset) put_slug(panels[i].suffix, 64, panels[i].dataset);
+        if (protocols && panels[i].protocol) put_slug(panels[i].suffix, 84, panels[i].protocol);
+        for (int j = 0; j < i; j++) {
+            if (strcmp(panels[i].suffix, panels[j].suffix) != 0) continue;
+            snprintf(word, sizeof word, "%d", i + 1);
+            put_slug(panels[i].suffix, sizeof panels[i].suffix, word);
+            break;
+        }
+    }
+}
+
+qb_status qb_sheet_panels(qb_sheet *s, bool by_text, qb_panel **panels, int *n) {
+    *n = 0;
+    qb_status st = qb_arena_alloc(&s->arena, MAX_PANELS, sizeof **panels, panels);
+    if (st != QB_OK) return st;
+    for (int i = 0; i < s->n; i++) {
+        const qb_entry *e = &s->entries[i];
+        if (!by_text) add_panel(*panels, n, (qb_panel){.model = e->model});
+        for (const qb_json *m = by_text ? qb_json_first(qb_json_get(e->c, "metrics")) : NULL; m;
+             m = qb_json_next(m)) {
+            const char *name = qb_json_string(qb_json_get(m, "name"));
+            if (strcmp(name, "perplexity") != 0 || !qb_metric_is_ok(m)) continue;
+            add_panel(*panels, n,
+                      (qb_panel){.model = e->model,
+                                 .dataset = qb_json_string(qb_json_get(m, "dataset")),
+                                 .protocol = qb_json_string(qb_json_get(m, "protocol"))});
+        }
+    }
+    name_panels(*panels, *n);
+    return QB_OK;
+}
+
+static void put_part(qb_str *out, const char *separator, const char *text) {
+    if (!text || !*text) return;
+    if (out->length) qb_str_text(out, separator);
+    qb_text_clean(text, 120, out);
+}
+
+qb_status qb_sheet_subtitle(qb_sheet *s, const qb_panel *panel, const char *protocol, const char *tail,
+                            const char **out) {
+    const qb_json *machine = qb_json_get(qb_json_get(s->r->doc, "context"), "machine");
+    const char *cpu = qb_json_string(qb_json_get(machine, "cpu"));
+    double threads = qb_json_number(qb_json_get(machine, "threads"));
+    qb_str text = {0}, part = {0};
+    put_part(&text, " · ", panel->model);
+    put_part(&text, " on ", panel->dataset);
+    put_part(&text, " · ", panel->protocol);
+    put_part(&text, " · ", protocol);
+    if (cpu && !panel->dataset) { /* a speed belongs to its machine; a perplexity does not */
+        qb_str_printf(&part, "%.48s, %.0f thread%s", cpu, threads, threads == 1 ? "" : "s");
+        put_part(&text, " · ", qb_str_get(&part));
+    }
+    put_part(&text, " · ", tail);
+    qb_str_free(&part);
+    return keep(&s->arena, &text, out);
+}
