@@ -100,7 +100,7 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
     if (!word) return qb_command_missing(&page, "MODEL");
     QB_TRY(st, qb_session_model(word, options.synthetic, &found.model));
     QB_TRY(st, open_prompts(found.model, config.prompts, &prompts));
-    QB_TRY(st, qb_device_probe(&compute, &found.facts));
+    QB_TRY(st, qb_device_probe(&compute, true, &found.facts));
     ceilings = found.facts.ceilings;
     QB_TRY(st, qb_session_device(&compute, &found.dev));
     found.config = qb_json_object();

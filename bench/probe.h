@@ -6,4 +6,5 @@
 #include "bench/command.h"
 #include "bench/record.h"
 
-qb_status qb_device_probe(const qb_compute *compute, qb_device_facts *out) QB_NODISCARD;
+/* ceilings: measure them too, which takes about a second. */
+qb_status qb_device_probe(const qb_compute *compute, bool ceilings, qb_device_facts *out) QB_NODISCARD;

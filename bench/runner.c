@@ -90,7 +90,8 @@ static void warn_substitutes(const qb_json *data) {
 
 static qb_status take_facts(qb_run *run) {
     qb_compute compute = {run->options->threads, run->suite.backends.items[0]};
-    return qb_device_probe(&compute, &run->facts);
+    bool ceilings = run->options->dry_run || (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED);
+    return qb_device_probe(&compute, ceilings, &run->facts);
 }
 
 qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets, qb_run *run) {
