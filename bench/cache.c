@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "bench/leftovers.h"
 #include "bench/machine.h"
 
 #include <dirent.h>
@@ -62,6 +63,7 @@ qb_status qb_cache_writable(void) {
     if (!folder) return no_memory();
     qb_status st = qb_make_dirs(folder);
     if (st == QB_OK) st = qb_dir_writable(folder);
+    if (st == QB_OK) qb_leftovers_remove(folder, NULL);
     if (st != QB_OK) st = qb_fail_prefix(st, "the cache (set BENCH_CACHE to another folder)");
     qb_free(folder);
     return st;

@@ -3,15 +3,19 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "bench/child.h"
 #include "bench/command.h"
+#include "bench/leftovers.h"
 #include "bench/machine.h"
 #include "bench/plan.h"
+#include "bench/probe.h"
 #include "bench/record.h"
 #include "bench/session.h"
 #include "datasets/datasets.h"
 #include "quant/driver.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -187,14 +191,16 @@ static qb_json *plan_json(const qb_quant_plan *p, double seconds, int64_t disk_b
     return j;
 }
 
-static qb_status print_plan(const quantizing *q, const qb_model *m, qb_device *dev) {
+static qb_status print_plan(const quantizing *q, const qb_model *m) {
     qb_quant_plan p;
-    qb_ceilings ceilings;
+    qb_device_facts facts;
     qb_status st = qb_quant_plan_make(m, q->method, &q->configs[0], &p);
-    if (st == QB_OK) st = dev->backend->ceilings(dev, &ceilings);
+    if (st == QB_OK) st = qb_device_probe(&q->compute, true, &facts);
     if (st != QB_OK) return st;
     int64_t dense = qb_checkpoint_tensor_bytes(m->checkpoint);
-    double seconds = qb_plan_seconds(p.flops, (double)(dense + p.checkpoint_bytes), &ceilings);
+    double seconds = qb_plan_seconds(p.flops, (double)(dense + p.checkpoint_bytes), &facts.ceilings);
+    double gemm = facts.ceilings.gemm_flop_per_s;
+    qb_device_facts_free(&facts);
     int64_t disk = qb_disk_free_bytes(q->options.output ? q->options.output : ".");
     if (q->common.json) {
         qb_json *j = plan_json(&p, seconds, disk);
@@ -213,37 +219,94 @@ static qb_status print_plan(const quantizing *q, const qb_model *m, qb_device *d
               qb_format_bytes((double)p.hessian_bytes, c), qb_format_bytes((double)p.block_bytes, d),
               qb_format_bytes((double)p.workspace_bytes, e));
     qb_output("time, about %12s  (%.3g operations at %.3g a second)\n", qb_format_seconds(seconds, a),
-              p.flops, ceilings.gemm_flop_per_s);
+              p.flops, gemm);
     return QB_OK;
 }
 
-static qb_status print_report(const quantizing *q, const qb_model *m, const qb_quant_report *r,
-                              const char *started) {
-    size_t fallbacks = 0;
-    for (size_t i = 0; i < r->n_modules; i++) fallbacks += r->modules[i].fallback != NULL;
-    if (fallbacks)
-        qb_warn("%zu of %zu modules fell back to rtn; quantize_report.json names them", fallbacks,
-                r->n_modules);
-    if (q->common.json) {
-        qb_json *report = qb_quant_report_json(r), *j = qb_json_object(), *options = qb_json_object();
-        qb_options_to_json(q->method->options, &q->configs[0], options);
-        qb_json_put_text(j, "model", m->name);
-        qb_json_put_text(j, "output", q->options.output);
-        qb_json_put_text(j, "started", started);
-        qb_json_put(j, "config", options);
-        qb_json_put(j, "data", qb_json_copy(q->data));
-        qb_json_put(j, "quantization", qb_record_quantization(q->method->name, report, false));
-        qb_json_free(report);
-        qb_status st = qb_output_json(j);
-        qb_json_free(j);
-        return st;
-    }
+static void print_line(const quantizing *q, const qb_json *quantization) {
     char a[32], b[32], c[32];
-    qb_output("%s: %s, %.3f bits a weight, %zu modules in %s (%.3g parameters a second), peak memory %s\n",
-              q->options.output, qb_format_bytes((double)r->checkpoint_bytes, a), r->bits_per_weight,
-              r->n_modules, qb_format_seconds(r->seconds, b), r->params_per_second,
-              qb_format_bytes((double)r->peak_rss_bytes, c));
-    return QB_OK;
+    qb_output(
+        "%s: %s, %.3f bits a weight, %" PRId64 " modules in %s (%.3g parameters a second), peak memory %s\n",
+        q->options.output, qb_format_bytes(qb_json_number(qb_json_get(quantization, "checkpoint_bytes")), a),
+        qb_json_number(qb_json_get(quantization, "bits_per_weight")),
+        qb_json_count(qb_json_get(quantization, "modules")),
+        qb_format_seconds(qb_json_number(qb_json_get(quantization, "seconds")), b),
+        qb_json_number(qb_json_get(quantization, "params_per_s")),
+        qb_format_bytes(qb_json_number(qb_json_get(quantization, "peak_rss_bytes")), c));
+}
+
+static void warn_fallbacks(const qb_json *modules) {
+    int64_t fallbacks = 0;
+    for (const qb_json *m = qb_json_first(modules); m; m = qb_json_next(m))
+        fallbacks += !qb_json_is_null(qb_json_get(m, "fallback"));
+    if (fallbacks)
+        qb_warn("%" PRId64 " of %" PRId64 " modules fell back to rtn; quantize_report.json names them",
+                fallbacks, qb_json_count(modules));
+}
+
+/* Takes the quantization object. */
+static qb_status print_report(const quantizing *q, const qb_model *m, qb_json *quantization,
+                              const char *started) {
+    warn_fallbacks(qb_json_get(quantization, "modules"));
+    if (!q->common.json) {
+        print_line(q, quantization);
+        qb_json_free(quantization);
+        return QB_OK;
+    }
+    qb_json *j = qb_json_object(), *options = qb_json_object();
+    qb_options_to_json(q->method->options, &q->configs[0], options);
+    qb_json_put_text(j, "model", m->name);
+    qb_json_put_text(j, "output", q->options.output);
+    qb_json_put_text(j, "started", started);
+    qb_json_put(j, "config", options);
+    qb_json_put(j, "data", qb_json_copy(q->data));
+    qb_json_put(j, "quantization", quantization);
+    qb_status st = qb_output_json(j);
+    qb_json_free(j);
+    return st;
+}
+
+typedef struct {
+    const quantizing *q;
+    qb_model *m;
+    const qb_windows *calibration;
+} child_work;
+
+static qb_status quantize_child(void *ctx, qb_json **result) {
+    const child_work *w = ctx;
+    const quantize_options *o = &w->q->options;
+    qb_device *dev;
+    qb_quant_report report = {0};
+    qb_status st = qb_session_device(&w->q->compute, &dev);
+    if (st != QB_OK) return st;
+    st = qb_quantize_model(w->m, dev, w->q->method, &w->q->configs[0],
+                           w->calibration->count ? w->calibration : NULL, o->output, o->force,
+                           (int64_t)(o->shard_gb * 1e9), &report);
+    if (st == QB_OK) *result = qb_quant_report_json(&report);
+    qb_quant_report_free(&report);
+    qb_session_close(dev);
+    return st;
+}
+
+/* In a process of its own, so that the peak memory is that of the quantization, and an interrupted one is
+   cleaned up behind. */
+static qb_status quantize_apart(const quantizing *q, qb_model *m, const qb_windows *calibration,
+                                qb_json **out) {
+    child_work w = {q, m, calibration};
+    qb_child_end end;
+    malloc_trim(0);
+    qb_interrupt_watch();
+    qb_status st = qb_child_run("the quantizing process", quantize_child, &w, &end);
+    if (st == QB_OK) {
+        *out = qb_record_quantization(q->method->name, end.result, false);
+        qb_json_put_int(*out, "peak_rss_bytes", end.peak_rss_bytes);
+    } else {
+        char *parent = qb_path_dir(q->options.output);
+        if (parent) qb_leftovers_remove(parent, qb_path_base(q->options.output));
+        qb_free(parent);
+    }
+    qb_json_free(end.result);
+    return st;
 }
 
 static qb_status quantize_main(int argc, char **argv, int *exit_code) {
@@ -251,31 +314,27 @@ static qb_status quantize_main(int argc, char **argv, int *exit_code) {
     quantizing q = {0};
     bool done;
     qb_model *m = NULL;
-    qb_device *dev = NULL;
     qb_windows calibration = {0};
-    qb_quant_report report = {0};
+    qb_json *quantization = NULL;
+    const qb_backend *backend;
     char started[32];
     qb_status st;
     QB_TRY(st, parse(&q, argc, argv, &done));
     if (done) goto out;
     q.data = qb_json_array();
     qb_now_rfc3339(started);
+    QB_TRY(st, qb_session_backend(q.compute.backend, &backend));
     QB_TRY(st, qb_session_model(q.model, q.options.synthetic, &m));
     QB_TRY(st, check_output(&q));
     QB_TRY(st, open_calibration(&q, m, &calibration));
-    QB_TRY(st, qb_session_device(&q.compute, &dev));
     if (q.options.dry_run) {
-        st = print_plan(&q, m, dev);
+        st = print_plan(&q, m);
         goto out;
     }
-    QB_TRY(st, qb_quantize_model(m, dev, q.method, &q.configs[0], calibration.count ? &calibration : NULL,
-                                 q.options.output, q.options.force, (int64_t)(q.options.shard_gb * 1e9),
-                                 &report));
-    st = print_report(&q, m, &report, started);
+    QB_TRY(st, quantize_apart(&q, m, &calibration, &quantization));
+    st = print_report(&q, m, quantization, started);
 out:
-    qb_quant_report_free(&report);
     qb_windows_free(&calibration);
-    qb_session_close(dev);
     qb_model_close(m);
     qb_json_free(q.data);
     return st;

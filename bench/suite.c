@@ -289,9 +289,10 @@ qb_status qb_suite_set_list(qb_suite *s, const char *key, const char *words) {
     while (list < N_LISTS && strcmp(lists[list].key, key) != 0) list++;
     if (list == N_LISTS) return qb_fail(QB_ERR_INTERNAL, "a suite has no list '%s'", key);
     *list_at(s, list) = (qb_names){0};
+    bool one = qb_path_exists(words); /* a path may hold commas */
     for (const char *p = words; *p;) {
         qb_str word = {0};
-        size_t n = strcspn(p, ",");
+        size_t n = one ? strlen(p) : strcspn(p, ",");
         qb_str_append(&word, p, n);
         const char *kept;
         qb_status st = qb_str_status(&word);

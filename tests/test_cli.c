@@ -534,10 +534,11 @@ static void test_cli__the_main_job_on_real_weights(void **state) {
     assert_int_equal(strncmp(o.out, "Once upon a time, there was a little girl", 41), 0);
     assert_string_equal(o.err, "");
     outcome_free(&o);
-    assert_refused(BENCH("quantize", w4, "--method", "rtn", "-o", scratch_path("again")), 2, "already quantized");
+    assert_refused(BENCH("quantize", w4, "--method", "rtn", "-o", scratch_path("again")), 2,
+                   "already quantized");
     assert_refused(BENCH("eval", model, "--protocol", "gptq-2048", "--data", data), 2, "try gptq-512");
     assert_refused(BENCH("eval", model, "--dataset", "wikitext3", "--protocol", "gptq-128", "--data", data),
-                   1, "wikitext3");
+                   2, "did you mean wikitext2?");
     assert_refused(BENCH("eval", model, "--dataset", "ptb", "--protocol", "gptq-128", "--data", scratch), 1,
                    "ptb.test.txt");
 }
