@@ -540,7 +540,7 @@ static void test_cli__the_main_job_on_real_weights(void **state) {
     assert_refused(BENCH("eval", model, "--dataset", "wikitext3", "--protocol", "gptq-128", "--data", data),
                    2, "did you mean wikitext2?");
     assert_refused(BENCH("eval", model, "--dataset", "ptb", "--protocol", "gptq-128", "--data", scratch), 1,
-                   "ptb.test.txt");
+                   "ptb.valid.txt");
 }
 
 static void test_cli__tokenize_equals_the_golden_hash(void **state) {
