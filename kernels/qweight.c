@@ -205,7 +205,7 @@ double qb_qweight_bits_per_weight(const qb_qweight *q) {
     double weights = (double)q->rows * (double)q->cols;
     double bits = weights * q->bits;
     if (q->coding == QB_CODING_AFFINE) {
-        bits += (double)q->rows * (double)q->n_groups * (16 + (q->symmetric ? 0 : q->bits));
+        bits += (double)q->rows * (double)q->n_groups * (16 + q->bits);
         if (q->g_idx) bits += 32.0 * (double)q->cols;
     } else if (q->double_quant) {
         bits += 8.0 * (double)q->n_blocks;

@@ -1,5 +1,6 @@
-/* A quantized weight in neutral form: one code a byte, scales beside. It is the hub between the methods that choose
-   codes (quant/), the layouts that files use (checkpoint/) and the packed layouts that matmuls read (kernels/cpu). */
+/* A quantized weight in neutral form: one code a byte, scales beside. It is the hub between the methods that
+   choose codes (quant/), the layouts that files use (checkpoint/) and the packed layouts that matmuls read
+   (kernels/cpu). */
 #pragma once
 
 #include "base/status.h"
@@ -23,46 +24,50 @@ typedef struct qb_qweight {
     uint8_t *codes;     /* [rows, cols], natural column order whatever the act-order */
 
     /* affine */
-    int bits;           /* 2, 3, 4, 8; for CODEBOOK always 4 */
-    int64_t group_size; /* columns of a group; cols when one group spans the row. The last group may be short. */
-    int64_t n_groups;   /* ceil(cols / group_size) */
-    float *scales;      /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored */
-    uint8_t *zeros;     /* [rows, n_groups], the true zero point in [0, 2^bits) */
-    int32_t *g_idx;     /* [cols] group of each column; NULL means column / group_size */
-    bool symmetric;     /* every zero is 2^(bits-1) */
+    int bits; /* 2, 3, 4, 8; for CODEBOOK always 4 */
+    int64_t
+        group_size; /* columns of a group; cols when one group spans the row. The last group may be short. */
+    int64_t n_groups; /* ceil(cols / group_size) */
+    float *scales;    /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored */
+    uint8_t *zeros;   /* [rows, n_groups], the true zero point in [0, 2^bits) */
+    int32_t *g_idx;   /* [cols] group of each column; NULL means column / group_size */
+    bool symmetric;   /* every zero is 2^(bits-1) */
 
     /* codebook */
     qb_codebook codebook;
-    int64_t block_size;   /* elements a block */
-    int64_t n_blocks;     /* ceil(rows * cols / block_size) */
-    float *absmax;        /* [n_blocks]; with double quantization: the values that the 8-bit absmax decodes to */
+    int64_t block_size; /* elements a block */
+    int64_t n_blocks;   /* ceil(rows * cols / block_size) */
+    float *absmax; /* [n_blocks]; with double quantization: the values that the 8-bit absmax decodes to */
     bool double_quant;
-    uint8_t *absmax_codes;   /* [n_blocks] (double_quant) */
-    float *nested_absmax;    /* [ceil(n_blocks / 256)] (double_quant) */
-    float nested_offset;     /* (double_quant) */
-    qb_dtype source_dtype;   /* dtype of the weight that was quantized (kept in bitsandbytes' quant_state) */
+    uint8_t *absmax_codes; /* [n_blocks] (double_quant) */
+    float *nested_absmax;  /* [ceil(n_blocks / 256)] (double_quant) */
+    float nested_offset;   /* (double_quant) */
+    qb_dtype source_dtype; /* dtype of the weight that was quantized (kept in bitsandbytes' quant_state) */
 } qb_qweight;
 
 enum { QB_NESTED_BLOCK = 256 };
-/* bitsandbytes' signed dynamic 8-bit map (256 values, ascending), computed in float32 as create_dynamic_map does. */
+/* bitsandbytes' signed dynamic 8-bit map (256 values, ascending), computed in float32 as create_dynamic_map
+ * does. */
 const float *qb_dynamic_map(void);
 
-/* Allocates the arrays of an affine / codebook weight, cleared. with_g_idx allocates g_idx. Free with qb_qweight_free. */
+/* Allocates the arrays of an affine / codebook weight, cleared. with_g_idx allocates g_idx. Free with
+ * qb_qweight_free. */
 qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
                                   qb_qweight *out) QB_NODISCARD;
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);
 
-/* Rounds the affine scales to float16 and back, in place: what a checkpoint stores. A scale that overflows float16
-   fails with QB_ERR_NUMERIC; one that underflows to 0 becomes the smallest positive float16. */
+/* Rounds the affine scales to float16 and back, in place: what a checkpoint stores. A scale that overflows
+   float16 fails with QB_ERR_NUMERIC; one that underflows to 0 becomes the smallest positive float16. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 
-/* The definition of what a quantized weight means: out[rows, cols] in float32. Every packed matmul is tested against it. */
+/* The definition of what a quantized weight means: out[rows, cols] in float32. Every packed matmul is tested
+ * against it. */
 void qb_qweight_dequantize(const qb_qweight *q, float *out);
 
-/* Bits a weight takes with its scales, zeros (n-bit, when not symmetric), absmax and act-order index, as FIELD.md a4
-   counts them (scales float16). */
+/* Bits a weight takes as checkpoints store it, FIELD.md a4's way: codes, float16 scales, n-bit zeros (the
+   gptq layouts hold them for symmetric weights too), absmax, and the group index of act-order. */
 double qb_qweight_bits_per_weight(const qb_qweight *q);
 /* "int4 g128 sym", "nf4 b64 dq" for tables and errors. */
 const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]);
@@ -70,8 +75,8 @@ const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]);
 /* A linear layer's weight as a checkpoint holds it: a dense view or a quantized weight. */
 typedef struct qb_weight {
     int64_t rows, cols;
-    qb_dtype dtype;      /* dense element type */
-    const void *dense;   /* row-major view (not owned), or NULL */
-    qb_qweight *packed;  /* owned when not NULL */
+    qb_dtype dtype;     /* dense element type */
+    const void *dense;  /* row-major view (not owned), or NULL */
+    qb_qweight *packed; /* owned when not NULL */
 } qb_weight;
 void qb_weight_free(qb_weight *w); /* frees packed, never the dense view */

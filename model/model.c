@@ -326,13 +326,21 @@ int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dt
     return qb_model_weight_bytes(m) + (c->tied_head ? 0 : row - m->embed.bytes) + kv;
 }
 
+/* Tensors of a linear that say nothing of its weights: what is the same in every module, or follows from the
+ * group size. */
+static bool is_constant(const qb_model *m, const char *suffix) {
+    if (!strcmp(suffix, ".g_idx")) return !qb_checkpoint_quantization(m->checkpoint)->desc_act;
+    return !strcmp(suffix, ".bias") || !strcmp(suffix, ".quant_map") ||
+           !strcmp(suffix, ".nested_quant_map") || !strncmp(suffix, ".bitsandbytes__", 15);
+}
+
 double qb_model_bits_per_weight(const qb_model *m) {
     const qb_config *c = &m->config;
     int64_t bytes = 0;
     for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
         const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
         const char *suffix = strrchr(t->name, '.');
-        if (suffix && !strcmp(suffix, ".bias")) continue;
+        if (suffix && is_constant(m, suffix)) continue;
         for (int64_t layer = 0; layer < c->n_layers; layer++) {
             if (!in_layer(c, t->name, layer)) continue;
             for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {

@@ -49,8 +49,9 @@ int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, as th
 int64_t qb_model_weight_bytes(const qb_model *m); /* resident bytes of all weights in their formats */
 int64_t qb_model_decode_bytes(const qb_model *m, int64_t context,
                               qb_dtype kv_dtype); /* read per decoded token */
-double qb_model_bits_per_weight(
-    const qb_model *m); /* over the blocks' linears: what the format stores, 16 for f16 */
+/* Stored bits a weight of the blocks' linears: codes, scales, zeros, absmax and an act-order index; not what
+   the file repeats (a g_idx without act-order, code tables). 16 for float16. */
+double qb_model_bits_per_weight(const qb_model *m);
 
 /* Known shapes (known_models.def): name, Hugging Face id, config.json text. */
 typedef struct qb_known_model {

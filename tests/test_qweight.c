@@ -93,7 +93,7 @@ static double bits_of(bool codebook, int bits, int64_t group, bool symmetric, bo
 static void test_qweight__bits_per_weight_as_the_size_table_counts(void **state) {
     (void)state;
     assert_true(bits_of(false, 4, 128, false, false) == 4.15625);
-    assert_true(bits_of(false, 4, 128, true, false) == 4.125);
+    assert_true(bits_of(false, 4, 128, true, false) == 4.15625);
     assert_true(bits_of(false, 2, 64, false, false) == 2.28125);
     assert_true(fabs(bits_of(false, 3, 128, false, false) - 3.148) < 5e-4);
     assert_true(bits_of(false, 8, 128, false, false) == 8.1875);
