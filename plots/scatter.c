@@ -223,7 +223,7 @@ static qb_status find_front(qb_arena *arena, samples *s, qb_figure *f) {
 /* ---- perplexity ---- */
 
 typedef struct quality_kind {
-    const char *title, *tail; /* tail: last part of the subtitle */
+    const char *title;
     figure_fn x_of;
     bool by_size, front;
 } quality_kind;
@@ -249,13 +249,44 @@ static int drop_above(samples *s, double limit) {
     return all - n;
 }
 
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The standard error says how far another text of the kind might lie, and every case was given the same text:
+   where it is as large as the differences it would bury them, so it is stated once (the median, returned)
+   instead of drawn. NaN: drawn. */
+static double bury_errors(samples *s) {
+    double spreads[256], min = (double)INFINITY, max = 0;
+    int n = 0;
+    for (int i = 0; i < s->n; i++) {
+        min = fmin(min, s->items[i].y);
+        max = fmax(max, s->items[i].y);
+        if (s->items[i].spread > 0 && n < 256) spreads[n++] = s->items[i].spread;
+    }
+    if (n == 0) return (double)NAN;
+    qsort(spreads, (size_t)n, sizeof *spreads, ascending);
+    double median = spreads[n / 2];
+    if (median < 0.2 * (max - min)) return (double)NAN;
+    for (int i = 0; i < s->n; i++) s->items[i].spread = (double)NAN;
+    return median;
+}
+
 static qb_status subtitle(const qb_picture_job *job, const qb_panel *panel, const quality_kind *kind,
-                          int dropped, double limit, const char **out) {
-    char tail[200] = "";
+                          double buried, int dropped, double limit, const char **out) {
+    qb_str tail = {0};
+    if (kind->front) qb_str_text(&tail, "filled marks: nothing smaller is as good · ");
+    if (isnan(buried))
+        qb_str_text(&tail, "bars: ± 1 standard error");
+    else
+        qb_str_printf(&tail, "standard error ± %.2g, one text for all", buried);
     if (dropped)
-        snprintf(tail, sizeof tail, "%s · %d case%s above %.3g not shown", kind->tail, dropped,
-                 dropped > 1 ? "s" : "", limit);
-    return qb_sheet_subtitle(job->sheet, panel, NULL, dropped ? tail : kind->tail, out);
+        qb_str_printf(&tail, " · %d case%s above %.3g not shown", dropped, dropped > 1 ? "s" : "", limit);
+    qb_status st = qb_str_status(&tail);
+    if (st == QB_OK) st = qb_sheet_subtitle(job->sheet, panel, NULL, qb_str_get(&tail), out);
+    qb_str_free(&tail);
+    return st;
 }
 
 /* One picture of the samples up to `limit`. *was_log: its axis had to be logarithmic. */
@@ -270,6 +301,7 @@ static qb_status draw_quality(const qb_picture_job *job, const qb_panel *panel, 
     *was_log = false;
     QB_TRY(st, gather(job, panel, kind->x_of, "perplexity", &s));
     int dropped = drop_above(&s, limit);
+    double buried = bury_errors(&s);
     if (!kind->front) QB_TRY(st, add_baselines(arena, &s, &f));
     /* The line that no model can pass, unless it would take the room that the closer view is for. */
     if (!dropped || floor_of(&s) >= 0.9 * lowest(&s)) QB_TRY(st, add_floor(arena, &s, &f));
@@ -281,7 +313,7 @@ static qb_status draw_quality(const qb_picture_job *job, const qb_panel *panel, 
     f.y = perplexity_axis(&f);
     f.x = x_axis(&f, 0.1, kind->by_size);
     *was_log = f.y.log;
-    QB_TRY(st, subtitle(job, panel, kind, dropped, limit, &f.subtitle));
+    QB_TRY(st, subtitle(job, panel, kind, buried, dropped, limit, &f.subtitle));
     QB_TRY(st, draw(job, panel, dropped ? "-detail" : "", &f));
 out:
     return st;
@@ -306,24 +338,19 @@ out:
     return st;
 }
 
-static const char error_bars[] = "bars: ± 1 standard error";
-
 qb_status qb_picture_perplexity_bits(const qb_picture_job *job) {
-    const quality_kind kind = {"Perplexity against bits per weight", error_bars, qb_case_bits_per_weight,
-                               false, false};
+    const quality_kind kind = {"Perplexity against bits per weight", qb_case_bits_per_weight, false, false};
     return draw_qualities(job, &kind);
 }
 
 qb_status qb_picture_perplexity_size(const qb_picture_job *job) {
-    const quality_kind kind = {"Perplexity against model size", error_bars, qb_case_checkpoint_bytes, true,
-                               false};
+    const quality_kind kind = {"Perplexity against model size", qb_case_checkpoint_bytes, true, false};
     return draw_qualities(job, &kind);
 }
 
 qb_status qb_picture_pareto(const qb_picture_job *job) {
-    const quality_kind kind = {"Size against perplexity: the Pareto front",
-                               "filled marks: nothing smaller is as good · bars: ± 1 standard error",
-                               qb_case_checkpoint_bytes, true, true};
+    const quality_kind kind = {"Size against perplexity: the Pareto front", qb_case_checkpoint_bytes, true,
+                               true};
     return draw_qualities(job, &kind);
 }
 

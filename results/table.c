@@ -124,7 +124,7 @@ static qb_status make_columns(table *t) {
     add_bytes_column(t, SIZE, "model", "size", largest(t, qb_case_checkpoint_bytes));
     QB_TRY(st, add_perplexities(t));
     QB_TRY(st, add_speed(t, "decode", "tg128@d0 b1"));
-    QB_TRY(st, add_speed(t, "prefill", "pp512"));
+    QB_TRY(st, add_speed(t, "prefill", "pp512 b1"));
     add_bytes_column(t, PEAK, "peak", "memory", largest(t, qb_case_peak_rss_bytes));
     if (largest(t, qb_case_quantize_seconds) > 0) add_column(t, SECONDS, "quantize", "time", "s");
     column *status = all_ok ? NULL : add_column(t, STATUS, "status", "", "");
