@@ -128,6 +128,7 @@ static qb_json *examine(const qb_device_facts *facts, const char *data, findings
     qb_json_free(context);
     qb_json_put_int(top, "memory_available_bytes", qb_host_memory_now().available_bytes);
     qb_json_put(top, "openblas", check_blas(f));
+    qb_json_put(top, "cuda", qb_cuda_json());
     qb_json_put(top, "gnuplot", check_gnuplot(f));
     qb_json_put(top, "folders", check_folders(f, data));
     qb_json_put(top, "missing", f->missing);
@@ -152,6 +153,20 @@ static void print_gpus(const qb_json *gpus) {
     for (const qb_json *g = qb_json_first(gpus); g; g = qb_json_next(g))
         qb_output("GPU            %s, %s, driver %s\n", text_of(g, "name"),
                   qb_format_bytes(number_of(g, "memory_bytes"), size), text_of(g, "driver"));
+}
+
+static void print_cuda(const qb_json *cuda) {
+    char rate[32];
+    const qb_json *devices = qb_json_get(cuda, "devices");
+    if (!qb_json_first(devices)) qb_output("CUDA           %s\n", text_of(cuda, "reason"));
+    for (const qb_json *d = qb_json_first(devices); d; d = qb_json_next(d)) {
+        if (qb_json_string(qb_json_get(d, "error")))
+            qb_output("CUDA           %s\n", text_of(d, "error"));
+        else
+            qb_output("CUDA           %s, compute capability %s, copy %s/s\n", text_of(d, "name"),
+                      text_of(d, "compute_capability"),
+                      qb_format_bytes(number_of(d, "copy_bytes_per_s"), rate));
+    }
 }
 
 static void print_missing(const qb_json *missing) {
@@ -180,6 +195,7 @@ static void print_text(const qb_json *top) {
               : !strcmp(chosen_by, "OpenBLAS") ? "as OpenBLAS chose it"
                                                : "as OPENBLAS_CORETYPE says");
     print_gpus(qb_json_get(machine, "gpu"));
+    print_cuda(qb_json_get(top, "cuda"));
     qb_output("gnuplot        %s\n", text_of(qb_json_get(top, "gnuplot"), "version"));
     qb_output("read ceiling   %s/s\n", qb_format_bytes(number_of(ceilings, "read_bytes_per_s"), a));
     qb_output("GEMM ceiling   %.1f GFLOP/s in float32\n", number_of(ceilings, "gemm_flop_per_s") * 1e-9);

@@ -3,6 +3,10 @@
    signature since 2012. */
 #include "bench/machine.h"
 
+#ifdef QB_WITH_CUDA
+#include "kernels/cuda/cuda_ops.h"
+#endif
+
 #include <dlfcn.h>
 #include <stdio.h>
 
@@ -78,3 +82,49 @@ qb_json *qb_gpus_json(void) {
     dlclose(library);
     return array;
 }
+
+#ifdef QB_WITH_CUDA
+enum { COPY_BYTES = 1 << 29 }; /* far beyond any cache */
+
+static qb_json *cuda_device_json(int device) {
+    char why[256] = "";
+    qb_cuda_info info;
+    qb_json *j = qb_json_object();
+    if (qb_cuda_describe(device, &info, why, sizeof why) != 0) {
+        qb_json_put_text(j, "error", why);
+        return j;
+    }
+    char capability[16];
+    double rate;
+    snprintf(capability, sizeof capability, "%d.%d", info.compute_major, info.compute_minor);
+    qb_json_put_text(j, "name", info.name);
+    qb_json_put_text(j, "compute_capability", capability);
+    qb_json_put_int(j, "memory_bytes", info.memory_bytes);
+    qb_json_put_int(j, "free_bytes", info.free_bytes);
+    qb_json_put_int(j, "multiprocessors", info.multiprocessors);
+    if (qb_cuda_copy_rate(device, COPY_BYTES, &rate, why, sizeof why) == 0)
+        qb_json_put_real(j, "copy_bytes_per_s", rate);
+    else
+        qb_json_put_text(j, "error", why);
+    return j;
+}
+
+qb_json *qb_cuda_json(void) {
+    char why[256] = "";
+    qb_json *j = qb_json_object(), *devices = qb_json_array();
+    qb_json_put_bool(j, "built", true);
+    int n = qb_cuda_count(why, sizeof why);
+    for (int i = 0; i < n; i++) qb_json_push(devices, cuda_device_json(i));
+    qb_json_put(j, "devices", devices);
+    qb_json_put_text(j, "reason", n > 0 ? NULL : why);
+    return j;
+}
+#else
+qb_json *qb_cuda_json(void) {
+    qb_json *j = qb_json_object();
+    qb_json_put_bool(j, "built", false);
+    qb_json_put(j, "devices", qb_json_array());
+    qb_json_put_text(j, "reason", "built without CUDA");
+    return j;
+}
+#endif
