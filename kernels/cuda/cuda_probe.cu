@@ -33,7 +33,12 @@ extern "C" int qb_cuda_count(char *why, size_t why_bytes) {
     int n = 0;
     cudaError_t error = cudaGetDeviceCount(&n);
     if (error != cudaSuccess) {
-        fail(error, why, why_bytes);
+        /* Without a driver the runtime complains of the driver's version, which then is 0. */
+        int driver = 0;
+        if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+            snprintf(why, why_bytes, "no NVIDIA driver on this machine");
+        else
+            fail(error, why, why_bytes);
         return 0;
     }
     if (n == 0) snprintf(why, why_bytes, "the driver lists no device");
