@@ -1,0 +1,142 @@
+/* Measures the matmuls of the CPU backend beside the machine's own ceilings; a program, not a test.
+   bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: GB/s over a working set beyond cache for few tokens, GFLOP/s
+   for many. */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "kernels/cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 11008, COLS = 4096, MAX_COPIES = 64 };
+static const int64_t working_set = 1100000000;
+
+typedef struct {
+    const char *name;
+    int bits; /* 0: dense; -1: codebook */
+    int64_t group;
+    bool symmetric, act_order, double_quant;
+    qb_dtype dtype;
+} format;
+
+static const format formats[] = {
+    {.name = "f16", .dtype = QB_DTYPE_F16},
+    {.name = "bf16", .dtype = QB_DTYPE_BF16},
+    {.name = "f32", .dtype = QB_DTYPE_F32},
+    {.name = "int8-g128-sym", .bits = 8, .group = 128, .symmetric = true},
+    {.name = "int4-g128-sym", .bits = 4, .group = 128, .symmetric = true},
+    {.name = "int4-g128-asym", .bits = 4, .group = 128},
+    {.name = "int4-g128-asym-actorder", .bits = 4, .group = 128, .act_order = true},
+    {.name = "int4-g32-asym", .bits = 4, .group = 32},
+    {.name = "int3-g128-asym", .bits = 3, .group = 128},
+    {.name = "int2-g64-asym", .bits = 2, .group = 64},
+    {.name = "nf4-b64", .bits = -1, .group = 64},
+    {.name = "nf4-b64-dq", .bits = -1, .group = 64, .double_quant = true},
+};
+
+static uint32_t state = 1;
+static uint32_t noise(void) {
+    return state = state * 1664525u + 1013904223u;
+}
+
+static qb_status check(qb_status st) {
+    if (st != QB_OK) {
+        fprintf(stderr, "%s: %s\n", qb_status_text(st), qb_error_text());
+        exit(1);
+    }
+    return st;
+}
+
+static void fill_weight(const format *f, qb_qweight *q) {
+    if (f->bits > 0) {
+        check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
+        for (int64_t i = 0; i < ROWS * q->n_groups; i++) {
+            q->scales[i] = 0.0078125f;
+            q->zeros[i] =
+                (uint8_t)(f->symmetric ? 1 << (f->bits - 1) : (int)(noise() >> 16) & ((1 << f->bits) - 1));
+        }
+        for (int64_t c = 0; f->act_order && c < COLS; c++) q->g_idx[c] = (int32_t)(c * 37 % COLS / f->group);
+    } else {
+        check(qb_qweight_alloc_codebook(ROWS, COLS, QB_CODEBOOK_NF4, f->group, f->double_quant, q));
+        for (int64_t i = 0; i < q->n_blocks; i++) q->absmax[i] = 0.03f;
+        for (int64_t i = 0; f->double_quant && i < q->n_blocks; i++) q->absmax_codes[i] = (uint8_t)noise();
+    }
+    unsigned mask = f->bits > 0 ? (1u << f->bits) - 1 : 15;
+    for (int64_t i = 0; i < (int64_t)ROWS * COLS; i++) q->codes[i] = (uint8_t)(noise() >> 16 & mask);
+}
+
+static int make_matrices(qb_device *dev, const format *f, qb_matrix *m, void **dense) {
+    qb_qweight q = {0};
+    qb_weight w = {.rows = ROWS, .cols = COLS, .dtype = f->dtype};
+    int64_t size = 0, start = qb_now_ns();
+    int n = 0;
+    if (f->bits)
+        fill_weight(f, &q), w.packed = &q;
+    else {
+        int64_t one = (int64_t)ROWS * COLS * (int64_t)qb_dtype_bytes(f->dtype);
+        int copies = (int)(working_set / one + 1);
+        check(qb_alloc((size_t)(one * copies), 1, dense));
+        for (int64_t i = 0; i < one * copies / 2; i++)
+            ((uint16_t *)*dense)[i] = (uint16_t)(noise() >> 20 | 0x2800);
+    }
+    if (f->bits) start = qb_now_ns();
+    for (; size < working_set && n < MAX_COPIES; n++) {
+        if (*dense)
+            w.dense = (const char *)*dense + n * (int64_t)ROWS * COLS * (int64_t)qb_dtype_bytes(f->dtype);
+        check(dev->backend->matrix_create(dev, &w, &m[n]));
+        size += m[n].bytes;
+    }
+    if (f->bits)
+        printf("%-24s %d matrices, packed in %.0f ms each\n", f->name, n,
+               (double)(qb_now_ns() - start) * 1e-6 / n);
+    qb_qweight_free(&q);
+    return n;
+}
+
+static void measure(qb_device *dev, const qb_ceilings *c, const format *f, const qb_matrix *m, int n,
+                    int64_t T) {
+    float *x, *y;
+    check(qb_alloc((size_t)(T * COLS), 4, &x));
+    check(qb_alloc((size_t)(T * ROWS), 4, &y));
+    for (int64_t i = 0; i < T * COLS; i++) x[i] = (float)(i % 17) * 0.1f - 0.8f;
+    double best = 1e9;
+    int passes = T > 64 ? 3 : 2, count = T > 64 ? 1 : T > 8 ? n / 4 : n;
+    for (int pass = 0; pass < passes; pass++) {
+        int64_t start = qb_now_ns();
+        for (int i = 0; i < count; i++) check(dev->backend->matmul(dev, y, x, T, &m[i]));
+        double s = (double)(qb_now_ns() - start) * 1e-9;
+        if (s < best) best = s;
+    }
+    double bytes = (double)m[0].bytes * count / best, flops = 2.0 * ROWS * COLS * (double)T * count / best;
+    printf("%-24s T %4lld  %7.2f GB/s (%3.0f %%)  %7.1f GFLOP/s (%3.0f %%)\n", f->name, (long long)T,
+           bytes * 1e-9, bytes / c->read_bytes_per_s * 100, flops * 1e-9, flops / c->gemm_flop_per_s * 100);
+    fflush(stdout);
+    qb_free(x);
+    qb_free(y);
+}
+
+int main(int argc, char **argv) {
+    qb_blas_ensure_core(argv);
+    static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
+    qb_device *dev;
+    qb_ceilings c;
+    check(qb_backend_cpu.open(0, &dev));
+    check(dev->backend->ceilings(dev, &c));
+    printf("simd %s, OpenBLAS %s, %d threads: read %.1f GB/s, SGEMM %.1f GFLOP/s\n", qb_cpu_simd(),
+           qb_blas_core(), qb_threads_count(dev->threads), c.read_bytes_per_s * 1e-9,
+           c.gemm_flop_per_s * 1e-9);
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        if (argc > 1 && !strstr(formats[i].name, argv[1])) continue;
+        qb_matrix m[MAX_COPIES];
+        void *dense = NULL;
+        int n = make_matrices(dev, &formats[i], m, &dense);
+        int asked = argc > 2 ? argc - 2 : (int)(sizeof usual / sizeof *usual);
+        for (int t = 0; t < asked; t++)
+            measure(dev, &c, &formats[i], m, n, argc > 2 ? strtoll(argv[2 + t], NULL, 10) : usual[t]);
+        for (int k = 0; k < n; k++) dev->backend->matrix_free(dev, &m[k]);
+        qb_free(dense);
+    }
+    dev->backend->close(dev);
+    return 0;
+}
