@@ -6,8 +6,11 @@
 
 static const struct {
     int64_t step_cols, step_bytes;
-} steps[QB_PACK_COUNT] = {
-    [QB_PACK_2] = {16, 64}, [QB_PACK_3] = {32, 192}, [QB_PACK_4] = {8, 64}, [QB_PACK_8] = {4, 64}};
+} steps[QB_PACK_COUNT] = {[QB_PACK_2] = {16, 64},
+                          [QB_PACK_3] = {32, 192},
+                          [QB_PACK_4] = {8, 64},
+                          [QB_PACK_CODEBOOK] = {8, 64},
+                          [QB_PACK_8] = {4, 64}};
 
 static int64_t gcd(int64_t a, int64_t b) {
     while (b) {
@@ -21,6 +24,7 @@ static int64_t gcd(int64_t a, int64_t b) {
 typedef struct {
     const qb_qweight *q;
     qb_packed *p;
+    uint8_t *rows;      /* scratch for each worker: one row's codes in packed order */
     int64_t group_cols; /* codebook: columns that share an absmax in every row */
 } pack_job;
 
@@ -86,46 +90,79 @@ out:
 
 /* ---- codes ---- */
 
-static int code_at(const pack_job *j, int64_t row, int64_t packed_col) {
+/* Codes of one row in packed order, zero where there is padding (of columns: its activation is zero; of rows:
+   its result is not read). */
+static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
     const qb_packed *p = j->p;
-    int64_t c = p->source ? p->source[packed_col] : packed_col;
-    /* Padding, of rows or columns, may decode to anything finite: its activation is zero or its result
-     * unread. */
-    return c < 0 || row >= p->rows ? 0 : j->q->codes[row * p->cols + c];
+    const uint8_t *from = j->q->codes + row * p->cols;
+    if (row >= p->rows)
+        memset(to, 0, (size_t)p->padded_cols);
+    else if (!p->source)
+        memcpy(to, from, (size_t)p->padded_cols);
+    else
+        for (int64_t k = 0; k < p->padded_cols; k++) to[k] = p->source[k] < 0 ? 0 : from[p->source[k]];
 }
 
-static void pack_step_3(uint32_t word[3], const int code[32]) {
+static uint64_t eight_codes(const uint8_t *code) {
+    uint64_t x = 0;
+    for (int i = 0; i < 8; i++) x |= (uint64_t)code[i] << (8 * i); /* one load where bytes lie so already */
+    return x;
+}
+
+/* Eight codes of four bits, one a byte, moved together by halves. */
+static uint32_t pack_step_4(const uint8_t *code) {
+    uint64_t x = eight_codes(code);
+    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    return (uint32_t)(x | x >> 16);
+}
+
+static uint32_t pack_half_step_2(const uint8_t *code) {
+    uint64_t x = eight_codes(code);
+    x = (x | x >> 6) & 0x000f000f000f000f;
+    x = (x | x >> 12) & 0x000000ff000000ff;
+    return (uint32_t)(x | x >> 24) & 0xffff;
+}
+
+static void pack_step_3(const uint8_t *code, uint32_t word[3]) {
+    uint32_t last = (uint32_t)code[30] | (uint32_t)code[31] << 3; /* six bits, two on top of each word */
     for (int w = 0; w < 3; w++) {
-        word[w] = 0;
+        word[w] = (last >> (2 * w) & 3) << 30;
         for (int i = 0; i < 10; i++) word[w] |= (uint32_t)code[10 * w + i] << (3 * i);
     }
-    uint32_t last = (uint32_t)code[30] | (uint32_t)code[31] << 3; /* six bits, two on top of each word */
-    for (int w = 0; w < 3; w++) word[w] |= (last >> (2 * w) & 3) << 30;
+}
+
+/* Lane `lane` of a block: its codes into every step. */
+static void pack_lane(const qb_packed *p, const uint8_t *code, int lane, uint8_t *to) {
+    for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes, code += p->step_cols) {
+        uint32_t word[3] = {0};
+        switch (p->kind) {
+        case QB_PACK_2:
+            word[0] = pack_half_step_2(code) | pack_half_step_2(code + 8) << 16;
+            break;
+        case QB_PACK_3:
+            pack_step_3(code, word);
+            break;
+        case QB_PACK_4:
+        case QB_PACK_CODEBOOK:
+            word[0] = pack_step_4(code);
+            break;
+        default:
+            for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = code[i] ^ 0x80;
+            continue;
+        }
+        for (int w = 0; w < p->step_bytes / 64; w++) memcpy(to + 64 * w + 4 * lane, &word[w], 4);
+    }
 }
 
 static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
     const pack_job *j = ctx;
     const qb_packed *p = j->p;
-    int64_t n_steps = p->padded_cols / p->step_cols;
+    uint8_t *row = j->rows + worker * p->padded_cols;
     for (int64_t block = begin; block < end; block++)
-        for (int64_t s = 0; s < n_steps; s++) {
-            uint8_t *to = p->codes + (block * n_steps + s) * p->step_bytes;
-            for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
-                int code[32];
-                uint32_t word[3] = {0};
-                for (int i = 0; i < p->step_cols; i++)
-                    code[i] = code_at(j, block * QB_BLOCK_ROWS + lane, s * p->step_cols + i);
-                if (p->kind == QB_PACK_8) {
-                    for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = (uint8_t)(code[i] ^ 0x80);
-                    continue;
-                }
-                if (p->kind == QB_PACK_3)
-                    pack_step_3(word, code);
-                else
-                    for (int i = 0; i < p->step_cols; i++) word[0] |= (uint32_t)code[i] << (p->bits * i);
-                for (int w = 0; w < p->step_bytes / 64; w++) memcpy(to + 64 * w + 4 * lane, &word[w], 4);
-            }
+        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
+            order_row(j, block * QB_BLOCK_ROWS + lane, row);
+            pack_lane(p, row, lane, p->codes + block * (p->padded_cols / p->step_cols) * p->step_bytes);
         }
 }
 
@@ -255,7 +292,11 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     p->rows = q->rows, p->cols = q->cols;
     p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
     p->bits = codebook ? 4 : q->bits;
-    p->kind = p->bits == 2 ? QB_PACK_2 : p->bits == 3 ? QB_PACK_3 : p->bits == 4 ? QB_PACK_4 : QB_PACK_8;
+    p->kind = codebook       ? QB_PACK_CODEBOOK
+              : p->bits == 2 ? QB_PACK_2
+              : p->bits == 3 ? QB_PACK_3
+              : p->bits == 4 ? QB_PACK_4
+                             : QB_PACK_8;
     p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
     fill_table(p, q);
     QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code") : check_affine(q));
@@ -267,7 +308,9 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     int64_t code_bytes = p->blocks * (p->padded_cols / p->step_cols) * p->step_bytes;
     QB_TRY(st, memory->alloc(memory->owner, code_bytes, &p->codes));
     p->bytes += code_bytes + (p->source ? p->padded_cols * 4 : 0);
+    QB_TRY(st, qb_alloc((size_t)p->padded_cols * (size_t)qb_threads_count(threads), 1, &j->rows));
     qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
+    qb_free(j->rows);
     QB_TRY(st, codebook ? pack_absmax(j, memory) : pack_affine_scales(j, memory));
 out:
     return st;

@@ -5,8 +5,8 @@
    steps: 2 bits  16 columns a step: a 32-bit word a row, column i at bit 2 i 3 bits  32 columns a step: three
    words a row; column 10 w + i at bit 3 i of word w, columns 30 and 31 in the two spare bits of the words
    (lowest bits in word 0) 4 bits   8 columns a step: a word a row, column i at bit 4 i 8 bits   4 columns a
-   step: sixteen signed bytes (code - 128) a column Codebook weights are 4-bit with a table. Scales, zeros and
-   absmax lie in arrays of their own, [block][group][lane]. */
+   step: sixteen signed bytes (code - 128) a column Codebook weights lie as 4 bits and have a table. Scales,
+   zeros and absmax lie in arrays of their own, [block][group][lane]. */
 #pragma once
 
 #include "base/status.h"
@@ -17,7 +17,7 @@
 
 enum { QB_BLOCK_ROWS = 16 };
 
-typedef enum { QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_8, QB_PACK_COUNT } qb_pack_kind;
+typedef enum { QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_CODEBOOK, QB_PACK_8, QB_PACK_COUNT } qb_pack_kind;
 
 typedef enum {
     QB_SCALES_F16,         /* float16 [block][group][16] (every scale is exact in float16) */

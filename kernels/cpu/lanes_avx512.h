@@ -1,0 +1,113 @@
+/* Sixteen lanes as one AVX-512 register. Included by lanes.h alone. */
+#pragma once
+
+typedef __m512 lanes;
+LANES_INLINE lanes lanes_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+LANES_INLINE void lanes_store(float *p, lanes v) {
+    _mm512_storeu_ps(p, v);
+}
+LANES_INLINE lanes lanes_load_f16(const void *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+LANES_INLINE void lanes_store_f16(void *p, lanes v) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+LANES_INLINE lanes lanes_load_bf16(const void *p) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+LANES_INLINE lanes lanes_set1(float x) {
+    return _mm512_set1_ps(x);
+}
+LANES_INLINE lanes lanes_add(lanes a, lanes b) {
+    return _mm512_add_ps(a, b);
+}
+LANES_INLINE lanes lanes_sub(lanes a, lanes b) {
+    return _mm512_sub_ps(a, b);
+}
+LANES_INLINE lanes lanes_mul(lanes a, lanes b) {
+    return _mm512_mul_ps(a, b);
+}
+LANES_INLINE lanes lanes_div(lanes a, lanes b) {
+    return _mm512_div_ps(a, b);
+}
+LANES_INLINE lanes lanes_fma(lanes a, lanes b, lanes c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+LANES_INLINE lanes lanes_fnma(lanes a, lanes b, lanes c) {
+    return _mm512_fnmadd_ps(a, b, c);
+}
+LANES_INLINE lanes lanes_max(lanes a, lanes b) {
+    return _mm512_max_ps(a, b);
+}
+LANES_INLINE lanes lanes_min(lanes a, lanes b) {
+    return _mm512_min_ps(a, b);
+}
+LANES_INLINE lanes lanes_round(lanes a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+LANES_INLINE lanes lanes_scale2(lanes a, lanes n) {
+    return _mm512_scalef_ps(a, n);
+}
+
+typedef __m512i lanes_codes;
+LANES_INLINE lanes_codes lanes_codes_load(const void *p) {
+    return _mm512_loadu_si512(p);
+}
+LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
+    return _mm512_set1_epi32(x);
+}
+LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
+    return _mm512_srli_epi32(c, (unsigned)n);
+}
+LANES_INLINE lanes_codes lanes_codes_shl(lanes_codes c, int n) {
+    return _mm512_slli_epi32(c, (unsigned)n);
+}
+LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
+    return _mm512_and_si512(a, b);
+}
+LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
+    return _mm512_or_si512(a, b);
+}
+LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
+    return _mm512_add_epi32(a, b);
+}
+LANES_INLINE lanes_codes lanes_codes_mul(lanes_codes a, lanes_codes b) {
+    return _mm512_mullo_epi32(a, b);
+}
+LANES_INLINE lanes_codes lanes_codes_u8(const void *p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+LANES_INLINE lanes lanes_of_codes(lanes_codes c) {
+    return _mm512_cvtepi32_ps(c);
+}
+LANES_INLINE lanes lanes_of_i8(const void *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+LANES_INLINE lanes lanes_gather(const float *base, lanes_codes index) {
+    return _mm512_i32gather_ps(index, base, 4);
+}
+/* Lane l: bits [l * bits, (l + 1) * bits) of a little-endian stream in one 64-bit word. */
+LANES_INLINE lanes_codes lanes_codes_spread(uint64_t word, int bits) {
+    __m512i counts = _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(bits));
+    __m512i lo = _mm512_srlv_epi64(_mm512_set1_epi64((long long)word), counts);
+    __m512i hi = _mm512_srlv_epi64(_mm512_set1_epi64((long long)(word >> (8 * bits))), counts);
+    __m512i both =
+        _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(lo)), _mm512_cvtepi64_epi32(hi), 1);
+    return _mm512_and_si512(both, _mm512_set1_epi32((1 << bits) - 1));
+}
+/* Sixteen values in a register; an index lane picks by its low four bits, whatever stands above them. */
+typedef __m512 lanes_table;
+LANES_INLINE lanes_table lanes_table_load(const float *p) {
+    return _mm512_loadu_ps(p);
+}
+LANES_INLINE lanes lanes_lookup16(lanes_table t, lanes_codes c) {
+    return _mm512_permutexvar_ps(c, t);
+}
+/* The low `bits` (2, 3 or 4) of each lane less 2^(bits - 1); `t` holds these values, repeated. */
+LANES_INLINE lanes lanes_centred(lanes_table t, lanes_codes c, const int bits) {
+    (void)bits;
+    return _mm512_permutexvar_ps(c, t);
+}
