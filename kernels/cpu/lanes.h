@@ -22,7 +22,11 @@
 enum { LANES = 16 };
 
 #if defined(LANES_AVX512)
+/* Without optimisation the compiler's own intrinsics are macros that convert signs. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 #include "kernels/cpu/lanes_avx512.h"
+#pragma GCC diagnostic pop
 #elif defined(LANES_AVX2)
 #include "kernels/cpu/lanes_avx2.h"
 #else
