@@ -113,7 +113,7 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
 enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
 
 void qb_bits_pack_transposed(const uint8_t *codes, int64_t rows, int64_t cols, int bits, uint32_t *words) {
-    uint32_t row_words[TILE_WORDS], tile[TILE_WORDS][TILE_ROWS];
+    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
     for (int64_t c = 0; c < cols; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
@@ -130,7 +130,7 @@ void qb_bits_pack_transposed(const uint8_t *codes, int64_t rows, int64_t cols, i
 }
 
 void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, uint8_t *codes) {
-    uint32_t row_words[TILE_WORDS], tile[TILE_WORDS][TILE_ROWS];
+    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
     for (int64_t c = 0; c < cols; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;

@@ -59,7 +59,7 @@ static qb_status list_index_shards(qb_checkpoint *ck, const char *path, const qb
     qb_status st = QB_OK;
     for (const qb_json *j = qb_json_first(map); st == QB_OK && j; j = qb_json_next(j)) {
         const char *file = qb_json_string(j);
-        uint32_t position;
+        uint32_t position = 0;
         if (!file || !is_plain_name(file))
             st = qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: \"%.100s\" is not a plain file name", path,
                          qb_json_key(j), file ? file : "(not a string)");
@@ -114,7 +114,7 @@ static qb_status find_lone_file(qb_checkpoint *ck) {
 
 /* As transformers does: the single file goes before an index. *index stays NULL without one. */
 static qb_status find_files(qb_checkpoint *ck, qb_json **index) {
-    const char *single, *path;
+    const char *single = NULL, *path = NULL;
     size_t capacity = 0;
     qb_status st = join(&ck->arena, ck->dir, "model.safetensors", &single);
     if (st == QB_OK) st = join(&ck->arena, ck->dir, "model.safetensors.index.json", &path);
@@ -200,7 +200,7 @@ static qb_status check_index(const qb_checkpoint *ck, const qb_json *index) {
 /* ---- open and close ---- */
 
 static qb_status read_config(qb_checkpoint *ck) {
-    const char *path;
+    const char *path = NULL;
     qb_status st = join(&ck->arena, ck->dir, "config.json", &path);
     if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
     if (st == QB_OK && !qb_json_is_object(ck->config))
@@ -283,14 +283,15 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name) {
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) {
     *out = qb_checkpoint_find(ck, name);
     if (*out) return QB_OK;
-    const char **names, *nearest = NULL;
+    if (ck->n_tensors == 0)
+        return qb_fail(QB_ERR_FORMAT, "%s holds no tensors at all; %.200s is needed", ck->dir, name);
+    const char **names;
     qb_status st = qb_alloc(ck->n_tensors, sizeof *names, &names);
     if (st != QB_OK) return st;
     for (size_t i = 0; i < ck->n_tensors; i++) names[i] = ck->tensors[i].tensor.name;
-    nearest = qb_nearest(name, names, ck->n_tensors);
-    st = qb_fail(QB_ERR_FORMAT, "%s holds no tensor %.200s%s%.200s%s", ck->dir, name,
-                 nearest ? "; the nearest name is " : "", nearest ? nearest : "",
-                 ck->n_tensors == 0 ? " (it holds none at all)" : "");
+    const char *nearest = qb_nearest(name, names, ck->n_tensors);
+    st = qb_fail(QB_ERR_FORMAT, "%s holds no tensor %.200s%s%.200s", ck->dir, name,
+                 nearest ? "; the nearest name is " : "", nearest ? nearest : "");
     qb_free(names);
     return st;
 }

@@ -11,7 +11,7 @@ enum { QB_MAX_DIMS = 8 };
 
 typedef struct qb_tensor {
     const char *name;
-    qb_dtype dtype;
+    qb_dtype dtype; /* QB_DTYPE_COUNT: a type of the format that is listed but not read (F8_E4M3, U32, ..) */
     int n_dims;
     int64_t shape[QB_MAX_DIMS];
     int64_t bytes;
@@ -22,9 +22,10 @@ typedef struct qb_tensor {
 
 typedef struct qb_checkpoint qb_checkpoint;
 
-/* Opens DIR/model.safetensors.index.json or DIR/model.safetensors. Every header is validated before anything
-   is used: offsets, overlaps, overflow, dtypes, shape products, file length, duplicates. config.json is
-   parsed into qb_checkpoint_config. */
+/* Opens DIR/model.safetensors, else the shards of DIR/model.safetensors.index.json, else the one
+   *.safetensors file there is. Every header is validated before anything is used: offsets, overlaps, holes,
+   overflow, dtypes, shape products, file length, duplicates; an index must name every tensor, in its shard.
+   config.json is parsed into qb_checkpoint_config. */
 qb_status qb_checkpoint_open(const char *dir, qb_checkpoint **out) QB_NODISCARD;
 /* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed,
    name) alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
@@ -47,12 +48,14 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); 
 /* Like find, but absence is an error naming the checkpoint, the tensor and the nearest name. */
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) QB_NODISCARD;
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors */
-/* One identity for the weights: SHA-256 over the sorted (file name, SHA-256 of file); of the seed and specs
-   if synthetic. Reads everything: the result is cached beside nothing, so call once. */
+/* One identity for the weights: SHA-256 over, for each weight file in the order of names, its name, a NUL,
+   the 64 hex digits of its SHA-256 and a NUL; of the seed and specs if synthetic. Reads everything and keeps
+   nothing, so call once. */
 qb_status qb_checkpoint_sha256(const qb_checkpoint *ck, char hex[QB_SHA256_HEX]) QB_NODISCARD;
 
-/* Bytes of a tensor; pairs with release, which lets mapped pages go (they are read again when touched) or
-   frees generated ones. Thread-safe for different tensors. */
+/* Bytes of a tensor, aligned for its dtype: the mapping, or a copy where the file is not aligned, or
+   generated values. Each acquire pairs with a release; the last release lets mapped pages go (they are read
+   again when touched) or frees the copy. Thread-safe. */
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *t, const void **out) QB_NODISCARD;
 void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *t);
 
