@@ -39,10 +39,8 @@ const char *qb_codebook_name(qb_codebook codebook) {
     return codebook == QB_CODEBOOK_NF4 ? "nf4" : "fp4";
 }
 
-/* Boundary i of `steps` evenly spaced values from 0.1 to 1 in float32: counted from the nearer end, as the
-   original's array library does, so that both ends are exact, and with one rounding, as its AVX2 and AVX-512
-   builds do it (its plain build rounds twice: files from such machines differ in the last bits of their map).
- */
+/* Boundary i of `steps` evenly spaced values from 0.1 to 1 in float32, as the original's array library
+   computes them: counted from the nearer end, with a fused multiply-add. */
 static float boundary(int i, int steps) {
     float step = (1.0f - 0.1f) / (float)(steps - 1);
     return i < steps / 2 ? fmaf(step, (float)i, 0.1f) : fmaf(-step, (float)(steps - 1 - i), 1.0f);
