@@ -188,7 +188,8 @@ static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
         assert_ok(qb_pack(q, NULL, &host_memory, &p));
         double bits = (double)p->bytes * 8 / (double)(rows * cols);
         /* In memory a symmetric weight needs no zeros. */
-        double zeros = q->coding == QB_CODING_AFFINE && q->symmetric ? (double)q->bits / (double)q->group_size : 0;
+        double zeros =
+            q->coding == QB_CODING_AFFINE && q->symmetric ? (double)q->bits / (double)q->group_size : 0;
         assert_true(fabs(bits + zeros - qb_qweight_bits_per_weight(q)) < 1e-9);
         qb_pack_free(p, &host_memory);
         qb_qweight_free(q);
@@ -268,6 +269,30 @@ static void test_matmul__dense_types(void **state) {
             }
 }
 
+/* A file with another nested map: what the reader decoded counts. */
+static void test_matmul__another_nested_map(void **state) {
+    (void)state;
+    const format *f = &formats[13];
+    assert_string_equal(f->name, "nf4 b64 dq");
+    for (int64_t cols = 128; cols <= 172; cols += 44) {
+        qb_qweight *q = weight_new(f, 20, cols);
+        for (int64_t b = 0; b < q->n_blocks; b++) q->absmax[b] *= 1.01f;
+        qb_weight weight = {.rows = 20, .cols = cols, .packed = q};
+        float *w = noise_new(20 * cols), *x = noise_new(cols), y[20];
+        qb_qweight_dequantize(q, w);
+        qb_device *dev = device_open(NULL, 1);
+        qb_matrix m;
+        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+        assert_ok(qb_backend_cpu.matmul(dev, y, x, 1, &m));
+        assert_true(product_error(y, x, w, 1, 20, cols) < packed_tolerance);
+        assert_int_equal(m.bytes, (cols == 128 ? 32 * cols / 2 : 20 * cols / 2) + 4 * q->n_blocks);
+        qb_backend_cpu.matrix_free(dev, &m);
+        qb_backend_cpu.close(dev);
+        qb_weight_free(&weight);
+        qb_free(w), qb_free(x);
+    }
+}
+
 static void test_matmul__files_that_lie_are_refused(void **state) {
     (void)state;
     qb_packed *p;
@@ -300,6 +325,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
         cmocka_unit_test(test_matmul__same_bits_for_threads_and_batches),
         cmocka_unit_test(test_matmul__dense_types),
+        cmocka_unit_test(test_matmul__another_nested_map),
         cmocka_unit_test(test_matmul__files_that_lie_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct {
@@ -213,21 +214,49 @@ out:
     return st;
 }
 
+/* A file may bring a map of its own instead of bitsandbytes' usual one. Then the 8-bit codes cannot be
+   decoded in the kernel and the float32 absmax that the reader made of them is kept instead, as its bytes
+   will show. */
+static bool usual_map(const qb_qweight *q) {
+    const float *map = qb_dynamic_map();
+    for (int64_t b = 0; b < q->n_blocks; b++) {
+        float inner = map[q->absmax_codes[b]] * q->nested_absmax[b / QB_NESTED_BLOCK];
+        float error = fabsf(inner + q->nested_offset - q->absmax[b]);
+        if (!(error <= 1e-6f * (fabsf(inner) + fabsf(q->nested_offset)))) return false;
+    }
+    return true;
+}
+
+static qb_status pack_nested(pack_job *j, int64_t entries, const qb_pack_memory *memory) {
+    qb_packed *p = j->p;
+    int64_t real = (j->q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK,
+            n = entries / QB_NESTED_BLOCK + 1;
+    qb_status st = memory->alloc(memory->owner, n * 4, &p->nested);
+    if (st != QB_OK) return st;
+    memset(p->nested, 0, (size_t)n * 4);
+    memcpy(p->nested, j->q->nested_absmax, (size_t)real * 4);
+    p->bytes += real * 4;
+    p->nested_offset = j->q->nested_offset;
+    p->map = qb_dynamic_map();
+    return QB_OK;
+}
+
 static qb_status pack_absmax(pack_job *j, const qb_pack_memory *memory) {
     const qb_qweight *q = j->q;
     qb_packed *p = j->p;
     qb_status st = QB_OK;
+    bool nested = q->double_quant && usual_map(q);
     bool aligned = q->cols % q->block_size == 0 && !p->by_row;
-    int64_t size = q->double_quant ? 1 : 4;
+    int64_t size = nested ? 1 : 4;
     for (p->block_shift = 0; 1LL << p->block_shift < q->block_size;) p->block_shift++;
     /* Rows that pad the last sixteen read past the real entries: their places exist and are zero. */
     int64_t entries = p->blocks * QB_BLOCK_ROWS * (aligned ? p->n_groups : q->cols);
     if (!aligned) entries = (entries >> p->block_shift) + 1;
-    p->scale_kind = aligned ? (q->double_quant ? QB_SCALES_NESTED : QB_SCALES_F32)
-                            : (q->double_quant ? QB_SCALES_FLAT_NESTED : QB_SCALES_FLAT);
+    p->scale_kind = aligned ? (nested ? QB_SCALES_NESTED : QB_SCALES_F32)
+                            : (nested ? QB_SCALES_FLAT_NESTED : QB_SCALES_FLAT);
     QB_TRY(st, memory->alloc(memory->owner, entries * size, &p->scales));
     p->bytes += q->n_blocks * size;
-    const uint8_t *from = q->double_quant ? q->absmax_codes : (const uint8_t *)q->absmax;
+    const uint8_t *from = nested ? q->absmax_codes : (const uint8_t *)q->absmax;
     uint8_t *to = p->scales;
     memset(to, 0, (size_t)(entries * size));
     if (!aligned) {
@@ -239,16 +268,7 @@ static qb_status pack_absmax(pack_job *j, const qb_pack_memory *memory) {
                            ((r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * size,
                        from + (r * p->n_groups + g) * size, (size_t)size);
     }
-    if (q->double_quant) {
-        int64_t real = (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK,
-                n = entries / QB_NESTED_BLOCK + 1;
-        QB_TRY(st, memory->alloc(memory->owner, n * 4, &p->nested));
-        memset(p->nested, 0, (size_t)n * 4);
-        memcpy(p->nested, q->nested_absmax, (size_t)real * 4);
-        p->bytes += real * 4;
-        p->nested_offset = q->nested_offset;
-        p->map = qb_dynamic_map();
-    }
+    if (nested) QB_TRY(st, pack_nested(j, entries, memory));
 out:
     return st;
 }
