@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Makes bench/demo: texts of the synthetic language, their entropy, a tokenizer, and a small Llama trained on that language.
+"""Makes bench/demo: texts of the synthetic language, their entropy, a tokenizer, a small Llama trained on the language.
 
 Needs: a C compiler with cJSON and libcrypto (for tools/make_corpus.c); Python 3.11, torch 1.13, tokenizers 0.23,
-       safetensors 0.8, numpy. Run from the root of the checkout:
+       safetensors 0.8. Run from the root of the checkout:
            nice tools/train_demo.py                     # everything, into bench/demo
            nice tools/train_demo.py --check             # only measures the model that is there: 16 bit and rounded
+Takes: 15 minutes of one core (AVX-512) and 1.7 GB of memory.
+Gives: perplexity 8.16 on test.txt (protocol gptq-256), 3.9 % above the floor of 7.85 that the text's entropy sets. Seeds are
+       fixed; another BLAS or processor rounds differently and ends at another model of the same quality.
 """
 
 import argparse
@@ -16,8 +19,8 @@ import subprocess
 import tempfile
 import time
 
-# Before torch loads its OpenBLAS: one thread, and on processors newer than the library, which it takes for a Pentium 4 (three
-# to five times slower), the newest kernels it has.
+# Before torch loads its OpenBLAS: one thread, and on processors newer than the library, which it takes for a Pentium 4 and
+# serves three to five times slower, the newest kernels it has.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if "avx512vl" in pathlib.Path("/proc/cpuinfo").read_text():
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
@@ -32,7 +35,9 @@ TEXTS = {"train": (1, 250_000), "test": (2, 150_000)}  # name: (seed, least byte
 STREAM = (1001, 24_000_000)  # what the model reads; made anew by every training
 VALIDATION = (1002, 200_000)
 VOCABULARY = 1024
-CONTEXT, BATCH, WARMUP, PEAK_RATE, DECAY = 256, 16, 100, 4e-3, 0.02
+CONTEXT, BATCH, WARMUP, PEAK_RATE, DECAY = 256, 8, 100, 4e-3, 0.01
+SCHEDULE, STOP = 3600, 2700  # steps: the cosine is laid over more than are run; the floor is near enough by then
+SPREAD = 0.5  # see spread(); 0 keeps the model as it was trained
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "attention_bias": False,
@@ -152,8 +157,8 @@ def encode_stream(tokenizer, text, piece=1 << 18):
 class Block(torch.nn.Module):
     def __init__(self, c):
         super().__init__()
-        d, f, self.h, self.kv = c["hidden_size"], c["intermediate_size"], c["num_attention_heads"], c["num_key_value_heads"]
-        self.dh = c["head_dim"]
+        d, f = c["hidden_size"], c["intermediate_size"]
+        self.h, self.kv, self.dh = c["num_attention_heads"], c["num_key_value_heads"], c["head_dim"]
 
         def linear(cols, rows):
             return torch.nn.Linear(cols, rows, bias=False)
@@ -236,15 +241,15 @@ def perplexity(model, ids):
 # ---------------------------------------------------------------- training
 
 
-def train(model, stream, held_out, steps, keep):
+def train(model, stream, held_out, stop, keep):
     decayed = [p for p in model.parameters() if p.dim() == 2]
     rest = [p for p in model.parameters() if p.dim() != 2]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}], betas=(0.9, 0.98))
     draw = torch.Generator().manual_seed(0)
     best, began = math.inf, time.time()
-    for step in range(steps):
-        done = max(0, step - WARMUP) / (steps - WARMUP)
+    for step in range(stop):
+        done = max(0, step - WARMUP) / (SCHEDULE - WARMUP)
         rate = PEAK_RATE * min((step + 1) / WARMUP, 0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -256,12 +261,40 @@ def train(model, stream, held_out, steps, keep):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % 300 == 0 or step + 1 == stop:
             now = perplexity(model, held_out)
-            print(f"step {step + 1} loss {loss.item():.4f} held-out perplexity {now:.4f} {time.time() - began:.0f} s", flush=True)
+            spent = time.time() - began
+            print(f"step {step + 1} loss {loss.item():.4f} held-out perplexity {now:.4f} {spent:.0f} s", flush=True)
             if now < best:
                 best = now
                 keep(model)
+
+
+def spread(model, sigma=SPREAD):
+    """Scales channels by log-normal factors and their counterparts by the inverse, which leaves the function as it is:
+    the gains of the norms against the columns that read them, rows of up against columns of down, rows of v against columns
+    of o. Trained long and wide, models come to such channels of unequal scale by themselves (they are what AWQ and
+    SmoothQuant work on); this one is far too small and its task too easy for that, and would lose nothing at 4 bits."""
+    draw = torch.Generator().manual_seed(0)
+    c = model.c
+
+    def factors(n):
+        return torch.exp(sigma * torch.randn(n, generator=draw))
+
+    with torch.no_grad():
+        for b in model.layers:
+            for gain, readers in ((b.input_layernorm, (b.q_proj, b.k_proj, b.v_proj)),
+                                  (b.post_attention_layernorm, (b.gate_proj, b.up_proj))):
+                s = factors(c["hidden_size"])
+                gain /= s
+                for linear in readers:
+                    linear.weight *= s
+            s = factors(c["intermediate_size"])
+            b.up_proj.weight /= s[:, None]
+            b.down_proj.weight *= s
+            s = factors(b.kv * b.dh)
+            b.v_proj.weight /= s[:, None]
+            b.o_proj.weight *= s.view(b.kv, b.dh).repeat_interleave(b.h // b.kv, 0).flatten()
 
 
 def round_to_nearest(weight, bits, group=128):
@@ -273,18 +306,41 @@ def round_to_nearest(weight, bits, group=128):
     return ((codes - (top + 1) / 2) * scale).view_as(weight)
 
 
-def check(folder, tokenizer):
+def save(model, folder):
+    half = {name: p.detach().half().contiguous() for name, p in model.tensors().items()}
+    save_file(half, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def load(folder):
     model = Llama(CONFIG)
     stored = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, p in model.tensors().items():
+            p.copy_(stored[name])
+    return model
+
+
+def check(folder, tokenizer):
+    model = load(folder)
+    stored = {name: p.detach().clone() for name, p in model.tensors().items()}
     ids = torch.tensor(tokenizer.encode((folder / "test.txt").read_text()).ids)
     nll = json.loads((folder / "entropy.json").read_text())["test"]["nll_nats"]
-    print(f"test.txt: {len(ids)} tokens; floor {math.exp(nll / len(ids)):.4f}")
+    print(f"test.txt: {len(ids)} tokens with <s>; floor {math.exp(nll / (len(ids) - 1)):.4f}")
     for bits in (16, 8, 4, 3, 2):
         with torch.no_grad():
             for name, p in model.tensors().items():
-                w = stored[name].float()
+                w = stored[name]
                 p.copy_(round_to_nearest(w, bits) if bits < 16 and "_proj" in name else w)
         print(f"{bits:2d} bit: perplexity {perplexity(model, ids):.4f}")
+
+
+def finish(folder, tokenizer):
+    model = load(folder)
+    spread(model)
+    save(model, folder)
+    print(f"channels spread by {SPREAD}")
+    check(folder, tokenizer)
 
 
 def write_json(path, value):
@@ -294,15 +350,16 @@ def write_json(path, value):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/demo")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--stop", type=int, default=STOP, metavar="STEPS")
+    parser.add_argument("--check", action="store_true", help="measure the model in --out, make nothing")
+    parser.add_argument("--finish", action="store_true", help="behind a training that was cut off: spread, measure")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
-    if args.check:
-        check(out, Tokenizer.from_file(str(out / "tokenizer.json")))
+    if args.check or args.finish:
+        (check if args.check else finish)(out, Tokenizer.from_file(str(out / "tokenizer.json")))
         return
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -327,12 +384,9 @@ def main():
     stream, held_out = (encode_stream(tokenizer, text) for text in (stream, held_out))
     print(f"{len(stream)} training tokens", flush=True)
 
-    def keep(model):
-        half = {name: p.detach().half().contiguous() for name, p in model.tensors().items()}
-        save_file(half, out / "model.safetensors", metadata={"format": "pt"})
-
-    train(Llama(CONFIG), stream, held_out, args.steps, keep)
+    train(Llama(CONFIG), stream, held_out, args.stop, lambda model: save(model, out))
     check(out, tokenizer)
+    finish(out, tokenizer)
 
 
 if __name__ == "__main__":
