@@ -50,18 +50,22 @@ void qb_calibration_size(const qb_config *c, int64_t tokens, int64_t samples, in
 
 /* Windows of one length that follow each other share a batch. */
 static qb_status make_batches(const qb_windows *w, int64_t batch_rows, qb_calibration *c) {
-    qb_status st = qb_alloc_zero((size_t)w->count, sizeof *c->batches, &c->batches);
-    if (st != QB_OK) return st;
+    qb_calibration_batch *batches = NULL;
+    qb_status st = qb_alloc_zero((size_t)w->count, sizeof *batches, &batches);
+    if (!batches) return st;
+    size_t n = 0;
     int64_t row = 0;
     for (int64_t i = 0; i < w->count; i++) {
         int64_t length = w->windows[i].length;
-        qb_calibration_batch *last = c->n_batches ? &c->batches[c->n_batches - 1] : NULL;
+        qb_calibration_batch *last = n ? &batches[n - 1] : NULL;
         if (last && last->n_tok == length && (last->n_seq + 1) * length <= batch_rows)
             last->n_seq++;
         else
-            c->batches[c->n_batches++] = (qb_calibration_batch){row, 1, length};
+            batches[n++] = (qb_calibration_batch){row, 1, length};
         row += length;
     }
+    c->batches = batches;
+    c->n_batches = n;
     return QB_OK;
 }
 
@@ -174,6 +178,7 @@ static qb_status reach_input(qb_calibration *c, const qb_block *b, const qb_cali
                              const qb_span *s, qb_linear_input input, float **in) {
     float *x = stream_at(c, batch);
     qb_status st = QB_OK;
+    *in = NULL;
     switch (input) {
     case QB_INPUT_ATTENTION:
         return qb_block_attention_in(c->m, b, &c->ws, x, s, in);
@@ -202,7 +207,7 @@ qb_status qb_calibration_observe(qb_calibration *c, const qb_block *b, qb_linear
     for (size_t i = 0; i < c->n_batches; i++) {
         const qb_calibration_batch *batch = &c->batches[i];
         qb_span s = span_of(c, batch);
-        float *in;
+        float *in = NULL;
         QB_TRY(st, reach_input(c, b, batch, &s, input, &in));
         QB_TRY(st, qb_hessian_sum_add(c->m->dev, sum, in, s.n_seq * s.n_tok, s.n_seq));
     }

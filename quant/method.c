@@ -12,12 +12,19 @@ static const qb_quant_method *const methods[] = {
 #undef X
 };
 
+enum {
+    N_METHODS = 0
+#define X(name) +1
+#include "quant/methods.def"
+#undef X
+};
+
 const qb_quant_method *qb_quant_method_at(size_t index) {
-    return index < sizeof methods / sizeof *methods ? methods[index] : NULL;
+    return index < N_METHODS ? methods[index] : NULL;
 }
 
 const qb_quant_method *qb_quant_method_find(const char *name) {
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+    for (size_t i = 0; i < N_METHODS; i++)
         if (name && strcmp(methods[i]->name, name) == 0) return methods[i];
     return NULL;
 }
