@@ -49,13 +49,14 @@ static bool is_taken(const qb_lexicon *lexicon, int kinds, const char *word) {
    are empty). */
 static bool spell(qb_lexicon *lexicon, int k, int w, const char *stem) {
     qb_lexicon_kind *kind = &lexicon->kinds[k];
-    char forms[QB_CORPUS_CLASSES][QB_CORPUS_WORD_BYTES];
-    for (int f = 0; f < kind->forms; f++) {
+    char forms[QB_CORPUS_CLASSES][QB_CORPUS_WORD_BYTES] = {{0}};
+    const int n = kind->forms;
+    for (int f = 0; f < n; f++) {
         strcpy(forms[f], stem);
-        if (kind->forms > 1) strcat(forms[f], endings[f]);
+        if (n > 1) strcat(forms[f], endings[f]);
         if (is_taken(lexicon, k + 1, forms[f])) return false;
     }
-    for (int f = 0; f < kind->forms; f++) strcpy(kind->spelling[w * kind->forms + f], forms[f]);
+    for (int f = 0; f < n; f++) strcpy(kind->spelling[w * n + f], forms[f]);
     return true;
 }
 
@@ -73,7 +74,7 @@ static void weigh(qb_lexicon_kind *kind) {
         kind->cumulative[r + 1] = kind->cumulative[r] + QB_CORPUS_ZIPF / (r + 1);
     double total = (double)kind->cumulative[kind->words];
     for (int r = 0; r < kind->words; r++) {
-        double p = (double)(QB_CORPUS_ZIPF / (r + 1)) / total;
+        double p = (double)(kind->cumulative[r + 1] - kind->cumulative[r]) / total;
         kind->entropy_nats -= p * log(p);
     }
 }

@@ -110,10 +110,14 @@ static int rank_of(const qb_corpus *c, qb_corpus_kind kind, int order, int word)
     return rank;
 }
 
+static int64_t zipf_weight(int rank) {
+    return 1000000000 / (rank + 1);
+}
+
 static long double zipf(qb_corpus_kind kind, int rank) {
-    long double sum = 0;
-    for (int r = 1; r <= qb_corpus_word_count(kind); r++) sum += (long double)(1000000000 / r);
-    return (long double)(1000000000 / (rank + 1)) / sum;
+    int64_t sum = 0;
+    for (int r = 0; r < qb_corpus_word_count(kind); r++) sum += zipf_weight(r);
+    return (long double)zipf_weight(rank) / (long double)sum;
 }
 
 /* Probability of a word in an order; 0 when the token is of another kind or form. */
