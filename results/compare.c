@@ -94,12 +94,13 @@ static void machines_differ(const qb_results *a, const qb_results *b, qb_str *wh
     }
 }
 
-/* Paths and thread counts do not change what a model answers; the texts and lengths to be measured stand in each row's own
-   protocol and hash; everything else in config may matter. */
+/* Paths and thread counts do not change what a model answers; the texts and lengths to be measured stand in
+   each row's own protocol and hash; everything else in config may matter. */
 static void cases_differ(const qb_json *a, const qb_json *b, bool for_speed, qb_str *why) {
     static const char *const ignored_quality[] = {"path", "threads", "texts", "speed", NULL};
     static const char *const ignored_speed[] = {"path", "texts", "speed", NULL};
-    static const char *const ignored_in_speed[] = {"prefill", "decode", "depth", "batch", "repeat", "warmup", NULL};
+    static const char *const ignored_in_speed[] = {"prefill", "decode", "depth", "batch",
+                                                   "repeat",  "warmup", NULL};
     const qb_json *ca = qb_json_get(a, "config"), *cb = qb_json_get(b, "config");
     const char *key = first_difference(ca, cb, for_speed ? ignored_speed : ignored_quality);
     if (!key && for_speed) {
@@ -241,10 +242,27 @@ static const qb_json *other_protocol(const qb_json *new_case, const qb_json *m) 
     return qb_results_metric(new_case, text_of(m, "name"), NULL, text_of(m, "dataset"));
 }
 
-static qb_status compare_metric(const comparison *c, const qb_json *a, const qb_json *new_case) {
+static bool same_row(const qb_json *a, const qb_json *b) {
+    return !strcmp(text_of(a, "name"), text_of(b, "name")) &&
+           !strcmp(text_of(a, "protocol"), text_of(b, "protocol")) &&
+           !strcmp(text_of(a, "dataset"), text_of(b, "dataset"));
+}
+
+/* The row of the new case that `a` is compared with. Where a case measured the same thing several times (a
+   list that names a length twice), the first meets the first, the second the second. */
+static const qb_json *counterpart(const qb_json *old_case, const qb_json *a, const qb_json *new_case) {
+    int before = 0;
+    for (const qb_json *m = qb_json_first(qb_json_get(old_case, "metrics")); m && m != a; m = qb_json_next(m))
+        before += same_row(m, a);
+    for (const qb_json *m = qb_json_first(qb_json_get(new_case, "metrics")); m; m = qb_json_next(m))
+        if (same_row(m, a) && before-- == 0) return m;
+    return NULL;
+}
+
+static qb_status compare_metric(const comparison *c, const qb_json *old_case, const qb_json *a,
+                                const qb_json *new_case) {
     bool had = !strcmp(text_of(a, "status"), "ok");
-    const qb_json *b =
-        qb_results_metric(new_case, text_of(a, "name"), text_of(a, "protocol"), text_of(a, "dataset"));
+    const qb_json *b = counterpart(old_case, a, new_case);
     qb_compare_row *row;
     qb_status st = qb_compare_rows_add(c->rows, c->id, &row);
     if (st != QB_OK) return st;
@@ -308,7 +326,7 @@ static qb_status compare_case(comparison *c, const qb_json *a, const qb_json *b,
     if (c->config->force) c->speed_barrier = c->quality_barrier;
     qb_status st = QB_OK;
     for (const qb_json *m = qb_json_first(qb_json_get(a, "metrics")); m && st == QB_OK; m = qb_json_next(m))
-        st = compare_metric(c, m, b);
+        st = compare_metric(c, a, m, b);
     qb_str_free(&quality);
     qb_str_free(&speed);
     return st;

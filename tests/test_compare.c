@@ -134,6 +134,24 @@ static void test_compare__sizes_hashes_and_lost_rows(void **state) {
            true, "worse", "failed now: disk full");
 }
 
+/* A row measured twice under one name meets its own counterpart: found by fuzzing. */
+static void test_compare__repeated_rows_are_paired_in_order(void **state) {
+    (void)state;
+    const char *name = "\"name\":\"latency\",\"value\":2";
+    const char *twin = "\"name\":\"decode\",\"protocol\":\"tg128\",\"value\":2";
+    char *text = edited(name, twin);
+    qb_results r;
+    qb_str out = {0};
+    bool regressed;
+    parse(text, &r);
+    assert_ok(qb_results_compare(&r, &r, &usual, &out, NULL, &regressed));
+    assert_non_null(strstr(out.text, "6 unchanged, 0 better, 0 worse, 0 missing, 0 not compared"));
+    assert_false(regressed);
+    qb_str_free(&out);
+    qb_results_close(&r);
+    qb_free(text);
+}
+
 static void test_compare__what_is_not_comparable_is_said(void **state) {
     (void)state;
     expect("\"gptq-512\"", "\"gptq-256\"", false, "not compared",
@@ -202,6 +220,7 @@ int main(void) {
         cmocka_unit_test(test_compare__perplexity_moves_by_tolerance_not_by_standard_error),
         cmocka_unit_test(test_compare__speed_needs_both_effect_and_significance),
         cmocka_unit_test(test_compare__sizes_hashes_and_lost_rows),
+        cmocka_unit_test(test_compare__repeated_rows_are_paired_in_order),
         cmocka_unit_test(test_compare__what_is_not_comparable_is_said),
         cmocka_unit_test(test_compare__cases_lost_failing_and_new),
         cmocka_unit_test(test_compare__a_gate_that_saw_nothing_does_not_pass),
