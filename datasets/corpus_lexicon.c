@@ -50,7 +50,7 @@ static bool is_taken(const qb_lexicon *lexicon, int kinds, const char *word) {
 static bool spell(qb_lexicon *lexicon, int k, int w, const char *stem) {
     qb_lexicon_kind *kind = &lexicon->kinds[k];
     char forms[QB_CORPUS_CLASSES][QB_CORPUS_WORD_BYTES] = {{0}};
-    const int n = kind->forms;
+    const int n = kind->forms > 1 ? QB_CORPUS_CLASSES : 1;
     for (int f = 0; f < n; f++) {
         strcpy(forms[f], stem);
         if (n > 1) strcat(forms[f], endings[f]);
