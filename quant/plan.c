@@ -106,19 +106,30 @@ static int64_t tile_bytes(const block_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
 
-/* The embedding table is read all over; a synthetic head is generated beside it although it is not used. */
+static int64_t tensor_bytes(const qb_model *m, const char *module) {
+    char name[136];
+    if (!module) return 0;
+    snprintf(name, sizeof name, "%s.weight", module);
+    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
+    return t ? t->bytes : 0;
+}
+
+/* Held with the calibration: the embedding table is read all over; a synthetic head is generated beside it
+   although it is not used. */
 static int64_t table_bytes(const qb_model *m) {
     const qb_family *f = m->config.family;
-    const char *modules[2] = {f->embed, qb_checkpoint_is_synthetic(m->checkpoint) ? f->head : NULL};
-    int64_t sum = 0;
-    for (int i = 0; i < 2; i++) {
-        char name[136];
-        if (!modules[i] || (i == 1 && m->config.tied_head)) continue;
-        snprintf(name, sizeof name, "%s.weight", modules[i]);
-        const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
-        if (t) sum += t->bytes;
-    }
-    return sum;
+    bool head = qb_checkpoint_is_synthetic(m->checkpoint) && !m->config.tied_head;
+    return tensor_bytes(m, f->embed) + (head ? tensor_bytes(m, f->head) : 0);
+}
+
+/* The largest tensor that is copied as it is, before the first block. */
+static int64_t copied_bytes(const qb_model *m) {
+    int64_t embed = tensor_bytes(m, m->config.family->embed), head = tensor_bytes(m, m->config.family->head);
+    return embed > head ? embed : head;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
 }
 
 int64_t qb_quant_plan_other_bytes(const qb_quant_plan *plan) {
@@ -141,7 +152,7 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
         out->block_bytes = s.largest_work;
         out->flops = layers * s.params;
         out->workspace_bytes = tile_bytes(&s, 128);
-        out->peak_bytes = resident_now() + out->block_bytes + out->workspace_bytes;
+        out->peak_bytes = resident_now() + larger(out->block_bytes + out->workspace_bytes, copied_bytes(m));
         return QB_OK;
     }
     if (config->samples < 1 || config->seqlen < 1)
@@ -159,6 +170,7 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     out->activation_bytes = memory.stream_bytes + memory.context_bytes + memory.mid_bytes;
     out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s, 192);
     out->flops = calibration_flops(c, config, &s, &memory);
-    out->peak_bytes = fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes;
+    out->peak_bytes = larger(fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes,
+                             resident_now() + copied_bytes(m));
     return QB_OK;
 }
