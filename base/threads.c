@@ -24,17 +24,32 @@ typedef struct {
     int index;
 } worker_args;
 
+/* A loop is published in one word: its generation above, its chunks not yet taken below. Taking a chunk is
+   one compare-and-swap of that word, so a thread that comes late (the system had put it aside) cannot take
+   part in a loop that is over, and nobody waits for it: a loop ends when its chunks are done, not when every
+   thread has looked at it. */
+typedef uint64_t ticket;
+static uint32_t chunks_left(ticket t) {
+    return (uint32_t)t;
+}
+static ticket ticket_make(uint32_t generation, uint32_t chunks) {
+    return (ticket)generation << 32 | chunks;
+}
+
 struct qb_threads {
     int count;
     pthread_t *ids;
     worker_args *args;
     pthread_mutex_t lock;
     pthread_cond_t wake, finished;
-    _Atomic uint32_t generation; /* one loop, one generation */
-    _Atomic int running;         /* workers not yet done with this generation */
-    _Atomic int64_t next;        /* next chunk */
+    _Atomic ticket open;   /* the present loop */
+    _Atomic uint32_t done; /* its chunks that are finished */
     _Atomic bool stop;
-    int sleeping;
+    _Atomic int sleeping; /* workers in, or on their way into, pthread_cond_wait */
+    _Atomic bool waiting; /* the caller likewise */
+    uint32_t generation;  /* the caller's own */
+    /* The loop. Written while no chunk is open or unfinished; read only by who holds a chunk. */
+    uint32_t n_chunks;
     qb_range_fn fn;
     void *ctx;
     int64_t n, grain;
@@ -47,47 +62,51 @@ int qb_cores_available(void) {
     return n > 0 ? (int)n : 1;
 }
 
+/* Takes chunks in ascending order until none is open. */
 static void take_chunks(qb_threads *t, int worker) {
-    for (;;) {
-        int64_t begin = atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed) * t->grain;
-        if (begin >= t->n) return;
-        int64_t end = begin + t->grain < t->n ? begin + t->grain : t->n;
-        t->fn(t->ctx, begin, end, worker);
+    ticket seen = atomic_load(&t->open);
+    while (chunks_left(seen)) {
+        if (!atomic_compare_exchange_weak(&t->open, &seen, seen - 1)) continue;
+        uint32_t chunk = t->n_chunks - chunks_left(seen), all = t->n_chunks;
+        int64_t begin = (int64_t)chunk * t->grain;
+        t->fn(t->ctx, begin, begin + t->grain < t->n ? begin + t->grain : t->n, worker);
+        /* Behind this line the loop may be over and its fields another's. */
+        if (atomic_fetch_add(&t->done, 1) + 1 == all && atomic_load(&t->waiting)) {
+            pthread_mutex_lock(&t->lock);
+            pthread_cond_signal(&t->finished);
+            pthread_mutex_unlock(&t->lock);
+        }
+        seen = atomic_load(&t->open);
     }
 }
 
 static void *worker_main(void *pointer) {
     worker_args *a = pointer;
     qb_threads *t = a->pool;
-    uint32_t seen = 0;
     for (;;) {
-        int spins = 0;
-        while (atomic_load_explicit(&t->generation, memory_order_acquire) == seen) {
-            if (++spins < SPINS) {
+        for (int spins = 0; !chunks_left(atomic_load(&t->open)) && !atomic_load(&t->stop); spins++) {
+            if (spins < SPINS) {
                 RELAX();
                 continue;
             }
             pthread_mutex_lock(&t->lock);
-            t->sleeping++;
-            while (atomic_load(&t->generation) == seen) pthread_cond_wait(&t->wake, &t->lock);
-            t->sleeping--;
+            atomic_fetch_add(&t->sleeping, 1);
+            while (!chunks_left(atomic_load(&t->open)) && !atomic_load(&t->stop))
+                pthread_cond_wait(&t->wake, &t->lock);
+            atomic_fetch_sub(&t->sleeping, 1);
             pthread_mutex_unlock(&t->lock);
         }
-        seen++;
         if (atomic_load(&t->stop)) return NULL;
         take_chunks(t, a->index);
-        if (atomic_fetch_sub_explicit(&t->running, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&t->lock);
-            pthread_cond_signal(&t->finished);
-            pthread_mutex_unlock(&t->lock);
-        }
     }
 }
 
-static void start_generation(qb_threads *t) {
+/* Who is about to sleep counts itself first and looks at the loop afterwards; the caller opens the loop first
+   and looks at the count afterwards: one of the two sees the other. */
+static void wake_sleepers(qb_threads *t) {
+    if (!atomic_load(&t->sleeping)) return;
     pthread_mutex_lock(&t->lock);
-    atomic_fetch_add_explicit(&t->generation, 1, memory_order_release);
-    if (t->sleeping) pthread_cond_broadcast(&t->wake);
+    pthread_cond_broadcast(&t->wake);
     pthread_mutex_unlock(&t->lock);
 }
 
@@ -123,7 +142,9 @@ qb_status qb_threads_create(int n, qb_threads **out) {
 void qb_threads_free(qb_threads *t) {
     if (!t) return;
     atomic_store(&t->stop, true);
-    start_generation(t);
+    pthread_mutex_lock(&t->lock);
+    pthread_cond_broadcast(&t->wake);
+    pthread_mutex_unlock(&t->lock);
     for (int i = 1; i < t->count; i++) pthread_join(t->ids[i], NULL);
     pthread_mutex_destroy(&t->lock);
     pthread_cond_destroy(&t->wake);
@@ -137,10 +158,25 @@ int qb_threads_count(const qb_threads *threads) {
     return threads ? threads->count : 1;
 }
 
+static void wait_done(qb_threads *t) {
+    for (int spins = 0; atomic_load(&t->done) < t->n_chunks; spins++) {
+        if (spins < SPINS) {
+            RELAX();
+            continue;
+        }
+        pthread_mutex_lock(&t->lock);
+        atomic_store(&t->waiting, true);
+        while (atomic_load(&t->done) < t->n_chunks) pthread_cond_wait(&t->finished, &t->lock);
+        atomic_store(&t->waiting, false);
+        pthread_mutex_unlock(&t->lock);
+    }
+}
+
 void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
     if (n <= 0) return;
     if (grain < 1) grain = 1;
-    if (!t || t->count == 1 || n <= grain) {
+    int64_t n_chunks = n / grain + (n % grain != 0);
+    if (!t || t->count == 1 || n_chunks == 1 || n_chunks > UINT32_MAX) {
         for (int64_t begin = 0; begin < n; begin += grain)
             fn(ctx, begin, begin + grain < n ? begin + grain : n, 0);
         return;
@@ -149,17 +185,10 @@ void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, vo
     t->ctx = ctx;
     t->n = n;
     t->grain = grain;
-    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&t->running, t->count - 1, memory_order_relaxed);
-    start_generation(t);
+    t->n_chunks = (uint32_t)n_chunks;
+    atomic_store(&t->done, 0);
+    atomic_store(&t->open, ticket_make(++t->generation, (uint32_t)n_chunks));
+    wake_sleepers(t);
     take_chunks(t, 0);
-    for (int spins = 0; atomic_load_explicit(&t->running, memory_order_acquire) > 0; spins++) {
-        if (spins < SPINS) {
-            RELAX();
-            continue;
-        }
-        pthread_mutex_lock(&t->lock);
-        while (atomic_load(&t->running) > 0) pthread_cond_wait(&t->finished, &t->lock);
-        pthread_mutex_unlock(&t->lock);
-    }
+    wait_done(t);
 }
