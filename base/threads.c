@@ -17,7 +17,7 @@
 #endif
 
 /* Decode calls a loop every few tens of microseconds, so workers spin a while before they sleep. */
-enum { SPINS = 20000 };
+enum { SPINS = 4000 }; /* about 0.2 ms */
 
 typedef struct {
     struct qb_threads *pool;
