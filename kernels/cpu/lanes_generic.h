@@ -145,6 +145,6 @@ LANES_INLINE lanes lanes_lookup16(lanes_table t, lanes_codes c) {
 }
 LANES_INLINE lanes lanes_centred(lanes_table t, lanes_codes c, const int bits) {
     (void)t;
-    lanes_whole centred = (lanes_whole)(c & ((1u << bits) - 1)) - (1 << (bits - 1));
+    lanes_whole centred = (lanes_whole)((c & ((1u << bits) - 1)) - (1u << (bits - 1)));
     return __builtin_convertvector(centred, lanes);
 }
