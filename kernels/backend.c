@@ -12,8 +12,15 @@ static const qb_backend *const backends[] = {
 #undef X
 };
 
+enum {
+#define X(name) BACKEND_##name,
+#include "kernels/backends.def"
+#undef X
+    BACKEND_COUNT
+};
+
 const qb_backend *qb_backend_at(size_t index) {
-    return index < sizeof backends / sizeof *backends ? backends[index] : NULL;
+    return index < BACKEND_COUNT ? backends[index] : NULL;
 }
 
 const qb_backend *qb_backend_find(const char *name) {

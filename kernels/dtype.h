@@ -43,7 +43,9 @@ static inline uint32_t qb_bits_of_f32(float f) {
     memcpy(&bits, &f, 4);
     return bits;
 }
-static inline float qb_f32_of_bf16(uint16_t h) { return qb_f32_of_bits((uint32_t)h << 16); }
+static inline float qb_f32_of_bf16(uint16_t h) {
+    return qb_f32_of_bits((uint32_t)h << 16);
+}
 float qb_f32_of_f16(uint16_t h);
 uint16_t qb_f16_of_f32(float f);
 uint16_t qb_bf16_of_f32(float f);

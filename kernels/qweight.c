@@ -207,7 +207,8 @@ double qb_qweight_bits_per_weight(const qb_qweight *q) {
         if (q->g_idx) bits += 32.0 * (double)q->cols;
     } else if (q->double_quant) {
         bits += 8.0 * (double)q->n_blocks;
-        bits += 32.0 * (double)((q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
+        int64_t nested = (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK;
+        bits += 32.0 * (double)nested;
     } else {
         bits += 32.0 * (double)q->n_blocks;
     }

@@ -123,7 +123,7 @@ static void attend_tile(const attention_job *j, int64_t seq, int64_t head, int64
     const uint8_t *v_head = cache_head(kv, kv->v, a->layer, seq, head / j->group);
     const float *q = query(j, seq * a->n_tok + t0, head);
     float *out = result(j, seq * a->n_tok + t0, head);
-    float *converted = scores + QUERY_TILE * keys, sums[QUERY_TILE];
+    float *converted = scores + QUERY_TILE * keys, sums[QUERY_TILE] = {0};
     for (int64_t k = 0; k < keys; k += KEY_TILE) {
         int64_t n = least(KEY_TILE, keys - k);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)dim, 1.0f, q, (int)ld,

@@ -5,20 +5,22 @@
 
 extern const qb_backend qb_backend_cpu;
 
-/* Debian's OpenBLAS takes a generic (several times slower) core on CPUs newer than itself. When the core in use is below
-   what this CPU offers, sets OPENBLAS_CORETYPE and executes the program again (once). Call first thing in main, also in
-   benchmarks and test programs. Returns only when nothing had to be done, or could be. */
+/* Debian's OpenBLAS takes a generic (several times slower) core on CPUs newer than itself. When the core in
+   use is below what this CPU offers, sets OPENBLAS_CORETYPE and executes the program again (once). Call first
+   thing in main, also in benchmarks and test programs. Returns only when nothing had to be done, or could be.
+ */
 void qb_blas_ensure_core(char **argv);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
-const char *qb_cpu_simd(void);  /* "avx512", "avx2" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
+const char *
+qb_cpu_simd(void); /* "avx512", "avx2" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
 
-/* Deterministic float32 algebra over fixed tiles: single-threaded OpenBLAS calls, spread over threads by tiles whose
-   shape does not depend on the thread count. */
+/* Deterministic float32 algebra over fixed tiles: single-threaded OpenBLAS calls, spread over threads by
+   tiles whose shape does not depend on the thread count. */
 /* C[m, n] = alpha * op(A) op(B) + beta * C, row-major, leading dimensions in elements. */
 void qb_gemm(qb_threads *threads, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
              const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-/* Lower Cholesky factor of the symmetric a[n, n] (lower triangle read, L written there; the upper is left alone).
-   *ok = false when a pivot is not positive. */
+/* Lower Cholesky factor of the symmetric a[n, n] (lower triangle read, L written there; the upper is left
+ *alone). ok = false when a pivot is not positive. */
 void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bool *ok);
 /* Inverse of a lower triangular matrix, in place. */
 void qb_invert_lower(qb_threads *threads, int64_t n, float *a, int64_t lda);

@@ -28,10 +28,10 @@ void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes) {
 /* Weights are streamed once a token: with huge pages address translation costs nothing. The kernel may
  * decline. */
 static void ask_huge_pages(void *pointer, int64_t bytes) {
-    const uintptr_t huge = (uintptr_t)1 << 21;
-    uintptr_t begin = ((uintptr_t)pointer + huge - 1) & ~(huge - 1),
-              end = ((uintptr_t)pointer + (uintptr_t)bytes) & ~(huge - 1);
-    if (begin < end) (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+    const int64_t huge = 1 << 21;
+    int64_t skip = (huge - (int64_t)((uintptr_t)pointer % (uintptr_t)huge)) % huge;
+    int64_t whole = (bytes - skip) / huge * huge;
+    if (bytes > skip && whole > 0) (void)madvise((char *)pointer + skip, (size_t)whole, MADV_HUGEPAGE);
 }
 
 qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) {

@@ -4,7 +4,7 @@
 
 typedef float lanes __attribute__((vector_size(64)));
 LANES_INLINE lanes lanes_load(const float *p) {
-    lanes v;
+    lanes v = {0};
     memcpy(&v, p, sizeof v);
     return v;
 }
@@ -75,7 +75,7 @@ LANES_INLINE lanes lanes_round(lanes a) {
 }
 
 LANES_INLINE lanes_codes lanes_codes_load(const void *p) {
-    lanes_codes v;
+    lanes_codes v = {0};
     memcpy(&v, p, sizeof v);
     return v;
 }
@@ -102,7 +102,7 @@ LANES_INLINE lanes_codes lanes_codes_mul(lanes_codes a, lanes_codes b) {
 }
 LANES_INLINE lanes_codes lanes_codes_u8(const void *p) {
     const uint8_t *b = p;
-    lanes_codes v;
+    lanes_codes v = {0};
     for (int i = 0; i < LANES; i++) v[i] = b[i];
     return v;
 }
@@ -111,17 +111,17 @@ LANES_INLINE lanes lanes_of_codes(lanes_codes c) {
 }
 LANES_INLINE lanes lanes_of_i8(const void *p) {
     const int8_t *b = p;
-    lanes v;
+    lanes v = {0};
     for (int i = 0; i < LANES; i++) v[i] = (float)b[i];
     return v;
 }
 LANES_INLINE lanes lanes_gather(const float *base, lanes_codes index) {
-    lanes v;
+    lanes v = {0};
     for (int i = 0; i < LANES; i++) v[i] = base[(int32_t)index[i]];
     return v;
 }
 LANES_INLINE lanes_codes lanes_codes_spread(uint64_t word, int bits) {
-    lanes_codes v;
+    lanes_codes v = {0};
     for (int l = 0; l < LANES; l++) v[l] = (uint32_t)(word >> (l * bits)) & ((1u << bits) - 1);
     return v;
 }
@@ -139,7 +139,7 @@ LANES_INLINE lanes_table lanes_table_load(const float *p) {
     return lanes_load(p);
 }
 LANES_INLINE lanes lanes_lookup16(lanes_table t, lanes_codes c) {
-    lanes v;
+    lanes v = {0};
     for (int i = 0; i < LANES; i++) v[i] = t[c[i] & 15];
     return v;
 }

@@ -284,7 +284,10 @@ float qb_packed_absmax(const qb_packed *p, int64_t index) {
 static void fill_table(qb_packed *p, const qb_qweight *q) {
     const float *codebook = q->coding == QB_CODING_CODEBOOK ? qb_codebook_table(q->codebook) : NULL;
     int count = p->bits < 4 ? 1 << p->bits : 16;
-    for (int i = 0; i < 16; i++) p->table[i] = codebook ? codebook[i] : (float)(i % count - count / 2);
+    for (int i = 0; i < 16; i++) {
+        int centred = i % count - count / 2;
+        p->table[i] = codebook ? codebook[i] : (float)centred;
+    }
 }
 
 static qb_status pack_by_row(pack_job *j, const qb_pack_memory *memory) {

@@ -21,8 +21,10 @@ typedef struct {
     const qb_packed_tile *tile; /* all but the last tile of a pass are `tile`; the last is `last` */
     const qb_packed_tile *last;
     int64_t n_tiles;
-    float *laid, *sums; /* tile i: at i * tile->tokens * padded_cols (or n_groups) */
-    float *scratch;     /* panels or rows, for each worker */
+    float *room;       /* where activations are laid out */
+    const float *laid; /* there, or x as it came */
+    float *sums;       /* tile i: at i * tile->tokens * padded_cols (or n_groups) */
+    float *scratch;    /* panels or rows, for each worker */
 } packed_job;
 
 static const qb_packed_tile *tile_for(const qb_simd *simd, int64_t tokens) {
@@ -40,7 +42,7 @@ static float activation_at(const packed_job *j, int64_t t, int64_t k) {
 static void lay_tile(const packed_job *j, int64_t tile, int64_t from, int64_t to) {
     const qb_packed_tile *shape = tile == j->n_tiles - 1 ? j->last : j->tile;
     int64_t t0 = tile * j->tile->tokens, stored = least(shape->tokens, j->T - t0), TT = shape->tokens;
-    float *laid = j->laid + t0 * j->p->padded_cols;
+    float *laid = j->room + t0 * j->p->padded_cols;
     if (!j->p->source &&
         stored == TT) { /* the common case, sixteen columns at a time: one cache line of each token */
         for (int64_t k = from; k < to; k += 16)
@@ -109,7 +111,8 @@ static qb_status multiply_pass(cpu_device *d, packed_job *j) {
     float *scratch;
     qb_status st = qb_cpu_workspace(d, (laid + sums + 16) * 4, &scratch);
     if (st != QB_OK) return st;
-    j->laid = as_given ? (float *)(uintptr_t)j->x : scratch;
+    j->room = scratch;
+    j->laid = as_given ? j->x : scratch;
     j->sums = scratch + laid;
     if (!as_given) {
         int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
@@ -141,7 +144,7 @@ static void gather_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const packed_job *j = ctx;
     for (int64_t t = begin; t < end; t++)
         for (int64_t k = 0; k < j->p->padded_cols; k++)
-            j->laid[t * j->p->padded_cols + k] = activation_at(j, t, k);
+            j->room[t * j->p->padded_cols + k] = activation_at(j, t, k);
 }
 
 static qb_status multiply_gemm(cpu_device *d, packed_job *j) {
@@ -152,7 +155,8 @@ static qb_status multiply_gemm(cpu_device *d, packed_job *j) {
     qb_status st = qb_cpu_workspace(d, (gathered + panel) * 4, &scratch);
     if (st != QB_OK) return st;
     j->scratch = scratch + gathered;
-    j->laid = p->source ? scratch : (float *)(uintptr_t)j->x;
+    j->room = scratch;
+    j->laid = p->source ? scratch : j->x;
     if (p->source) qb_parallel_for(d->base.threads, j->T, 4, gather_rows, j);
     qb_parallel_for(d->base.threads, p->blocks, PANEL_BLOCKS, multiply_panels, j);
     return QB_OK;
