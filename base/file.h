@@ -1,4 +1,5 @@
-/* Files: read-only mappings, whole reads, atomic writes, paths. Every error names the path and the system's reason. */
+/* Files: read-only mappings, whole reads, atomic writes, paths. Every error names the path and the system's
+ * reason. */
 #pragma once
 
 #include "base/status.h"
@@ -13,13 +14,15 @@ typedef struct qb_map {
 /* Maps a regular file read-only and private. qb_map_close takes NULL and {0}. */
 qb_status qb_map_open(const char *path, qb_map *out) QB_NODISCARD;
 void qb_map_close(qb_map *map);
-/* Tells the kernel that these mapped bytes are not needed now (they are read again from the file when touched). */
+/* Tells the kernel that these mapped bytes are not needed now (they are read again from the file when
+ * touched). */
 void qb_map_release(const void *bytes, size_t n);
 
 /* Whole file with a NUL behind it; refuses files above max_bytes. Free *out with qb_free. */
 qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *out_size) QB_NODISCARD;
 
-/* Writes a temporary file beside `path`, syncs it, renames it over `path`: readers see the old or the new file. */
+/* Writes a temporary file beside `path`, syncs it, renames it over `path`: readers see the old or the new
+ * file. */
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) QB_NODISCARD;
 
 bool qb_path_exists(const char *path);
@@ -28,8 +31,8 @@ int64_t qb_file_size(const char *path); /* -1 when absent */
 
 /* Free the result with qb_free; NULL on exhaustion. "a","b" -> "a/b". */
 char *qb_path_join(const char *dir, const char *name);
-char *qb_path_dir(const char *path);         /* "a/b" -> "a", "b" -> "." */
-const char *qb_path_base(const char *path);  /* points into path */
+char *qb_path_dir(const char *path);        /* "a/b" -> "a", "b" -> "." */
+const char *qb_path_base(const char *path); /* points into path */
 
 qb_status qb_make_dirs(const char *path) QB_NODISCARD; /* like mkdir -p */
 /* Removes a directory and what is in it (no links followed). Absent is fine. */
@@ -38,7 +41,9 @@ qb_status qb_copy_file(const char *from, const char *to) QB_NODISCARD; /* atomic
 /* Fails unless files can be created in `dir` (tried, not asked). */
 qb_status qb_dir_writable(const char *dir) QB_NODISCARD;
 
-/* The user's cache: $BENCH_CACHE, else $XDG_CACHE_HOME/quantbench, else ~/.cache/quantbench. Free with qb_free. */
+/* The user's cache: $BENCH_CACHE, else $XDG_CACHE_HOME/quantbench, else ~/.cache/quantbench. Free with
+ * qb_free. */
 char *qb_cache_dir(void);
-/* Files that come with the program (suites, plots, prompts, demo): $BENCH_SHARE, else <exe>/../share/quantbench. */
+/* Files that come with the program (suites, plots, prompts, demo): $BENCH_SHARE, else
+ * <exe>/../share/quantbench. */
 char *qb_share_dir(void);

@@ -1,5 +1,5 @@
-/* JSON: a thin typed layer over cJSON. Readers fail with the document's name, the key, what was expected and found;
-   writers keep key order, write integers as integers and turn NaN and infinity into null. */
+/* JSON: a thin typed layer over cJSON. Readers fail with the document's name, the key, what was expected and
+   found; writers keep key order, write integers as integers and turn NaN and infinity into null. */
 #pragma once
 
 #include "base/status.h"
@@ -8,7 +8,8 @@
 
 typedef struct cJSON qb_json;
 
-/* Parses n bytes; `name` heads error sentences. Refuses nesting beyond cJSON's limit. Free with qb_json_free. */
+/* Parses n bytes; `name` heads error sentences. Refuses nesting beyond cJSON's limit. Free with qb_json_free.
+ */
 qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
 qb_status qb_json_read(const char *path, size_t max_bytes, qb_json **out) QB_NODISCARD;
 void qb_json_free(qb_json *json);
@@ -18,18 +19,18 @@ const qb_json *qb_json_get(const qb_json *object, const char *key);
 const qb_json *qb_json_first(const qb_json *parent);
 const qb_json *qb_json_next(const qb_json *child);
 int64_t qb_json_count(const qb_json *parent);
-const char *qb_json_key(const qb_json *child);     /* NULL for array items */
-bool qb_json_is_object(const qb_json *json);       /* these four take NULL */
+const char *qb_json_key(const qb_json *child); /* NULL for array items */
+bool qb_json_is_object(const qb_json *json);   /* these four take NULL */
 bool qb_json_is_array(const qb_json *json);
 bool qb_json_is_string(const qb_json *json);
 bool qb_json_is_number(const qb_json *json);
-bool qb_json_is_null(const qb_json *json);         /* absent or null */
-const char *qb_json_string(const qb_json *json);   /* NULL unless a string */
-double qb_json_number(const qb_json *json);        /* NaN unless a number */
+bool qb_json_is_null(const qb_json *json);       /* absent or null */
+const char *qb_json_string(const qb_json *json); /* NULL unless a string */
+double qb_json_number(const qb_json *json);      /* NaN unless a number */
 bool qb_json_true(const qb_json *json);
 
-/* Typed members. `where` heads the error. A missing or null key keeps *out unless `required`. A wrong type, a fraction
-   where an integer is asked or a value outside [min, max] fails. */
+/* Typed members. `where` heads the error. A missing or null key keeps *out unless `required`. A wrong type, a
+   fraction where an integer is asked or a value outside [min, max] fails. */
 qb_status qb_json_int(const qb_json *object, const char *key, const char *where, bool required, int64_t min,
                       int64_t max, int64_t *out) QB_NODISCARD;
 qb_status qb_json_real(const qb_json *object, const char *key, const char *where, bool required, double min,
@@ -40,8 +41,9 @@ qb_status qb_json_bool(const qb_json *object, const char *key, const char *where
 qb_status qb_json_text(const qb_json *object, const char *key, const char *where, bool required,
                        const char **out) QB_NODISCARD;
 
-/* Builders. On exhaustion they return NULL or do nothing; qb_json_print then fails. Adding to NULL is allowed.
-   qb_json_put moves `value` into the object (replacing an equal key in place); qb_json_push into the array. */
+/* Builders. On exhaustion they return NULL or do nothing; qb_json_print then fails. Adding to NULL is
+   allowed. qb_json_put moves `value` into the object (replacing an equal key in place); qb_json_push into the
+   array. */
 qb_json *qb_json_object(void);
 qb_json *qb_json_array(void);
 void qb_json_put(qb_json *object, const char *key, qb_json *value);

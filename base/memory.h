@@ -7,12 +7,13 @@
 
 enum { QB_ALIGNMENT = 64 }; /* one cache line, one zmm register */
 
-/* count * size bytes, 64-byte aligned, not cleared; *out = NULL for zero bytes. Overflow is an error. Free with qb_free. */
+/* count * size bytes, 64-byte aligned, not cleared; *out = NULL for zero bytes. Overflow is an error. Free
+ * with qb_free. */
 qb_status qb_alloc(size_t count, size_t size, void *out_pointer) QB_NODISCARD;
 /* The same, cleared to zero. */
 qb_status qb_alloc_zero(size_t count, size_t size, void *out_pointer) QB_NODISCARD;
 /* Grows *pointer (from qb_alloc, or NULL) to hold `need` items of `size`, doubling *capacity; keeps the first
-   *capacity items. */
+ *capacity items. */
 qb_status qb_grow(void *pointer_to_pointer, size_t *capacity, size_t need, size_t size) QB_NODISCARD;
 void qb_free(void *pointer);
 char *qb_strdup(const char *text); /* NULL on exhaustion or NULL input; free with qb_free */

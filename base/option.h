@@ -1,5 +1,6 @@
-/* Options as rows. One row gives --help, parsing, range errors, the suite-file key and the `config` object of a result;
-   a default is written nowhere else. Names use dashes on the command line and underscores in JSON. */
+/* Options as rows. One row gives --help, parsing, range errors, the suite-file key and the `config` object of
+   a result; a default is written nowhere else. Names use dashes on the command line and underscores in JSON.
+ */
 #pragma once
 
 #include "base/json.h"
@@ -45,14 +46,16 @@ typedef struct qb_option_set {
 
 /* Writes every default into target. */
 void qb_options_defaults(const qb_option *rows, void *target);
-/* Sets one option from text ("true"/"false" for BOOL); `name` may use '-' or '_'. Unknown names suggest the nearest. */
-qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *name, const char *text) QB_NODISCARD;
-/* Parses argv[1..argc): options in any order, "--name value" or "--name=value", "-o value", "--" ends options.
-   Positional words are stored in words (at most max_words) and counted in *n_words. */
-qb_status qb_options_parse(const qb_option_set *sets, size_t n_sets, int argc, char **argv, const char **words,
-                           size_t max_words, size_t *n_words) QB_NODISCARD;
-/* Takes the members of a JSON object. Keys in `ignore` (NULL-terminated, may be NULL) belong to someone else; other
-   unknown keys fail with the nearest name. */
+/* Sets one option from text ("true"/"false" for BOOL); `name` may use '-' or '_'. Unknown names suggest the
+ * nearest. */
+qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *name,
+                         const char *text) QB_NODISCARD;
+/* Parses argv[1..argc): options in any order, "--name value" or "--name=value", "-o value", "--" ends
+   options. Positional words are stored in words (at most max_words) and counted in *n_words. */
+qb_status qb_options_parse(const qb_option_set *sets, size_t n_sets, int argc, char **argv,
+                           const char **words, size_t max_words, size_t *n_words) QB_NODISCARD;
+/* Takes the members of a JSON object. Keys in `ignore` (NULL-terminated, may be NULL) belong to someone else;
+   other unknown keys fail with the nearest name. */
 qb_status qb_options_from_json(const qb_option *rows, void *target, const qb_json *object, const char *where,
                                const char *const *ignore) QB_NODISCARD;
 /* Puts every option into the object under its JSON key, in row order; unset TEXT becomes null. */

@@ -6,7 +6,7 @@
 
 #if defined(__GNUC__)
 #define QB_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define QB_NODISCARD __attribute__((warn_unused_result))
+#define QB_NODISCARD         __attribute__((warn_unused_result))
 #else
 #define QB_PRINTF(fmt, args)
 #define QB_NODISCARD

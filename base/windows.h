@@ -1,4 +1,5 @@
-/* Token windows: what datasets/ makes and eval/ and quant/ consume, so that neither needs to know of datasets. */
+/* Token windows: what datasets/ makes and eval/ and quant/ consume, so that neither needs to know of
+ * datasets. */
 #pragma once
 
 #include "base/hash.h"
@@ -6,11 +7,12 @@
 #include <stdint.h>
 
 typedef struct qb_window {
-    int64_t offset;  /* first token in qb_windows.ids */
-    int32_t length;  /* tokens fed to the model, at positions 0 .. length-1 */
-    int32_t score_begin, score_end; /* targets scored: ids[offset + i] for i in [score_begin, score_end), each predicted
-                                       from the tokens before it in the window; 1 <= score_begin <= score_end <= length.
-                                       Equal for calibration windows, which score nothing. */
+    int64_t offset; /* first token in qb_windows.ids */
+    int32_t length; /* tokens fed to the model, at positions 0 .. length-1 */
+    int32_t score_begin,
+        score_end; /* targets scored: ids[offset + i] for i in [score_begin, score_end), each predicted
+                      from the tokens before it in the window; 1 <= score_begin <= score_end <= length.
+                      Equal for calibration windows, which score nothing. */
 } qb_window;
 
 typedef enum {
@@ -23,11 +25,11 @@ typedef struct qb_windows {
     int64_t n_ids;
     qb_window *windows; /* owned; may overlap in ids */
     int64_t count;
-    int32_t max_length;    /* longest window */
+    int32_t max_length; /* longest window */
     qb_mean mean;
-    char protocol[32];     /* "gptq-2048", "llamacpp-512", "strided-512-256", "calibration" */
-    char dataset[64];      /* registry name, or the file's base name */
-    int64_t total_tokens;  /* tokens of the whole tokenized text, before windows were cut */
+    char protocol[32];          /* "gptq-2048", "llamacpp-512", "strided-512-256", "calibration" */
+    char dataset[64];           /* registry name, or the file's base name */
+    int64_t total_tokens;       /* tokens of the whole tokenized text, before windows were cut */
     char sha256[QB_SHA256_HEX]; /* of ids as little-endian int32 */
 } qb_windows;
 

@@ -7,9 +7,9 @@
 /* One measured value, as a row of `metrics` in the result. */
 enum { QB_SAMPLES_MAX = 256 };
 typedef struct qb_measure {
-    char name[48];       /* "perplexity", "prefill", "decode", "time_to_first_token", "latency", "peak_rss" ... */
-    char unit[16];       /* "1", "tok/s", "s", "B", "bit" */
-    char protocol[64];   /* "gptq-2048", "pp512", "tg128@d0 b1" */
+    char name[48]; /* "perplexity", "prefill", "decode", "time_to_first_token", "latency", "peak_rss" ... */
+    char unit[16]; /* "1", "tok/s", "s", "B", "bit" */
+    char protocol[64]; /* "gptq-2048", "pp512", "tg128@d0 b1" */
     char dataset[64];
     bool higher_is_better;
     double value;        /* the headline: median of the samples for speeds */
@@ -17,8 +17,8 @@ typedef struct qb_measure {
     int64_t n;           /* scored tokens, or samples */
     int n_samples;
     double samples[QB_SAMPLES_MAX];
-    qb_json *extra;      /* owned; further keys (mean, sd, bytes_per_s, share_of_ceiling, windows, sha256...) */
-    char skipped[200];   /* reason, when the row could not be measured */
+    qb_json *extra;    /* owned; further keys (mean, sd, bytes_per_s, share_of_ceiling, windows, sha256...) */
+    char skipped[200]; /* reason, when the row could not be measured */
 } qb_measure;
 typedef struct qb_measures {
     qb_measure *rows;
@@ -30,38 +30,45 @@ void qb_measure_free(qb_measure *row);
 qb_status qb_measures_add(qb_measures *m, const char *metric, qb_measure **row) QB_NODISCARD; /* at the end */
 void qb_measures_free(qb_measures *m);
 
-/* Perplexity of the windows. With resident weights it goes batch by batch; otherwise layer-major: the residual streams of as
-   many windows as memory_bytes allows are held, and each block is loaded once for all of them. memory_bytes 0: 80 % of what
-   the machine has free. The plan says whether the weights fit, so that the caller can load the model resident. */
+/* Perplexity of the windows. With resident weights it goes batch by batch; otherwise layer-major: the
+   residual streams of as many windows as memory_bytes allows are held, and each block is loaded once for all
+   of them. memory_bytes 0: 80 % of what the machine has free. The plan says whether the weights fit, so that
+   the caller can load the model resident. */
 typedef struct qb_perplexity_plan {
     bool layer_major;
     int64_t windows_per_batch, windows_per_pass, passes, peak_bytes;
     double flops;
 } qb_perplexity_plan;
-void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes, qb_perplexity_plan *out);
-qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes, qb_measure *out) QB_NODISCARD;
+void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
+                             qb_perplexity_plan *out);
+qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes,
+                        qb_measure *out) QB_NODISCARD;
 
 /* Speed. Inside the timed window: embedding, blocks, head, argmax. Outside: tokenizing, loading, warm-up. */
 typedef struct qb_speed_config {
     qb_int_list prefill, decode, depth, batch; /* tokens; 0 entries are skipped */
     int64_t repeat, warmup;
-    const char *kv;                            /* "f16" or "f32" */
-    const char *prompts;                       /* file of prompts, a blank line between, or NULL */
-    int64_t prompt_tokens;                     /* tokens generated after each prompt */
+    const char *kv;        /* "f16" or "f32" */
+    const char *prompts;   /* file of prompts, a blank line between, or NULL */
+    int64_t prompt_tokens; /* tokens generated after each prompt */
 } qb_speed_config;
 extern const qb_option qb_speed_options[];
-/* prompts: token windows of whole prompts, or NULL. ceilings: measured elsewhere (measuring them takes more than a gigabyte,
-   which would stand in this process's peak), or NULL to ask the device. The model must be loaded resident. */
+/* prompts: token windows of whole prompts, or NULL. ceilings: measured elsewhere (measuring them takes more
+   than a gigabyte, which would stand in this process's peak), or NULL to ask the device. The model must be
+   loaded resident. */
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
                    const qb_ceilings *ceilings, qb_measures *out) QB_NODISCARD;
 
-/* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this process. */
+/* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this
+ * process. */
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;
-/* SHA-256 of the float32 logits of fixed tokens: row logits_sha256 with the hash in extra.sha256. Resident model. */
+/* SHA-256 of the float32 logits of fixed tokens: row logits_sha256 with the hash in extra.sha256. Resident
+ * model. */
 qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) QB_NODISCARD;
 int64_t qb_peak_rss_bytes(void);
 
-/* Generation, greedy or sampled; calls `emit` with each new id and stops when it returns false, at eos or after n_tokens. */
+/* Generation, greedy or sampled; calls `emit` with each new id and stops when it returns false, at eos or
+ * after n_tokens. */
 typedef struct qb_generate_config {
     int64_t tokens, seed, top_k;
     double temperature, top_p; /* temperature 0: greedy */

@@ -95,7 +95,7 @@ static void put_end_labels(const qb_figure *f, qb_canvas canvas, const double ma
                            qb_str *out) {
     double left = margins[0], right = canvas.width - margins[1], bottom = margins[2],
            top = canvas.height - margins[3];
-    line *order[MAX_LINES];
+    line *order[MAX_LINES] = {NULL};
     for (int i = 0; i < n; i++) {
         order[i] = &lines[i];
         lines[i].label_y = bottom + qb_axis_place(&f->y, mean_at(&lines[i], lines[i].last)) * (top - bottom);

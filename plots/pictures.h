@@ -8,7 +8,7 @@
 typedef struct qb_picture_job {
     qb_sheet *sheet;
     const char *terminals, *dir, *name; /* terminals: as qb_gnuplot_terminals gives them */
-    int *n_files; /* increased */
+    int *n_files;                       /* increased */
 } qb_picture_job;
 
 typedef qb_status (*qb_picture_fn)(const qb_picture_job *job);

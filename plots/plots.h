@@ -6,9 +6,9 @@
 /* Whether gnuplot is there; version and path for `bench doctor`, the install command otherwise. */
 bool qb_gnuplot_find(char version[64]);
 
-/* Writes DIR/NAME.svg, .png (and .pdf where gnuplot has a PDF terminal) for every plot whose data the document holds;
-   only: comma-separated names, or NULL for all. *n_files counts. Files are replaced atomically; a plot with no data is
-   skipped with an info line. */
+/* Writes DIR/NAME.svg, .png (and .pdf where gnuplot has a PDF terminal) for every plot whose data the
+   document holds; only: comma-separated names, or NULL for all. *n_files counts. Files are replaced
+   atomically; a plot with no data is skipped with an info line. */
 qb_status qb_plots_draw(const qb_results *r, const char *dir, const char *only, int *n_files) QB_NODISCARD;
 /* Registry for `bench plot --help`. */
 typedef struct qb_plot {

@@ -1,5 +1,6 @@
-/* The result document: the only truth. {"schema":"qb.results/1","context":{..},"cases":[..]}; see results/schema.json
-   and HOUSE rules: snake_case, SI base units in the key, null and a status instead of NaN, RFC 3339 UTC times. */
+/* The result document: the only truth. {"schema":"qb.results/1","context":{..},"cases":[..]}; see
+   results/schema.json and HOUSE rules: snake_case, SI base units in the key, null and a status instead of
+   NaN, RFC 3339 UTC times. */
 #pragma once
 
 #include "base/json.h"
@@ -12,7 +13,8 @@ typedef struct qb_results {
     qb_json *doc; /* owned */
 } qb_results;
 
-/* A new document with the given context object (moved in). Fails when `path` cannot be written (tried now). */
+/* A new document with the given context object (moved in). Fails when `path` cannot be written (tried now).
+ */
 qb_status qb_results_create(const char *path, qb_json *context, qb_results *out) QB_NODISCARD;
 /* Reads and validates a document (structure, types, enums, finite numbers); the error names the JSON path. */
 qb_status qb_results_open(const char *path, qb_results *out) QB_NODISCARD;
@@ -36,20 +38,21 @@ qb_status qb_results_table(const qb_results *r, bool markdown, qb_str *out) QB_N
 
 /* Comparison. */
 typedef struct qb_compare_config {
-    double perplexity_tolerance_pct;  /* relative change that counts as moved */
-    double speed_effect_pct;          /* minimum effect */
-    double alpha;                     /* of the two-sided Mann-Whitney U test */
+    double perplexity_tolerance_pct; /* relative change that counts as moved */
+    double speed_effect_pct;         /* minimum effect */
+    double alpha;                    /* of the two-sided Mann-Whitney U test */
     double memory_tolerance_pct;
-    bool force;                       /* compare speeds although machines differ */
+    bool force; /* compare speeds although machines differ */
 } qb_compare_config;
 /* Renders what moved, into `text` (people) and *json (may be NULL). *regressed tells the verdict. */
-qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc, const qb_compare_config *config,
-                             qb_str *text, qb_json **json, bool *regressed) QB_NODISCARD;
+qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,
+                             const qb_compare_config *config, qb_str *text, qb_json **json,
+                             bool *regressed) QB_NODISCARD;
 
 /* Statistics. */
 double qb_median(const double *x, int n); /* x is not changed; NaN for n = 0 */
 double qb_mean_of(const double *x, int n);
 double qb_stddev(const double *x, int n); /* sample standard deviation; NaN below 2 */
-/* Two-sided p value of the Mann-Whitney U test: exact without ties and n, m <= 50, else the normal approximation with tie and
-   continuity corrections. */
+/* Two-sided p value of the Mann-Whitney U test: exact without ties and n, m <= 50, else the normal
+   approximation with tie and continuity corrections. */
 double qb_mann_whitney_p(const double *x, int n, const double *y, int m);

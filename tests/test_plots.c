@@ -219,7 +219,8 @@ static void test_plots__hostile_names_are_only_text(void **state) {
     assert_int_equal(count_files(dir), n);
     char *svg = read_file(dir, "decode-bits.svg", NULL);
     expect_in(
-        svg, "a'b`touch hit`\\\"; system('touch hit') # $(touch hit) {/Bold x}_2^3 @x\\n%d&lt;&amp;> · tg128");
+        svg,
+        "a'b`touch hit`\\\"; system('touch hit') # $(touch hit) {/Bold x}_2^3 @x\\n%d&lt;&amp;> · tg128");
     assert_false(qb_path_exists("hit"));
     qb_free(svg);
     qb_results_close(&r);

@@ -1,5 +1,5 @@
-/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form) and SentencePiece
-   tokenizer.model (BPE). Ids equal those of the reference libraries. */
+/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form) and
+   SentencePiece tokenizer.model (BPE). Ids equal those of the reference libraries. */
 #pragma once
 
 #include "base/status.h"
@@ -13,8 +13,10 @@ typedef struct qb_tokenizer qb_tokenizer;
 qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) QB_NODISCARD;
 qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) QB_NODISCARD; /* *.json or *.model */
 /* The same from memory (fuzzing); `name` heads errors. */
-qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name, qb_tokenizer **out) QB_NODISCARD;
-qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name, qb_tokenizer **out) QB_NODISCARD;
+qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name,
+                                  qb_tokenizer **out) QB_NODISCARD;
+qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name,
+                                   qb_tokenizer **out) QB_NODISCARD;
 void qb_tokenizer_close(qb_tokenizer *t);
 
 typedef struct qb_ids {
@@ -23,15 +25,16 @@ typedef struct qb_ids {
 } qb_ids;
 void qb_ids_free(qb_ids *ids);
 
-/* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. add_special puts what the
-   tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one word's logarithm.
-   Added tokens that the text spells out ("<s>") are found with tokenizer.json; SentencePiece finds none. A byte that
-   begins no UTF-8 character becomes its byte token with tokenizer.json, whose library takes valid text only, and
-   U+FFFD with tokenizer.model, as SentencePiece defines it. */
+/* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. add_special puts
+   what the tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one
+   word's logarithm. Added tokens that the text spells out ("<s>") are found with tokenizer.json;
+   SentencePiece finds none. A byte that begins no UTF-8 character becomes its byte token with tokenizer.json,
+   whose library takes valid text only, and U+FFFD with tokenizer.model, as SentencePiece defines it. */
 qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                               qb_ids *out) QB_NODISCARD;
-/* The same, but text that spells a special token ("<unk>", "<s>") is plain text: what data files need, whose words are
-   never commands. SentencePiece encodes so always, the tokenizers library with encode_special_tokens. */
+/* The same, but text that spells a special token ("<unk>", "<s>") is plain text: what data files need, whose
+   words are never commands. SentencePiece encodes so always, the tokenizers library with
+   encode_special_tokens. */
 qb_status qb_tokenizer_encode_plain(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                                     qb_ids *out) QB_NODISCARD;
 /* Appends the text of the ids; special tokens are left out. Byte tokens become their bytes. As the reference

@@ -19,8 +19,9 @@ static inline cpu_device *cpu_of(qb_device *dev) {
     return (cpu_device *)dev;
 }
 
-/* The grain of a loop over n items that each stream unit_bytes: all of them in one, on the caller, when together they take less
-   time than waking a worker and waiting for it (some 10 us; far more on a busy machine). */
+/* The grain of a loop over n items that each stream unit_bytes: all of them in one, on the caller, when
+   together they take less time than waking a worker and waiting for it (some 10 us; far more on a busy
+   machine). */
 enum { QB_ALONE_BYTES = 128 * 1024 };
 static inline int64_t qb_cpu_grain(int64_t n, int64_t unit_bytes, int64_t grain) {
     return n * unit_bytes < QB_ALONE_BYTES ? n : grain;

@@ -114,7 +114,8 @@ qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, con
     if (w->packed) return qb_cpu_packed_matmul(d, y, x, T, w->packed);
     dense_job j = {.simd = d->simd, .w = w, .x = x, .y = y, .T = T};
     if (T < d->simd->dense_gemm_tokens) {
-        qb_parallel_for(dev->threads, w->rows, qb_cpu_grain(w->rows, T * w->cols * 2, ROWS_A_TASK), dense_few, &j);
+        qb_parallel_for(dev->threads, w->rows, qb_cpu_grain(w->rows, T * w->cols * 2, ROWS_A_TASK), dense_few,
+                        &j);
         return QB_OK;
     }
     if (w->dtype != QB_DTYPE_F32) {

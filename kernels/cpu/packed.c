@@ -116,11 +116,13 @@ static qb_status multiply_pass(cpu_device *d, packed_job *j) {
     j->sums = scratch + laid;
     if (!as_given) {
         int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
-        qb_parallel_for(threads, j->n_tiles * chunks, qb_cpu_grain(j->n_tiles * chunks, LAY_COLUMNS * 16, 4), lay_chunks, j);
+        qb_parallel_for(threads, j->n_tiles * chunks, qb_cpu_grain(j->n_tiles * chunks, LAY_COLUMNS * 16, 4),
+                        lay_chunks, j);
     }
     if (p->zeros) qb_parallel_for(threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), sum_groups, j);
     int64_t block_bytes = p->cols * QB_BLOCK_ROWS; /* as if 8 bits: small codes take no less time */
-    qb_parallel_for(threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK), multiply_blocks, j);
+    qb_parallel_for(threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),
+                    multiply_blocks, j);
     return QB_OK;
 }
 

@@ -1,5 +1,5 @@
-/* The plain-C seam to CUDA: no CUDA types, no exceptions, extern "C" here and at the definitions. For now it finds devices and
-   measures their copy rate for `bench doctor`; the backend's ops will stand here too. */
+/* The plain-C seam to CUDA: no CUDA types, no exceptions, extern "C" here and at the definitions. For now it
+   finds devices and measures their copy rate for `bench doctor`; the backend's ops will stand here too. */
 #pragma once
 
 #include <stddef.h>
@@ -16,7 +16,8 @@ typedef struct qb_cuda_info {
     int multiprocessors;
 } qb_cuda_info;
 
-/* Number of devices, 0 without; `why` says in one sentence why there is none (no driver, too old a driver, no device). */
+/* Number of devices, 0 without; `why` says in one sentence why there is none (no driver, too old a driver, no
+ * device). */
 int qb_cuda_count(char *why, size_t why_bytes);
 /* 0 on success; otherwise `why` holds the reason. */
 int qb_cuda_describe(int device, qb_cuda_info *out, char *why, size_t why_bytes);
