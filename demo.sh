@@ -4,8 +4,13 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 tools/install_deps.sh run
-cmake --preset release -DBENCH_TESTS=OFF >/dev/null
-cmake --build --preset release -- -v0 >/dev/null 2>&1 || cmake --build --preset release
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+echo "building (about a minute on two cores)" >&2
+{ cmake --preset release -DBENCH_TESTS=OFF && cmake --build --preset release; } >"$log" 2>&1 || {
+  cat "$log" >&2
+  exit 1
+}
 out=${1:-demo-results}
 mkdir -p "$out"
 build/bin/bench run --suite demo -o "$out/demo.json" --plots "$out/plots"

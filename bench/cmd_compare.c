@@ -4,13 +4,13 @@
 
 static const qb_option rows[] = {
     {"perplexity-tolerance-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, perplexity_tolerance_pct),
-     "0.1", 0, 100, NULL, "PCT", "Relative change of a perplexity that counts as moved"},
+     "0.1", 0, 100, NULL, "PCT", "relative change of a perplexity that counts as moved"},
     {"speed-effect-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, speed_effect_pct), "5", 0, 100, NULL,
      "PCT", "least relative change of a speed's median that counts"},
     {"alpha", 0, QB_OPTION_REAL, offsetof(qb_compare_config, alpha), "0.01", 1e-12, 1, NULL, "P",
      "level of the two-sided Mann-Whitney U test that a speed's change must pass too"},
     {"memory-tolerance-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, memory_tolerance_pct), "2", 0,
-     100, NULL, "PCT", "Relative change of a size or of memory that counts as moved"},
+     100, NULL, "PCT", "relative change of a size or of memory that counts as moved"},
     {"force", 'f', QB_OPTION_BOOL, offsetof(qb_compare_config, force), NULL, 0, 0, NULL, NULL,
      "compare speeds although the machines differ"},
     {0},

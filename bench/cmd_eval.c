@@ -4,6 +4,7 @@
 #include "bench/command.h"
 #include "bench/found.h"
 #include "bench/session.h"
+#include "results/case.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -24,7 +25,8 @@ static const qb_option rows[] = {
     {"protocol", 'p', QB_OPTION_TEXT, offsetof(eval_options, protocol), "gptq-2048", 0, 0, NULL, "NAME,NAME",
      "how the text is cut and scored; `bench list protocols` explains them"},
     {"max-windows", 0, QB_OPTION_INT, offsetof(eval_options, max_windows), "0", 0, 1e9, NULL, "N",
-     "score at most this many windows of each text; 0 takes all. The result says how many there were"},
+     "score at most this many windows of each text; 0 takes all. The result says what part of the text that "
+     "is"},
     {"data", 'd', QB_OPTION_TEXT, offsetof(eval_options, data), NULL, 0, 0, NULL, "DIR",
      "where dataset files are looked for first"},
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
@@ -86,10 +88,12 @@ static void print_rows(const qb_json *doc) {
         double error = qb_json_number(qb_json_get(row, "stderr"));
         qb_output("perplexity %.4f", qb_json_number(value));
         if (isfinite(error)) qb_output(" ± %.4f", error);
-        qb_output(" (%s, %s, %.0f windows, %.0f tokens scored)\n",
-                  qb_json_string(qb_json_get(row, "dataset")), qb_json_string(qb_json_get(row, "protocol")),
-                  qb_json_number(qb_json_get(row, "windows")),
+        qb_output(" (%s, %s, %.0f windows, %.0f tokens scored", qb_json_string(qb_json_get(row, "dataset")),
+                  qb_json_string(qb_json_get(row, "protocol")), qb_json_number(qb_json_get(row, "windows")),
                   qb_json_number(qb_json_get(row, "scored_tokens")));
+        double part = qb_perplexity_part(row);
+        if (part < 1) qb_output(", %.3g %% of the text", 100 * part);
+        qb_output(")\n");
     }
 }
 

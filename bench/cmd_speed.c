@@ -43,7 +43,7 @@ static const qb_page page = {
 static qb_status print_rows(const qb_json *doc) {
     const qb_json *ceilings = qb_json_get(qb_json_get(qb_json_get(doc, "context"), "machine"), "ceilings");
     const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
-    qb_output("%-20s %-16s %12s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
+    qb_output("%-22s %-16s %14s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
               "ceiling");
     for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
         const char *name = qb_json_string(qb_json_get(row, "name"));
@@ -52,14 +52,19 @@ static qb_status print_rows(const qb_json *doc) {
         double share = qb_json_number(qb_json_get(row, "share_of_ceiling"));
         if (!isfinite(value)) {
             const char *reason = qb_json_string(qb_json_get(row, "error"));
-            if (reason) qb_output("%-20s %s: %s\n", name, qb_json_string(qb_json_get(row, "status")), reason);
+            if (reason) qb_output("%-22s %s: %s\n", name, qb_json_string(qb_json_get(row, "status")), reason);
             continue;
         }
-        char spread[32] = "-", part[32] = "-";
-        if (isfinite(sd)) snprintf(spread, sizeof spread, "%.3g", sd);
+        const char *unit = qb_json_string(qb_json_get(row, "unit"));
+        char figure[32], spread[32] = "-", part[32] = "-";
+        if (unit && !strcmp(unit, "B")) /* sizes in full: they are exact */
+            snprintf(figure, sizeof figure, "%.0f", value);
+        else
+            snprintf(figure, sizeof figure, value >= 1e4 ? "%.0f" : "%.5g", value);
+        if (isfinite(sd)) snprintf(spread, sizeof spread, sd >= 1e3 ? "%.0f" : "%.3g", sd);
         if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
-        qb_output("%-20s %-16s %12.5g %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", value, spread,
-                  qb_json_string(qb_json_get(row, "unit")), qb_json_number(qb_json_get(row, "n")), part);
+        qb_output("%-22s %-16s %14s %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
+                  unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
     }
     char read_rate[32];
     qb_output("ceilings: %s/s read, %.1f GFLOP/s in float32 matrix products\n",

@@ -21,13 +21,13 @@ static const qb_option rows[] = {
     {"file", 'f', QB_OPTION_TEXT, offsetof(tokenize_options, file), NULL, 0, 0, NULL, "FILE",
      "tokenize the bytes of this file (.gz, .zst, .xz, .bz2 and .zip are unpacked)"},
     {"text", 0, QB_OPTION_TEXT, offsetof(tokenize_options, text), NULL, 0, 0, NULL, "TEXT",
-     "Tokenize this text"},
+     "tokenize this text"},
     {"dataset", 0, QB_OPTION_TEXT, offsetof(tokenize_options, dataset), NULL, 0, 0, NULL, "NAME",
      "tokenize a dataset with its joins; `bench list datasets` names them"},
     {"data", 'd', QB_OPTION_TEXT, offsetof(tokenize_options, data), NULL, 0, 0, NULL, "DIR",
      "where dataset files are looked for first"},
     {"split", 0, QB_OPTION_CHOICE, offsetof(tokenize_options, split), "evaluation", 0, 0,
-     "evaluation|calibration", "SPLIT", "Which split of the dataset"},
+     "evaluation|calibration", "SPLIT", "which split of the dataset"},
     {"window", 0, QB_OPTION_INT, offsetof(tokenize_options, window), "2048", 1, 1e6, NULL, "TOKENS",
      "window that c4 and c4-new are drawn for"},
     {"decode", 0, QB_OPTION_TEXT, offsetof(tokenize_options, decode), NULL, 0, 0, NULL, "ID,ID",
@@ -60,7 +60,7 @@ static qb_status parse_ids(const char *text, const qb_tokenizer *t, qb_ids *out)
         long v = strtol(p, &end, 10);
         if (end == p || errno || v < 0 || v >= qb_tokenizer_vocab_size(t) || (*end && !strchr(", \n", *end)))
             return qb_fail(QB_ERR_USAGE,
-                           "--decode takes ids between 0 and %d separated by commas, found '%.32s'",
+                           "--decode takes ids between 0 and %d separated by commas or spaces, found '%.32s'",
                            (int)qb_tokenizer_vocab_size(t) - 1, p);
         qb_status st = qb_grow(&out->ids, &out->capacity, out->count + 1, sizeof *out->ids);
         if (st != QB_OK) return st;

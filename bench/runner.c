@@ -265,7 +265,8 @@ static void print_metric(qb_str *line, const qb_json *record, const char *name, 
     if (!qb_json_is_number(value)) return;
     qb_str_printf(line, "  %s ", label);
     char text[64];
-    snprintf(text, sizeof text, "%.4g", qb_json_number(value) * scale);
+    double figure = qb_json_number(value) * scale;
+    snprintf(text, sizeof text, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
     qb_str_printf(line, format, text);
 }
 

@@ -51,11 +51,21 @@ void qb_data_files_add(qb_json *data, const char *dataset, const qb_data_files *
     }
 }
 
+/* The windows reach the text's end, but for a remainder shorter than a window. */
+static bool is_whole(const qb_windows *w) {
+    int64_t end = 0;
+    for (int64_t i = 0; i < w->count; i++)
+        if (w->windows[i].offset + w->windows[i].length > end)
+            end = w->windows[i].offset + w->windows[i].length;
+    return end + w->max_length > w->total_tokens;
+}
+
 /* The demo text comes from a source whose exact log-probability its maker wrote beside it. The floor is that
-   of the whole test text: total nats over the tokens predicted, which are all but the first. */
+   of the whole test text: total nats over the tokens predicted, which are all but the first. A part of the
+   text may be easier than the whole, so it has no floor. */
 static double entropy_floor(const char *dataset, const qb_windows *w) {
     double nats = (double)NAN;
-    if (strcmp(dataset, "demo") != 0 || w->total_tokens < 2) return nats;
+    if (strcmp(dataset, "demo") != 0 || w->total_tokens < 2 || !is_whole(w)) return nats;
     char *share = qb_share_dir(), *path = share ? qb_path_join(share, "demo/entropy.json") : NULL;
     qb_json *json = NULL;
     if (path && qb_path_exists(path) && qb_json_read(path, 1 << 20, &json) == QB_OK) {

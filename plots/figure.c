@@ -179,7 +179,8 @@ static void put_labels(qb_canvas canvas, const qb_tag *tags, const int *hues, in
     for (int i = 0; i < n; i++) {
         const qb_tag *t = &tags[i];
         qb_str style = {0};
-        qb_str_printf(&style, "font label_font textcolor rgb ink(%d)", hues[i]);
+        qb_str_printf(&style, "font label_font textcolor rgb ink(%d)%s", hues[i],
+                      t->on_segment ? " boxed" : "");
         qb_figure_text(canvas, t->text, t->at_x, t->at_y, t->flush_right, qb_str_get(&style), script);
         if (t->leader)
             put_line(canvas, t->x, t->y, t->leader_x, t->leader_y, "back lc rgb '#b0b0b0' lw 0.6", script);

@@ -171,5 +171,7 @@ void qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments,
         qb_box box = box_of(&tags[i], &chosen[i]);
         tags[i].leader_x = fmin(fmax(tags[i].x, box.x0), box.x1);
         tags[i].leader_y = fmin(fmax(tags[i].y, box.y0 + 2), box.y1 - 2);
+        tags[i].on_segment = false;
+        for (int k = 0; k < n_segments; k++) tags[i].on_segment |= crosses(&segments[k], box);
     }
 }

@@ -23,6 +23,7 @@ typedef struct qb_tag {
     bool flush_right;
     bool leader; /* far enough away to need a line from (x, y) */
     double leader_x, leader_y;
+    bool on_segment; /* no place was clear of all segments */
 } qb_tag;
 
 /* Width of the text in a sans-serif face such as Arial; an estimate within a few per cent. */

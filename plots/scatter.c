@@ -15,7 +15,7 @@ static const double detail = 1.25;
 
 typedef struct sample {
     const qb_entry *entry;
-    double x, y, spread, floor_value;
+    double x, y, spread, floor_value, part;
     int group; /* of one hue and variant, in the pareto picture split by being on the front */
     bool on_front;
 } sample;
@@ -47,7 +47,8 @@ static qb_status gather(const qb_picture_job *job, const qb_panel *panel, figure
                     .x = x_of(e->c),
                     .y = qb_json_number(qb_json_get(m, "value")),
                     .spread = qb_json_number(qb_json_get(m, spread)),
-                    .floor_value = qb_json_number(qb_json_get(m, "floor"))};
+                    .floor_value = qb_json_number(qb_json_get(m, "floor")),
+                    .part = qb_perplexity_part(m)};
         if (s.x > 0 && s.y > 0) out->items[out->n++] = s;
     }
     return st;
@@ -274,8 +275,11 @@ static double bury_errors(samples *s) {
 }
 
 static qb_status subtitle(const qb_picture_job *job, const qb_panel *panel, const quality_kind *kind,
-                          double buried, int dropped, double limit, const char **out) {
+                          const samples *s, double buried, int dropped, double limit, const char **out) {
     qb_str tail = {0};
+    double part = 1;
+    for (int i = 0; i < s->n; i++) part = fmin(part, s->items[i].part);
+    if (part < 1) qb_str_printf(&tail, "first %.2g %% of the text · ", 100 * part);
     if (kind->front) qb_str_text(&tail, "filled marks: nothing smaller is as good · ");
     if (isnan(buried))
         qb_str_text(&tail, "bars: ± 1 standard error");
@@ -313,7 +317,7 @@ static qb_status draw_quality(const qb_picture_job *job, const qb_panel *panel, 
     f.y = perplexity_axis(&f);
     f.x = x_axis(&f, 0.1, kind->by_size);
     *was_log = f.y.log;
-    QB_TRY(st, subtitle(job, panel, kind, buried, dropped, limit, &f.subtitle));
+    QB_TRY(st, subtitle(job, panel, kind, &s, buried, dropped, limit, &f.subtitle));
     QB_TRY(st, draw(job, panel, dropped ? "-detail" : "", &f));
 out:
     return st;

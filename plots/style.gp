@@ -13,6 +13,8 @@ ink(i) = word(inks, i + 1)
 mark(i, variant) = int(word(variant > 0 ? hollow : filled, i + 1))
 dash(i, variant) = 1 + (int(word(dashes, i + 1)) - 1 + variant) % 5
 label_font = ",11"
+# Where a label has to stand on a line, the line pales behind it.
+set style textbox opaque noborder fillcolor rgb '#38ffffff' margins 0.3, 0.1
 set border 3 lc rgb '#555555' lw 1
 set tics out nomirror scale 0.6 textcolor rgb '#333333' font ",12"
 set grid xtics ytics lt 1 lc rgb '#e6e6e6' lw 0.7

@@ -21,6 +21,18 @@ bool qb_metric_is_ok(const qb_json *m) {
     return same_text(qb_json_get(m, "status"), "ok") && qb_json_is_number(qb_json_get(m, "value"));
 }
 
+double qb_perplexity_part(const qb_json *metric) {
+    const char *protocol = qb_json_string(qb_json_get(metric, "protocol"));
+    double length = qb_json_number(qb_json_get(metric, "window_tokens")),
+           total = qb_json_number(qb_json_get(metric, "total_tokens"));
+    double covered = length * qb_json_number(qb_json_get(metric, "windows"));
+    /* Strided windows overlap, and score each token once. */
+    if (protocol && !strncmp(protocol, "strided", 7))
+        covered = qb_json_number(qb_json_get(metric, "scored_tokens"));
+    return covered + length <= total ? covered / total
+                                     : 1; /* NaN, where a figure is missing, compares false */
+}
+
 const char *qb_case_model(const qb_json *c) {
     const char *name = qb_json_string(qb_json_get(qb_json_get(c, "model"), "name"));
     return name ? name : "";

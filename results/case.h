@@ -16,6 +16,9 @@ double qb_case_quantize_seconds(const qb_json *case_object); /* NaN when nothing
 
 bool qb_case_is_ok(const qb_json *case_object);
 bool qb_metric_is_ok(const qb_json *metric); /* status ok and a value there */
+/* Share of its text that a perplexity row covers: below 1 where windows were left out, 1 else (a remainder
+   shorter than a window is nobody's). */
+double qb_perplexity_part(const qb_json *metric);
 /* The model as it was, for the line that the others are measured against. */
 bool qb_case_is_unquantized(const qb_json *case_object);
 const char *qb_case_model(const qb_json *case_object); /* model name, "" when unknown */

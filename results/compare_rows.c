@@ -182,7 +182,7 @@ void qb_compare_rows_print(const qb_compare_rows *rows, const qb_results *old_do
                            qb_str *out) {
     size_t same = count_of(rows, QB_SAME), better = count_of(rows, QB_BETTER),
            worse = count_of(rows, QB_WORSE), missing = count_of(rows, QB_MISSING),
-           other = count_of(rows, QB_INCOMPARABLE);
+           changed = count_of(rows, QB_CHANGED), other = count_of(rows, QB_INCOMPARABLE);
     print_origin("old", old_doc, out);
     print_origin("new", new_doc, out);
     qb_str_text(out, "\n");
@@ -191,8 +191,9 @@ void qb_compare_rows_print(const qb_compare_rows *rows, const qb_results *old_do
         qb_str_text(out, "\n");
     }
     print_incomparable(rows, out);
-    qb_str_printf(out, "%zu unchanged, %zu better, %zu worse, %zu missing, %zu not compared\n", same, better,
-                  worse, missing, other);
+    qb_str_printf(out, "%zu unchanged, %zu better, %zu worse, ", same, better, worse);
+    if (changed) qb_str_printf(out, "%zu changed or new, ", changed);
+    qb_str_printf(out, "%zu missing, %zu not compared\n", missing, other);
     if (compared(rows) == 0)
         qb_str_text(out, "REGRESSION: nothing could be compared\n");
     else if (worse + missing > 0)

@@ -273,6 +273,21 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
             qb_text_clean(reason, MAX_REASON_COLUMNS, out);
             qb_str_text(out, "\n");
         }
+    for (int i = 0; i < t->n_columns; i++) {
+        const column *col = &t->columns[i];
+        if (col->kind != PERPLEXITY) continue;
+        double part = 1;
+        for (const qb_json *c = first_case(t); c; c = qb_json_next(c))
+            part = fmin(part,
+                        qb_perplexity_part(qb_results_metric(c, "perplexity", col->protocol, col->dataset)));
+        if (part >= 1) continue;
+        qb_str_printf(out, "%sperplexity on ", prefix);
+        qb_text_clean(col->dataset, 40, out);
+        qb_str_text(out, ", ");
+        qb_text_clean(col->protocol, 40, out);
+        qb_str_printf(out, ": only the first %.2g %% of the text; not comparable with the whole\n",
+                      100 * part);
+    }
     bool floor_put = false;
     for (const qb_json *c = first_case(t); c && !floor_put; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && !floor_put;

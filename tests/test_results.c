@@ -224,6 +224,31 @@ static void test_results__labels_are_short_and_tell_twins_apart(void **state) {
     qb_results_close(&r);
 }
 
+static void test_results__a_part_of_the_text_is_told_from_the_whole(void **state) {
+    (void)state;
+    static const struct {
+        const char *row;
+        double part;
+    } rows[] = {
+        {"{\"protocol\":\"gptq-512\",\"windows\":20,\"window_tokens\":512,\"total_tokens\":102400}", 0.1},
+        {"{\"protocol\":\"gptq-512\",\"windows\":200,\"window_tokens\":512,\"total_tokens\":102911}", 1},
+        {"{\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
+         "\"total_tokens\":1024}",
+         1},
+        {"{\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
+         "\"total_tokens\":4092}",
+         0.25},
+        {"{\"protocol\":\"gptq-512\"}", 1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_json *row;
+        assert_ok(qb_json_parse(rows[i].row, strlen(rows[i].row), "row", &row));
+        assert_true(fabs(qb_perplexity_part(row) - rows[i].part) < 1e-12);
+        qb_json_free(row);
+    }
+    assert_true(qb_perplexity_part(NULL) == 1);
+}
+
 static void test_results__tables_of_odd_documents(void **state) {
     (void)state;
     qb_results r;
@@ -278,6 +303,7 @@ int main(void) {
         cmocka_unit_test(test_results__unwritable_and_unreadable_paths_fail_at_once),
         cmocka_unit_test(test_results__table_equals_the_recorded_one),
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
+        cmocka_unit_test(test_results__a_part_of_the_text_is_told_from_the_whole),
         cmocka_unit_test(test_results__tables_of_odd_documents),
         cmocka_unit_test(test_text__cleans_and_counts),
     };

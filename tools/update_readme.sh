@@ -14,4 +14,4 @@ awk -v file="$table/table.md" '
 cp "$table/README.md" README.md
 build/bin/bench plot "$source_json" --out "$table/plots" --quiet
 mkdir -p docs/images
-cp "$table/plots"/perplexity-bits*.png docs/images/perplexity-bits.png
+cp "$table/plots/perplexity-bits.png" docs/images/perplexity-bits.png
