@@ -1,7 +1,9 @@
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static qb_status checked_bytes(size_t count, size_t size, size_t *bytes) {
     if (__builtin_mul_overflow(count, size, bytes) || *bytes > SIZE_MAX / 2)
@@ -112,4 +114,14 @@ void qb_arena_free(qb_arena *arena) {
         c = next;
     }
     *arena = (qb_arena){0};
+}
+
+int64_t qb_resident_bytes(void) {
+    long long total = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f) {
+        if (fscanf(f, "%lld %lld", &total, &resident) != 2) resident = 0;
+        fclose(f);
+    }
+    return (int64_t)resident * (int64_t)sysconf(_SC_PAGESIZE);
 }

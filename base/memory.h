@@ -28,3 +28,6 @@ typedef struct qb_arena {
 qb_status qb_arena_alloc(qb_arena *arena, size_t count, size_t size, void *out_pointer) QB_NODISCARD;
 qb_status qb_arena_strdup(qb_arena *arena, const char *text, const char **out) QB_NODISCARD;
 void qb_arena_free(qb_arena *arena);
+
+/* Resident memory of this process now: program, libraries, what it holds. 0 when the system does not say. */
+int64_t qb_resident_bytes(void);

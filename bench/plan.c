@@ -1,5 +1,7 @@
 #include "bench/plan.h"
 
+#include "base/memory.h"
+
 /* Shares of the ceilings that whole models reach in practice; an estimate of minutes needs no better. */
 static const double gemm_share = 0.7, read_share = 0.7;
 
@@ -75,7 +77,8 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
         int64_t speed = speed_bytes(s->model, &suite->speed);
         if (speed > work) work = speed;
     }
-    out->measure_peak_bytes = work + (out->layer_major ? 0 : out->checkpoint_bytes);
+    /* A child begins with what this process holds: program, libraries, the texts. */
+    out->measure_peak_bytes = qb_resident_bytes() + work + (out->layer_major ? 0 : out->checkpoint_bytes);
     out->measure_s = qb_plan_seconds(flops, bytes, ceilings);
     return QB_OK;
 }

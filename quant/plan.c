@@ -1,9 +1,9 @@
 #include "quant/plan.h"
 
+#include "base/memory.h"
 #include "quant/calibration.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 /* Once per file, and once per module beside its codes: names, offsets, the JSON of bitsandbytes' quant_state.
  */
@@ -27,17 +27,6 @@ static int64_t working_bytes(const qb_qweight *q) {
     int64_t weights = q->rows * q->cols;
     int64_t beside = q->coding == QB_CODING_AFFINE ? q->rows * q->n_groups * 5 : q->n_blocks * 5;
     return weights * 4 + weights + beside + stored_bytes(q);
-}
-
-/* This process before it begins: program, libraries, the buffers of OpenBLAS. */
-static int64_t resident_now(void) {
-    long long total = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f) {
-        if (fscanf(f, "%lld %lld", &total, &resident) != 2) resident = 0;
-        fclose(f);
-    }
-    return (int64_t)resident * (int64_t)sysconf(_SC_PAGESIZE);
 }
 
 typedef struct {
@@ -152,7 +141,8 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
         out->block_bytes = s.largest_work;
         out->flops = layers * s.params;
         out->workspace_bytes = tile_bytes(&s, 128);
-        out->peak_bytes = resident_now() + larger(out->block_bytes + out->workspace_bytes, copied_bytes(m));
+        out->peak_bytes =
+            qb_resident_bytes() + larger(out->block_bytes + out->workspace_bytes, copied_bytes(m));
         return QB_OK;
     }
     if (config->samples < 1 || config->seqlen < 1)
@@ -164,13 +154,13 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
         4 * (config->true_sequential ? 2 * s.widest * s.widest : s.narrow + s.widest * s.widest);
     out->block_bytes = s.dense + s.packed + s.largest_work + table_bytes(m);
     qb_calibration_memory memory;
-    int64_t fixed = resident_now() + out->hessian_bytes + out->block_bytes + tile_bytes(&s, 192);
+    int64_t fixed = qb_resident_bytes() + out->hessian_bytes + out->block_bytes + tile_bytes(&s, 192);
     qb_calibration_size(c, out->calibration_tokens, config->samples, config->seqlen, config->true_sequential,
                         fixed, &memory);
     out->activation_bytes = memory.stream_bytes + memory.context_bytes + memory.mid_bytes;
     out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s, 192);
     out->flops = calibration_flops(c, config, &s, &memory);
     out->peak_bytes = larger(fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes,
-                             resident_now() + copied_bytes(m));
+                             qb_resident_bytes() + copied_bytes(m));
     return QB_OK;
 }

@@ -462,6 +462,33 @@ static void test_cli__resume_runs_again_what_changed(void **state) {
     qb_results_close(&r);
 }
 
+static void test_cli__the_plan_holds_the_measured_peak(void **state) {
+    (void)state;
+    char *out = scratch_path("peak-result.json");
+    outcome o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16",
+                      "--dry-run", "--json");
+    assert_worked(&o);
+    qb_json *plan = json_of(&o);
+    outcome_free(&o);
+    o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16", "-o", out);
+    assert_worked(&o);
+    /* A part of the text is said to be one, and has no floor. */
+    assert_non_null(strstr(o.out, "of the text; not comparable"));
+    assert_null(strstr(o.out, "no model can pass"));
+    outcome_free(&o);
+    qb_results r = opened(out);
+    for (const qb_json *c = qb_json_first(qb_json_get(plan, "cases")); c; c = qb_json_next(c)) {
+        const qb_json *found = qb_results_case(&r, qb_json_string(qb_json_get(c, "id")));
+        double planned = qb_json_number(qb_json_get(c, "measure_peak_bytes")),
+               peak = qb_json_number(
+                   qb_json_get(qb_results_metric(found, "peak_rss_bytes", NULL, NULL), "value"));
+        if (!(planned >= peak && planned < 2 * peak))
+            fail_msg("planned %.0f bytes, took %.0f", planned, peak);
+    }
+    qb_json_free(plan);
+    qb_results_close(&r);
+}
+
 static void test_cli__compare_tells_same_from_worse(void **state) {
     (void)state;
     write_suite("compare.json", "{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":4,\"group_size\":32}",
@@ -602,6 +629,7 @@ int main(void) {
         cmocka_unit_test(test_cli__killed_in_the_middle_it_keeps_and_resumes),
         cmocka_unit_test(test_cli__interrupted_it_keeps_and_says_so),
         cmocka_unit_test(test_cli__resume_runs_again_what_changed),
+        cmocka_unit_test(test_cli__the_plan_holds_the_measured_peak),
         cmocka_unit_test(test_cli__compare_tells_same_from_worse),
         cmocka_unit_test(test_cli__speed_writes_one_document),
         cmocka_unit_test(test_cli__the_main_job_on_real_weights),
