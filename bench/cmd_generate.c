@@ -48,12 +48,19 @@ static const qb_page page = {
 
 typedef struct {
     const qb_tokenizer *t;
+    const char *prompt; /* still to be printed, before the first new token; NULL: nothing */
     bool stream;
     qb_ids ids;
     qb_str text;
     qb_status status;
     int64_t first_ns, last_ns;
 } emission;
+
+/* Not before the model answers: what is refused prints nothing. */
+static void echo(emission *e) {
+    if (e->prompt) qb_output("%s", e->prompt);
+    e->prompt = NULL;
+}
 
 static bool emit(void *ctx, int32_t id) {
     emission *e = ctx;
@@ -66,16 +73,18 @@ static bool emit(void *ctx, int32_t id) {
     e->status = qb_tokenizer_piece(e->t, id, &e->text);
     if (e->status != QB_OK) return false;
     if (!e->stream) return true;
+    echo(e);
     qb_output_bytes(qb_str_get(&e->text) + before, e->text.length - before);
     return !qb_output_broken(); /* nobody reads any more */
 }
 
-static qb_status finish(const generate_options *o, const emission *e, const qb_ids *prompt, int64_t begin_ns,
+static qb_status finish(const generate_options *o, emission *e, const qb_ids *prompt, int64_t begin_ns,
                         bool json) {
     size_t n = e->ids.count;
     double first_s = n ? (double)(e->first_ns - begin_ns) * 1e-9 : 0;
     double rate = n > 1 ? (double)(n - 1) / ((double)(e->last_ns - e->first_ns) * 1e-9) : 0;
     if (!json) {
+        echo(e);
         qb_output("\n");
         qb_info("%zu prompt tokens, first new token after %.3f s, %zu new tokens at %.1f tok/s",
                 prompt->count, first_s, n, rate);
@@ -131,7 +140,7 @@ static qb_status generate_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_model_load(m, dev, positions, true));
     e.t = t;
     e.stream = !common.json;
-    if (e.stream && options.echo) qb_output("%s", text);
+    if (e.stream && options.echo) e.prompt = text;
     int64_t begin_ns = qb_now_ns();
     QB_TRY(st, qb_generate(m, dev, prompt.ids, (int64_t)prompt.count, &options.config, emit, &e));
     QB_TRY(st, e.status);

@@ -90,8 +90,8 @@ static qb_status find_method(const char *word, const qb_quant_method **out) {
     size_t n = 0;
     for (; n < METHODS_MAX && qb_quant_method_at(n); n++) names[n] = qb_quant_method_at(n)->name;
     const char *near = qb_nearest(word, names, n);
-    return qb_fail(QB_ERR_USAGE, "no method '%s'%s%s%s; `bench list methods` shows them", word,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+    return qb_fail(QB_ERR_USAGE, "no method '%s'%s%s%s `bench list methods` shows them", word,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
 }
 
 typedef struct {

@@ -6,6 +6,7 @@
 #include "bench/probe.h"
 #include "bench/session.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,6 +83,15 @@ static qb_status open_prompts(const qb_model *m, const char *file, qb_windows *o
     return st;
 }
 
+static qb_status check_positions(const qb_model *m, const qb_speed_config *c) {
+    int64_t need = qb_speed_positions(c), room = m->config.max_positions;
+    if (need <= room) return QB_OK;
+    return qb_fail(QB_ERR_USAGE,
+                   "--prefill, --depth and --decode need %" PRId64 " positions, but %s has %" PRId64
+                   "; try --prefill %" PRId64 " --decode %" PRId64,
+                   need, m->name, room, room / 2, room / 4);
+}
+
 static qb_status speed_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
     speed_options options;
@@ -104,6 +114,7 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
     if (done) goto out;
     if (!word) return qb_command_missing(&page, "MODEL");
     QB_TRY(st, qb_session_model(word, options.synthetic, &found.model));
+    QB_TRY(st, check_positions(found.model, &config));
     QB_TRY(st, open_prompts(found.model, config.prompts, &prompts));
     QB_TRY(st, qb_device_probe(&compute, true, &found.facts));
     ceilings = found.facts.ceilings;

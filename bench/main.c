@@ -46,8 +46,8 @@ static qb_status unknown_command(const char *word) {
         n++;
     }
     const char *near = qb_nearest(word, names, n);
-    return qb_fail(QB_ERR_USAGE, "unknown command '%s'%s%s%s; `bench --help` lists them", word,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+    return qb_fail(QB_ERR_USAGE, "unknown command '%s'%s%s%s `bench --help` lists them", word,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
 }
 
 static qb_status dispatch(int argc, char **argv, int *exit_code) {

@@ -15,8 +15,8 @@ qb_status qb_session_backend(const char *name, const qb_backend **out) {
     size_t n = 0;
     for (; n < NAMES_MAX && qb_backend_at(n); n++) names[n] = qb_backend_at(n)->name;
     const char *near = qb_nearest(name, names, n);
-    return qb_fail(QB_ERR_USAGE, "no backend '%s'%s%s%s; `bench list backends` shows them", name,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+    return qb_fail(QB_ERR_USAGE, "no backend '%s'%s%s%s `bench list backends` shows them", name,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
 }
 
 qb_status qb_session_device(const qb_compute *compute, qb_device **out) {

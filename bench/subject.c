@@ -125,15 +125,8 @@ static qb_status open_for_cases(const qb_subject_request *r, const qb_tokenizer 
 
 /* Speeds that the model has no positions for would fail in every case alike. */
 static qb_status check_speed(const qb_suite *suite, const qb_model *m) {
-    const qb_speed_config *c = &suite->speed;
-    int64_t most = 0;
+    int64_t most = qb_speed_positions(&suite->speed);
     if (!(qb_suite_measures(suite) & QB_MEASURE_SPEED)) return QB_OK;
-    for (int i = 0; i < c->prefill.n; i++) most = c->prefill.values[i] > most ? c->prefill.values[i] : most;
-    for (int d = 0; d < c->depth.n; d++)
-        for (int g = 0; g < c->decode.n; g++) {
-            int64_t sum = c->depth.values[d] + c->decode.values[g];
-            most = sum > most ? sum : most;
-        }
     if (most <= m->config.max_positions) return QB_OK;
     return qb_fail(QB_ERR_USAGE,
                    "the speed rows need %" PRId64 " positions, but %s has %" PRId64

@@ -248,8 +248,8 @@ static qb_status no_suite(const char *word, const char *path) {
     qb_status st = qb_suite_names(&names, &n);
     if (st == QB_OK) {
         const char *near = qb_nearest(word, (const char *const *)names, n);
-        st = qb_fail(QB_ERR_USAGE, "no suite '%s' (looked for %s)%s%s%s; `bench list suites` shows them",
-                     word, path, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+        st = qb_fail(QB_ERR_USAGE, "no suite '%s' (looked for %s)%s%s%s `bench list suites` shows them", word,
+                     path, near ? "; did you mean " : "", near ? near : "", near ? "?" : ";");
     }
     for (size_t i = 0; i < n; i++) qb_free(names[i]);
     qb_free(names);

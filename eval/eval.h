@@ -53,6 +53,8 @@ typedef struct qb_speed_config {
     int64_t prompt_tokens; /* tokens generated after each prompt */
 } qb_speed_config;
 extern const qb_option qb_speed_options[];
+/* The longest context that prefill and decode rows need; prompts are not counted. */
+int64_t qb_speed_positions(const qb_speed_config *config);
 /* prompts: token windows of whole prompts, or NULL. ceilings: measured elsewhere (measuring them takes more
    than a gigabyte, which would stand in this process's peak), or NULL to ask the device. The model must be
    loaded resident. */

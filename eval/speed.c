@@ -266,6 +266,17 @@ out:
     return st;
 }
 
+int64_t qb_speed_positions(const qb_speed_config *c) {
+    int64_t most = 0;
+    for (int i = 0; i < c->prefill.n; i++) most = c->prefill.values[i] > most ? c->prefill.values[i] : most;
+    for (int d = 0; d < c->depth.n; d++)
+        for (int g = 0; g < c->decode.n; g++) {
+            int64_t sum = c->depth.values[d] + c->decode.values[g];
+            most = sum > most ? sum : most;
+        }
+    return most;
+}
+
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
                    const qb_ceilings *ceilings, qb_measures *out) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");

@@ -329,6 +329,9 @@ static void test_cli__what_does_not_fit_the_model_is_a_usage_error(void **state)
     assert_refused(BENCH("run", "--suite", suite, "--synthetic", "--set", "seqlen=100"), 2,
                    "--set seqlen=64");
     assert_refused(BENCH("run", "--suite", suite, "--synthetic", "--set", "prefill=100"), 2, "has 64");
+    assert_refused(BENCH("speed", scratch_path("tiny"), "--synthetic", "--prefill", "100", "--decode", "8"),
+                   2, "try --prefill 32 --decode 16");
+    assert_refused(BENCH("generate", "demo", "--prompt", "a", "--tokens", "100000"), 2, "try --tokens");
     assert_refused(BENCH("run", "--suite", suite, "--synthetic", "--set", "group_size=48"), 2, "48");
     outcome o = BENCH("run", "--suite", suite, "--synthetic", "--dry-run", "--json");
     assert_worked(&o);
