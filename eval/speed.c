@@ -281,7 +281,7 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
                    const qb_ceilings *ceilings, qb_measures *out) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
     qb_ceilings own;
-    qb_status st;
+    qb_status st = QB_OK;
     if (!ceilings) QB_TRY(st, dev->backend->ceilings(dev, &own));
     if (!ceilings) ceilings = &own;
     int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;

@@ -103,10 +103,10 @@ qb_status qb_block_attention(qb_model *m, const qb_block *b, qb_workspace *ws, c
     QB_TRY(st, linear(m, b, QB_LINEAR_K, ws->k, ws->normed, rows));
     QB_TRY(st, linear(m, b, QB_LINEAR_V, ws->v, ws->normed, rows));
     if (c->family->position == QB_POSITION_ROPE) {
-        int64_t rot = qb_rope_width(c);
-        if (s->first + s->n_tok > m->rope_capacity)
+        int64_t rot = qb_rope_width(c), end = s->first + s->n_tok;
+        if (end > m->rope_capacity)
             return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
-                           (long long)(s->first + s->n_tok), (long long)m->rope_capacity);
+                           (long long)end, (long long)m->rope_capacity);
         QB_TRY(st, OPS(m)->rope(m->dev, c->family->rope, ws->q, m->rope_table, s->n_seq, s->n_tok, s->first,
                                 c->n_heads, c->head_dim, rot));
         QB_TRY(st, OPS(m)->rope(m->dev, c->family->rope, ws->k, m->rope_table, s->n_seq, s->n_tok, s->first,
