@@ -216,6 +216,8 @@ static qb_status run_main(int argc, char **argv, int *exit_code) {
         goto out;
     }
     QB_TRY(st, qb_run_check_disk(&run, plans));
+    if (!options.output)
+        qb_info("no --output: the result is only printed, and a run that is killed keeps nothing");
     QB_TRY(st, qb_run_cases(&run));
     st = finish(&run, common.json, exit_code);
 out:
