@@ -20,7 +20,7 @@ static qb_status fail_errno(const char *what, const char *path) {
 
 qb_status qb_map_open(const char *path, qb_map *out) {
     *out = (qb_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused below, not waited for */
     if (fd < 0) return fail_errno("cannot open", path);
     qb_status st = QB_OK;
     struct stat info;
@@ -103,10 +103,19 @@ static void sync_dir_of(const char *path) {
     qb_free(dir);
 }
 
+qb_status qb_file_replaceable(const char *path) {
+    struct stat info;
+    if (stat(path, &info) != 0 || S_ISREG(info.st_mode)) return QB_OK;
+    return qb_fail(QB_ERR_USAGE, "%s is %s; name a file to write", path,
+                   S_ISDIR(info.st_mode) ? "a directory" : "a device or a pipe");
+}
+
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) {
     qb_str temporary = {0};
+    qb_status st = qb_file_replaceable(path);
+    if (st != QB_OK) return st;
     qb_str_printf(&temporary, "%s.tmp.%ld", path, (long)getpid());
-    qb_status st = qb_str_status(&temporary);
+    st = qb_str_status(&temporary);
     if (st != QB_OK) return st;
     int fd = open(temporary.text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
@@ -169,8 +178,10 @@ qb_status qb_make_dirs(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char kept = *p;
         *p = 0;
-        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && qb_path_is_dir(copy)))
+        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && qb_path_is_dir(copy))) {
+            if (errno == EEXIST) errno = ENOTDIR; /* it is the file that is in the way */
             st = fail_errno("cannot create directory", copy);
+        }
         *p = kept;
         if (kept == 0) break;
     }

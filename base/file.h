@@ -21,6 +21,8 @@ void qb_map_release(const void *bytes, size_t n);
 /* Whole file with a NUL behind it; refuses files above max_bytes. Free *out with qb_free. */
 qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *out_size) QB_NODISCARD;
 
+/* Fails when `path` exists and is no regular file: a rename would put a file in the place of a device. */
+qb_status qb_file_replaceable(const char *path) QB_NODISCARD;
 /* Writes a temporary file beside `path`, syncs it, renames it over `path`: readers see the old or the new
  * file. */
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) QB_NODISCARD;

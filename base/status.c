@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1024 };
+enum { TEXT_MAX = 1024, WHOLE_MAX = 16384 };
 
 static _Thread_local char error_text[TEXT_MAX];
 
@@ -24,20 +24,34 @@ static void make_one_line(char *text) {
         if (*p < 0x20 || *p == 0x7f) *p = '?';
 }
 
+/* A sentence that is too long (paths may take 4096 bytes) loses its middle: what failed stands at its begin,
+ * why at its end. */
+static void keep(const char *text) {
+    static const char gap[] = " ... ";
+    size_t n = strlen(text), head = TEXT_MAX / 3, tail = TEXT_MAX - 1 - head - (sizeof gap - 1);
+    if (n < TEXT_MAX) {
+        memcpy(error_text, text, n + 1);
+    } else {
+        memcpy(error_text, text, head);
+        memcpy(error_text + head, gap, sizeof gap - 1);
+        memcpy(error_text + head + sizeof gap - 1, text + n - tail, tail + 1);
+    }
+    make_one_line(error_text);
+}
+
 qb_status qb_fail(qb_status code, const char *fmt, ...) {
     /* Arguments may point into error_text itself, so format aside first. */
-    char text[TEXT_MAX];
+    char text[WHOLE_MAX];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    make_one_line(text);
-    memcpy(error_text, text, sizeof text);
+    keep(text);
     return code;
 }
 
 qb_status qb_fail_prefix(qb_status code, const char *fmt, ...) {
-    char text[TEXT_MAX];
+    char text[WHOLE_MAX];
     va_list args;
     va_start(args, fmt);
     int n = vsnprintf(text, sizeof text, fmt, args);
@@ -52,8 +66,7 @@ qb_status qb_fail_prefix(qb_status code, const char *fmt, ...) {
         used += length;
     }
     text[used] = 0;
-    make_one_line(text);
-    memcpy(error_text, text, sizeof text);
+    keep(text);
     return code;
 }
 

@@ -36,10 +36,8 @@ static qb_status check_outputs(const qb_run_options *o) {
     char *folder = NULL;
     if (o->output) {
         folder = qb_path_dir(o->output);
-        if (qb_path_is_dir(o->output))
-            st = qb_fail(QB_ERR_USAGE, "--output %s is a directory; name a file", o->output);
-        else
-            st = folder ? qb_dir_writable(folder) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        if ((st = qb_file_replaceable(o->output)) != QB_OK) st = qb_fail_prefix(st, "--output");
+        if (st == QB_OK) st = folder ? qb_dir_writable(folder) : qb_fail(QB_ERR_MEMORY, "out of memory");
         if (st != QB_OK) goto out;
     }
     if (o->resume && !o->output) {

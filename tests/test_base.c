@@ -5,6 +5,7 @@
 #include "tests/support.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 /* FIELD.md (g): CPython's random.randint(0, 356316). */
 static void test_rng__equals_cpython(void **state) {
@@ -190,6 +191,35 @@ static void test_file__atomic_write_leaves_no_temporary(void **state) {
     scratch_remove(dir);
 }
 
+static void test_file__pipes_and_devices_are_refused(void **state) {
+    (void)state;
+    char *dir = scratch_make(), *pipe_path = qb_path_join(dir, "pipe"), *below = qb_path_join(dir, "file/x");
+    char *file = qb_path_join(dir, "file");
+    qb_map map;
+    assert_int_equal(mkfifo(pipe_path, 0600), 0);
+    assert_fails(qb_map_open(pipe_path, &map), QB_ERR_IO, "not a regular file"); /* and does not wait */
+    assert_fails(qb_file_write_atomic(pipe_path, "x", 1), QB_ERR_USAGE, "a device or a pipe");
+    assert_fails(qb_file_write_atomic(dir, "x", 1), QB_ERR_USAGE, "a directory");
+    assert_true(qb_path_exists(pipe_path));
+    assert_ok(qb_file_write_atomic(file, "x", 1));
+    assert_fails(qb_make_dirs(below), QB_ERR_NOT_FOUND, "file: Not a directory");
+    qb_free(pipe_path);
+    qb_free(below);
+    qb_free(file);
+    scratch_remove(dir);
+}
+
+static void test_status__a_long_sentence_keeps_both_ends(void **state) {
+    (void)state;
+    char path[4096];
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = 0;
+    assert_fails(qb_fail(QB_ERR_IO, "cannot open %s: No such file", path), QB_ERR_IO, "p: No such file");
+    assert_int_equal(strncmp(qb_error_text(), "cannot open ppp", 15), 0);
+    assert_fails(qb_fail_prefix(QB_ERR_IO, "shard\n1"), QB_ERR_IO, "shard?1: cannot open pp");
+    assert_non_null(strstr(qb_error_text(), "p: No such file"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rng__equals_cpython),
@@ -200,6 +230,8 @@ int main(void) {
         cmocka_unit_test(test_option__json_round_trip),
         cmocka_unit_test(test_threads__visit_every_index_once),
         cmocka_unit_test(test_file__atomic_write_leaves_no_temporary),
+        cmocka_unit_test(test_file__pipes_and_devices_are_refused),
+        cmocka_unit_test(test_status__a_long_sentence_keeps_both_ends),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }
