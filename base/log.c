@@ -14,7 +14,7 @@ void qb_log_set_level(qb_log_level new_level) {
     level = new_level;
 }
 
-static void close_line(void) {
+void qb_log_end_line(void) {
     if (line_open) fputs("\r\033[K", stderr);
     line_open = false;
 }
@@ -22,7 +22,7 @@ static void close_line(void) {
 static void say(const char *head, const char *fmt, va_list args) {
     char text[2048];
     vsnprintf(text, sizeof text, fmt, args);
-    close_line();
+    qb_log_end_line();
     fprintf(stderr, "%s%s\n", head, text);
 }
 
@@ -55,7 +55,7 @@ static void draw(qb_progress *p, bool last) {
     char spent[32], left[32];
     qb_format_seconds(elapsed, spent);
     if (last) {
-        close_line();
+        qb_log_end_line();
         fprintf(stderr, "%s: %s\n", p->label, spent);
         return;
     }

@@ -10,6 +10,9 @@ void qb_info(const char *fmt, ...) QB_PRINTF(1, 2);
 void qb_debug(const char *fmt, ...) QB_PRINTF(1, 2);
 void qb_warn(const char *fmt, ...) QB_PRINTF(1, 2);
 
+/* Takes away a progress line that an error left standing on the terminal. */
+void qb_log_end_line(void);
+
 /* Progress of one long task. On a terminal one line is redrawn with the time left; elsewhere a plain line is
    printed at the start, at most every ten seconds, and at the end. Not thread-safe: the task's own thread
    reports. */

@@ -6,9 +6,12 @@
 #include "bench/record.h"
 #include "kernels/cpu/cpu.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { EXIT_INTERRUPTED = 130 };
 
@@ -72,7 +75,18 @@ static qb_status dispatch(int argc, char **argv, int *exit_code) {
     return command ? command->run(argc - 1, argv + 1, exit_code) : unknown_command(word);
 }
 
+/* A standard stream that the caller closed would lend its number to the next file that is opened, and
+ * progress would be written into a checkpoint. In its place stands what refuses every write, so that a result
+ * that cannot be printed is still an error. */
+static void hold_standard_streams(void) {
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
+            _exit(1);
+}
+
 int main(int argc, char **argv) {
+    hold_standard_streams();
     qb_blas_ensure_core(argv);
     /* A reader that goes away shows as a failed write, which must not end a run of hours that also writes a
      * file. */
@@ -83,6 +97,7 @@ int main(int argc, char **argv) {
     if (st == QB_OK) st = qb_output_finish(&exit_code);
     if (st == QB_OK) return exit_code;
     (void)qb_output_broken(); /* what was printed comes before the error */
+    qb_log_end_line();
     fprintf(stderr, "bench: %s\n", *qb_error_text() ? qb_error_text() : qb_status_text(st));
     return st == QB_ERR_INTERRUPTED ? EXIT_INTERRUPTED : qb_status_exit_code(st);
 }

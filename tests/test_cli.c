@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -151,6 +152,25 @@ static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     assert_refused(BENCH("compare", "a.json"), 2, "NEW.json is missing");
     assert_refused(BENCH("list", "--quiet", "--verbose"), 2, "exclude each other");
     assert_refused(BENCH("speed", "synthetic:llama2-7b", "--backend", "cpuu"), 2, "did you mean cpu?");
+}
+
+static void test_cli__closed_streams_and_special_outputs_are_survived(void **state) {
+    (void)state;
+    char *fifo = scratch_path("fifo"), *kept = scratch_path("fifo.old"), *copy = scratch_path("closed-nf4");
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_refused(BENCH("run", "--suite", "demo", "-o", fifo), 2, "a device or a pipe");
+    assert_true(qb_path_exists(fifo));
+    assert_false(qb_path_exists(kept));
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int fd = 0; fd <= 2; fd++) close(fd);
+        execl(QB_BENCH_PROGRAM, QB_BENCH_PROGRAM, "quantize", "demo", "-m", "nf4", "-o", copy, (char *)NULL);
+        _exit(121);
+    }
+    assert_int_equal(wait_code(pid), 1); /* the summary could not be printed */
+    outcome o = BENCH("eval", copy, "--dataset", "demo", "-p", "gptq-64", "--max-windows", "1");
+    assert_worked(&o);
+    outcome_free(&o);
 }
 
 static void test_cli__missing_things_are_named(void **state) {
@@ -622,6 +642,7 @@ int main(void) {
         cmocka_unit_test(test_cli__help_is_a_manual_page),
         cmocka_unit_test(test_cli__usage_errors_suggest_the_nearest),
         cmocka_unit_test(test_cli__missing_things_are_named),
+        cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),
         cmocka_unit_test(test_cli__a_full_disk_or_closed_pipe_on_stdout_shows),
         cmocka_unit_test(test_cli__run_measures_every_case),
