@@ -4,12 +4,14 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/str.h"
 #include "bench/cache.h"
 #include "bench/child.h"
 #include "bench/measure.h"
 #include "bench/session.h"
 
 #include <string.h>
+#include <unistd.h>
 
 const qb_subject *qb_case_subject(const qb_run *run, const qb_case *c) {
     for (size_t i = 0; i < run->n_subjects; i++)
@@ -55,6 +57,16 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     return j;
 }
 
+/* What is removed after its case must not be what another run finds and opens: its name is this run's alone,
+ * and known as a leftover should the run be killed. */
+static qb_status make_private(char **dir) {
+    qb_str own = {0};
+    qb_str_printf(&own, "%s.tmp.%ld", *dir, (long)getpid());
+    qb_free(*dir);
+    *dir = own.text;
+    return qb_str_status(&own);
+}
+
 qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) {
     *dir = NULL;
     if (!c->variant->method) return QB_OK;
@@ -64,6 +76,7 @@ qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) {
     qb_cache_key key = {s->sha256, options, calibration ? calibration->sha256 : NULL};
     qb_status st = qb_cache_path(&key, dir);
     qb_json_free(options);
+    if (st == QB_OK && !run->options->cache && !qb_cache_hit(*dir)) st = make_private(dir);
     return st;
 }
 
