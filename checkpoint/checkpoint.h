@@ -65,6 +65,8 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *t);
 qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
                                qb_weight *out) QB_NODISCARD;
 void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w);
+/* Fails with QB_ERR_NUMERIC naming tensor and element when a NaN or an infinity is in it; integers pass. */
+qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) QB_NODISCARD;
 /* A 1-D or 2-D tensor as float32 in new memory (qb_free). shape1 = 0 for 1-D. */
 qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
                                  float **out) QB_NODISCARD;
@@ -76,7 +78,7 @@ typedef struct qb_quantization {
     char layout[16]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4" */
     int bits;
     int64_t group_size; /* -1: one group a row */
-    bool symmetric, desc_act;
+    bool symmetric, desc_act, static_groups;
     char codebook[8]; /* "nf4", "fp4" */
     bool double_quant;
 } qb_quantization;

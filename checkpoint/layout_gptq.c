@@ -313,7 +313,11 @@ static qb_status read_scales(qb_checkpoint *ck, const char *module, const parts 
 /* g_idx is kept only where it says more than column / group_size. */
 static qb_status read_g_idx(qb_checkpoint *ck, const char *module, const parts *p, qb_qweight *q) {
     const void *bytes;
-    if (!p->g_idx) return QB_OK; /* older files have none */
+    /* Older files have none; with act-order the groups follow from it alone, unless they are static. */
+    if (!p->g_idx && ck->quantization.desc_act && !ck->quantization.static_groups && p->n_groups > 1)
+        return qb_fail(QB_ERR_FORMAT, "%s: tensor %s.g_idx is missing, and desc_act is true in config.json",
+                       ck->dir, module);
+    if (!p->g_idx) return QB_OK;
     qb_status st = qb_checkpoint_acquire(ck, p->g_idx, &bytes);
     if (st != QB_OK) return st;
     const int32_t *groups = bytes;

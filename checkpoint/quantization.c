@@ -43,6 +43,7 @@ static qb_status read_gptq(const reader *r) {
     QB_TRY(st, qb_json_int(r->json, spelling(r->json, "group_size", "q_group_size"), r->where, false, -1,
                            INT32_MAX, &q->group_size));
     QB_TRY(st, qb_json_bool(r->json, "desc_act", r->where, false, &q->desc_act));
+    QB_TRY(st, qb_json_bool(r->json, "static_groups", r->where, false, &q->static_groups));
     if (qb_json_is_null(qb_json_get(r->json, "sym")))
         qb_warn("%s: \"sym\" is missing: taken as true, as AutoGPTQ does", r->where);
     QB_TRY(st, qb_json_bool(r->json, "sym", r->where, false, &q->symmetric));

@@ -398,6 +398,10 @@ static void test_layout__gptq_read_errors_say_what_is_wrong(void **state) {
     const char *good = GPTQ_CONFIG("\"bits\":4,\"group_size\":32");
     assert_read_fails(&(spoil){0x3c00, 0, good, NULL, 0}, QB_OK, "");
     assert_read_fails(&(spoil){0x3c00, 0, good, "m.g_idx", 0}, QB_OK, ""); /* older files have none */
+    const char *ordered = GPTQ_CONFIG("\"bits\":4,\"group_size\":32,\"desc_act\":true");
+    assert_read_fails(&(spoil){0x3c00, 0, ordered, "m.g_idx", 0}, QB_ERR_FORMAT, "m.g_idx is missing");
+    const char *fixed = GPTQ_CONFIG("\"bits\":4,\"group_size\":32,\"desc_act\":true,\"static_groups\":true");
+    assert_read_fails(&(spoil){0x3c00, 0, fixed, "m.g_idx", 0}, QB_OK, "");
     assert_read_fails(&(spoil){0x7e00, 0, good, NULL, 0}, QB_ERR_NUMERIC,
                       "m.scales: the scale of group 1, row 8 is nan");
     assert_read_fails(&(spoil){0x3c00, 2, good, NULL, 0}, QB_ERR_FORMAT,
