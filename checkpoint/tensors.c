@@ -5,6 +5,7 @@
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -126,6 +127,34 @@ static qb_status expect_float(const qb_checkpoint *ck, const qb_tensor *t, int n
     return qb_fail(t->dtype == QB_DTYPE_COUNT ? QB_ERR_UNSUPPORTED : QB_ERR_FORMAT,
                    "%s: tensor %.200s: expected F32, F16 or BF16 %s, found %s", ck->dir, t->name,
                    qb_shape_text(n_dims, shape, expected), qb_tensor_describe(ck, t, found));
+}
+
+static qb_status check_values(const qb_checkpoint *ck, const qb_tensor *t, const float *values, int64_t n,
+                              int64_t first) {
+    int64_t i = 0;
+    while (i < n && isfinite(values[i])) i++;
+    if (i == n) return QB_OK;
+    return qb_fail(QB_ERR_NUMERIC,
+                   "%s: tensor %.200s: element %" PRId64
+                   " is %s: expected finite numbers; the checkpoint is damaged",
+                   ck->dir, t->name, first + i, isnan(values[i]) ? "NaN" : "infinite");
+}
+
+qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) {
+    enum { CHUNK = 4096 };
+    float values[CHUNK];
+    const void *bytes;
+    if (t->dtype != QB_DTYPE_F32 && t->dtype != QB_DTYPE_F16 && t->dtype != QB_DTYPE_BF16) return QB_OK;
+    qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
+    if (st != QB_OK) return st;
+    int64_t width = (int64_t)qb_dtype_bytes(t->dtype), n = t->bytes / width;
+    for (int64_t at = 0; st == QB_OK && at < n; at += CHUNK) {
+        int64_t part = n - at < CHUNK ? n - at : CHUNK;
+        st = qb_to_f32(t->dtype, (const uint8_t *)bytes + at * width, part, values);
+        if (st == QB_OK) st = check_values(ck, t, values, part, at);
+    }
+    qb_checkpoint_release(ck, t);
+    return st;
 }
 
 qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,

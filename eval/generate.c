@@ -64,6 +64,14 @@ out:
     return st;
 }
 
+/* Nothing can be drawn from a distribution with a NaN in it. */
+static qb_status check_logits(qb_model *m, const float *logits) {
+    bool finite;
+    qb_status st = m->dev->backend->all_finite(m->dev, logits, m->config.vocab, &finite);
+    if (st != QB_OK || finite) return st;
+    return qb_fail(QB_ERR_NUMERIC, "the logits hold a NaN or an infinity");
+}
+
 qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_t n_prompt,
                       const qb_generate_config *config, qb_emit_fn emit, void *ctx) {
     const qb_config *c = &m->config;
@@ -94,6 +102,7 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
         float *last = g.x + (rows - 1) * c->hidden;
         QB_TRY(st, qb_model_head(m, g.logits, last, last, 1));
         if (sampling) {
+            QB_TRY(st, check_logits(m, g.logits));
             QB_TRY(st, dev->backend->download(dev, g.host, g.logits, c->vocab * (int64_t)sizeof(float)));
             id = sample(g.host, c->vocab, config, &rng, g.list);
         } else {
@@ -107,6 +116,7 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
         QB_TRY(st, qb_model_forward(m, &g.ws, g.x, &id, &span));
     }
 out:
+    st = qb_model_explain(m, st);
     qb_workspace_free(m, &g.ws);
     qb_kv_free(m, &g.kv);
     dev->backend->free(dev, g.x);

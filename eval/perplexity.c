@@ -239,6 +239,7 @@ qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_
     reduce(&s, out);
     describe(&s, out);
 out:
+    st = qb_model_explain(m, st);
     qb_workspace_free(m, &s.ws);
     qb_kv_free(m, &s.kv);
     dev->backend->free(dev, s.x);

@@ -277,6 +277,11 @@ int64_t qb_speed_positions(const qb_speed_config *c) {
     return most;
 }
 
+/* A row that failed before its last sample has no value to show. */
+static void drop_unfinished(qb_measures *out) {
+    if (out->count && isnan(out->rows[out->count - 1].value)) qb_measure_free(&out->rows[--out->count]);
+}
+
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
                    const qb_ceilings *ceilings, qb_measures *out) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
@@ -305,7 +310,8 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
     qb_progress_end(&progress);
     if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(m, dev, config, prompts, out));
 out:
-    return st;
+    if (st != QB_OK) drop_unfinished(out);
+    return qb_model_explain(m, st);
 }
 
 qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
@@ -316,6 +322,7 @@ qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
     float *logits = NULL, *host = NULL;
     qb_measure *row;
     char hex[QB_SHA256_HEX];
+    bool finite;
     qb_status st;
     QB_TRY(st, run_create(&r, m, dev, &config, 1, n));
     QB_TRY(st, dev->backend->alloc(dev, QB_MEMORY_ACTIVATIONS, bytes, &logits));
@@ -323,6 +330,11 @@ qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
     for (int64_t i = 0; i < n; i++) r.ids[i] = some_id(&r, i);
     QB_TRY(st, step(&r, r.ids, n, 0, false));
     QB_TRY(st, qb_model_head(m, logits, r.x, r.x, n));
+    QB_TRY(st, dev->backend->all_finite(dev, logits, n * m->config.vocab, &finite));
+    if (!finite) {
+        st = qb_model_explain(m, qb_fail(QB_ERR_NUMERIC, "the logits hold a NaN or an infinity"));
+        goto out;
+    }
     QB_TRY(st, dev->backend->download(dev, host, logits, bytes));
     QB_TRY(st, qb_hash_bytes(host, (size_t)bytes, hex));
     QB_TRY(st, qb_measures_add(out, "logits_sha256", &row));

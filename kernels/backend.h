@@ -118,7 +118,7 @@ struct qb_backend {
        Returns QB_ERR_NUMERIC when a logit is NaN or infinite. */
     qb_status (*nll)(qb_device *dev, const float *logits, int64_t T, int64_t V, const int32_t *targets,
                      double *out);
-    /* Host out: index of the largest logit of each row, the first of equals. */
+    /* Host out: index of the largest logit of each row, the first of equals. QB_ERR_NUMERIC as nll. */
     qb_status (*argmax)(qb_device *dev, const float *logits, int64_t T, int64_t V, int32_t *out);
     /* Host out: false when any of x[n] is NaN or infinite. */
     qb_status (*all_finite)(qb_device *dev, const float *x, int64_t n, bool *out);

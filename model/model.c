@@ -87,6 +87,20 @@ out:
     return st;
 }
 
+/* A block that the config leaves out would be left out of every figure, and nothing would show it. */
+static qb_status check_layers(const qb_model *m, const char *where) {
+    const char *pattern = m->config.family->linear[QB_LINEAR_Q], *hole = strstr(pattern, "%d");
+    size_t n = (size_t)(hole - pattern);
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const char *name = qb_checkpoint_at(m->checkpoint, i)->name;
+        if (strncmp(name, pattern, n) != 0 || name[n] < '0' || name[n] > '9') continue;
+        if (strtoll(name + n, NULL, 10) < m->config.n_layers) continue;
+        return qb_fail(QB_ERR_FORMAT, "%s: num_hidden_layers is %lld, but the checkpoint holds %.200s", where,
+                       (long long)m->config.n_layers, name);
+    }
+    return QB_OK;
+}
+
 /* "a/b/" and "." name a directory too: the result wants a real base name. */
 static void set_name(qb_model *m, const char *dir) {
     char *real = realpath(dir, NULL);
@@ -109,6 +123,7 @@ qb_status qb_model_open(const char *spec, qb_model **out) {
             char where[1100];
             snprintf(where, sizeof where, "%s/config.json", spec);
             st = qb_config_parse(qb_checkpoint_config(m->checkpoint), where, &m->config);
+            if (st == QB_OK) st = check_layers(m, where);
         }
     }
     if (st != QB_OK)
@@ -132,8 +147,9 @@ static qb_status load_vector(qb_model *m, const char *pattern, int64_t layer, co
     if (st != QB_OK) return st;
     const qb_backend *be = m->dev->backend;
     int64_t bytes = n * (int64_t)sizeof(float);
-    if ((st = be->alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, out)) == QB_OK)
-        st = be->upload(m->dev, *out, host, bytes);
+    st = qb_checkpoint_check_finite(m->checkpoint, qb_checkpoint_find(m->checkpoint, name));
+    if (st == QB_OK) st = be->alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, out);
+    if (st == QB_OK) st = be->upload(m->dev, *out, host, bytes);
     qb_free(host);
     return st;
 }
@@ -256,6 +272,17 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
     }
 out:
     return st;
+}
+
+qb_status qb_model_explain(qb_model *m, qb_status st) {
+    if (st != QB_ERR_NUMERIC) return st;
+    char fault[512];
+    qb_status found = QB_OK;
+    snprintf(fault, sizeof fault, "%s", qb_error_text());
+    for (size_t i = 0; found == QB_OK && i < qb_checkpoint_count(m->checkpoint); i++)
+        found = qb_checkpoint_check_finite(m->checkpoint, qb_checkpoint_at(m->checkpoint, i));
+    if (found == QB_ERR_NUMERIC) return qb_fail_prefix(st, "%s", fault);
+    return qb_fail(st, "%s; every weight is finite, so an activation overflows", fault);
 }
 
 void qb_model_close(qb_model *m) {

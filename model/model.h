@@ -33,6 +33,9 @@ typedef struct qb_model {
 /* Parses config and headers; touches no weights. `spec` is a directory, or "synthetic:NAME" with a NAME of
    known_models.def, or "synthetic:DIR" whose config.json gives the shapes. */
 qb_status qb_model_open(const char *spec, qb_model **out) QB_NODISCARD;
+/* After a computation that ended with QB_ERR_NUMERIC: adds to the error which weight holds a NaN or an
+   infinity, or that all are finite. Reads every weight. Returns st, whatever it is. */
+qb_status qb_model_explain(qb_model *m, qb_status st) QB_NODISCARD;
 void qb_model_close(qb_model *m);
 
 /* Every tensor that a checkpoint of this config holds, for synthetic ones. specs: room for 18 * n_layers + 8.

@@ -94,7 +94,8 @@ static qb_status copy_others(run_state *r) {
         const void *bytes;
         qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
         if (st != QB_OK) return st;
-        st = qb_writer_put(r->writer, t->name, bytes, t->bytes);
+        st = qb_checkpoint_check_finite(ck, t);
+        if (st == QB_OK) st = qb_writer_put(r->writer, t->name, bytes, t->bytes);
         qb_checkpoint_release(ck, t);
         if (st != QB_OK) return st;
     }

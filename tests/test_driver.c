@@ -394,11 +394,64 @@ static void test_driver__damaged_weights_are_named(void **state) {
                  "model.layers.1.mlp.up_proj: weight[0, 3] is NaN");
     assert_false(qb_path_exists(s.out));
     setting_free(&s);
-    /* a NaN in a norm shows in the activations */
-    s = setting_make("model.layers.1.input_layernorm.weight");
-    assert_fails(
-        quantize(&s, "gptq", &gptq, s.out), QB_ERR_NUMERIC,
-        "model.layers.1.self_attn.q_proj: input channel 3 of the calibration activations is not finite");
+    /* what is copied as it is must be sound too */
+    static const char *const copied[] = {"model.layers.1.input_layernorm.weight", "model.embed_tokens.weight",
+                                         "model.norm.weight"};
+    for (size_t i = 0; i < sizeof copied / sizeof copied[0]; i++) {
+        char needle[128];
+        s = setting_make(copied[i]);
+        snprintf(needle, sizeof needle, "tensor %s: element 3 is NaN", copied[i]);
+        assert_fails(quantize(&s, "gptq", &gptq, s.out), QB_ERR_NUMERIC, needle);
+        assert_fails(quantize(&s, "rtn", &rtn, s.out), QB_ERR_NUMERIC, needle);
+        assert_false(qb_path_exists(s.out));
+        setting_free(&s);
+    }
+}
+
+static bool ignore_id(void *ctx, int32_t id) {
+    (void)ctx;
+    (void)id;
+    return true;
+}
+
+static void test_driver__a_nan_in_the_forward_pass_names_its_weight(void **state) {
+    (void)state;
+    setting s = setting_make("model.layers.1.mlp.up_proj.weight");
+    const char *needle = "tensor model.layers.1.mlp.up_proj.weight: element 3 is NaN";
+    qb_measure row = {0};
+    qb_measures rows = {0};
+    qb_generate_config greedy = {.tokens = 2, .top_p = 1},
+                       drawn = {.tokens = 2, .top_p = 1, .temperature = 1};
+    qb_speed_config speed = {
+        .kv = "f32", .prefill = {.n = 1, .values = {4}}, .batch = {.n = 1, .values = {1}}};
+    qb_ceilings ceilings = {.read_bytes_per_s = 1, .gemm_flop_per_s = 1};
+    speed.repeat = 1;
+    for (int64_t i = 0; i < s.windows.count; i++)
+        s.windows.windows[i].score_begin = 1, s.windows.windows[i].score_end = s.windows.windows[i].length;
+    assert_ok(qb_model_load(s.m, s.dev, 64, true));
+    assert_fails(qb_perplexity(s.m, s.dev, &s.windows, 0, &row), QB_ERR_NUMERIC, needle);
+    assert_fails(qb_generate(s.m, s.dev, s.windows.ids, 4, &greedy, ignore_id, NULL), QB_ERR_NUMERIC, needle);
+    assert_fails(qb_generate(s.m, s.dev, s.windows.ids, 4, &drawn, ignore_id, NULL), QB_ERR_NUMERIC, needle);
+    assert_fails(qb_speed(s.m, s.dev, &speed, NULL, &ceilings, &rows), QB_ERR_NUMERIC, needle);
+    assert_int_equal(rows.count, 0); /* no row without a value */
+    assert_fails(qb_determinism(s.m, s.dev, &rows), QB_ERR_NUMERIC, needle);
+    qb_measure_free(&row);
+    qb_measures_free(&rows);
+    setting_free(&s);
+}
+
+static void test_driver__blocks_beyond_the_config_are_refused(void **state) {
+    (void)state;
+    setting s = setting_make(NULL);
+    qb_model *m;
+    char *path = qb_path_join(s.source, "config.json");
+    qb_json *config = qb_json_copy(qb_checkpoint_config(s.m->checkpoint));
+    qb_json_put_int(config, "num_hidden_layers", 1);
+    assert_ok(qb_json_write_atomic(config, path));
+    assert_fails(qb_model_open(s.source, &m), QB_ERR_FORMAT,
+                 "config.json: num_hidden_layers is 1, but the checkpoint holds model.layers.1.");
+    qb_json_free(config);
+    qb_free(path);
     setting_free(&s);
 }
 
@@ -544,6 +597,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_driver__same_bytes_for_any_thread_count),
         cmocka_unit_test(test_driver__refuses_and_leaves_nothing),
         cmocka_unit_test(test_driver__damaged_weights_are_named),
+        cmocka_unit_test(test_driver__a_nan_in_the_forward_pass_names_its_weight),
+        cmocka_unit_test(test_driver__blocks_beyond_the_config_are_refused),
         cmocka_unit_test(test_driver__a_real_model_keeps_its_perplexity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -271,6 +271,7 @@ static void test_ops__nll_argmax_and_finite(void **state) {
             assert_ok(cpu->all_finite(dev, x, T * V, &ok));
             assert_false(ok);
             assert_fails(cpu->nll(dev, x, T, V, targets, out), QB_ERR_NUMERIC, "row 3");
+            assert_fails(cpu->argmax(dev, x, T, V, best), QB_ERR_NUMERIC, "row 3");
             x[3 * V + 1000] = kept;
         }
         targets[1] = V;

@@ -21,6 +21,12 @@ static void note_bad(logits_job *j, int64_t row) {
     }
 }
 
+static qb_status bad_row_status(const logits_job *j) {
+    int64_t bad = atomic_load(&j->bad_row);
+    if (bad == INT64_MAX) return QB_OK;
+    return qb_fail(QB_ERR_NUMERIC, "the logits of row %lld hold a NaN or an infinity", (long long)bad);
+}
+
 static void nll_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     logits_job *j = ctx;
@@ -47,28 +53,31 @@ qb_status qb_cpu_nll(qb_device *dev, const float *logits, int64_t T, int64_t V, 
             return qb_fail(QB_ERR_INTERNAL, "target %d of row %lld; the vocabulary has %lld", targets[t],
                            (long long)t, (long long)V);
     qb_parallel_for(dev->threads, T, 1, nll_rows, &j);
-    int64_t bad = atomic_load(&j.bad_row);
-    if (bad != INT64_MAX)
-        return qb_fail(QB_ERR_NUMERIC, "the logits of row %lld hold a NaN or an infinity", (long long)bad);
-    return QB_OK;
+    return bad_row_status(&j);
 }
 
 static void argmax_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
-    const logits_job *j = ctx;
+    logits_job *j = ctx;
     for (int64_t t = begin; t < end; t++) {
         const float *row = j->x + t * j->width;
+        j->argmax[t] = 0;
+        if (!j->simd->all_finite(row, j->width)) {
+            note_bad(j, t);
+            continue;
+        }
         float best = j->simd->largest(row, j->width);
         int64_t i = 0;
         while (i < j->width - 1 && row[i] != best) i++;
-        j->argmax[t] = row[i] == best ? (int32_t)i : 0;
+        j->argmax[t] = (int32_t)i;
     }
 }
 
 qb_status qb_cpu_argmax(qb_device *dev, const float *logits, int64_t T, int64_t V, int32_t *out) {
     logits_job j = {.simd = cpu_of(dev)->simd, .x = logits, .width = V, .argmax = out};
+    atomic_init(&j.bad_row, INT64_MAX);
     qb_parallel_for(dev->threads, T, 1, argmax_rows, &j);
-    return QB_OK;
+    return bad_row_status(&j);
 }
 
 enum { FINITE_A_TASK = 1 << 16 };
