@@ -85,26 +85,39 @@ static void dense_few(void *ctx, int64_t begin, int64_t end, int worker) {
 
 /* ---- dense: many tokens, float32 panels into SGEMM ---- */
 
-enum { PANEL_ROWS = 256, PANEL_TOKENS = 512 };
+enum { PANEL_ROWS = 256, PANEL_TOKENS = 512, MANY_PANELS = 16 };
 
+static int64_t panels_of(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
+/* A panel of rows as float32: the weights themselves, or widened into the worker's scratch. */
+static const float *widen_panel(const dense_job *j, int64_t row, int64_t rows, int worker) {
+    const qb_matrix *w = j->w;
+    if (w->dtype == QB_DTYPE_F32) return (const float *)(const void *)dense_row(w, row);
+    float *to = j->panels + worker * PANEL_ROWS * w->cols;
+    if (w->dtype == QB_DTYPE_F16)
+        j->simd->f32_of_f16(dense_row(w, row), rows * w->cols, to);
+    else
+        j->simd->f32_of_bf16(dense_row(w, row), rows * w->cols, to);
+    return to;
+}
+
+/* Task i is one panel of rows against one of tokens, tokens running fastest, so that a worker that takes
+   several in a row widens a panel once. The SGEMM calls are the same however tasks are handed out. */
 static void dense_many(void *ctx, int64_t begin, int64_t end, int worker) {
     const dense_job *j = ctx;
     const qb_matrix *w = j->w;
-    for (int64_t row = begin; row < end; row += PANEL_ROWS) {
-        int64_t rows = least(PANEL_ROWS, end - row);
-        const float *panel = (const float *)(const void *)dense_row(w, row);
-        if (w->dtype != QB_DTYPE_F32) {
-            float *to = j->panels + worker * PANEL_ROWS * w->cols;
-            if (w->dtype == QB_DTYPE_F16)
-                j->simd->f32_of_f16(dense_row(w, row), rows * w->cols, to);
-            else
-                j->simd->f32_of_bf16(dense_row(w, row), rows * w->cols, to);
-            panel = to;
-        }
-        for (int64_t t = 0; t < j->T; t += PANEL_TOKENS)
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)least(PANEL_TOKENS, j->T - t),
-                        (int)rows, (int)w->cols, 1.0f, j->x + t * w->cols, (int)w->cols, panel, (int)w->cols,
-                        0.0f, j->y + t * w->rows + row, (int)w->rows);
+    int64_t token_panels = panels_of(j->T, PANEL_TOKENS), widened = -1;
+    const float *panel = NULL;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i / token_panels * PANEL_ROWS, t = i % token_panels * PANEL_TOKENS;
+        int64_t rows = least(PANEL_ROWS, w->rows - row);
+        if (row != widened) panel = widen_panel(j, row, rows, worker);
+        widened = row;
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)least(PANEL_TOKENS, j->T - t), (int)rows,
+                    (int)w->cols, 1.0f, j->x + t * w->cols, (int)w->cols, panel, (int)w->cols, 0.0f,
+                    j->y + t * w->rows + row, (int)w->rows);
     }
 }
 
@@ -123,6 +136,9 @@ qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, con
             qb_cpu_workspace(d, qb_threads_count(dev->threads) * PANEL_ROWS * w->cols * 4, &j.panels);
         if (st != QB_OK) return st;
     }
-    qb_parallel_for(dev->threads, w->rows, PANEL_ROWS, dense_many, &j);
+    /* Small matrices have too few row panels to share: their token panels are handed out too. */
+    int64_t row_panels = panels_of(w->rows, PANEL_ROWS), token_panels = panels_of(T, PANEL_TOKENS);
+    qb_parallel_for(dev->threads, row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels,
+                    dense_many, &j);
     return QB_OK;
 }
