@@ -37,7 +37,7 @@ static const void *bytes_of(qb_checkpoint *ck, const char *name, int64_t *n) {
 /* A checkpoint directory DIR that holds modules m0 .. m(n-1) in one layout. */
 static void save(const char *dir, const qb_layout *layout, const qb_qweight *q, size_t n, const char *label) {
     qb_writer *w;
-    char module[16];
+    char module[32];
     qb_json *config = qb_json_object(), *how = layout->config(&q[0], NULL);
     if (label) qb_json_put_text(how, "checkpoint_format", label);
     qb_json_put(config, "quantization_config", how);
@@ -69,7 +69,7 @@ static qb_qweight random_affine(int64_t rows, int64_t cols, int bits, int64_t gr
     for (int64_t i = 0; i < rows * cols; i++) q.codes[i] = (uint8_t)draw(1u << bits);
     for (int64_t i = 0; i < rows * q.n_groups; i++) {
         q.scales[i] = qb_f32_of_f16((uint16_t)(0x2000 + draw(0x1000)));
-        q.zeros[i] = symmetric ? (uint8_t)(1 << (bits - 1)) : (uint8_t)(1 + draw((1u << bits) - 1));
+        q.zeros[i] = (uint8_t)(symmetric ? 1u << (bits - 1) : 1 + draw((1u << bits) - 1));
     }
     q.symmetric = symmetric;
     for (int64_t c = 0; act_order && c < cols; c++) q.g_idx[c] = (int32_t)(c / group);
