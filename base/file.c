@@ -179,8 +179,8 @@ qb_status qb_make_dirs(const char *path) {
         char kept = *p;
         *p = 0;
         if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && qb_path_is_dir(copy))) {
-            if (errno == EEXIST) errno = ENOTDIR; /* it is the file that is in the way */
-            st = fail_errno("cannot create directory", copy);
+            int reason = errno == EEXIST ? ENOTDIR : errno; /* it is the file that is in the way */
+            st = qb_fail(QB_ERR_IO, "cannot create directory %s: %s", copy, strerror(reason));
         }
         *p = kept;
         if (kept == 0) break;

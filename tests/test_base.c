@@ -202,7 +202,7 @@ static void test_file__pipes_and_devices_are_refused(void **state) {
     assert_fails(qb_file_write_atomic(dir, "x", 1), QB_ERR_USAGE, "a directory");
     assert_true(qb_path_exists(pipe_path));
     assert_ok(qb_file_write_atomic(file, "x", 1));
-    assert_fails(qb_make_dirs(below), QB_ERR_NOT_FOUND, "file: Not a directory");
+    assert_fails(qb_make_dirs(below), QB_ERR_IO, "file: Not a directory");
     qb_free(pipe_path);
     qb_free(below);
     qb_free(file);
