@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/found.h"
+#include "bench/plan.h"
 #include "bench/session.h"
 #include "results/case.h"
 
@@ -17,6 +18,7 @@ typedef struct {
     const char *dataset, *protocol, *data;
     int64_t max_windows;
     double memory_gb;
+    bool dry_run;
 } eval_options;
 
 static const qb_option rows[] = {
@@ -32,6 +34,8 @@ static const qb_option rows[] = {
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
      "memory to use (1 GB = 1e9 bytes); 0 takes what is free. Less than the model needs runs it layer by "
      "layer"},
+    {"dry-run", 'n', QB_OPTION_BOOL, offsetof(eval_options, dry_run), NULL, 0, 0, NULL, NULL,
+     "check everything, print windows, peak memory and estimated time, measure nothing"},
     {0},
 };
 
@@ -110,6 +114,72 @@ static void warn_substitutes(const qb_json *data) {
     }
 }
 
+/* One line a perplexity, before anything is loaded: what it takes and how it will run. */
+static void describe_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                          const qb_ceilings *ceilings, qb_str *out) {
+    qb_perplexity_plan plan;
+    char peak[32], time[32];
+    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
+                  s->windows.count);
+    if (plan.layer_major)
+        qb_str_printf(out, "layer by layer in %" PRId64 " %s", plan.passes,
+                      plan.passes == 1 ? "pass" : "passes");
+    else
+        qb_str_text(out, "all weights held");
+    qb_str_printf(out, ", peak memory %s", qb_format_bytes((double)plan.peak_bytes, peak));
+    if (ceilings)
+        qb_str_printf(
+            out, ", about %s",
+            qb_format_seconds(qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings), time));
+}
+
+static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                          const qb_ceilings *ceilings) {
+    qb_perplexity_plan plan;
+    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "dataset", s->windows.dataset);
+    qb_json_put_text(j, "protocol", s->windows.protocol);
+    qb_json_put_int(j, "windows", s->windows.count);
+    qb_json_put_bool(j, "layer_major", plan.layer_major);
+    qb_json_put_int(j, "peak_bytes", plan.peak_bytes);
+    qb_json_put_real(j, "flop", plan.flops);
+    qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings));
+    return j;
+}
+
+static qb_status print_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings, size_t n,
+                             const qb_compute *compute, bool as_json) {
+    qb_device *dev = NULL;
+    qb_ceilings ceilings;
+    qb_json *all = qb_json_array();
+    qb_status st;
+    QB_TRY(st, qb_session_device(compute, &dev));
+    QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
+    for (size_t i = 0; i < n; i++) {
+        qb_str line = {0};
+        describe_plan(o, m, &scorings[i], &ceilings, &line);
+        if (!as_json) qb_output("%s\n", qb_str_get(&line));
+        qb_str_free(&line);
+        qb_json_push(all, plan_json(o, m, &scorings[i], &ceilings));
+    }
+    if (as_json) st = qb_output_json(all);
+out:
+    qb_json_free(all);
+    qb_session_close(dev);
+    return st;
+}
+
+static void announce_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        qb_str line = {0};
+        describe_plan(o, m, &scorings[i], NULL, &line);
+        qb_info("%s", qb_str_get(&line));
+        qb_str_free(&line);
+    }
+}
+
 static qb_status eval_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
     eval_options options;
@@ -137,6 +207,11 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     warn_substitutes(found.data);
     qb_tokenizer_close(t);
     t = NULL;
+    if (options.dry_run) {
+        st = print_plans(&options, found.model, scorings, n, &compute, common.json);
+        goto out;
+    }
+    announce_plans(&options, found.model, scorings, n);
     QB_TRY(st, qb_session_device(&compute, &found.dev));
     found.config = eval_config(&options);
     qb_measuring what = {

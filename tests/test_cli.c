@@ -129,6 +129,23 @@ static void test_cli__help_is_a_manual_page(void **state) {
     outcome_free(&o);
 }
 
+static void test_cli__eval_states_its_peak_before_it_starts(void **state) {
+    (void)state;
+    outcome o = BENCH("eval", "demo", "--dataset", "demo", "--protocol", "gptq-256", "--memory-gb", "0.003",
+                      "--dry-run");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "demo, gptq-256: 130 windows, layer by layer in "));
+    assert_non_null(strstr(o.out, "peak memory "));
+    outcome_free(&o);
+    o = BENCH("eval", "demo", "--dataset", "demo", "--protocol", "gptq-256", "--dry-run", "--json");
+    assert_worked(&o);
+    qb_json *plans;
+    assert_ok(qb_json_parse(o.out, strlen(o.out), "plans", &plans));
+    assert_true(qb_json_number(qb_json_get(qb_json_first(plans), "peak_bytes")) > 2e6);
+    qb_json_free(plans);
+    outcome_free(&o);
+}
+
 static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     (void)state;
     assert_refused(BENCH("quantise"), 2, "did you mean quantize?");
@@ -641,6 +658,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli__help_is_a_manual_page),
         cmocka_unit_test(test_cli__usage_errors_suggest_the_nearest),
+        cmocka_unit_test(test_cli__eval_states_its_peak_before_it_starts),
         cmocka_unit_test(test_cli__missing_things_are_named),
         cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),
