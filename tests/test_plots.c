@@ -244,7 +244,7 @@ static void test_plots__bad_requests_fail_clearly(void **state) {
     setenv("PATH", path, 1);
     qb_free(path);
     need_gnuplot();
-    assert_fails(qb_plots_draw(&r, "/proc/nowhere", "memory", &n), QB_ERR_NOT_FOUND, "/proc/nowhere");
+    assert_fails(qb_plots_draw(&r, "/proc/nowhere", "memory", &n), QB_ERR_IO, "/proc/nowhere");
     char *share = qb_strdup(getenv("BENCH_SHARE")), *dir = scratch_make();
     setenv("BENCH_SHARE", "/nowhere", 1);
     assert_fails(qb_plots_draw(&r, dir, "memory", &n), QB_ERR_NOT_FOUND, "set BENCH_SHARE");
