@@ -1,6 +1,7 @@
 #include "checkpoint/layout.h"
 
 #include "checkpoint/layout_rows.h"
+#include "checkpoint/state.h"
 
 #include <string.h>
 
@@ -22,4 +23,19 @@ const qb_layout *qb_layout_find(const char *name) {
 
 const qb_layout *qb_layout_for(const qb_qweight *q) {
     return qb_layout_find(q->coding == QB_CODING_CODEBOOK ? "bnb4" : "gptq_v2");
+}
+
+qb_status qb_layout_plan(qb_writer *w, const char *module, const char *suffix, qb_dtype dtype, int n_dims,
+                         int64_t size0, int64_t size1) {
+    char name[QB_TENSOR_NAME_MAX];
+    int64_t shape[2] = {size0, size1};
+    qb_status st = qb_module_tensor_name(module, suffix, name);
+    return st == QB_OK ? qb_writer_plan(w, name, dtype, n_dims, shape) : st;
+}
+
+qb_status qb_layout_put(qb_writer *w, const char *module, const char *suffix, const void *data,
+                        int64_t bytes) {
+    char name[QB_TENSOR_NAME_MAX];
+    qb_status st = qb_module_tensor_name(module, suffix, name);
+    return st == QB_OK ? qb_writer_put(w, name, data, bytes) : st;
 }

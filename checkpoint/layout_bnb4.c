@@ -46,21 +46,6 @@ static qb_status state_text(const qb_qweight *q, qb_str *out) {
     return qb_str_status(out);
 }
 
-static qb_status plan_tensor(qb_writer *w, const char *module, const char *suffix, qb_dtype dtype, int n_dims,
-                             int64_t size) {
-    char name[QB_TENSOR_NAME_MAX];
-    int64_t shape[2] = {size, 1};
-    qb_status st = qb_module_tensor_name(module, suffix, name);
-    return st == QB_OK ? qb_writer_plan(w, name, dtype, n_dims, shape) : st;
-}
-
-static qb_status put_tensor(qb_writer *w, const char *module, const char *suffix, const void *data,
-                            int64_t bytes) {
-    char name[QB_TENSOR_NAME_MAX];
-    qb_status st = qb_module_tensor_name(module, suffix, name);
-    return st == QB_OK ? qb_writer_put(w, name, data, bytes) : st;
-}
-
 /* The JSON's length depends on the digits of nested_offset. A plan is made before the weight is quantized,
    and the header is written then: room for the longest number is planned, and what it leaves is filled with
    blanks, which JSON allows behind a value. */
@@ -82,15 +67,16 @@ static qb_status plan(qb_writer *w, const char *module, const qb_qweight *q) {
     qb_status st;
     QB_TRY(st, check(module, q));
     QB_TRY(st, state_room(q, &room));
-    QB_TRY(st, plan_tensor(w, module, "weight", QB_DTYPE_U8, 2, (q->rows * q->cols + 1) / 2));
-    QB_TRY(st, plan_tensor(w, module, "weight.absmax", q->double_quant ? QB_DTYPE_U8 : QB_DTYPE_F32, 1,
-                           q->n_blocks));
-    QB_TRY(st, plan_tensor(w, module, "weight.quant_map", QB_DTYPE_F32, 1, 16));
+    QB_TRY(st, qb_layout_plan(w, module, "weight", QB_DTYPE_U8, 2, (q->rows * q->cols + 1) / 2, 1));
+    QB_TRY(st, qb_layout_plan(w, module, "weight.absmax", q->double_quant ? QB_DTYPE_U8 : QB_DTYPE_F32, 1,
+                              q->n_blocks, 1));
+    QB_TRY(st, qb_layout_plan(w, module, "weight.quant_map", QB_DTYPE_F32, 1, 16, 1));
     if (q->double_quant) {
-        QB_TRY(st, plan_tensor(w, module, "weight.nested_absmax", QB_DTYPE_F32, 1, n_nested(q->n_blocks)));
-        QB_TRY(st, plan_tensor(w, module, "weight.nested_quant_map", QB_DTYPE_F32, 1, 256));
+        QB_TRY(st,
+               qb_layout_plan(w, module, "weight.nested_absmax", QB_DTYPE_F32, 1, n_nested(q->n_blocks), 1));
+        QB_TRY(st, qb_layout_plan(w, module, "weight.nested_quant_map", QB_DTYPE_F32, 1, 256, 1));
     }
-    QB_TRY(st, plan_tensor(w, module, state_suffix(q->codebook), QB_DTYPE_U8, 1, room));
+    QB_TRY(st, qb_layout_plan(w, module, state_suffix(q->codebook), QB_DTYPE_U8, 1, room, 1));
 out:
     return st;
 }
@@ -124,7 +110,7 @@ static qb_status put_weight(qb_writer *w, const char *module, const qb_qweight *
     if (st != QB_OK) return st;
     pack_nibbles(q->codes, n, bytes);
     if (n % 2) bytes[n / 2] = (uint8_t)(q->codes[n - 1] << 4 | code_of_zero(q->codebook));
-    st = put_tensor(w, module, "weight", bytes, (n + 1) / 2);
+    st = qb_layout_put(w, module, "weight", bytes, (n + 1) / 2);
     qb_free(bytes);
     return st;
 }
@@ -140,13 +126,13 @@ static qb_status put_absmax(qb_writer *w, const char *module, const qb_qweight *
     qb_status st;
     if (!q->double_quant) {
         QB_TRY(st, check_finite(module, q->absmax, q->n_blocks));
-        return put_tensor(w, module, "weight.absmax", q->absmax, q->n_blocks * 4);
+        return qb_layout_put(w, module, "weight.absmax", q->absmax, q->n_blocks * 4);
     }
     QB_TRY(st, check_finite(module, q->nested_absmax, n_nested(q->n_blocks)));
     QB_TRY(st, check_finite(module, &q->nested_offset, 1));
-    QB_TRY(st, put_tensor(w, module, "weight.absmax", q->absmax_codes, q->n_blocks));
-    QB_TRY(st, put_tensor(w, module, "weight.nested_absmax", q->nested_absmax, n_nested(q->n_blocks) * 4));
-    QB_TRY(st, put_tensor(w, module, "weight.nested_quant_map", qb_dynamic_map(), 256 * 4));
+    QB_TRY(st, qb_layout_put(w, module, "weight.absmax", q->absmax_codes, q->n_blocks));
+    QB_TRY(st, qb_layout_put(w, module, "weight.nested_absmax", q->nested_absmax, n_nested(q->n_blocks) * 4));
+    QB_TRY(st, qb_layout_put(w, module, "weight.nested_quant_map", qb_dynamic_map(), 256 * 4));
 out:
     return st;
 }
@@ -170,7 +156,7 @@ static qb_status put(qb_writer *w, const char *module, const qb_qweight *q) {
     QB_TRY(st, check(module, q));
     QB_TRY(st, put_weight(w, module, q));
     QB_TRY(st, put_absmax(w, module, q));
-    QB_TRY(st, put_tensor(w, module, "weight.quant_map", qb_codebook_table(q->codebook), 16 * 4));
+    QB_TRY(st, qb_layout_put(w, module, "weight.quant_map", qb_codebook_table(q->codebook), 16 * 4));
     QB_TRY(st, put_state(w, module, q));
 out:
     return st;

@@ -50,28 +50,13 @@ static qb_status v1_check(const char *module, const qb_qweight *q) {
     return QB_OK;
 }
 
-static qb_status plan_tensor(qb_writer *w, const char *module, const char *suffix, qb_dtype dtype, int n_dims,
-                             int64_t size0, int64_t size1) {
-    char name[QB_TENSOR_NAME_MAX];
-    int64_t shape[2] = {size0, size1};
-    qb_status st = qb_module_tensor_name(module, suffix, name);
-    return st == QB_OK ? qb_writer_plan(w, name, dtype, n_dims, shape) : st;
-}
-
-static qb_status put_tensor(qb_writer *w, const char *module, const char *suffix, const void *data,
-                            int64_t bytes) {
-    char name[QB_TENSOR_NAME_MAX];
-    qb_status st = qb_module_tensor_name(module, suffix, name);
-    return st == QB_OK ? qb_writer_put(w, name, data, bytes) : st;
-}
-
 static qb_status plan_any(qb_writer *w, const char *module, const qb_qweight *q) {
     qb_status st;
     QB_TRY(st, check_any(module, q));
-    QB_TRY(st, plan_tensor(w, module, "qweight", QB_DTYPE_I32, 2, q->cols / 32 * q->bits, q->rows));
-    QB_TRY(st, plan_tensor(w, module, "qzeros", QB_DTYPE_I32, 2, q->n_groups, q->rows / 32 * q->bits));
-    QB_TRY(st, plan_tensor(w, module, "scales", QB_DTYPE_F16, 2, q->n_groups, q->rows));
-    QB_TRY(st, plan_tensor(w, module, "g_idx", QB_DTYPE_I32, 1, q->cols, 0));
+    QB_TRY(st, qb_layout_plan(w, module, "qweight", QB_DTYPE_I32, 2, q->cols / 32 * q->bits, q->rows));
+    QB_TRY(st, qb_layout_plan(w, module, "qzeros", QB_DTYPE_I32, 2, q->n_groups, q->rows / 32 * q->bits));
+    QB_TRY(st, qb_layout_plan(w, module, "scales", QB_DTYPE_F16, 2, q->n_groups, q->rows));
+    QB_TRY(st, qb_layout_plan(w, module, "g_idx", QB_DTYPE_I32, 1, q->cols, 0));
 out:
     return st;
 }
@@ -95,7 +80,7 @@ static qb_status put_qweight(qb_writer *w, const char *module, const qb_qweight 
     QB_TRY(st, check_codes(module, "code", q->codes, q->rows * q->cols, q->bits));
     QB_TRY(st, qb_alloc((size_t)n, sizeof *words, &words));
     qb_bits_pack_transposed(q->codes, q->rows, q->cols, q->bits, words);
-    st = put_tensor(w, module, "qweight", words, n * 4);
+    st = qb_layout_put(w, module, "qweight", words, n * 4);
     qb_free(words);
 out:
     return st;
@@ -114,7 +99,7 @@ static qb_status put_qzeros(qb_writer *w, const char *module, const qb_qweight *
         for (int64_t r = 0; r < q->rows; r++) line[r] = (uint8_t)(q->zeros[r * q->n_groups + g] - offset);
         qb_bits_pack(line, q->rows, q->bits, words + g * words_a_group);
     }
-    st = put_tensor(w, module, "qzeros", words, q->n_groups * words_a_group * 4);
+    st = qb_layout_put(w, module, "qzeros", words, q->n_groups * words_a_group * 4);
 out:
     qb_free(line);
     qb_free(words);
@@ -138,7 +123,7 @@ static qb_status put_scales(qb_writer *w, const char *module, const qb_qweight *
                 h = 1; /* as qb_qweight_round_scales: a step never becomes nothing */
             halves[g * q->rows + r] = h;
         }
-    if (st == QB_OK) st = put_tensor(w, module, "scales", halves, q->rows * q->n_groups * 2);
+    if (st == QB_OK) st = qb_layout_put(w, module, "scales", halves, q->rows * q->n_groups * 2);
     qb_free(halves);
     return st;
 }
@@ -152,7 +137,7 @@ static qb_status put_g_idx(qb_writer *w, const char *module, const qb_qweight *q
             st = qb_fail(QB_ERR_INTERNAL, "%s: column %" PRId64 " is in group %d of %" PRId64, module, c,
                          groups[c], q->n_groups);
     }
-    if (st == QB_OK) st = put_tensor(w, module, "g_idx", groups, q->cols * 4);
+    if (st == QB_OK) st = qb_layout_put(w, module, "g_idx", groups, q->cols * 4);
     qb_free(groups);
     return st;
 }
