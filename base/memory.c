@@ -125,3 +125,14 @@ int64_t qb_resident_bytes(void) {
     }
     return (int64_t)resident * (int64_t)sysconf(_SC_PAGESIZE);
 }
+
+int64_t qb_available_memory_bytes(void) {
+    int64_t available = (int64_t)sysconf(_SC_AVPHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[128];
+    long long kb;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1) available = kb * 1024;
+    if (f) fclose(f);
+    return available < 0 ? 0 : available;
+}

@@ -23,7 +23,7 @@ qb_status qb_session_device(const qb_compute *compute, qb_device **out) {
     const qb_backend *backend;
     *out = NULL;
     qb_status st = qb_session_backend(compute->backend, &backend);
-    return st == QB_OK ? backend->open((int)compute->threads, out) : st;
+    return st == QB_OK ? backend->open(&(qb_device_options){.threads = (int)compute->threads}, out) : st;
 }
 
 void qb_session_close(qb_device *dev) {

@@ -6,8 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { CHUNK_TOKENS = 512 };
-
 typedef struct {
     float logit;
     int32_t id;
@@ -90,17 +88,12 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "generation needs resident weights");
     bool sampling = config->temperature > 0;
     qb_pyrandom_seed(&rng, (uint64_t)config->seed);
-    int64_t chunk = n_prompt < CHUNK_TOKENS ? n_prompt : CHUNK_TOKENS, rows = 0;
+    int64_t chunk = n_prompt < QB_PREFILL_TOKENS ? n_prompt : QB_PREFILL_TOKENS;
     QB_TRY(st, generator_create(m, dev, n_prompt + config->tokens, chunk, sampling, &g));
-    for (int64_t at = 0; at < n_prompt; at += rows) {
-        rows = n_prompt - at < chunk ? n_prompt - at : chunk;
-        qb_span span = {1, rows, at, &g.kv, 0};
-        QB_TRY(st, qb_model_forward(m, &g.ws, g.x, prompt + at, &span));
-    }
+    qb_span span = {1, n_prompt, 0, &g.kv, 0};
+    QB_TRY(st, qb_model_prefill(m, &g.ws, g.x, prompt, &span, g.logits));
     for (int64_t i = 0; i < config->tokens; i++) {
         int32_t id;
-        float *last = g.x + (rows - 1) * c->hidden;
-        QB_TRY(st, qb_model_head(m, g.logits, last, last, 1));
         if (sampling) {
             QB_TRY(st, check_logits(m, g.logits));
             QB_TRY(st, dev->backend->download(dev, g.host, g.logits, c->vocab * (int64_t)sizeof(float)));
@@ -111,9 +104,8 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
         if (id == c->eos && !config->ignore_eos) break;
         if (!emit(ctx, id)) break;
         if (i + 1 == config->tokens) break;
-        rows = 1;
-        qb_span span = {1, 1, n_prompt + i, &g.kv, 0};
-        QB_TRY(st, qb_model_forward(m, &g.ws, g.x, &id, &span));
+        span = (qb_span){1, 1, n_prompt + i, &g.kv, 0};
+        QB_TRY(st, qb_model_next(m, &g.ws, g.x, &id, &span, g.logits));
     }
 out:
     st = qb_model_explain(m, st);

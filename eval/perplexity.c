@@ -10,22 +10,15 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     BATCH_ROWS = 2048, /* enough rows to spread a panel's dequantization over many tokens */
     HEAD_ROWS = 128,   /* logits held at once */
 };
 
-static int64_t available_bytes(void) {
-    long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-    int64_t free_bytes = (int64_t)pages * page, kb;
-    FILE *f = fopen("/proc/meminfo", "re");
-    char line[128];
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld kB", (long long *)&kb) == 1) free_bytes = kb * 1024;
-    if (f) fclose(f);
-    return free_bytes;
+/* A plan may be asked for before a device is open; then it is for the host. */
+static int64_t available_bytes(const qb_model *m) {
+    return m->dev ? m->dev->backend->available_bytes(m->dev) : qb_available_memory_bytes();
 }
 
 /* Float operations of one forward over `rows` rows in windows of `length`: linears, causal attention, head.
@@ -41,7 +34,7 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
     const qb_config *c = &m->config;
     *out = (qb_perplexity_plan){0};
     if (w->count == 0 || w->max_length == 0) return;
-    int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes() / 10 * 8;
+    int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes(m) / 10 * 8;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
     int64_t batch = BATCH_ROWS / length > 0 ? BATCH_ROWS / length : 1;
     if (batch > w->count) batch = w->count;

@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_TOKENS = 512 }; /* a long prompt goes through the model in pieces of this many tokens */
-
 #define ROW(name, type, field, initial, min, max, choices, unit, help)                                       \
     { name, 0, type, offsetof(qb_speed_config, field), initial, min, max, choices, unit, help }
 const qb_option qb_speed_options[] = {
@@ -45,8 +43,8 @@ typedef struct {
     int64_t n_seq, capacity;
     qb_workspace ws;
     qb_kv kv;
-    float *x, *last, *logits; /* [n_seq * chunk, D], [n_seq, D], [n_seq, V] */
-    int32_t *ids, *next;      /* [n_seq * max(capacity, chunk)], [n_seq] */
+    float *x, *logits;   /* [n_seq * chunk, D], [n_seq, V] */
+    int32_t *ids, *next; /* [n_seq * capacity], [n_seq] */
 } bench_run;
 
 static void run_free(bench_run *r) {
@@ -54,7 +52,6 @@ static void run_free(bench_run *r) {
     qb_workspace_free(r->m, &r->ws);
     qb_kv_free(r->m, &r->kv);
     be->free(r->dev, r->x);
-    be->free(r->dev, r->last);
     be->free(r->dev, r->logits);
     qb_free(r->ids);
     qb_free(r->next);
@@ -66,7 +63,7 @@ static qb_status run_create(bench_run *r, qb_model *m, qb_device *dev, const qb_
     r->kv_dtype = !strcmp(config->kv, "f32") ? QB_DTYPE_F32 : QB_DTYPE_F16;
     const qb_backend *be = dev->backend;
     int64_t d = m->config.hidden, f = (int64_t)sizeof(float),
-            chunk = capacity < CHUNK_TOKENS ? capacity : CHUNK_TOKENS;
+            chunk = capacity < QB_PREFILL_TOKENS ? capacity : QB_PREFILL_TOKENS;
     qb_status st;
     if (capacity > m->config.max_positions)
         return qb_fail(QB_ERR_USAGE, "%lld tokens of context exceed the model's %lld positions",
@@ -74,7 +71,6 @@ static qb_status run_create(bench_run *r, qb_model *m, qb_device *dev, const qb_
     QB_TRY(st, qb_workspace_create(m, n_seq * chunk, &r->ws));
     QB_TRY(st, qb_kv_create(m, r->kv_dtype, m->config.n_layers, n_seq, capacity, &r->kv));
     QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * chunk * d * f, &r->x));
-    QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * d * f, &r->last));
     QB_TRY(st, be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_seq * m->config.vocab * f, &r->logits));
     QB_TRY(st, qb_alloc((size_t)(n_seq * capacity), sizeof *r->ids, &r->ids));
     QB_TRY(st, qb_alloc((size_t)n_seq, sizeof *r->next, &r->next));
@@ -87,43 +83,25 @@ static int32_t some_id(const bench_run *r, int64_t i) {
     return (int32_t)((i * 7919 + 13) % r->m->config.vocab);
 }
 
-/* Rows n_tok of each sequence through the model at positions first ..; the next ids land in r->next. */
-static qb_status step(bench_run *r, const int32_t *ids, int64_t n_tok, int64_t first, bool want_next) {
-    const qb_backend *be = r->dev->backend;
-    int64_t d = r->m->config.hidden;
-    qb_span span = {r->n_seq, n_tok, first, &r->kv, 0};
-    qb_status st;
-    QB_TRY(st, qb_model_forward(r->m, &r->ws, r->x, ids, &span));
-    if (!want_next) return QB_OK;
-    float *last = r->x;
-    if (n_tok > 1) {
-        last = r->last;
-        for (int64_t s = 0; s < r->n_seq; s++)
-            QB_TRY(st, be->copy(r->dev, last + s * d, r->x + ((s + 1) * n_tok - 1) * d,
-                                d * (int64_t)sizeof(float)));
-    }
-    QB_TRY(st, qb_model_head(r->m, r->logits, last, last, r->n_seq));
-    QB_TRY(st, be->argmax(r->dev, r->logits, r->n_seq, r->m->config.vocab, r->next));
-out:
-    return st;
+/* The next ids from the logits. */
+static qb_status choose(bench_run *r) {
+    return r->dev->backend->argmax(r->dev, r->logits, r->n_seq, r->m->config.vocab, r->next);
 }
 
-/* ids[t] for one sequence, or some_id for several; chunked. */
+/* ids[n_tok] for one sequence, or some_id for all; the next ids land in r->next. */
 static qb_status prefill(bench_run *r, const int32_t *ids, int64_t n_tok) {
-    for (int64_t at = 0; at < n_tok; at += CHUNK_TOKENS) {
-        int64_t n = n_tok - at < CHUNK_TOKENS ? n_tok - at : CHUNK_TOKENS;
-        for (int64_t s = 0; s < r->n_seq; s++)
-            for (int64_t t = 0; t < n; t++)
-                r->ids[s * n + t] = ids ? ids[at + t] : some_id(r, s * 31 + at + t);
-        qb_status st = step(r, r->ids, n, at, at + n == n_tok);
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
+    for (int64_t s = 0; s < r->n_seq; s++)
+        for (int64_t t = 0; t < n_tok; t++) r->ids[s * n_tok + t] = ids ? ids[t] : some_id(r, s * 31 + t);
+    qb_span span = {r->n_seq, n_tok, 0, &r->kv, 0};
+    qb_status st = qb_model_prefill(r->m, &r->ws, r->x, r->ids, &span, r->logits);
+    return st == QB_OK ? choose(r) : st;
 }
 
 static qb_status decode(bench_run *r, int64_t first, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        qb_status st = step(r, r->next, 1, first + i, true);
+        qb_span span = {r->n_seq, 1, first + i, &r->kv, 0};
+        qb_status st = qb_model_next(r->m, &r->ws, r->x, r->next, &span, r->logits);
+        if (st == QB_OK) st = choose(r);
         if (st != QB_OK) return st;
     }
     return QB_OK;
@@ -328,7 +306,8 @@ qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
     QB_TRY(st, dev->backend->alloc(dev, QB_MEMORY_ACTIVATIONS, bytes, &logits));
     QB_TRY(st, qb_alloc((size_t)bytes, 1, &host));
     for (int64_t i = 0; i < n; i++) r.ids[i] = some_id(&r, i);
-    QB_TRY(st, step(&r, r.ids, n, 0, false));
+    qb_span span = {1, n, 0, &r.kv, 0};
+    QB_TRY(st, qb_model_forward(m, &r.ws, r.x, r.ids, &span));
     QB_TRY(st, qb_model_head(m, logits, r.x, r.x, n));
     QB_TRY(st, dev->backend->all_finite(dev, logits, n * m->config.vocab, &finite));
     if (!finite) {

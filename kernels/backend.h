@@ -1,8 +1,10 @@
-/* The seam between the model and what computes: counted memory and about a dozen ops. `cpu` is the only row
-   of kernels/backends.def today. Activations are float32 in the backend's memory; all pointers named dev_*
-   below and every float* given to an op were allocated by the same device. Shapes: T tokens, D model width, H
-   heads, Hkv, Dh, F ffn width, V vocabulary; row-major. Ops are deterministic: the same inputs give the same
-   bits on every run and with every thread count. */
+/* The seam between the model and what computes: counted memory and about a dozen ops, one row of
+   kernels/backends.def a backend. Activations are float32 in the backend's memory; all pointers named dev_*
+   below and every float* given to an op were allocated by the same device and are never touched by the host
+   but through upload and download. Ops are queued in order; what returns values to the host waits for them.
+   Slots marked optional may be NULL: the plain ops then serve. Shapes: T tokens, D model width, H heads, Hkv,
+   Dh, F ffn width, V vocabulary; row-major. Ops are deterministic: the same inputs give the same bits on
+   every run and with every thread count. */
 #pragma once
 
 #include "base/status.h"
@@ -15,6 +17,12 @@ typedef struct qb_device { /* an opened backend; each backend embeds it first in
     qb_threads *threads; /* host threads; owned by the device */
 } qb_device;
 
+typedef struct qb_device_options {
+    int threads;          /* of the host; 0: all cores */
+    int index;            /* which device of the backend; the cpu has only 0 */
+    int64_t memory_bytes; /* use at most this much device memory; 0: what there is */
+} qb_device_options;
+
 typedef enum {
     QB_MEMORY_WEIGHTS,
     QB_MEMORY_KV,
@@ -25,6 +33,10 @@ typedef enum {
 typedef struct qb_memory {
     int64_t now_bytes[QB_MEMORY_COUNT], peak_bytes[QB_MEMORY_COUNT], total_peak_bytes;
 } qb_memory;
+
+/* Where a matrix lives. QB_PLACE_HOST: in host memory that the device reads over its bus while it computes,
+   for models larger than the device; the cpu knows no difference. */
+typedef enum { QB_PLACE_DEVICE, QB_PLACE_HOST } qb_place;
 
 /* A matrix ready for matmul, [rows, cols] = [out, in]. Dense CPU matrices are views into the checkpoint's
  * mapping. */
@@ -63,6 +75,44 @@ typedef struct qb_attention {
     float scale; /* 1 / sqrt(Dh) */
 } qb_attention;
 
+/* The linears of a block, in the order the paper's true-sequential pass takes their inputs. */
+typedef enum {
+    QB_LINEAR_Q,
+    QB_LINEAR_K,
+    QB_LINEAR_V,
+    QB_LINEAR_O,
+    QB_LINEAR_GATE,
+    QB_LINEAR_UP,
+    QB_LINEAR_DOWN,
+    QB_LINEAR_COUNT
+} qb_linear;
+
+/* Weights of one decoder block on the device. Vectors are device float32, NULL when the family has none. */
+typedef struct qb_block_weights {
+    qb_matrix linear[QB_LINEAR_COUNT]; /* no GATE in ungated families: rows 0 */
+    float *bias[QB_LINEAR_COUNT];
+    float *norm_attention, *norm_attention_bias, *norm_mlp, *norm_mlp_bias;
+} qb_block_weights;
+
+/* All that computing a whole token takes, so that a backend can fuse across ops and capture the step once.
+   The structure and all it points to outlive the device's use of it; `id` changes whenever any of it does. */
+typedef struct qb_decoder {
+    uint64_t id;
+    int64_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, vocab;
+    qb_norm_kind norm;
+    float norm_eps;
+    qb_activation activation;
+    bool gated;
+    qb_rope_kind rope;
+    int64_t rope_width;      /* elements of a head that turn; 0: no rotary positions */
+    const float *rope_table; /* [rope_capacity][rope_width / 2][2] */
+    int64_t rope_capacity;
+    const float *embed_position; /* row of position 0 of the learned table [.., D], or NULL */
+    const float *final_norm, *final_norm_bias;
+    const qb_matrix *embed, *head;
+    const qb_block_weights *const *blocks; /* [n_layers] */
+} qb_decoder;
+
 typedef struct qb_ceilings { /* what the machine can do; speed rows quote their share of these */
     double read_bytes_per_s; /* streaming read with all threads, working set far beyond cache */
     double gemm_flop_per_s;  /* float32 GEMM (2 * m * n * k operations) with all threads */
@@ -70,8 +120,7 @@ typedef struct qb_ceilings { /* what the machine can do; speed rows quote their 
 
 struct qb_backend {
     const char *name, *summary;
-    /* threads = 0: all cores. */
-    qb_status (*open)(int threads, qb_device **out);
+    qb_status (*open)(const qb_device_options *options, qb_device **out);
     void (*close)(qb_device *dev);
 
     qb_status (*alloc)(qb_device *dev, qb_memory_kind kind, int64_t bytes,
@@ -80,13 +129,19 @@ struct qb_backend {
     qb_status (*upload)(qb_device *dev, void *to, const void *from, int64_t bytes);
     qb_status (*download)(qb_device *dev, void *to, const void *from, int64_t bytes);
     qb_status (*copy)(qb_device *dev, void *to, const void *from,
-                      int64_t bytes); /* within the device, no overlap */
+                      int64_t bytes);                            /* within the device, no overlap */
+    qb_status (*clear)(qb_device *dev, void *to, int64_t bytes); /* to zero */
     qb_status (*sync)(qb_device *dev);
     void (*memory)(const qb_device *dev, qb_memory *out);
+    /* What alloc could still give now: free memory, less where the options limit it. */
+    int64_t (*available_bytes)(const qb_device *dev);
+    /* Time that the ops between the two calls took on the device; timer_stop waits for them. */
+    qb_status (*timer_start)(qb_device *dev);
+    qb_status (*timer_stop)(qb_device *dev, double *seconds);
 
     /* Makes `w` ready: dense F32/F16/BF16 stay views (the caller keeps the mapping alive), quantized weights
        are packed. The qb_weight may be freed afterwards. */
-    qb_status (*matrix_create)(qb_device *dev, const qb_weight *w, qb_matrix *out);
+    qb_status (*matrix_create)(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out);
     void (*matrix_free)(qb_device *dev, qb_matrix *m);
 
     /* y[T, rows] = x[T, cols] * W^T. Few rows read the packed codes directly; many dequantize panels into
@@ -127,6 +182,14 @@ struct qb_backend {
     qb_status (*ceilings)(qb_device *dev, qb_ceilings *out);
     /* {"threads":..,"simd":"avx512","blas":"SkylakeX",..} for `bench doctor` and the result's context. */
     struct cJSON *(*describe)(qb_device *dev);
+
+    /* ---- optional slots: NULL means that the plain ops serve ---- */
+
+    /* One token of each of n_seq sequences at position `first` through the whole model, keys and
+       values appended to kv: logits[n_seq, V] on the device. ids are host memory, checked by the caller.
+       QB_ERR_UNSUPPORTED (nothing done) when this model or n_seq has no fused step: the plain ops serve. */
+    qb_status (*decode)(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
+                        int64_t n_seq, int64_t first, float *logits);
 };
 
 /* NULL when there is no such backend; `index` walks the registry until NULL. */

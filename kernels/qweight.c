@@ -86,15 +86,19 @@ static qb_status check_shape(int64_t rows, int64_t cols) {
     return QB_OK;
 }
 
-qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
-                                  qb_qweight *out) {
+static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_offsets,
+                              bool with_g_idx, qb_qweight *out) {
     *out = (qb_qweight){0};
-    qb_qweight q = {
-        .coding = QB_CODING_AFFINE, .rows = rows, .cols = cols, .bits = bits, .group_size = group_size};
+    qb_qweight q = {.coding = QB_CODING_AFFINE,
+                    .rows = rows,
+                    .cols = cols,
+                    .bits = bits,
+                    .group_size = group_size,
+                    .scale_dtype = QB_DTYPE_F16};
     qb_status st = check_shape(rows, cols);
     if (st != QB_OK) return st;
-    if (bits != 2 && bits != 3 && bits != 4 && bits != 8)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%d bits a weight; 2, 3, 4 and 8 are supported", bits);
+    if (bits < 2 || bits > 8 || bits == 7)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%d bits a weight; 2, 3, 4, 5, 6 and 8 are supported", bits);
     if (group_size < 1 || group_size > cols)
         return qb_fail(QB_ERR_UNSUPPORTED, "group size %lld for rows of %lld columns; expected 1 .. %lld",
                        (long long)group_size, (long long)cols, (long long)cols);
@@ -102,13 +106,26 @@ qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t 
     size_t elements = (size_t)rows * (size_t)cols, groups = (size_t)rows * (size_t)q.n_groups;
     QB_TRY(st, qb_alloc_zero(elements, 1, &q.codes));
     QB_TRY(st, qb_alloc_zero(groups, sizeof *q.scales, &q.scales));
-    QB_TRY(st, qb_alloc_zero(groups, 1, &q.zeros));
+    if (with_offsets)
+        QB_TRY(st, qb_alloc_zero(groups, sizeof *q.offsets, &q.offsets));
+    else
+        QB_TRY(st, qb_alloc_zero(groups, 1, &q.zeros));
     if (with_g_idx) QB_TRY(st, qb_alloc_zero((size_t)cols, sizeof *q.g_idx, &q.g_idx));
     *out = q;
     return QB_OK;
 out:
     qb_qweight_free(&q);
     return st;
+}
+
+qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
+                                  qb_qweight *out) {
+    return alloc_affine(rows, cols, bits, group_size, false, with_g_idx, out);
+}
+
+qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t group_size,
+                                   qb_qweight *out) {
+    return alloc_affine(rows, cols, bits, group_size, true, false, out);
 }
 
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
@@ -148,6 +165,7 @@ void qb_qweight_free(qb_qweight *q) {
     qb_free(q->codes);
     qb_free(q->scales);
     qb_free(q->zeros);
+    qb_free(q->offsets);
     qb_free(q->g_idx);
     qb_free(q->absmax);
     qb_free(q->absmax_codes);
@@ -181,10 +199,11 @@ static void dequantize_affine(const qb_qweight *q, float *out) {
     for (int64_t r = 0; r < q->rows; r++) {
         const uint8_t *codes = q->codes + r * q->cols;
         const float *scales = q->scales + r * q->n_groups;
-        const uint8_t *zeros = q->zeros + r * q->n_groups;
         for (int64_t c = 0; c < q->cols; c++) {
-            int64_t g = q->g_idx ? q->g_idx[c] : c / q->group_size;
-            out[r * q->cols + c] = scales[g] * (float)((int)codes[c] - (int)zeros[g]);
+            int64_t g = q->g_idx ? q->g_idx[c] : c / q->group_size, at = r * q->n_groups + g;
+            int zero = q->offsets ? 0 : q->zeros[at];
+            float product = scales[g] * (float)((int)codes[c] - zero);
+            out[r * q->cols + c] = q->offsets ? product + q->offsets[at] : product;
         }
     }
 }
@@ -203,7 +222,7 @@ double qb_qweight_bits_per_weight(const qb_qweight *q) {
     double weights = (double)q->rows * (double)q->cols;
     double bits = weights * q->bits;
     if (q->coding == QB_CODING_AFFINE) {
-        bits += (double)q->rows * (double)q->n_groups * (16 + q->bits);
+        bits += (double)q->rows * (double)q->n_groups * (q->offsets ? 32 : 16 + q->bits);
         if (q->g_idx) bits += 32.0 * (double)q->cols;
     } else if (q->double_quant) {
         bits += 8.0 * (double)q->n_blocks;

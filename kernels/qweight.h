@@ -9,7 +9,8 @@
 #include <stdint.h>
 
 typedef enum {
-    QB_CODING_AFFINE,   /* w = scale[row, group] * (code - zero[row, group]) */
+    QB_CODING_AFFINE,   /* w = scale[row, group] * (code - zero[row, group]); with offsets instead of zeros:
+                           w = scale[row, group] * code + offset[row, group], rounded to float32 twice */
     QB_CODING_CODEBOOK, /* w = table[code] * absmax[block], blocks over the flattened row-major matrix */
 } qb_coding;
 
@@ -24,14 +25,17 @@ typedef struct qb_qweight {
     uint8_t *codes;     /* [rows, cols], natural column order whatever the act-order */
 
     /* affine */
-    int bits; /* 2, 3, 4, 8; for CODEBOOK always 4 */
+    int bits; /* 2, 3, 4, 8, from files also 5 and 6; for CODEBOOK always 4 */
     int64_t
         group_size; /* columns of a group; cols when one group spans the row. The last group may be short. */
     int64_t n_groups; /* ceil(cols / group_size) */
     float *scales;    /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored */
-    uint8_t *zeros;   /* [rows, n_groups], the true zero point in [0, 2^bits) */
-    int32_t *g_idx;   /* [cols] group of each column; NULL means column / group_size */
-    bool symmetric;   /* every zero is 2^(bits-1) */
+    qb_dtype
+        scale_dtype; /* what holds every scale exactly: F16, BF16 or F32 (files that are not ours, GGUF) */
+    uint8_t *zeros;  /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets */
+    float *offsets;  /* [rows, n_groups] or NULL (GGUF's blocks with a minimum) */
+    int32_t *g_idx;  /* [cols] group of each column; NULL means column / group_size */
+    bool symmetric;  /* every zero is 2^(bits-1) */
 
     /* codebook */
     qb_codebook codebook;
@@ -54,6 +58,9 @@ const float *qb_dynamic_map(void);
  * qb_qweight_free. */
 qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
                                   qb_qweight *out) QB_NODISCARD;
+/* The same with offsets in place of zeros. */
+qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t group_size,
+                                   qb_qweight *out) QB_NODISCARD;
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);

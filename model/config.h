@@ -7,17 +7,6 @@
 
 typedef enum { QB_POSITION_ROPE, QB_POSITION_LEARNED } qb_position_kind;
 
-/* The linears of a block, in the order the paper's true-sequential pass takes their inputs. */
-typedef enum {
-    QB_LINEAR_Q,
-    QB_LINEAR_K,
-    QB_LINEAR_V,
-    QB_LINEAR_O,
-    QB_LINEAR_GATE,
-    QB_LINEAR_UP,
-    QB_LINEAR_DOWN,
-    QB_LINEAR_COUNT
-} qb_linear;
 /* Linears that read the same input share a Hessian. */
 typedef enum {
     QB_INPUT_ATTENTION,

@@ -4,6 +4,7 @@
 #include "model/rope.h"
 
 #include <math.h>
+#include <string.h>
 
 #define OPS(m) ((m)->dev->backend)
 
@@ -80,9 +81,9 @@ static int64_t rows_of(const qb_span *s) {
 /* y = linear(x) with its bias. */
 static qb_status linear(qb_model *m, const qb_block *b, qb_linear which, float *y, const float *x,
                         int64_t rows) {
-    qb_status st = OPS(m)->matmul(m->dev, y, x, rows, &b->linear[which]);
-    if (st == QB_OK && b->bias[which])
-        st = OPS(m)->add_bias(m->dev, y, b->bias[which], rows, b->linear[which].rows);
+    qb_status st = OPS(m)->matmul(m->dev, y, x, rows, &b->w.linear[which]);
+    if (st == QB_OK && b->w.bias[which])
+        st = OPS(m)->add_bias(m->dev, y, b->w.bias[which], rows, b->w.linear[which].rows);
     return st;
 }
 
@@ -90,7 +91,7 @@ qb_status qb_block_attention_in(qb_model *m, const qb_block *b, qb_workspace *ws
                                 const qb_span *s, float **in) {
     const qb_config *c = &m->config;
     *in = ws->normed;
-    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->norm_attention, b->norm_attention_bias,
+    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->w.norm_attention, b->w.norm_attention_bias,
                         rows_of(s), c->hidden, c->norm_eps);
 }
 
@@ -131,7 +132,7 @@ qb_status qb_block_mlp_in(qb_model *m, const qb_block *b, qb_workspace *ws, cons
                           float **in) {
     const qb_config *c = &m->config;
     *in = ws->normed;
-    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->norm_mlp, b->norm_mlp_bias, rows_of(s),
+    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->w.norm_mlp, b->w.norm_mlp_bias, rows_of(s),
                         c->hidden, c->norm_eps);
 }
 
@@ -177,16 +178,21 @@ out:
 
 /* ---- the ends ---- */
 
-qb_status qb_model_embed(qb_model *m, float *x, const int32_t *ids, const qb_span *s) {
-    const qb_config *c = &m->config;
-    int64_t rows = rows_of(s);
-    for (int64_t i = 0; i < rows; i++)
+static qb_status check_ids(const qb_config *c, const int32_t *ids, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= c->vocab)
             return qb_fail(
                 QB_ERR_FORMAT,
                 "token id %d lies outside the model's vocabulary of %lld; tokenizer and model do not match",
                 ids[i], (long long)c->vocab);
-    qb_status st = OPS(m)->embed(m->dev, x, &m->embed, ids, rows);
+    return QB_OK;
+}
+
+qb_status qb_model_embed(qb_model *m, float *x, const int32_t *ids, const qb_span *s) {
+    const qb_config *c = &m->config;
+    int64_t rows = rows_of(s);
+    qb_status st = check_ids(c, ids, rows);
+    if (st == QB_OK) st = OPS(m)->embed(m->dev, x, &m->embed, ids, rows);
     for (int64_t q = 0; st == QB_OK && m->embed_position && q < s->n_seq; q++)
         st = OPS(m)->add(m->dev, x + q * s->n_tok * c->hidden,
                          m->embed_position + (s->first + c->family->position_offset) * c->hidden,
@@ -209,5 +215,54 @@ qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_
         layer.kv_layer = l;
         st = qb_block_forward(m, &m->blocks[l], ws, x, &layer);
     }
+    return st;
+}
+
+/* Whether the backend's own step did it. */
+static qb_status fused_step(qb_model *m, const int32_t *ids, const qb_span *s, float *logits, bool *done) {
+    *done = false;
+    if (s->n_tok != 1 || !OPS(m)->decode || !m->resident) return QB_OK;
+    qb_status st = check_ids(&m->config, ids, s->n_seq);
+    if (st != QB_OK) return st;
+    st = OPS(m)->decode(m->dev, &m->decoder, s->kv, ids, s->n_seq, s->first, logits);
+    *done = st == QB_OK;
+    if (st != QB_ERR_UNSUPPORTED) return st;
+    qb_error_clear();
+    return QB_OK;
+}
+
+qb_status qb_model_next(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                        float *logits) {
+    int64_t d = m->config.hidden;
+    bool done;
+    qb_status st;
+    QB_TRY(st, fused_step(m, ids, s, logits, &done));
+    if (done) return QB_OK;
+    QB_TRY(st, qb_model_forward(m, ws, x, ids, s));
+    for (int64_t q = 0; s->n_tok > 1 && q < s->n_seq; q++) /* each lands before the rows still to be read */
+        QB_TRY(st,
+               OPS(m)->copy(m->dev, x + q * d, x + ((q + 1) * s->n_tok - 1) * d, d * (int64_t)sizeof(float)));
+    QB_TRY(st, qb_model_head(m, logits, x, x, s->n_seq));
+out:
+    return st;
+}
+
+qb_status qb_model_prefill(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                           float *logits) {
+    int64_t chunk = ws->max_rows / s->n_seq < QB_PREFILL_TOKENS ? ws->max_rows / s->n_seq : QB_PREFILL_TOKENS;
+    int32_t *piece = NULL;
+    qb_status st;
+    if (chunk < 1) return qb_fail(QB_ERR_INTERNAL, "no room for a token of each sequence");
+    QB_TRY(st, qb_alloc((size_t)(s->n_seq * chunk), sizeof *piece, &piece));
+    for (int64_t at = 0; at < s->n_tok; at += chunk) {
+        qb_span span = {s->n_seq, s->n_tok - at < chunk ? s->n_tok - at : chunk, s->first + at, s->kv, 0};
+        for (int64_t q = 0; q < s->n_seq; q++)
+            memcpy(piece + q * span.n_tok, ids + q * s->n_tok + at, (size_t)span.n_tok * sizeof *piece);
+        bool last = at + span.n_tok == s->n_tok;
+        QB_TRY(st, last && logits ? qb_model_next(m, ws, x, piece, &span, logits)
+                                  : qb_model_forward(m, ws, x, piece, &span));
+    }
+out:
+    qb_free(piece);
     return st;
 }

@@ -54,3 +54,12 @@ qb_status qb_model_head(qb_model *m, float *logits, const float *x, float *norme
 /* Resident model: ids -> residual stream x after the last block. */
 qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids,
                            const qb_span *s) QB_NODISCARD;
+/* Resident model: logits[n_seq, V] after the last token of each sequence; x[rows, D] is scratch. One token a
+   sequence takes the backend's fused step where it has one. */
+qb_status qb_model_next(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                        float *logits) QB_NODISCARD;
+/* The same for a prompt ids[n_seq][s->n_tok] of any length, in pieces of at most QB_PREFILL_TOKENS tokens
+   and of what the workspace holds. logits NULL: only the cache is filled. */
+enum { QB_PREFILL_TOKENS = 512 };
+qb_status qb_model_prefill(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                           float *logits) QB_NODISCARD;

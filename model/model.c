@@ -159,7 +159,7 @@ static qb_status load_matrix(qb_model *m, const char *module, int64_t rows, int6
                              qb_weight *source) {
     qb_status st = qb_checkpoint_linear(m->checkpoint, module, rows, cols, source);
     if (st != QB_OK) return st;
-    st = m->dev->backend->matrix_create(m->dev, source, matrix);
+    st = m->dev->backend->matrix_create(m->dev, source, QB_PLACE_DEVICE, matrix);
     if (st != QB_OK || source->packed) {
         qb_checkpoint_free_linear(m->checkpoint, module, source);
         *source = (qb_weight){0};
@@ -179,20 +179,20 @@ qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) {
     bool layer_norm = f->norm == QB_NORM_LAYER;
     *out = (qb_block){.layer = layer};
     qb_status st;
-    QB_TRY(st, load_vector(m, f->norm_attention, layer, ".weight", c->hidden, true, &out->norm_attention));
+    QB_TRY(st, load_vector(m, f->norm_attention, layer, ".weight", c->hidden, true, &out->w.norm_attention));
     QB_TRY(st, load_vector(m, f->norm_attention, layer, ".bias", c->hidden, layer_norm,
-                           &out->norm_attention_bias));
-    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".weight", c->hidden, true, &out->norm_mlp));
-    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".bias", c->hidden, layer_norm, &out->norm_mlp_bias));
+                           &out->w.norm_attention_bias));
+    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".weight", c->hidden, true, &out->w.norm_mlp));
+    QB_TRY(st, load_vector(m, f->norm_mlp, layer, ".bias", c->hidden, layer_norm, &out->w.norm_mlp_bias));
     for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
         if (!qb_config_has_linear(c, l)) continue;
         int64_t rows, cols;
         char module[128];
         qb_config_linear_shape(c, l, &rows, &cols);
         qb_config_linear_name(c, layer, l, module);
-        QB_TRY(st, load_matrix(m, module, rows, cols, &out->linear[l], &out->source[l]));
+        QB_TRY(st, load_matrix(m, module, rows, cols, &out->w.linear[l], &out->source[l]));
         QB_TRY(st, load_vector(m, f->linear[l], layer, ".bias", rows, qb_config_linear_has_bias(c, l),
-                               &out->bias[l]));
+                               &out->w.bias[l]));
     }
 out:
     if (st != QB_OK) qb_block_free(m, out);
@@ -206,13 +206,13 @@ void qb_block_free(qb_model *m, qb_block *b) {
         if (!qb_config_has_linear(&m->config, l)) continue;
         char module[128];
         qb_config_linear_name(&m->config, b->layer, l, module);
-        unload_matrix(m, module, &b->linear[l], &b->source[l]);
-        be->free(m->dev, b->bias[l]);
+        unload_matrix(m, module, &b->w.linear[l], &b->source[l]);
+        be->free(m->dev, b->w.bias[l]);
     }
-    be->free(m->dev, b->norm_attention);
-    be->free(m->dev, b->norm_attention_bias);
-    be->free(m->dev, b->norm_mlp);
-    be->free(m->dev, b->norm_mlp_bias);
+    be->free(m->dev, b->w.norm_attention);
+    be->free(m->dev, b->w.norm_attention_bias);
+    be->free(m->dev, b->w.norm_mlp);
+    be->free(m->dev, b->w.norm_mlp_bias);
     *b = (qb_block){0};
 }
 
@@ -248,6 +248,45 @@ static qb_status load_position_table(qb_model *m) {
     return st;
 }
 
+/* A new id for every load: what a backend captured for an older one is not replayed. */
+static uint64_t next_decoder_id(void) {
+    static _Atomic uint64_t last;
+    return ++last;
+}
+
+static qb_status describe_decoder(qb_model *m) {
+    const qb_config *c = &m->config;
+    const qb_family *f = c->family;
+    qb_status st = qb_alloc((size_t)c->n_layers, sizeof *m->block_weights, &m->block_weights);
+    if (st != QB_OK) return st;
+    for (int64_t l = 0; l < c->n_layers; l++) m->block_weights[l] = &m->blocks[l].w;
+    m->decoder = (qb_decoder){
+        .id = next_decoder_id(),
+        .n_layers = c->n_layers,
+        .hidden = c->hidden,
+        .ffn = c->ffn,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .vocab = c->vocab,
+        .norm = f->norm,
+        .norm_eps = c->norm_eps,
+        .activation = c->activation,
+        .gated = f->gated,
+        .rope = f->rope,
+        .rope_width = f->position == QB_POSITION_ROPE ? qb_rope_width(c) : 0,
+        .rope_table = m->rope_table,
+        .rope_capacity = m->rope_capacity,
+        .embed_position = m->embed_position ? m->embed_position + f->position_offset * c->hidden : NULL,
+        .final_norm = m->final_norm,
+        .final_norm_bias = m->final_norm_bias,
+        .embed = &m->embed,
+        .head = &m->head,
+        .blocks = m->block_weights,
+    };
+    return QB_OK;
+}
+
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) {
     const qb_config *c = &m->config;
     const qb_family *f = c->family;
@@ -269,6 +308,7 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
         QB_TRY(st, qb_alloc_zero((size_t)c->n_layers, sizeof *m->blocks, &m->blocks));
         m->resident = true;
         for (int64_t l = 0; l < c->n_layers; l++) QB_TRY(st, qb_block_load(m, l, &m->blocks[l]));
+        QB_TRY(st, describe_decoder(m));
     }
 out:
     return st;
@@ -301,6 +341,7 @@ void qb_model_close(qb_model *m) {
         be->free(m->dev, m->rope_table);
     }
     qb_free(m->blocks);
+    qb_free(m->block_weights);
     qb_checkpoint_close(m->checkpoint);
     qb_free(m);
 }
@@ -336,8 +377,8 @@ int64_t qb_model_weight_bytes(const qb_model *m) {
     for (int64_t i = 0; i < m->config.n_layers; i++) {
         const qb_block *b = &m->blocks[i];
         for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
-            sum += b->linear[l].bytes + (b->bias[l] ? b->linear[l].rows * (int64_t)sizeof(float) : 0);
-        sum += vector * (2 + (b->norm_attention_bias ? 2 : 0));
+            sum += b->w.linear[l].bytes + (b->w.bias[l] ? b->w.linear[l].rows * (int64_t)sizeof(float) : 0);
+        sum += vector * (2 + (b->w.norm_attention_bias ? 2 : 0));
     }
     sum += vector * (m->final_norm_bias ? 2 : 1);
     if (m->embed_position) sum += vector * (m->config.max_positions + m->config.family->position_offset);

@@ -4,12 +4,9 @@
 #include "base/windows.h"
 #include "model/config.h"
 
-/* Weights of one decoder block on the device. Vectors are device float32, NULL when the family has none. */
 typedef struct qb_block {
     int64_t layer;
-    qb_matrix linear[QB_LINEAR_COUNT];
-    float *bias[QB_LINEAR_COUNT];
-    float *norm_attention, *norm_attention_bias, *norm_mlp, *norm_mlp_bias;
+    qb_block_weights w;
     qb_weight source[QB_LINEAR_COUNT]; /* dense views that the matrices read; empty once packed */
 } qb_block;
 
@@ -28,6 +25,9 @@ typedef struct qb_model {
     int64_t rope_capacity;
     qb_block *blocks; /* [n_layers] when resident, else NULL */
     bool resident;
+    /* The same for backends that compute a whole token: set when resident. */
+    qb_decoder decoder;
+    const qb_block_weights **block_weights; /* [n_layers] */
 } qb_model;
 
 /* Parses config and headers; touches no weights. `spec` is a directory, or "synthetic:NAME" with a NAME of

@@ -282,9 +282,9 @@ static qb_status quantize_group(run_state *r, qb_block *b, qb_linear_input input
         qb_status st = quantize_linear(r, module, &b->source[l], hessian, &q);
         if (st == QB_OK) {
             qb_weight packed = {.rows = q.rows, .cols = q.cols, .packed = &q};
-            r->dev->backend->matrix_free(r->dev, &b->linear[l]);
-            b->linear[l] = (qb_matrix){0};
-            st = r->dev->backend->matrix_create(r->dev, &packed, &b->linear[l]);
+            r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
+            b->w.linear[l] = (qb_matrix){0};
+            st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
             qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
             b->source[l] = (qb_weight){0};
         }

@@ -13,12 +13,7 @@ qb_status qb_hessian_sum_create(qb_device *dev, int64_t n, qb_hessian_sum *out) 
     int64_t bytes = n * n * (int64_t)sizeof(float);
     qb_status st = dev->backend->alloc(dev, QB_MEMORY_WORKSPACE, bytes, &out->dev_h);
     if (st != QB_OK) return qb_fail_prefix(st, "Hessian of %lld inputs", (long long)n);
-    float *zeros = NULL; /* a device may have no way to clear: rows of zeros are uploaded */
-    QB_TRY(st, qb_alloc_zero((size_t)n, sizeof *zeros, &zeros));
-    for (int64_t i = 0; i < n; i++)
-        QB_TRY(st, dev->backend->upload(dev, out->dev_h + i * n, zeros, n * (int64_t)sizeof *zeros));
-out:
-    qb_free(zeros);
+    st = dev->backend->clear(dev, out->dev_h, bytes);
     if (st != QB_OK) qb_hessian_sum_free(dev, out);
     return st;
 }

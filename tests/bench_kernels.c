@@ -84,7 +84,7 @@ static int make_matrices(qb_device *dev, const format *f, qb_matrix *m, void **d
     for (; size < working_set && n < MAX_COPIES; n++) {
         if (*dense)
             w.dense = (const char *)*dense + n * (int64_t)ROWS * COLS * (int64_t)qb_dtype_bytes(f->dtype);
-        check(dev->backend->matrix_create(dev, &w, &m[n]));
+        check(dev->backend->matrix_create(dev, &w, QB_PLACE_DEVICE, &m[n]));
         size += m[n].bytes;
     }
     if (f->bits)
@@ -121,7 +121,7 @@ int main(int argc, char **argv) {
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
     qb_device *dev;
     qb_ceilings c;
-    check(qb_backend_cpu.open(0, &dev));
+    check(qb_backend_cpu.open(&(qb_device_options){.threads = 0}, &dev));
     check(dev->backend->ceilings(dev, &c));
     printf("simd %s, OpenBLAS %s, %d threads: read %.1f GB/s, SGEMM %.1f GFLOP/s\n", qb_cpu_simd(),
            qb_blas_core(), qb_threads_count(dev->threads), c.read_bytes_per_s * 1e-9,

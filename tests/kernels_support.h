@@ -29,7 +29,7 @@ enum { SIMD_NAMES = 3 };
 static inline qb_device *device_open(const char *simd, int threads) {
     qb_device *dev;
     if (simd) setenv("BENCH_SIMD", simd, 1);
-    assert_ok(qb_backend_cpu.open(threads, &dev));
+    assert_ok(qb_backend_cpu.open(&(qb_device_options){.threads = threads}, &dev));
     unsetenv("BENCH_SIMD");
     return dev;
 }

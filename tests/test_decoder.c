@@ -110,7 +110,7 @@ static void fixture_open(fixture *f, const qb_config *c) {
     assert_ok(qb_checkpoint_synthetic(json, specs, n, 5, &f->model.checkpoint));
     qb_free(specs);
     qb_json_free(json);
-    assert_ok(qb_backend_find("cpu")->open(2, &f->dev));
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 2}, &f->dev));
     assert_ok(qb_model_load(&f->model, f->dev, c->max_positions, true));
 }
 

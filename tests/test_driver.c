@@ -73,7 +73,7 @@ static qb_quant_config defaults(const char *method) {
 
 static qb_device *open_device(int threads) {
     qb_device *dev;
-    assert_ok(qb_backend_find("cpu")->open(threads, &dev));
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = threads}, &dev));
     return dev;
 }
 

@@ -100,7 +100,7 @@ static void check_packed(const format *f, const char *simd, int64_t rows, int64_
     qb_matrix m;
     float *w = noise_new(rows * cols);
     qb_qweight_dequantize(q, w);
-    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
     qb_weight_free(&weight);
     for (; *tokens; tokens++) {
         int64_t T = *tokens;
@@ -208,7 +208,7 @@ static void test_matmul__same_bits_for_threads_and_batches(void **state) {
         for (int threads = 1; threads <= 3; threads++) {
             qb_device *dev = device_open(NULL, threads);
             qb_matrix m;
-            assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+            assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
             assert_ok(qb_backend_cpu.matmul(dev, threads == 1 ? first : y, x, T, &m));
             if (threads > 1) assert_memory_equal(first, y, T * ROWS * sizeof *y);
             bool one_kernel = strcmp(qb_cpu_simd(), "avx512") == 0;
@@ -237,7 +237,7 @@ static void check_dense(qb_dtype dtype, const char *simd, int64_t rows, int64_t 
         qb_device *dev = device_open(simd, threads);
         qb_weight weight = {.rows = rows, .cols = cols, .dtype = dtype, .dense = view};
         qb_matrix m;
-        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
         assert_int_equal(m.bytes, rows * cols * (int64_t)qb_dtype_bytes(dtype));
         float *y = noise_new(T * rows);
         assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
@@ -282,7 +282,7 @@ static void test_matmul__another_nested_map(void **state) {
         qb_qweight_dequantize(q, w);
         qb_device *dev = device_open(NULL, 1);
         qb_matrix m;
-        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, &m));
+        assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
         assert_ok(qb_backend_cpu.matmul(dev, y, x, 1, &m));
         assert_true(product_error(y, x, w, 1, 20, cols) < packed_tolerance);
         assert_int_equal(m.bytes, (cols == 128 ? 32 * cols / 2 : 20 * cols / 2) + 4 * q->n_blocks);
@@ -311,8 +311,9 @@ static void test_matmul__files_that_lie_are_refused(void **state) {
     qb_device *dev = device_open(NULL, 1);
     int64_t data = 0;
     qb_matrix m;
-    assert_fails(qb_backend_cpu.matrix_create(dev, &(qb_weight){1, 1, QB_DTYPE_I64, &data, NULL}, &m),
-                 QB_ERR_UNSUPPORTED, "I64");
+    assert_fails(
+        qb_backend_cpu.matrix_create(dev, &(qb_weight){1, 1, QB_DTYPE_I64, &data, NULL}, QB_PLACE_DEVICE, &m),
+        QB_ERR_UNSUPPORTED, "I64");
     qb_backend_cpu.close(dev);
 }
 

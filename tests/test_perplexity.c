@@ -25,7 +25,7 @@ typedef struct {
 static void fixture_open(fixture *f, const char *dir, int threads, bool resident) {
     assert_ok(qb_model_open(dir, &f->model));
     assert_ok(qb_tokenizer_open(dir, &f->tokenizer));
-    assert_ok(qb_backend_find("cpu")->open(threads, &f->dev));
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = threads}, &f->dev));
     assert_ok(qb_model_load(f->model, f->dev, f->model->config.max_positions, resident));
 }
 
@@ -102,7 +102,7 @@ static double run_synthetic(int threads, bool resident, int64_t memory_bytes) {
     qb_model *m;
     qb_device *dev;
     assert_ok(qb_model_open(spec, &m));
-    assert_ok(qb_backend_find("cpu")->open(threads, &dev));
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = threads}, &dev));
     assert_ok(qb_model_load(m, dev, 64, resident));
     qb_windows w;
     assert_ok(qb_random_windows(97, 9, 40, 3, &w));

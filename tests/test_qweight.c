@@ -141,7 +141,7 @@ static void test_qweight__bad_shapes_are_refused(void **state) {
     (void)state;
     qb_qweight q;
     assert_fails(qb_qweight_alloc_affine(0, 8, 4, 8, false, &q), QB_ERR_UNSUPPORTED, "[0, 8]");
-    assert_fails(qb_qweight_alloc_affine(8, 8, 5, 8, false, &q), QB_ERR_UNSUPPORTED, "5 bits");
+    assert_fails(qb_qweight_alloc_affine(8, 8, 7, 8, false, &q), QB_ERR_UNSUPPORTED, "7 bits");
     assert_fails(qb_qweight_alloc_affine(8, 8, 4, 16, false, &q), QB_ERR_UNSUPPORTED, "group size 16");
     assert_fails(qb_qweight_alloc_codebook(8, 8, QB_CODEBOOK_NF4, 48, false, &q), QB_ERR_UNSUPPORTED, "48");
     assert_null(q.codes);

@@ -1,5 +1,6 @@
 #include "kernels/cpu/device.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/gemm.h"
 
@@ -106,15 +107,18 @@ static qb_status check_blas_room(int threads) {
     return st;
 }
 
-static qb_status cpu_open(int threads, qb_device **out) {
+static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     *out = NULL;
+    if (options->index != 0)
+        return qb_fail(QB_ERR_USAGE, "the cpu backend has device 0 only, found %d", options->index);
     cpu_device *d;
     qb_status st = qb_alloc_zero(1, sizeof *d, &d);
     if (st != QB_OK) return st;
     qb_blas_single_thread();
     d->base.backend = &qb_backend_cpu;
+    d->memory_limit = options->memory_bytes;
     d->simd = qb_simd_chosen();
-    st = qb_threads_create(threads, &d->base.threads);
+    st = qb_threads_create(options->threads, &d->base.threads);
     if (st == QB_OK) st = check_blas_room(qb_threads_count(d->base.threads));
     if (st != QB_OK) {
         cpu_close(&d->base);
@@ -127,6 +131,31 @@ static qb_status cpu_open(int threads, qb_device **out) {
 static qb_status cpu_copy(qb_device *dev, void *to, const void *from, int64_t bytes) {
     (void)dev;
     if (bytes > 0) memmove(to, from, (size_t)bytes);
+    return QB_OK;
+}
+
+static qb_status cpu_clear(qb_device *dev, void *to, int64_t bytes) {
+    (void)dev;
+    if (bytes > 0) memset(to, 0, (size_t)bytes);
+    return QB_OK;
+}
+
+static int64_t cpu_available_bytes(const qb_device *dev) {
+    const cpu_device *d = (const cpu_device *)dev;
+    int64_t available = qb_available_memory_bytes();
+    if (d->memory_limit <= 0) return available;
+    int64_t left = d->memory_limit;
+    for (int i = 0; i < QB_MEMORY_COUNT; i++) left -= d->memory.now_bytes[i];
+    return left < 0 ? 0 : left < available ? left : available;
+}
+
+static qb_status cpu_timer_start(qb_device *dev) {
+    cpu_of(dev)->timer_ns = qb_now_ns();
+    return QB_OK;
+}
+
+static qb_status cpu_timer_stop(qb_device *dev, double *seconds) {
+    *seconds = (double)(qb_now_ns() - cpu_of(dev)->timer_ns) * 1e-9;
     return QB_OK;
 }
 
@@ -149,8 +178,12 @@ const qb_backend qb_backend_cpu = {
     .upload = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
+    .clear = cpu_clear,
     .sync = cpu_sync,
     .memory = cpu_memory,
+    .available_bytes = cpu_available_bytes,
+    .timer_start = cpu_timer_start,
+    .timer_stop = cpu_timer_stop,
     .matrix_create = qb_cpu_matrix_create,
     .matrix_free = qb_cpu_matrix_free,
     .matmul = qb_cpu_matmul,

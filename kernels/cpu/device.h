@@ -9,6 +9,8 @@ typedef struct cpu_device {
     qb_device base; /* first: the vtable hands out its address */
     const qb_simd *simd;
     qb_memory memory;
+    int64_t memory_limit; /* 0: none */
+    int64_t timer_ns;
     void *workspace; /* grows to the largest need seen; ops use it one at a time */
     int64_t workspace_bytes;
     qb_ceilings ceilings;
@@ -35,7 +37,7 @@ void qb_cpu_free(qb_device *dev, void *pointer);
 void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes);
 
 /* matmul.c */
-qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_matrix *out);
+qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out);
 void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m);
 qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
 /* packed.c: y[T, rows] from packed codes. */

@@ -19,7 +19,8 @@ static qb_pack_memory pack_memory(qb_device *dev) {
     return (qb_pack_memory){dev, pack_alloc, pack_release};
 }
 
-qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_matrix *out) {
+qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out) {
+    (void)place; /* all memory is the host's */
     *out = (qb_matrix){.rows = w->rows, .cols = w->cols, .dtype = w->dtype};
     if (w->packed) {
         qb_pack_memory memory = pack_memory(dev);

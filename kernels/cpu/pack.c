@@ -41,6 +41,9 @@ static qb_status check_below(const uint8_t *values, int64_t n, int limit, const 
 
 static qb_status check_affine(const qb_qweight *q) {
     qb_status st = QB_OK;
+    if (q->offsets || q->bits == 5 || q->bits == 6)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%d-bit weights%s have no packed layout yet", q->bits,
+                       q->offsets ? " with offsets" : "");
     if (q->bits < 8) {
         QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code"));
         QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point"));
