@@ -47,6 +47,9 @@ const qb_tensor *qb_checkpoint_at(const qb_checkpoint *ck, size_t index);
 const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); /* NULL when absent */
 /* Like find, but absence is an error naming the checkpoint, the tensor and the nearest name. */
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) QB_NODISCARD;
+/* The element type as the file spells it ("BF16", "F8_E4M3", "Q4_K"); for bytes that stand for a packed
+   type, tensor->dtype is U8 or QB_DTYPE_COUNT. */
+const char *qb_checkpoint_dtype_name(const qb_checkpoint *ck, const qb_tensor *t);
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors */
 /* One identity for the weights: SHA-256 over, for each weight file in the order of names, its name, a NUL,
    the 64 hex digits of its SHA-256 and a NUL; of the seed and specs if synthetic. Reads everything and keeps

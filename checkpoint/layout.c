@@ -1,5 +1,6 @@
 #include "checkpoint/layout.h"
 
+#include "base/str.h"
 #include "checkpoint/layout_rows.h"
 #include "checkpoint/state.h"
 
@@ -19,6 +20,22 @@ const qb_layout *qb_layout_find(const char *name) {
     for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++)
         if (!strcmp(layouts[i]->name, name)) return layouts[i];
     return NULL;
+}
+
+bool qb_layout_is_writable(const qb_layout *layout) {
+    return layout->put != NULL;
+}
+
+qb_status qb_layout_need_writer(const qb_layout *layout) {
+    if (qb_layout_is_writable(layout)) return QB_OK;
+    qb_str known = {0};
+    for (size_t i = 0; i < sizeof layouts / sizeof layouts[0]; i++)
+        if (qb_layout_is_writable(layouts[i]))
+            qb_str_printf(&known, "%s%s", known.length ? ", " : "", layouts[i]->name);
+    qb_status st = qb_fail(QB_ERR_UNSUPPORTED, "the layout %s is only read; these are written: %s",
+                           layout->name, qb_str_get(&known));
+    qb_str_free(&known);
+    return st;
 }
 
 const qb_layout *qb_layout_for(const qb_qweight *q) {

@@ -4,6 +4,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/writer.h"
 
+/* A layout that is only read has NULL for check, plan, put and config: qb_layout_need_writer says so. */
 typedef struct qb_layout {
     const char *name, *summary, *source;
     /* Whether this layout can hold the weight; the reason and what to try are in the error. Only the shape
@@ -24,5 +25,8 @@ typedef struct qb_layout {
 
 const qb_layout *qb_layout_find(const char *name);
 const qb_layout *qb_layout_at(size_t index);
+bool qb_layout_is_writable(const qb_layout *layout);
+/* QB_ERR_UNSUPPORTED, naming the layouts that are written, for one that is only read. */
+qb_status qb_layout_need_writer(const qb_layout *layout) QB_NODISCARD;
 /* The layout that stores such a weight: "gptq_v2" for affine groups, "bnb4" for codebooks. */
 const qb_layout *qb_layout_for(const qb_qweight *q);

@@ -11,11 +11,14 @@ typedef struct qb_tensor_state {
     qb_tensor tensor;
     const char *dtype_name;
     const void *mapped; /* in a shard's mapping; NULL for synthetic tensors */
-    void *
-        owned; /* generated, or copied because the mapping is not aligned for the dtype; NULL when released */
-    uint32_t holders; /* acquired and not yet released */
-    bool filling;     /* another thread is making `owned` */
-    float stddev;     /* synthetic */
+    /* Makes the bytes when they are acquired, for tensors that no file holds as they are wanted: writes
+       tensor.bytes to `out`. NULL: the mapping, or a copy where that is not aligned for the dtype. */
+    qb_status (*fill)(const qb_checkpoint *ck, const struct qb_tensor_state *t, void *out);
+    const void *source; /* what `fill` and the layouts need to know; in the checkpoint's arena */
+    void *owned;        /* filled or copied; NULL when released */
+    uint32_t holders;   /* acquired and not yet released */
+    bool filling;       /* another thread is making `owned` */
+    float stddev;       /* synthetic */
 } qb_tensor_state;
 
 typedef struct qb_shard {
@@ -30,9 +33,9 @@ struct qb_checkpoint {
     qb_quantization quantization;
     const char *quantization_source; /* the file that the quantization was read from, for errors */
     qb_shard *shards;
-    size_t n_shards;
+    size_t n_shards, shards_capacity;
     qb_tensor_state *tensors;
-    size_t n_tensors;
+    size_t n_tensors, tensors_capacity;
     qb_names names;
     bool synthetic;
     uint64_t seed;
@@ -51,8 +54,13 @@ bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which)
 /* Fills config.json's quantization_config, or that of a file beside it, into ck->quantization. */
 qb_status qb_quantization_read(qb_checkpoint *ck) QB_NODISCARD;
 
-/* Generates a synthetic tensor into new memory. */
-qb_status qb_synthetic_fill(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) QB_NODISCARD;
+/* Finds, maps and validates the files of ck->dir and adds their tensors. One function a container. */
+qb_status qb_checkpoint_open_safetensors(qb_checkpoint *ck) QB_NODISCARD;
+/* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and
+   tensor.data. A name that is there already is an error. */
+qb_status qb_checkpoint_add_shard(qb_checkpoint *ck, const char *path) QB_NODISCARD;
+qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard,
+                                   const qb_tensor_state *tensor) QB_NODISCARD;
 
 /* "MODULE.SUFFIX" into name; fails when it is too long. */
 enum { QB_TENSOR_NAME_MAX = 512 };

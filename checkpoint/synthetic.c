@@ -36,12 +36,9 @@ static void fill_normal(uint64_t seed, float stddev, int64_t n, uint16_t *out) {
         out[i] = table[bits & (SHARES - 1)];
 }
 
-qb_status qb_synthetic_fill(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
+static qb_status fill(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
     int64_t n = t->tensor.bytes / 2;
-    uint16_t *values;
-    qb_status st = qb_alloc((size_t)n, sizeof *values, &values);
-    if (st != QB_OK) return qb_fail_prefix(st, "synthetic tensor %.200s", t->tensor.name);
-    *out = values;
+    uint16_t *values = out;
     if (t->tensor.n_dims == 1)
         for (int64_t i = 0; i < n; i++) values[i] = 0x3c00; /* 1.0: norms that change nothing */
     else
@@ -71,6 +68,7 @@ static qb_status add_spec(qb_checkpoint *ck, const qb_tensor_spec *spec) {
     for (int d = 0; d < spec->n_dims; d++) t->tensor.shape[d] = spec->shape[d];
     t->tensor.index = (uint32_t)ck->n_tensors++;
     t->stddev = spec->stddev;
+    t->fill = fill;
     return QB_OK;
 }
 

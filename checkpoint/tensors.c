@@ -11,17 +11,25 @@
 
 /* ---- acquire and release ---- */
 
-/* Makes t->owned: generated, or an aligned copy of the mapped bytes. Called without the lock held. */
+/* Makes t->owned: filled, or an aligned copy of the mapped bytes. Called without the lock held. */
 static qb_status make_owned(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
-    if (ck->synthetic) return qb_synthetic_fill(ck, t, out);
-    qb_status st = qb_alloc((size_t)t->tensor.bytes, 1, out);
-    if (st == QB_OK && *out) memcpy(*out, t->mapped, (size_t)t->tensor.bytes);
+    void *bytes;
+    qb_status st = qb_alloc((size_t)t->tensor.bytes, 1, &bytes);
+    if (st != QB_OK) return qb_fail_prefix(st, "tensor %.200s", t->tensor.name);
+    if (t->fill)
+        st = t->fill(ck, t, bytes);
+    else
+        memcpy(bytes, t->mapped, (size_t)t->tensor.bytes);
+    if (st == QB_OK)
+        *out = bytes;
+    else
+        qb_free(bytes);
     return st;
 }
 
-/* Whether the bytes can only be had as a copy: nothing is mapped, or not aligned for the dtype. */
+/* Whether the bytes can only be had as a copy: they are made, or not aligned for the dtype. */
 static bool needs_copy(const qb_tensor_state *t) {
-    return t->tensor.bytes > 0 && (!t->mapped || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
+    return t->tensor.bytes > 0 && (t->fill || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
 }
 
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, const void **out) {
@@ -80,6 +88,10 @@ bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which)
 }
 
 /* ---- checked look-ups ---- */
+
+const char *qb_checkpoint_dtype_name(const qb_checkpoint *ck, const qb_tensor *t) {
+    return ck->tensors[t->index].dtype_name;
+}
 
 const char *qb_tensor_describe(const qb_checkpoint *ck, const qb_tensor *t, char buffer[160]) {
     char shape[128];
