@@ -78,7 +78,7 @@ qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t sh
  */
 typedef struct qb_quantization {
     char method[24]; /* "gptq", "bitsandbytes"; "" when not quantized */
-    char layout[16]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4" */
+    char layout[24]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4", "awq", .. */
     int bits;
     int64_t group_size; /* -1: one group a row */
     bool symmetric, desc_act, static_groups;

@@ -1,10 +1,10 @@
 /* GPTQ checkpoints: qweight [in*bits/32, out], qzeros [groups, out*bits/32], scales [groups, out], g_idx
    [in]. v1 stores zeros minus one, v2 the true ones. Formats: AutoGPTQ qlinear_cuda.py, GPTQModel
    utils/model.py; FIELD.md a3-A, B, D. */
-#include "base/log.h"
+#include "base/memory.h"
 #include "checkpoint/bitpack.h"
+#include "checkpoint/gptq_read.h"
 #include "checkpoint/layout_rows.h"
-#include "checkpoint/state.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -163,188 +163,11 @@ static qb_status v1_put(qb_writer *w, const char *module, const qb_qweight *q) {
 
 /* ---- reading ---- */
 
-static bool present(const qb_checkpoint *ck, const char *module) {
-    return qb_module_tensor_find(ck, module, "qweight") != NULL;
-}
-
-/* What the config says of this module's shape, checked against the file's tensors. */
-typedef struct {
-    const qb_tensor *qweight, *qzeros, *scales, *g_idx; /* g_idx may be NULL */
-    int64_t rows, cols, group_size, n_groups;
-    int bits;
-} parts;
-
-static qb_status find_parts(const qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
-                            parts *p) {
-    const qb_quantization *how = qb_checkpoint_quantization(ck);
-    int bits = how->bits;
-    *p = (parts){.rows = rows, .cols = cols, .bits = bits};
-    p->group_size = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
-    p->n_groups = (cols + p->group_size - 1) / p->group_size;
-    if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX || cols * bits % 32 != 0 ||
-        rows * bits % 32 != 0)
-        return qb_fail(QB_ERR_FORMAT,
-                       "%s: %s: [%" PRId64 ", %" PRId64 "] at %d bits does not fill whole words", ck->dir,
-                       module, rows, cols, bits);
-    qb_status st;
-    QB_TRY(st, qb_module_tensor(ck, module, "qweight", &p->qweight));
-    QB_TRY(st, qb_module_tensor(ck, module, "qzeros", &p->qzeros));
-    QB_TRY(st, qb_module_tensor(ck, module, "scales", &p->scales));
-    p->g_idx = qb_module_tensor_find(ck, module, "g_idx");
-    QB_TRY(st, qb_tensor_expect(ck, p->qweight, QB_DTYPE_I32, 2, (int64_t[]){cols * bits / 32, rows}));
-    QB_TRY(st, qb_tensor_expect(ck, p->qzeros, QB_DTYPE_I32, 2, (int64_t[]){p->n_groups, rows * bits / 32}));
-    qb_dtype dtype = p->scales->dtype == QB_DTYPE_F32 || p->scales->dtype == QB_DTYPE_BF16 ? p->scales->dtype
-                                                                                           : QB_DTYPE_F16;
-    QB_TRY(st, qb_tensor_expect(ck, p->scales, dtype, 2, (int64_t[]){p->n_groups, rows}));
-    if (p->g_idx) QB_TRY(st, qb_tensor_expect(ck, p->g_idx, QB_DTYPE_I32, 1, &cols));
-out:
-    return st;
-}
-
-static qb_status read_codes(qb_checkpoint *ck, const parts *p, qb_qweight *q) {
-    const void *words;
-    qb_status st = qb_checkpoint_acquire(ck, p->qweight, &words);
-    if (st != QB_OK) return st;
-    qb_bits_unpack_transposed(words, p->rows, p->cols, p->bits, q->codes);
-    qb_checkpoint_release(ck, p->qweight);
-    return QB_OK;
-}
-
-/* The zeros as the file stores them, [groups, rows]. All-ones words are counted: writers that do not mask
-   make one of a true zero of 0 in v1, and spoil its neighbours with it. */
-static qb_status read_fields(qb_checkpoint *ck, const parts *p, uint8_t *fields, int64_t *all_ones) {
-    const void *bytes;
-    qb_status st = qb_checkpoint_acquire(ck, p->qzeros, &bytes);
-    if (st != QB_OK) return st;
-    const uint32_t *words = bytes;
-    int64_t words_a_group = p->rows * p->bits / 32;
-    *all_ones = 0;
-    for (int64_t g = 0; g < p->n_groups; g++) {
-        qb_bits_unpack(words + g * words_a_group, p->rows, p->bits, fields + g * p->rows);
-        for (int64_t w = 0; w < words_a_group; w++) *all_ones += words[g * words_a_group + w] == 0xffffffffu;
-    }
-    qb_checkpoint_release(ck, p->qzeros);
-    return QB_OK;
-}
-
-static bool all_equal(const uint8_t *fields, int64_t n, int value) {
-    for (int64_t i = 0; i < n; i++)
-        if (fields[i] != value) return false;
-    return true;
-}
-
-/* What to add to a stored zero. The label says 1 for v1 and 0 for v2, but some writers label wrongly: a
-   symmetric weight has but one zero point, 2^(bits-1), so its fields tell which convention they follow. */
-static int zero_offset(qb_checkpoint *ck, const char *module, const parts *p, const uint8_t *fields,
-                       bool v1) {
-    int middle = 1 << (p->bits - 1);
-    int64_t n = p->rows * p->n_groups;
-    int found = !ck->quantization.symmetric        ? v1
-                : all_equal(fields, n, middle)     ? 0
-                : all_equal(fields, n, middle - 1) ? 1
-                                                   : v1;
-    if (found != (int)v1 && qb_checkpoint_first_warning(ck, QB_WARNING_ZERO_CONVENTION))
-        qb_warn("%s: %s is labelled %s, but every zero point is stored as %d, the value of %s for symmetric "
-                "weights; read as %s",
-                ck->dir, module, v1 ? "gptq" : "gptq_v2", found ? middle - 1 : middle,
-                found ? "gptq" : "gptq_v2", found ? "gptq" : "gptq_v2");
-    return found;
-}
-
-static qb_status read_zeros(qb_checkpoint *ck, const char *module, const parts *p, bool v1, qb_qweight *q) {
-    uint8_t *fields;
-    int64_t all_ones, n = p->rows * p->n_groups;
-    qb_status st = qb_alloc((size_t)n, 1, &fields);
-    if (st == QB_OK) st = read_fields(ck, p, fields, &all_ones);
-    if (st != QB_OK) goto out;
-    int offset = zero_offset(ck, module, p, fields, v1), mask = (1 << p->bits) - 1,
-        middle = 1 << (p->bits - 1);
-    if (offset && all_ones && qb_checkpoint_first_warning(ck, QB_WARNING_CORRUPT_ZEROS))
-        qb_warn("%s: %s.qzeros holds %" PRId64
-                " words of ones only: a writer of layout gptq met zero points of 0 and may have "
-                "spoilt their neighbours; expect a worse model than its weights deserve",
-                ck->dir, module, all_ones);
-    q->symmetric = true;
-    for (int64_t g = 0; g < p->n_groups; g++)
-        for (int64_t r = 0; r < p->rows; r++) {
-            /* The stored field is the zero minus one in `bits` bits, so 2^bits - 1 stands for 0. */
-            int zero = (fields[g * p->rows + r] + offset) & mask;
-            q->zeros[r * p->n_groups + g] = (uint8_t)zero;
-            if (zero != middle) q->symmetric = false;
-        }
-out:
-    qb_free(fields);
-    return st;
-}
-
-static qb_status read_scales(qb_checkpoint *ck, const char *module, const parts *p, qb_qweight *q) {
-    float *values = NULL;
-    qb_status st = qb_checkpoint_read_f32(ck, p->scales->name, p->n_groups, p->rows, &values);
-    for (int64_t g = 0; st == QB_OK && g < p->n_groups; g++)
-        for (int64_t r = 0; r < p->rows; r++) {
-            float s = values[g * p->rows + r];
-            if (!isfinite(s)) {
-                st = qb_fail(QB_ERR_NUMERIC,
-                             "%s: %s.scales: the scale of group %" PRId64 ", row %" PRId64 " is %g", ck->dir,
-                             module, g, r, (double)s);
-                break;
-            }
-            q->scales[r * p->n_groups + g] = s;
-        }
-    qb_free(values);
-    return st;
-}
-
-/* g_idx is kept only where it says more than column / group_size. */
-static qb_status read_g_idx(qb_checkpoint *ck, const char *module, const parts *p, qb_qweight *q) {
-    const void *bytes;
-    /* Older files have none; with act-order the groups follow from it alone, unless they are static. */
-    if (!p->g_idx && ck->quantization.desc_act && !ck->quantization.static_groups && p->n_groups > 1)
-        return qb_fail(QB_ERR_FORMAT, "%s: tensor %s.g_idx is missing, and desc_act is true in config.json",
-                       ck->dir, module);
-    if (!p->g_idx) return QB_OK;
-    qb_status st = qb_checkpoint_acquire(ck, p->g_idx, &bytes);
-    if (st != QB_OK) return st;
-    const int32_t *groups = bytes;
-    bool natural = true;
-    for (int64_t c = 0; c < p->cols; c++) {
-        if (groups[c] < 0 || groups[c] >= p->n_groups) {
-            st = qb_fail(QB_ERR_FORMAT,
-                         "%s: %s.g_idx: column %" PRId64 " is in group %d, outside [0, %" PRId64 ")", ck->dir,
-                         module, c, groups[c], p->n_groups);
-            goto out;
-        }
-        natural = natural && groups[c] == c / p->group_size;
-    }
-    if (natural) goto out;
-    QB_TRY(st, qb_alloc((size_t)p->cols, sizeof *q->g_idx, &q->g_idx));
-    memcpy(q->g_idx, groups, (size_t)p->cols * sizeof *q->g_idx);
-out:
-    qb_checkpoint_release(ck, p->g_idx);
-    return st;
-}
-
-static qb_status read_any(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, bool v1,
-                          qb_qweight *out) {
-    parts p;
-    *out = (qb_qweight){0};
-    qb_status st;
-    QB_TRY(st, find_parts(ck, module, rows, cols, &p));
-    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, p.bits, p.group_size, false, out));
-    QB_TRY(st, read_codes(ck, &p, out));
-    QB_TRY(st, read_zeros(ck, module, &p, v1, out));
-    QB_TRY(st, read_scales(ck, module, &p, out));
-    QB_TRY(st, read_g_idx(ck, module, &p, out));
-out:
-    if (st != QB_OK) qb_qweight_free(out);
-    return st;
-}
-
 static qb_status v2_read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
-    return read_any(ck, module, rows, cols, false, out);
+    return qb_gptq_read(ck, module, rows, cols, false, out);
 }
 static qb_status v1_read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
-    return read_any(ck, module, rows, cols, true, out);
+    return qb_gptq_read(ck, module, rows, cols, true, out);
 }
 
 /* ---- quantization_config ---- */
@@ -395,7 +218,7 @@ const qb_layout qb_layout_gptq_v2 = {
     .check = v2_check,
     .plan = plan_any,
     .put = v2_put,
-    .present = present,
+    .present = qb_gptq_present,
     .read = v2_read,
     .config = v2_config,
     .quantize_config_file = "quantize_config.json",
@@ -408,7 +231,7 @@ const qb_layout qb_layout_gptq = {
     .check = v1_check,
     .plan = plan_any,
     .put = v1_put,
-    .present = present,
+    .present = qb_gptq_present,
     .read = v1_read,
     .config = v1_config,
     .quantize_config_file = "quantize_config.json",

@@ -48,6 +48,7 @@ struct qb_checkpoint {
 typedef enum {
     QB_WARNING_ZERO_CONVENTION = 1,
     QB_WARNING_CORRUPT_ZEROS = 2,
+    QB_WARNING_ZERO_GROUPS = 4,
 } qb_checkpoint_warning;
 bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which);
 
