@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -132,6 +133,47 @@ qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) {
         sync_dir_of(path);
     qb_str_free(&temporary);
     return st;
+}
+
+/* Whether the file that fd holds is still the one under that name: its last holder removes it. */
+static bool is_linked(int fd, const char *path) {
+    struct stat held, named;
+    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_dev == named.st_dev &&
+           held.st_ino == named.st_ino;
+}
+
+qb_status qb_file_lock_take(const char *path, qb_file_lock *out) {
+    qb_str name = {0};
+    *out = (qb_file_lock){0};
+    qb_str_printf(&name, "%s.lock", path);
+    qb_status st = qb_str_status(&name);
+    while (st == QB_OK && !out->path) {
+        int fd = open(name.text, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0666);
+        if (fd < 0) {
+            st = fail_errno("cannot open", name.text);
+        } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+            st = qb_fail(QB_ERR_USAGE,
+                         "%s is being written by another process; name another file or wait for it", path);
+            close(fd);
+        } else if (!is_linked(fd, name.text)) { /* its holder went between open and lock */
+            close(fd);
+        } else if ((out->path = qb_strdup(name.text))) {
+            out->fd = fd; /* where the filesystem locks nothing, nothing is refused either */
+        } else {
+            st = qb_fail(QB_ERR_MEMORY, "out of memory");
+            close(fd);
+        }
+    }
+    qb_str_free(&name);
+    return st;
+}
+
+void qb_file_unlock(qb_file_lock *lock) {
+    if (!lock->path) return;
+    unlink(lock->path);
+    close(lock->fd);
+    qb_free(lock->path);
+    *lock = (qb_file_lock){0};
 }
 
 bool qb_path_exists(const char *path) {

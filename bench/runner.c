@@ -114,6 +114,7 @@ void qb_run_close(qb_run *run) {
     qb_json_free(run->data);
     qb_device_facts_free(&run->facts);
     if (run->began) qb_results_close(&run->results);
+    qb_file_unlock(&run->output_lock);
     qb_suite_free(&run->suite);
     *run = (qb_run){0};
 }
@@ -316,7 +317,9 @@ static qb_status interrupted(const qb_run *run, size_t done) {
 }
 
 qb_status qb_run_cases(qb_run *run) {
-    qb_status st = begin_document(run);
+    qb_status st = run->options->output ? qb_file_lock_take(run->options->output, &run->output_lock) : QB_OK;
+    if (st != QB_OK) return qb_fail_prefix(st, "--output");
+    st = begin_document(run);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         if (qb_interrupted()) return interrupted(run, i);
         st = run_case(run, i);

@@ -2,6 +2,7 @@
    their own, write the document after each. */
 #pragma once
 
+#include "base/file.h"
 #include "bench/plan.h"
 #include "bench/record.h"
 #include "results/results.h"
@@ -22,6 +23,7 @@ typedef struct qb_run {
     size_t n_subjects;
     qb_json *data; /* array: the files read; owned until the context takes it */
     qb_device_facts facts;
+    qb_file_lock output_lock; /* of options->output while cases run */
     qb_results results;
     bool began; /* results holds a document */
     size_t n_failed, n_kept;

@@ -191,6 +191,27 @@ static void test_file__atomic_write_leaves_no_temporary(void **state) {
     scratch_remove(dir);
 }
 
+static void test_file__one_process_at_a_time_holds_a_lock(void **state) {
+    (void)state;
+    char *dir = scratch_make();
+    char *path = qb_path_join(dir, "result.json"), *lock_path = qb_path_join(dir, "result.json.lock");
+    qb_file_lock first = {0}, second = {0};
+    qb_file_unlock(&second);
+    assert_ok(qb_file_lock_take(path, &first));
+    assert_fails(qb_file_lock_take(path, &second), QB_ERR_USAGE, "another process");
+    assert_null(second.path);
+    qb_file_unlock(&first);
+    assert_false(qb_path_exists(lock_path));
+    assert_ok(qb_file_write_atomic(lock_path, "", 0)); /* left by a process that was killed */
+    assert_ok(qb_file_lock_take(path, &second));
+    qb_file_unlock(&second);
+    assert_false(qb_path_exists(lock_path));
+    assert_fails(qb_file_lock_take("/nonexistent/a", &first), QB_ERR_NOT_FOUND, "/nonexistent/a.lock");
+    qb_free(path);
+    qb_free(lock_path);
+    scratch_remove(dir);
+}
+
 static void test_file__pipes_and_devices_are_refused(void **state) {
     (void)state;
     char *dir = scratch_make(), *pipe_path = qb_path_join(dir, "pipe"), *below = qb_path_join(dir, "file/x");
@@ -230,6 +251,7 @@ int main(void) {
         cmocka_unit_test(test_option__json_round_trip),
         cmocka_unit_test(test_threads__visit_every_index_once),
         cmocka_unit_test(test_file__atomic_write_leaves_no_temporary),
+        cmocka_unit_test(test_file__one_process_at_a_time_holds_a_lock),
         cmocka_unit_test(test_file__pipes_and_devices_are_refused),
         cmocka_unit_test(test_status__a_long_sentence_keeps_both_ends),
     };

@@ -348,7 +348,11 @@ static void test_cli__outputs_are_tried_before_the_work(void **state) {
                    "/nonexistent");
     assert_refused(BENCH("run", "--suite", suite, "--synthetic", "-o", scratch), 2, "is a directory");
     assert_refused(BENCH("run", "--suite", suite, "--synthetic", "--resume"), 2, "--resume needs --output");
-    char *tiny = scratch_path("tiny"), *there = scratch_path("there");
+    char *tiny = scratch_path("tiny"), *there = scratch_path("there"), *busy = scratch_path("busy.json");
+    qb_file_lock lock;
+    assert_ok(qb_file_lock_take(busy, &lock));
+    assert_refused(BENCH("run", "--suite", suite, "--synthetic", "-o", busy), 2, "another process");
+    qb_file_unlock(&lock);
     assert_ok(qb_make_dirs(there));
     assert_refused(BENCH("quantize", tiny, "--synthetic", "--method", "rtn", "-o", there), 2,
                    "--force replaces it");
