@@ -104,7 +104,7 @@ static void remove_leftovers(const char *parent, const char *base) {
     if (dir) closedir(dir);
 }
 
-/* ---- open, publish, discard ---- */
+/* ---- temporary directories ---- */
 
 static qb_status make_staging(qb_staging *s) {
     qb_str path = {0};
@@ -127,7 +127,66 @@ static qb_status make_staging(qb_staging *s) {
     return QB_OK;
 }
 
-qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
+/* ---- directories that are kept ---- */
+
+static qb_status lock_kept(qb_staging *s) {
+    s->lock_fd = open(s->kept, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (s->lock_fd < 0) return qb_fail(QB_ERR_IO, "cannot open %s: %s", s->kept, strerror(errno));
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0) return QB_OK;
+    if (errno == EWOULDBLOCK)
+        return qb_fail(QB_ERR_IO,
+                       "another process is writing %s (it holds %s); wait for it or choose another directory",
+                       s->target, s->kept);
+    qb_warn("%s cannot be locked (%s): see to it that no other process writes %s", s->kept, strerror(errno),
+            s->target);
+    return QB_OK;
+}
+
+static qb_status make_dir(const char *path) {
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && qb_path_is_dir(path))) return QB_OK;
+    return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(errno));
+}
+
+static qb_status make_kept(qb_staging *s) {
+    qb_str outer = {0};
+    qb_str_printf(&outer, "%s.partial", s->target);
+    qb_status st = qb_str_status(&outer);
+    if (st != QB_OK) {
+        qb_str_free(&outer);
+        return st;
+    }
+    s->kept = outer.text;
+    s->path = qb_path_join(s->kept, "checkpoint");
+    if (!s->path) return no_memory();
+    QB_TRY(st, make_dir(s->kept));
+    QB_TRY(st, lock_kept(s));
+    QB_TRY(st, make_dir(s->path));
+out:
+    if (st != QB_OK) { /* not ours to remove */
+        qb_free(s->path);
+        s->path = NULL;
+    }
+    return st;
+}
+
+qb_status qb_staging_clear(qb_staging *s) {
+    qb_status st = QB_OK;
+    DIR *dir = opendir(s->kept);
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", s->kept, strerror(errno));
+    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        char *path = qb_path_join(s->kept, e->d_name);
+        st = path ? qb_remove_tree(path) : no_memory();
+        qb_free(path);
+    }
+    closedir(dir);
+    return st == QB_OK ? make_dir(s->path) : st;
+}
+
+/* ---- open ---- */
+
+static qb_status open_with(const char *target, bool replace, qb_status (*make)(qb_staging *),
+                           qb_staging *out) {
     *out = (qb_staging){.lock_fd = -1, .replace = replace};
     char *parent = NULL;
     qb_status st;
@@ -141,11 +200,20 @@ qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
     QB_TRY(st, qb_make_dirs(parent));
     QB_TRY(st, qb_dir_writable(parent));
     remove_leftovers(parent, qb_path_base(out->target));
-    QB_TRY(st, make_staging(out));
+    QB_TRY(st, make(out));
 out:
     qb_free(parent);
     return st;
 }
+
+qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
+    return open_with(target, replace, make_staging, out);
+}
+qb_status qb_staging_open_kept(const char *target, bool replace, qb_staging *out) {
+    return open_with(target, replace, make_kept, out);
+}
+
+/* ---- publish, discard ---- */
 
 static void sync_dir(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -185,6 +253,7 @@ qb_status qb_staging_publish(qb_staging *s) {
     if (st != QB_OK) return st;
     qb_free(s->path);
     s->path = NULL;
+    if (s->kept && qb_remove_tree(s->kept) != QB_OK) qb_warn("%s", qb_error_text());
     char *parent = qb_path_dir(s->target);
     if (parent) sync_dir(parent);
     qb_free(parent);
@@ -196,7 +265,7 @@ void qb_staging_discard(qb_staging *s) {
     /* The error that led here is the one to tell. */
     char kept[1024];
     snprintf(kept, sizeof kept, "%s", qb_error_text());
-    if (qb_remove_tree(s->path) != QB_OK) qb_warn("%s", qb_error_text());
+    if (qb_remove_tree(s->kept ? s->kept : s->path) != QB_OK) qb_warn("%s", qb_error_text());
     (void)qb_fail(QB_OK, "%s", kept);
     qb_free(s->path);
     s->path = NULL;
@@ -205,6 +274,7 @@ void qb_staging_discard(qb_staging *s) {
 void qb_staging_close(qb_staging *s) {
     if (s->lock_fd >= 0) close(s->lock_fd);
     qb_free(s->path);
+    qb_free(s->kept);
     qb_free(s->target);
     *s = (qb_staging){.lock_fd = -1};
 }

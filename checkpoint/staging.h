@@ -1,13 +1,14 @@
-/* A directory that is filled under a temporary name beside its target and appears under its own name only
-   when it is complete. Private to checkpoint/. */
+/* A directory that is filled under another name beside its target and appears under its own name only when
+   it is complete. Private to checkpoint/. */
 #pragma once
 
 #include "base/status.h"
 
 typedef struct qb_staging {
     char *target; /* without trailing slashes, links resolved */
-    char *path;   /* TARGET.tmp.PID; NULL when published or discarded */
-    int lock_fd;  /* holds a lock on `path`, so that others see whether its maker lives */
+    char *path;   /* TARGET.tmp.PID, or KEPT/checkpoint; NULL when published or discarded */
+    char *kept;   /* TARGET.partial, which outlives its process; NULL for a temporary directory */
+    int lock_fd;  /* holds a lock on the outer directory, so that others see whether its maker lives */
     bool replace;
 } qb_staging;
 
@@ -15,6 +16,11 @@ typedef struct qb_staging {
    target. Refuses a target that is a file, or a directory with content unless `replace`; a directory that
    does not look like a checkpoint is never replaced. qb_staging_close in any case. */
 qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) QB_NODISCARD;
+/* The same in TARGET.partial/checkpoint, which stays when the process ends before it published or discarded
+   it, and is found again by the next call. Another process that works in it is an error. */
+qb_status qb_staging_open_kept(const char *target, bool replace, qb_staging *out) QB_NODISCARD;
+/* Removes what a kept directory holds: begins anew. */
+qb_status qb_staging_clear(qb_staging *s) QB_NODISCARD;
 /* Syncs the directory and renames it to its target; an older target is exchanged atomically and then removed.
  */
 qb_status qb_staging_publish(qb_staging *s) QB_NODISCARD;

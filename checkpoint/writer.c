@@ -25,6 +25,7 @@ static void free_writer(qb_writer *w) {
     for (size_t i = 0; i < w->n_shards; i++)
         if (w->shards[i].fd >= 0) close(w->shards[i].fd);
     qb_staging_close(&w->staging);
+    qb_writer_journal_free(w->journal);
     qb_free(w->shards);
     qb_free(w->planned);
     qb_names_free(&w->names);
@@ -32,18 +33,29 @@ static void free_writer(qb_writer *w) {
     qb_free(w);
 }
 
-qb_status qb_writer_create(const char *dir, bool replace, int64_t shard_bytes, qb_writer **out) {
+qb_status qb_writer_create_in(qb_staging *staging, int64_t shard_bytes, qb_writer **out) {
     *out = NULL;
-    qb_writer *w;
-    if (shard_bytes < 0) return qb_fail(QB_ERR_USAGE, "shard size %" PRId64 " is negative", shard_bytes);
-    qb_status st = qb_alloc_zero(1, sizeof *w, &w);
-    if (st != QB_OK) return st;
+    qb_writer *w = NULL;
+    qb_status st = QB_OK;
+    if (shard_bytes < 0) st = qb_fail(QB_ERR_USAGE, "shard size %" PRId64 " is negative", shard_bytes);
+    if (st == QB_OK) st = qb_alloc_zero(1, sizeof *w, &w);
+    if (st != QB_OK) {
+        qb_staging_discard(staging);
+        qb_staging_close(staging);
+        return st;
+    }
     w->shard_bytes = shard_bytes ? shard_bytes : 5000000000;
-    st = qb_staging_open(dir, replace, &w->staging);
-    if (st != QB_OK)
-        free_writer(w);
-    else
-        *out = w;
+    w->staging = *staging;
+    *out = w;
+    return QB_OK;
+}
+
+qb_status qb_writer_create(const char *dir, bool replace, int64_t shard_bytes, qb_writer **out) {
+    qb_staging staging;
+    qb_status st = qb_staging_open(dir, replace, &staging);
+    if (st == QB_OK) return qb_writer_create_in(&staging, shard_bytes, out);
+    qb_staging_close(&staging);
+    *out = NULL;
     return st;
 }
 
@@ -51,6 +63,17 @@ void qb_writer_abort(qb_writer *w) {
     if (!w) return;
     qb_staging_discard(&w->staging);
     free_writer(w);
+}
+
+void qb_writer_keep(qb_writer *w) {
+    if (w && w->journal && w->journal->state)
+        free_writer(w);
+    else
+        qb_writer_abort(w);
+}
+
+const char *qb_writer_path(const qb_writer *w) {
+    return w->staging.path;
 }
 
 int64_t qb_writer_bytes(const qb_writer *w) {
@@ -207,15 +230,35 @@ static qb_status begin_shard(qb_writer *w, qb_out_shard *s, const qb_str *header
     return st;
 }
 
+qb_status qb_writer_write_index(const qb_writer *w) {
+    qb_str text = {0};
+    char *path = qb_path_join(w->staging.path, "model.safetensors.index.json");
+    qb_str_printf(&text, "{\n  \"metadata\": {\n    \"total_size\": %" PRId64 "\n  },\n  \"weight_map\": {",
+                  w->total_bytes);
+    for (size_t i = 0; i < w->n_planned; i++)
+        qb_str_printf(&text, "%s\n    \"%s\": \"%s\"", i ? "," : "", w->planned[i].name,
+                      w->shards[w->planned[i].shard].name);
+    qb_str_text(&text, "\n  }\n}\n");
+    qb_status st = path ? qb_str_status(&text) : no_memory();
+    if (st == QB_OK) st = qb_file_write_atomic(path, text.text, text.length);
+    qb_free(path);
+    qb_str_free(&text);
+    return st;
+}
+
 qb_status qb_writer_begin(qb_writer *w) {
     qb_str *headers = NULL;
+    bool taken = false;
     qb_status st;
     if (w->begun) return qb_fail(QB_ERR_INTERNAL, "%s: writing began already", w->staging.target);
     QB_TRY(st, assign_shards(w));
     assign_offsets(w);
     QB_TRY(st, qb_alloc_zero(w->n_shards, sizeof *headers, &headers));
     QB_TRY(st, build_headers(w, headers));
-    for (size_t i = 0; i < w->n_shards; i++) QB_TRY(st, begin_shard(w, &w->shards[i], &headers[i]));
+    if (w->journal) QB_TRY(st, qb_writer_take_over(w, headers, &taken));
+    for (size_t i = 0; !taken && i < w->n_shards; i++)
+        QB_TRY(st, begin_shard(w, &w->shards[i], &headers[i]));
+    if (w->n_shards > 1) QB_TRY(st, qb_writer_write_index(w));
     w->begun = true;
 out:
     for (size_t i = 0; headers && i < w->n_shards; i++) qb_str_free(&headers[i]);
@@ -255,6 +298,16 @@ qb_status qb_writer_put_json(qb_writer *w, const char *file_name, const qb_json 
     return st;
 }
 
+qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *text) {
+    if (!plain_file_name(file_name))
+        return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
+    char *path = qb_path_join(w->staging.path, file_name);
+    if (!path) return no_memory();
+    qb_status st = qb_file_write_atomic(path, text, strlen(text));
+    qb_free(path);
+    return st;
+}
+
 qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir, const char *file_name) {
     if (!plain_file_name(file_name))
         return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
@@ -284,22 +337,6 @@ static qb_status check_complete(const qb_writer *w) {
     return QB_OK;
 }
 
-static qb_status write_index(const qb_writer *w) {
-    qb_str text = {0};
-    char *path = qb_path_join(w->staging.path, "model.safetensors.index.json");
-    qb_str_printf(&text, "{\n  \"metadata\": {\n    \"total_size\": %" PRId64 "\n  },\n  \"weight_map\": {",
-                  w->total_bytes);
-    for (size_t i = 0; i < w->n_planned; i++)
-        qb_str_printf(&text, "%s\n    \"%s\": \"%s\"", i ? "," : "", w->planned[i].name,
-                      w->shards[w->planned[i].shard].name);
-    qb_str_text(&text, "\n  }\n}\n");
-    qb_status st = path ? qb_str_status(&text) : no_memory();
-    if (st == QB_OK) st = qb_file_write_atomic(path, text.text, text.length);
-    qb_free(path);
-    qb_str_free(&text);
-    return st;
-}
-
 qb_status qb_writer_finish(qb_writer *w) {
     qb_status st;
     QB_TRY(st, check_complete(w));
@@ -317,10 +354,11 @@ qb_status qb_writer_finish(qb_writer *w) {
             goto out;
         }
     }
-    if (w->n_shards > 1) QB_TRY(st, write_index(w));
     QB_TRY(st, qb_staging_publish(&w->staging));
 out:
-    if (st != QB_OK) qb_staging_discard(&w->staging);
-    free_writer(w);
+    if (st != QB_OK)
+        qb_writer_keep(w);
+    else
+        free_writer(w);
     return st;
 }

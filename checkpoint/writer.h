@@ -11,6 +11,21 @@ typedef struct qb_writer qb_writer;
 /* dir must not exist, or be empty, unless `replace`. shard_bytes: model-00001-of-0000N.safetensors with an
    index when the tensors take more (0: 5e9). Fails at once when the parent cannot be written. */
 qb_status qb_writer_create(const char *dir, bool replace, int64_t shard_bytes, qb_writer **out) QB_NODISCARD;
+/* The same for long work: everything goes to DIR.partial, which stays when the process dies or calls
+   qb_writer_keep. With `resume`, qb_writer_begin takes up what an earlier run with the same fingerprint (64
+   hex digits over all that decides the bytes) and the same plan has saved there, and empties the directory
+   otherwise, which it tells. A second process that writes the same directory is an error. */
+qb_status qb_writer_create_resumable(const char *dir, bool replace, int64_t shard_bytes,
+                                     const char *fingerprint, bool resume, qb_writer **out) QB_NODISCARD;
+/* After begin: the state that an earlier run saved last; NULL when this one starts from nothing. */
+const qb_json *qb_writer_saved(const qb_writer *w);
+/* All that was put so far is synced to disk and will not be asked for again; `state` is the caller's own. Does
+   nothing unless resumable. */
+qb_status qb_writer_save(qb_writer *w, const qb_json *state) QB_NODISCARD;
+/* Frees the writer and leaves what was saved for another run. Without anything saved: qb_writer_abort. */
+void qb_writer_keep(qb_writer *w); /* takes NULL */
+const char *qb_writer_path(const qb_writer *w); /* where the files are now */
+
 qb_status qb_writer_plan(qb_writer *w, const char *name, qb_dtype dtype, int n_dims,
                          const int64_t *shape) QB_NODISCARD;
 /* Ends planning: writes the headers and reserves the space (a full disk shows here, not hours later). */
@@ -18,10 +33,12 @@ qb_status qb_writer_begin(qb_writer *w) QB_NODISCARD;
 /* All bytes of one planned tensor. */
 qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_t bytes) QB_NODISCARD;
 /* Further files of the directory. */
+qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *text) QB_NODISCARD;
 qb_status qb_writer_put_json(qb_writer *w, const char *file_name, const qb_json *json) QB_NODISCARD;
 qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir,
                               const char *file_name) QB_NODISCARD; /* absent: fine */
-/* Checks that every planned tensor was put, syncs and renames into place. Frees the writer in any case. */
+/* Checks that every planned tensor was put, syncs and renames into place. Frees the writer in any case; a
+   resumable one that failed stays for another run. */
 qb_status qb_writer_finish(qb_writer *w) QB_NODISCARD;
 void qb_writer_abort(qb_writer *w);          /* removes the temporary directory; takes NULL */
 int64_t qb_writer_bytes(const qb_writer *w); /* of all planned tensors */
