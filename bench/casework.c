@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "bench/cache.h"
 #include "bench/child.h"
+#include "bench/machine.h"
 #include "bench/measure.h"
 #include "bench/session.h"
 
@@ -103,8 +104,10 @@ static qb_status quantize(void *ctx, qb_json **result) {
     qb_status st;
     QB_TRY(st, open_device(w, &dev));
     QB_TRY(st, qb_model_open(w->subject->spec, &m));
-    QB_TRY(st, qb_quantize_model(m, dev, v->method, &v->config, qb_subject_calibration(w->subject, v), w->dir,
-                                 true, 0, &report));
+    qb_quant_target target = {
+        .dir = w->dir, .replace = true, .source_sha256 = w->subject->sha256, .program = qb_program_version()};
+    QB_TRY(st, qb_quantize_model(m, dev, v->method, &v->config, qb_subject_calibration(w->subject, v),
+                                 &target, &report));
     *result = qb_quant_report_json(&report);
 out:
     qb_quant_report_free(&report);

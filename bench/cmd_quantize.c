@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "bench/child.h"
 #include "bench/command.h"
-#include "bench/leftovers.h"
+#include "bench/identity.h"
 #include "bench/machine.h"
 #include "bench/plan.h"
 #include "bench/probe.h"
@@ -23,8 +23,9 @@ enum { METHODS_MAX = 16 };
 
 typedef struct {
     const char *method, *output, *data;
+    const char *format;
     double shard_gb;
-    bool force, dry_run, synthetic;
+    bool force, dry_run, synthetic, resume;
 } quantize_options;
 
 static const qb_option rows[] = {
@@ -36,7 +37,13 @@ static const qb_option rows[] = {
      "replace the output directory when it is there"},
     {"data", 'd', QB_OPTION_TEXT, offsetof(quantize_options, data), NULL, 0, 0, NULL, "DIR",
      "where the calibration dataset's files are looked for first"},
-    {"shard-gb", 0, QB_OPTION_REAL, offsetof(quantize_options, shard_gb), "5", 0.001, 1e6, NULL, "GB",
+    {"format", 0, QB_OPTION_TEXT, offsetof(quantize_options, format), NULL, 0, 0, NULL, "NAME",
+     "how the files lie: gptq (zero points minus one, which every reader takes) or gptq_v2 for groups; "
+     "without "
+     "it gptq for symmetric and gptq_v2 for asymmetric ones, and bitsandbytes' own for NF4 and FP4"},
+    {"resume", 0, QB_OPTION_BOOL, offsetof(quantize_options, resume), "true", 0, 0, NULL, NULL,
+     "go on after the last finished block of an interrupted run of the same command"},
+    {"shard-size", 0, QB_OPTION_REAL, offsetof(quantize_options, shard_gb), "5", 0.001, 1e6, NULL, "GB",
      "largest safetensors file (1 GB = 1e9 bytes); more tensors make several files with an index"},
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(quantize_options, synthetic), NULL, 0, 0, NULL, NULL,
      "random weights of the model's true shapes, calibrated on random tokens"},
@@ -54,10 +61,19 @@ static const qb_page page = {
         "Quantizes the linear layers of the decoder blocks and copies the rest. At most two blocks of "
         "weights and\n"
         "the calibration activations are held in memory. The directory holds config.json with its\n"
-        "quantization_config, safetensors in the layout that others read (gptq_v2, or bitsandbytes' for NF4 "
-        "and\n"
-        "FP4), the tokenizer's files, and quantize_report.json: error, damping, retries and seconds of each "
-        "module.\n"
+        "quantization_config, safetensors in the layout that others read (--format), the tokenizer's files, "
+        "a "
+        "model\n"
+        "card (README.md) that says how it was made, and quantize_report.json: error, damping, retries and "
+        "seconds\n"
+        "of each module.\n"
+        "\n"
+        "Work goes to DIR.partial, saved after each block. Killed at any point, the same command goes on "
+        "after "
+        "the\n"
+        "last finished block and gives the same bytes; with another model, other options or other data it "
+        "begins\n"
+        "anew and says so. For GPTQ the calibration tokens are first brought through the finished blocks.\n"
         "\n"
         "A Hessian that is not positive definite is damped more, then that module falls back to "
         "round-to-nearest;\n"
@@ -120,6 +136,24 @@ static size_t make_sets(quantizing *q, char titles[METHODS_MAX][64], qb_option_s
     return n;
 }
 
+static qb_status check_format(const char *word) {
+    enum { FORMATS_MAX = 32 };
+    const qb_layout *layout = qb_layout_find(word);
+    if (layout) return qb_layout_need_writer(layout);
+    const char *names[FORMATS_MAX];
+    qb_str known = {0};
+    size_t n = 0;
+    for (size_t i = 0; n < FORMATS_MAX && qb_layout_at(i); i++)
+        if (qb_layout_is_writable(qb_layout_at(i))) names[n++] = qb_layout_at(i)->name;
+    for (size_t i = 0; i < n; i++) qb_str_printf(&known, "%s%s", i ? ", " : "", names[i]);
+    const char *near = qb_nearest(word, names, n);
+    qb_status st =
+        qb_fail(QB_ERR_USAGE, "no checkpoint format '%s'%s%s%s; known: %s", word,
+                near ? ", did you mean " : "", near ? near : "", near ? "?" : "", qb_str_get(&known));
+    qb_str_free(&known);
+    return st;
+}
+
 static qb_status parse(quantizing *q, int argc, char **argv, bool *done) {
     char titles[METHODS_MAX][64];
     qb_option_set sets[METHODS_MAX + 3];
@@ -134,6 +168,7 @@ static qb_status parse(quantizing *q, int argc, char **argv, bool *done) {
     if (!q->model) return qb_command_missing(&page, "MODEL");
     if (!q->method) return qb_command_missing(&page, "--method");
     if (!q->options.output && !q->options.dry_run) return qb_command_missing(&page, "--output");
+    if (q->options.format) QB_TRY(st, check_format(q->options.format));
 out:
     return st;
 }
@@ -270,6 +305,7 @@ typedef struct {
     const quantizing *q;
     qb_model *m;
     const qb_windows *calibration;
+    const char *sha256; /* of the source's weights */
 } child_work;
 
 static qb_status quantize_child(void *ctx, qb_json **result) {
@@ -277,33 +313,61 @@ static qb_status quantize_child(void *ctx, qb_json **result) {
     const quantize_options *o = &w->q->options;
     qb_device *dev;
     qb_quant_report report = {0};
+    const qb_windows *calibration = w->calibration->count ? w->calibration : NULL;
+    char fingerprint[QB_SHA256_HEX];
+    qb_str command = {0};
     qb_status st = qb_session_device(&w->q->compute, &dev);
     if (st != QB_OK) return st;
-    st = qb_quantize_model(w->m, dev, w->q->method, &w->q->configs[0],
-                           w->calibration->count ? w->calibration : NULL, o->output, o->force,
-                           (int64_t)(o->shard_gb * 1e9), &report);
+    qb_record_command_text(&command);
+    qb_quant_target target = {.dir = o->output,
+                              .replace = o->force,
+                              .shard_bytes = (int64_t)(o->shard_gb * 1e9),
+                              .format = o->format,
+                              .fingerprint = fingerprint,
+                              .resume = o->resume,
+                              .source_sha256 = w->sha256,
+                              .command = qb_str_get(&command),
+                              .program = qb_program_version()};
+    st = qb_identity_of_run(w->sha256, w->q->method, &w->q->configs[0], calibration, o->format, dev,
+                            fingerprint);
+    if (st == QB_OK)
+        st = qb_quantize_model(w->m, dev, w->q->method, &w->q->configs[0], calibration, &target, &report);
+    qb_str_free(&command);
     if (st == QB_OK) *result = qb_quant_report_json(&report);
     qb_quant_report_free(&report);
     qb_session_close(dev);
     return st;
 }
 
-/* In a process of its own, so that the peak memory is that of the quantization, and an interrupted one is
-   cleaned up behind. */
+/* "DIR/" and "DIR" leave the same directory behind. */
+static bool is_partial(const char *output) {
+    qb_str path = {0};
+    size_t n = strlen(output);
+    while (n > 1 && output[n - 1] == '/') n--;
+    qb_str_append(&path, output, n);
+    qb_str_text(&path, ".partial/progress.json");
+    bool found = qb_path_exists(qb_str_get(&path));
+    qb_str_free(&path);
+    return found;
+}
+
+/* In a process of its own, so that the peak memory is that of the quantization. */
 static qb_status quantize_apart(const quantizing *q, qb_model *m, const qb_windows *calibration,
                                 qb_json **out) {
-    child_work w = {q, m, calibration};
+    char sha256[QB_SHA256_HEX];
+    child_work w = {q, m, calibration, sha256};
     qb_child_end end;
     malloc_trim(0);
     qb_interrupt_watch();
-    qb_status st = qb_child_run("the quantizing process", quantize_child, &w, &end);
+    qb_status st = qb_identity_of(m, sha256);
+    if (st != QB_OK) return st;
+    st = qb_child_run("the quantizing process", quantize_child, &w, &end);
     if (st == QB_OK) {
         *out = qb_record_quantization(q->method->name, end.result, false);
         qb_json_put_int(*out, "peak_rss_bytes", end.peak_rss_bytes);
-    } else {
-        char *parent = qb_path_dir(q->options.output);
-        if (parent) qb_leftovers_remove(parent, qb_path_base(q->options.output));
-        qb_free(parent);
+    } else if (is_partial(q->options.output)) {
+        qb_info("%s.partial holds the blocks that are finished: the same command goes on from there",
+                q->options.output);
     }
     qb_json_free(end.result);
     return st;

@@ -48,6 +48,21 @@ void qb_record_command(int argc, char **argv) {
     command_argv = argv;
 }
 
+void qb_record_command_text(qb_str *out) {
+    qb_str_text(out, "bench");
+    for (int i = 1; i < command_argc; i++) {
+        const char *word = command_argv[i];
+        bool plain = *word && !word[strcspn(word, " \t\n\"'\\$`*?[]{}()<>|&;#~!")];
+        qb_str_text(out, plain ? " " : " '");
+        for (const char *p = word; *p; p++)
+            if (*p == '\'')
+                qb_str_text(out, "'\\''");
+            else
+                qb_str_append(out, p, 1);
+        if (!plain) qb_str_text(out, "'");
+    }
+}
+
 static qb_json *machine_json(const qb_device_facts *facts) {
     qb_json *m = qb_machine_json();
     qb_json_put(m, "threads", qb_json_copy(qb_json_get(facts->describe, "threads")));

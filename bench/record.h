@@ -20,6 +20,8 @@ qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) QB_NO
 
 /* The command line that the program was started with; main tells it once. */
 void qb_record_command(int argc, char **argv);
+/* The same as one would type it, "bench" for the program's path. */
+void qb_record_command_text(qb_str *out);
 /* {program, created, suite, command, seed, machine, data}. Takes `data` (may be NULL). suite may be NULL. */
 qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_json *data);
 

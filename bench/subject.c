@@ -2,8 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "bench/cache.h"
-#include "bench/child.h"
+#include "bench/identity.h"
 #include "bench/session.h"
 #include "quant/driver.h"
 
@@ -157,31 +156,6 @@ out:
 
 /* ---- identity ---- */
 
-static qb_status hash_weights(void *ctx, qb_json **result) {
-    const qb_subject *s = ctx;
-    char hex[QB_SHA256_HEX];
-    qb_status st = qb_checkpoint_sha256(s->model->checkpoint, hex);
-    if (st != QB_OK) return st;
-    *result = qb_json_object();
-    qb_json_put_text(*result, "sha256", hex);
-    return QB_OK;
-}
-
 qb_status qb_subject_identify(qb_subject *s) {
-    bool found = false;
-    if (!s->synthetic) {
-        qb_status st = qb_identity_recall(s->spec, s->sha256, &found);
-        if (st != QB_OK || found) return st;
-        qb_debug("hashing the weights of %s", s->model->name);
-    }
-    /* In a child, so that the pages it reads are not counted as memory of the cases. */
-    qb_child_end end;
-    qb_status st = qb_child_run("hashing the weights", hash_weights, s, &end);
-    const char *hex = qb_json_string(qb_json_get(end.result, "sha256"));
-    if (st == QB_OK && (!hex || strlen(hex) != QB_SHA256_HEX - 1))
-        st = qb_fail(QB_ERR_INTERNAL, "the weights of %s have no hash", s->model->name);
-    if (st == QB_OK) memcpy(s->sha256, hex, QB_SHA256_HEX);
-    if (st == QB_OK && !s->synthetic) st = qb_identity_remember(s->spec, s->sha256);
-    qb_json_free(end.result);
-    return st;
+    return qb_identity_of(s->model, s->sha256);
 }

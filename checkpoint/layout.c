@@ -39,7 +39,8 @@ qb_status qb_layout_need_writer(const qb_layout *layout) {
 }
 
 const qb_layout *qb_layout_for(const qb_qweight *q) {
-    return qb_layout_find(q->coding == QB_CODING_CODEBOOK ? "bnb4" : "gptq_v2");
+    if (q->coding == QB_CODING_CODEBOOK) return qb_layout_find("bnb4");
+    return qb_layout_find(q->symmetric ? "gptq" : "gptq_v2");
 }
 
 qb_status qb_layout_plan(qb_writer *w, const char *module, const char *suffix, qb_dtype dtype, int n_dims,

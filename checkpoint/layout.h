@@ -28,5 +28,6 @@ const qb_layout *qb_layout_at(size_t index);
 bool qb_layout_is_writable(const qb_layout *layout);
 /* QB_ERR_UNSUPPORTED, naming the layouts that are written, for one that is only read. */
 qb_status qb_layout_need_writer(const qb_layout *layout) QB_NODISCARD;
-/* The layout that stores such a weight: "gptq_v2" for affine groups, "bnb4" for codebooks. */
+/* The layout that stores such a weight: "gptq", which every reader takes, for symmetric groups; "gptq_v2" for
+   asymmetric ones, whose zero points may be 0; "bnb4" for codebooks. */
 const qb_layout *qb_layout_for(const qb_qweight *q);

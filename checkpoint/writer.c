@@ -256,8 +256,7 @@ qb_status qb_writer_begin(qb_writer *w) {
     QB_TRY(st, qb_alloc_zero(w->n_shards, sizeof *headers, &headers));
     QB_TRY(st, build_headers(w, headers));
     if (w->journal) QB_TRY(st, qb_writer_take_over(w, headers, &taken));
-    for (size_t i = 0; !taken && i < w->n_shards; i++)
-        QB_TRY(st, begin_shard(w, &w->shards[i], &headers[i]));
+    for (size_t i = 0; !taken && i < w->n_shards; i++) QB_TRY(st, begin_shard(w, &w->shards[i], &headers[i]));
     if (w->n_shards > 1) QB_TRY(st, qb_writer_write_index(w));
     w->begun = true;
 out:

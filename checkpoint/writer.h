@@ -19,11 +19,11 @@ qb_status qb_writer_create_resumable(const char *dir, bool replace, int64_t shar
                                      const char *fingerprint, bool resume, qb_writer **out) QB_NODISCARD;
 /* After begin: the state that an earlier run saved last; NULL when this one starts from nothing. */
 const qb_json *qb_writer_saved(const qb_writer *w);
-/* All that was put so far is synced to disk and will not be asked for again; `state` is the caller's own. Does
-   nothing unless resumable. */
+/* All that was put so far is synced to disk and will not be asked for again; `state` is the caller's own.
+   Does nothing unless resumable. */
 qb_status qb_writer_save(qb_writer *w, const qb_json *state) QB_NODISCARD;
 /* Frees the writer and leaves what was saved for another run. Without anything saved: qb_writer_abort. */
-void qb_writer_keep(qb_writer *w); /* takes NULL */
+void qb_writer_keep(qb_writer *w);              /* takes NULL */
 const char *qb_writer_path(const qb_writer *w); /* where the files are now */
 
 qb_status qb_writer_plan(qb_writer *w, const char *name, qb_dtype dtype, int n_dims,

@@ -1,6 +1,7 @@
 /* Writers that can be killed: TARGET.partial holds the shards in `checkpoint` and, in progress.json, which
    tensors are on disk for good. The journal is replaced atomically after the shards are synced, so that it
    never promises what is not there. */
+#include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "checkpoint/writer.h"
@@ -144,8 +145,8 @@ static bool same_text(const qb_json *j, const char *key, const char *text) {
     return found && !strcmp(found, text);
 }
 
-/* A shard of the expected length with the expected header; the header is compared through the plan's hash, and
-   here by its length, so that a file that was exchanged for another is noticed. */
+/* A shard of the expected length with the expected header; the header is compared through the plan's hash,
+   and here by its length, so that a file that was exchanged for another is noticed. */
 static bool open_shard(const qb_writer *w, qb_out_shard *s, const qb_str *header) {
     char *path = qb_path_join(w->staging.path, s->name);
     struct stat info;

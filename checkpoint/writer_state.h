@@ -42,7 +42,7 @@ struct qb_writer {
     size_t n_shards;
     bool begun;
     struct qb_writer_journal *journal; /* NULL unless resumable; writer_resume.c */
-    atomic_bool failed; /* a put could not write */
+    atomic_bool failed;                /* a put could not write */
 };
 
 /* What a kept directory holds is taken over when it was begun with the same fingerprint and the same headers

@@ -195,6 +195,18 @@ qb_status qb_qweight_round_scales(qb_qweight *q) {
     return QB_OK;
 }
 
+void qb_qweight_as_read(qb_qweight *q) {
+    if (q->coding != QB_CODING_AFFINE || !q->zeros) return;
+    bool natural = true, middle = true;
+    for (int64_t c = 0; q->g_idx && c < q->cols; c++) natural &= q->g_idx[c] == c / q->group_size;
+    for (int64_t i = 0; i < q->rows * q->n_groups; i++) middle &= q->zeros[i] == 1 << (q->bits - 1);
+    if (natural) {
+        qb_free(q->g_idx);
+        q->g_idx = NULL;
+    }
+    q->symmetric = middle;
+}
+
 static void dequantize_affine(const qb_qweight *q, float *out) {
     for (int64_t r = 0; r < q->rows; r++) {
         const uint8_t *codes = q->codes + r * q->cols;

@@ -69,6 +69,10 @@ void qb_qweight_free(qb_qweight *q);
    float16 fails with QB_ERR_NUMERIC; one that underflows to 0 becomes the smallest positive float16. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 
+/* Makes of a weight that a method made what reading it from a checkpoint gives: no g_idx where it says no
+   more than column / group_size, `symmetric` when every zero is in the middle. */
+void qb_qweight_as_read(qb_qweight *q);
+
 /* The definition of what a quantized weight means: out[rows, cols] in float32. Every packed matmul is tested
  * against it. */
 void qb_qweight_dequantize(const qb_qweight *q, float *out);

@@ -1,179 +1,25 @@
 #include "quant/driver.h"
 
-#include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "quant/calibration.h"
 #include "quant/plan.h"
+#include "quant/target.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 typedef struct {
     qb_model *m;
     qb_device *dev;
     const qb_quant_method *method;
     const qb_quant_config *config;
-    qb_writer *writer;
-    const qb_layout *layout;
+    qb_target_run target;
     float *weight; /* one linear in float32, the largest fits */
     qb_calibration calibration;
     qb_quant_report *report;
     qb_progress progress;
-    double bits; /* stored so far, of the linears */
-    int64_t params;
 } run_state;
-
-/* ---- what is written ---- */
-
-static qb_status describe_linear(const run_state *r, int64_t layer, qb_linear linear, char module[128],
-                                 qb_qweight *shape) {
-    const qb_config *c = &r->m->config;
-    char name[136];
-    const qb_tensor *t;
-    int64_t rows, cols;
-    qb_config_linear_shape(c, linear, &rows, &cols);
-    qb_config_linear_name(c, layer, linear, module);
-    snprintf(name, sizeof name, "%s.weight", module);
-    qb_status st = qb_checkpoint_need(r->m->checkpoint, name, &t);
-    return st == QB_OK ? r->method->describe(module, rows, cols, t->dtype, r->config, shape) : st;
-}
-
-static qb_status plan_linears(run_state *r) {
-    const qb_config *c = &r->m->config;
-    char module[128];
-    qb_qweight shape = {0};
-    qb_status st = QB_OK;
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            if (!qb_config_has_linear(c, l)) continue;
-            QB_TRY(st, describe_linear(r, layer, l, module, &shape));
-            r->layout = qb_layout_for(&shape);
-            QB_TRY(st, r->layout->check(module, &shape));
-            QB_TRY(st, r->layout->plan(r->writer, module, &shape));
-        }
-out:
-    return st;
-}
-
-/* Whether the tensor is the weight of a linear that is quantized. */
-static bool is_linear_weight(const qb_config *c, const char *name) {
-    char module[136];
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            if (!qb_config_has_linear(c, l)) continue;
-            qb_config_linear_name(c, layer, l, module);
-            strcat(module, ".weight");
-            if (strcmp(module, name) == 0) return true;
-        }
-    return false;
-}
-
-static qb_status plan_others(run_state *r) {
-    qb_checkpoint *ck = r->m->checkpoint;
-    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
-        const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (is_linear_weight(&r->m->config, t->name)) continue;
-        if (t->dtype >= QB_DTYPE_COUNT)
-            return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
-                           qb_checkpoint_dir(ck), t->name);
-        qb_status st = qb_writer_plan(r->writer, t->name, t->dtype, t->n_dims, t->shape);
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
-}
-
-/* Embeddings, norms, biases and the head as they are, one at a time. */
-static qb_status copy_others(run_state *r) {
-    qb_checkpoint *ck = r->m->checkpoint;
-    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
-        const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (is_linear_weight(&r->m->config, t->name)) continue;
-        const void *bytes;
-        qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
-        if (st != QB_OK) return st;
-        st = qb_checkpoint_check_finite(ck, t);
-        if (st == QB_OK) st = qb_writer_put(r->writer, t->name, bytes, t->bytes);
-        qb_checkpoint_release(ck, t);
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
-}
-
-/* What Hugging Face directories hold beside weights: absent ones are passed over. */
-static const char *const companions[] = {
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-    "chat_template.jinja",
-};
-
-static qb_json *method_config(const run_state *r) {
-    qb_json *o = qb_json_object();
-    qb_options_to_json(r->method->options, r->config, o);
-    return o;
-}
-
-static qb_status write_configs(run_state *r) {
-    qb_qweight shape = {0};
-    char module[128];
-    qb_json *config = NULL, *options = NULL, *quantization = NULL;
-    qb_status st;
-    QB_TRY(st, describe_linear(r, 0, QB_LINEAR_Q, module, &shape));
-    options = method_config(r);
-    quantization = r->layout->config(&shape, options);
-    config = qb_json_copy(qb_checkpoint_config(r->m->checkpoint));
-    qb_json_put(config, "quantization_config", qb_json_copy(quantization));
-    QB_TRY(st, qb_writer_put_json(r->writer, "config.json", config));
-    if (r->layout->quantize_config_file)
-        QB_TRY(st, qb_writer_put_json(r->writer, r->layout->quantize_config_file, quantization));
-    if (!qb_checkpoint_is_synthetic(r->m->checkpoint))
-        for (size_t i = 0; i < sizeof companions / sizeof *companions; i++)
-            QB_TRY(st, qb_writer_copy_file(r->writer, qb_checkpoint_dir(r->m->checkpoint), companions[i]));
-out:
-    qb_json_free(config);
-    qb_json_free(options);
-    qb_json_free(quantization);
-    return st;
-}
-
-static int64_t peak_rss_bytes(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
-}
-
-static qb_status write_report(run_state *r, const qb_windows *calibration, int64_t started_ns) {
-    qb_quant_report *report = r->report;
-    report->seconds = (double)(qb_now_ns() - started_ns) * 1e-9;
-    report->params_per_second = report->seconds > 0 ? (double)r->params / report->seconds : 0;
-    report->peak_rss_bytes = peak_rss_bytes();
-    report->checkpoint_bytes = qb_writer_bytes(r->writer);
-    report->bits_per_weight = r->params ? r->bits / (double)r->params : 0;
-    qb_json *o = qb_json_object(), *body = qb_quant_report_json(report), *sample = NULL;
-    qb_json_put_text(o, "schema", "qb.quantize/1");
-    qb_json_put_text(o, "method", r->method->name);
-    qb_json_put(o, "config", method_config(r));
-    if (r->method->needs_calibration) {
-        sample = qb_json_object();
-        qb_json_put_text(sample, "dataset", calibration->dataset);
-        qb_json_put_int(sample, "windows", calibration->count);
-        qb_json_put_int(sample, "tokens", r->calibration.memory.tokens);
-        qb_json_put_text(sample, "sha256", calibration->sha256[0] ? calibration->sha256 : NULL);
-    }
-    qb_json_put(o, "calibration", sample);
-    if (!sample) qb_json_put_null(o, "calibration");
-    qb_json_put(o, "report", body);
-    qb_status st = qb_writer_put_json(r->writer, "quantize_report.json", o);
-    qb_json_free(o);
-    return st;
-}
 
 /* ---- one linear ---- */
 
@@ -208,14 +54,7 @@ static qb_status widen(run_state *r, const char *module, const qb_weight *from) 
     return run.st;
 }
 
-static qb_status add_report(run_state *r, const qb_module_report *report) {
-    qb_quant_report *all = r->report;
-    qb_status st = qb_grow(&all->modules, &all->capacity, all->n_modules + 1, sizeof *all->modules);
-    if (st == QB_OK) all->modules[all->n_modules++] = *report;
-    return st;
-}
-
-/* Reads, quantizes and writes one linear; *q is what was stored, scales rounded as they are in the file. */
+/* Reads, quantizes and writes one linear; *q is what a reader of the file will find. */
 static qb_status quantize_linear(run_state *r, const char *module, const qb_weight *from, qb_hessian *hessian,
                                  qb_qweight *q) {
     qb_module_report report = {.rows = from->rows, .cols = from->cols};
@@ -230,10 +69,10 @@ static qb_status quantize_linear(run_state *r, const char *module, const qb_weig
         st = qb_fail_prefix(st, "%s", module);
         goto out;
     }
-    QB_TRY(st, r->layout->put(r->writer, module, q));
-    r->bits += qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
-    r->params += q->rows * q->cols;
-    QB_TRY(st, add_report(r, &report));
+    QB_TRY(st, r->target.layout->put(r->target.writer, module, q));
+    report.bits = qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
+    qb_qweight_as_read(q);
+    QB_TRY(st, qb_quant_report_add(r->report, &report));
     if (report.fallback)
         qb_warn("%s: rounded to nearest instead of %s: %s", module, r->method->name, report.reason);
     qb_debug("%s: relative error %.3g in %.2f s", module, report.relative_error, report.seconds);
@@ -247,7 +86,7 @@ static qb_status quantize_by_linear(run_state *r) {
     const qb_config *c = &r->m->config;
     qb_checkpoint *ck = r->m->checkpoint;
     char module[128];
-    for (int64_t layer = 0; layer < c->n_layers; layer++) {
+    for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
             if (!qb_config_has_linear(c, l)) continue;
             qb_weight from = {0};
@@ -263,6 +102,8 @@ static qb_status quantize_by_linear(run_state *r) {
             qb_qweight_free(&q);
             if (st != QB_OK) return st;
         }
+        qb_status st = qb_target_save(&r->target, layer + 1, r->report);
+        if (st != QB_OK) return st;
         qb_progress_update(&r->progress, (double)(layer + 1));
     }
     return QB_OK;
@@ -359,16 +200,41 @@ out:
     return st;
 }
 
-static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int64_t other_bytes) {
+/* Brings the calibration tokens behind the blocks that an interrupted run finished, computing with the
+   weights as they lie in the files: the stream is then what it was. Storing it would take tokens x D floats
+   of disk after every block, for the one case in many that a run is taken up. */
+static qb_status replay(run_state *r, const qb_windows *windows) {
+    qb_model *done = NULL;
     qb_status st;
+    QB_TRY(st, qb_model_open(qb_writer_path(r->target.writer), &done));
+    QB_TRY(st, qb_model_load(done, r->dev, windows->max_length, false));
+    for (int64_t layer = 0; layer < r->target.blocks; layer++) {
+        qb_block block;
+        QB_TRY(st, qb_block_load(done, layer, &block));
+        st = qb_calibration_forward(&r->calibration, &block);
+        qb_block_free(done, &block);
+        if (st != QB_OK) goto out;
+        qb_progress_update(&r->progress, (double)layer + 1);
+    }
+out:
+    qb_model_close(done);
+    return st;
+}
+
+static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int64_t other_bytes) {
+    const qb_config *c = &r->m->config;
+    qb_status st = QB_OK;
+    if (r->target.blocks == c->n_layers) return QB_OK;
     QB_TRY(st, qb_model_load(r->m, r->dev, windows->max_length, false));
     QB_TRY(st,
            qb_calibration_create(r->m, windows, r->config->true_sequential, other_bytes, &r->calibration));
-    for (int64_t layer = 0; layer < r->m->config.n_layers; layer++) {
+    if (r->target.blocks > 0) QB_TRY(st, replay(r, windows));
+    for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         qb_block block;
         QB_TRY(st, qb_block_load(r->m, layer, &block));
         st = r->config->true_sequential ? sequential_block(r, &block) : parallel_block(r, &block);
         qb_block_free(r->m, &block);
+        if (st == QB_OK) st = qb_target_save(&r->target, layer + 1, r->report);
         if (st != QB_OK) goto out;
     }
 out:
@@ -396,9 +262,8 @@ static int64_t largest_linear(const qb_config *c) {
 }
 
 qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *method,
-                            const qb_quant_config *config, const qb_windows *calibration, const char *out_dir,
-                            bool replace, int64_t shard_bytes, qb_quant_report *report) {
-    int64_t started = qb_now_ns();
+                            const qb_quant_config *config, const qb_windows *calibration,
+                            const qb_quant_target *target, qb_quant_report *report) {
     *report = (qb_quant_report){0};
     run_state r = {.m = m, .dev = dev, .method = method, .config = config, .report = report};
     qb_quant_plan plan;
@@ -414,11 +279,7 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
         actual.seqlen = calibration->max_length;
     }
     QB_TRY(st, qb_quant_plan_make(m, method, &actual, &plan));
-    QB_TRY(st, qb_writer_create(out_dir, replace, shard_bytes, &r.writer));
-    QB_TRY(st, plan_linears(&r));
-    QB_TRY(st, plan_others(&r));
-    QB_TRY(st, qb_writer_begin(r.writer));
-    QB_TRY(st, copy_others(&r));
+    QB_TRY(st, qb_target_open(m, method, config, target, report, &r.target));
     QB_TRY(st, qb_alloc((size_t)largest_linear(&m->config), sizeof *r.weight, &r.weight));
     qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,
                       method->name);
@@ -426,15 +287,11 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
         QB_TRY(st, quantize_by_block(&r, calibration, qb_quant_plan_other_bytes(&plan)));
     else
         QB_TRY(st, quantize_by_linear(&r));
-    QB_TRY(st, write_configs(&r));
-    QB_TRY(st, write_report(&r, calibration, started));
-    st = qb_writer_finish(r.writer);
-    r.writer = NULL;
-    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
+    st = qb_target_finish(&r.target, method->needs_calibration ? calibration : NULL, report);
 out:
     qb_progress_end(&r.progress);
     qb_calibration_free(&r.calibration);
-    qb_writer_abort(r.writer);
+    qb_target_close(&r.target, st);
     qb_free(r.weight);
     if (st != QB_OK) qb_quant_report_free(report);
     return st;

@@ -28,6 +28,7 @@ typedef struct qb_quant_config {
 typedef struct qb_module_report {
     char module[128];
     int64_t rows, cols;
+    double bits;  /* stored, as qb_qweight_bits_per_weight counts them */
     double error; /* sum over rows of the output error: (w-q) H (w-q)^T with H = 2/n sum x x^T; sum of squares
                      of (w-q) when there is no Hessian; see error_kind */
     double relative_error;  /* error over the same form of w */

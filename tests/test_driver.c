@@ -110,8 +110,8 @@ static qb_status quantize(setting *s, const char *method, const qb_quant_config 
     const qb_quant_method *m = qb_quant_method_find(method);
     qb_model_close(s->m);
     assert_ok(qb_model_open(s->source, &s->m));
-    return qb_quantize_model(s->m, s->dev, m, c, m->needs_calibration ? &s->windows : NULL, out, false, 0,
-                             &s->report);
+    return qb_quantize_model(s->m, s->dev, m, c, m->needs_calibration ? &s->windows : NULL,
+                             &(qb_quant_target){.dir = out}, &s->report);
 }
 
 /* Relative squared difference between a linear here and there, both as float32. */
@@ -180,7 +180,7 @@ static void test_driver__writes_a_complete_checkpoint(void **state) {
         qb_model *back;
         assert_ok(qb_model_open(out, &back));
         const qb_quantization *q = qb_checkpoint_quantization(back->checkpoint);
-        assert_string_equal(q->layout, i < 3 ? "gptq_v2" : "bnb4");
+        assert_string_equal(q->layout, i < 3 ? "gptq" : "bnb4");
         for (int64_t layer = 0; layer < 2; layer++)
             for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
                 qb_weight packed;
@@ -344,8 +344,8 @@ static void test_driver__same_bytes_for_any_thread_count(void **state) {
         qb_quant_report report;
         char path[600];
         assert_ok(qb_model_open(s.source, &m));
-        assert_ok(
-            qb_quantize_model(m, dev, qb_quant_method_find("gptq"), &c, &s.windows, s.out, true, 0, &report));
+        assert_ok(qb_quantize_model(m, dev, qb_quant_method_find("gptq"), &c, &s.windows,
+                                    &(qb_quant_target){.dir = s.out, .replace = true}, &report));
         snprintf(path, sizeof path, "%s/model.safetensors", s.out);
         assert_ok(qb_hash_file(path, threads == 1 ? first : again));
         if (threads > 1) assert_string_equal(first, again);
@@ -361,8 +361,8 @@ static void test_driver__refuses_and_leaves_nothing(void **state) {
     setting s = setting_make(NULL);
     const qb_quant_method *gptq = qb_quant_method_find("gptq");
     qb_quant_config c = defaults("gptq");
-    assert_fails(qb_quantize_model(s.m, s.dev, gptq, &c, NULL, s.out, false, 0, &s.report), QB_ERR_USAGE,
-                 "needs calibration windows");
+    assert_fails(qb_quantize_model(s.m, s.dev, gptq, &c, NULL, &(qb_quant_target){.dir = s.out}, &s.report),
+                 QB_ERR_USAGE, "needs calibration windows");
     c.group_size = 96;
     assert_fails(quantize(&s, "gptq", &c, s.out), QB_ERR_USAGE, "group size 96 does not divide");
     s.windows.ids[5] = 320;
@@ -376,9 +376,9 @@ static void test_driver__refuses_and_leaves_nothing(void **state) {
     assert_ok(qb_model_open(s.out, &again));
     char other[600];
     snprintf(other, sizeof other, "%s/other", s.dir);
-    assert_fails(
-        qb_quantize_model(again, s.dev, qb_quant_method_find("nf4"), &c, NULL, other, false, 0, &s.report),
-        QB_ERR_USAGE, "already quantized (bitsandbytes, 4 bits)");
+    assert_fails(qb_quantize_model(again, s.dev, qb_quant_method_find("nf4"), &c, NULL,
+                                   &(qb_quant_target){.dir = other}, &s.report),
+                 QB_ERR_USAGE, "already quantized (bitsandbytes, 4 bits)");
     assert_false(qb_path_exists(other));
     qb_model_close(again);
     setting_free(&s);
@@ -480,8 +480,8 @@ static void quantize_wide(const char *dir, const char *method, double *planned, 
         assert_ok(qb_random_windows(2048, c.samples, c.seqlen, 1, &windows));
         qb_device *dev = open_device(2);
         assert_ok(qb_quant_plan_make(m, qb_quant_method_find(method), &c, &plan));
-        assert_ok(
-            qb_quantize_model(m, dev, qb_quant_method_find(method), &c, &windows, out, false, 0, &report));
+        assert_ok(qb_quantize_model(m, dev, qb_quant_method_find(method), &c, &windows,
+                                    &(qb_quant_target){.dir = out}, &report));
         double both[2] = {(double)plan.peak_bytes, (double)report.peak_rss_bytes};
         _exit(write(ends[1], both, sizeof both) == (ssize_t)sizeof both ? 0 : 1);
     }
@@ -539,8 +539,8 @@ static double quantized_perplexity(const char *source, const char *method, int b
     qb_quant_config c = defaults(method);
     c.bits = bits;
     assert_ok(qb_model_open(source, &m));
-    assert_ok(
-        qb_quantize_model(m, dev, qb_quant_method_find(method), &c, calibration, out, false, 0, &report));
+    assert_ok(qb_quantize_model(m, dev, qb_quant_method_find(method), &c, calibration,
+                                &(qb_quant_target){.dir = out}, &report));
     qb_quant_report_free(&report);
     qb_model_close(m);
     dev->backend->close(dev);

@@ -1,0 +1,306 @@
+#include "quant/target.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+/* ---- what is taken over ---- */
+
+bool qb_target_is_linear_part(const qb_config *c, const char *name) {
+    char module[128];
+    for (int64_t layer = 0; layer < c->n_layers; layer++)
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            if (!qb_config_has_linear(c, l)) continue;
+            qb_config_linear_name(c, layer, l, module);
+            size_t n = strlen(module);
+            if (!strncmp(module, name, n) && name[n] == '.') return strcmp(name + n, ".bias") != 0;
+        }
+    return false;
+}
+
+qb_status qb_target_plan_others(const qb_model *m, qb_writer *w) {
+    qb_checkpoint *ck = m->checkpoint;
+    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
+        const qb_tensor *t = qb_checkpoint_at(ck, i);
+        if (qb_target_is_linear_part(&m->config, t->name)) continue;
+        if (t->dtype >= QB_DTYPE_COUNT)
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
+                           qb_checkpoint_dir(ck), t->name);
+        qb_status st = qb_writer_plan(w, t->name, t->dtype, t->n_dims, t->shape);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+qb_status qb_target_copy_others(const qb_model *m, qb_writer *w) {
+    qb_checkpoint *ck = m->checkpoint;
+    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
+        const qb_tensor *t = qb_checkpoint_at(ck, i);
+        if (qb_target_is_linear_part(&m->config, t->name)) continue;
+        const void *bytes;
+        qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
+        if (st != QB_OK) return st;
+        st = qb_checkpoint_check_finite(ck, t);
+        if (st == QB_OK) st = qb_writer_put(w, t->name, bytes, t->bytes);
+        qb_checkpoint_release(ck, t);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+static const char *const companions[] = {
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "LICENSE",
+    "NOTICE",
+    "USE_POLICY.md",
+};
+
+qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) {
+    if (qb_checkpoint_is_synthetic(m->checkpoint)) return QB_OK;
+    for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
+        qb_status st = qb_writer_copy_file(w, qb_checkpoint_dir(m->checkpoint), companions[i]);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
+                               qb_writer *w) {
+    const qb_json *from = qb_checkpoint_config(m->checkpoint);
+    qb_json *config = qb_json_object();
+    for (const qb_json *e = qb_json_first(from); e; e = qb_json_next(e))
+        if (strcmp(qb_json_key(e), "quantization_config") != 0)
+            qb_json_put(config, qb_json_key(e), qb_json_copy(e));
+    if (quantization) qb_json_put(config, "quantization_config", qb_json_copy(quantization));
+    qb_status st = qb_writer_put_json(w, "config.json", config);
+    if (st == QB_OK && quantization && file) st = qb_writer_put_json(w, file, quantization);
+    qb_json_free(config);
+    return st;
+}
+
+/* ---- the plan ---- */
+
+static qb_status describe_linear(const qb_target_run *t, int64_t layer, qb_linear linear, char module[128],
+                                 qb_qweight *shape) {
+    const qb_config *c = &t->m->config;
+    char name[136];
+    const qb_tensor *tensor;
+    int64_t rows, cols;
+    qb_config_linear_shape(c, linear, &rows, &cols);
+    qb_config_linear_name(c, layer, linear, module);
+    snprintf(name, sizeof name, "%s.weight", module);
+    qb_status st = qb_checkpoint_need(t->m->checkpoint, name, &tensor);
+    return st == QB_OK ? t->method->describe(module, rows, cols, tensor->dtype, t->config, shape) : st;
+}
+
+/* The format asked for, else the one that most programs read. */
+static qb_status choose_layout(qb_target_run *t) {
+    char module[128];
+    qb_qweight shape = {0};
+    qb_status st = describe_linear(t, 0, QB_LINEAR_Q, module, &shape);
+    if (st != QB_OK) return st;
+    t->layout = qb_layout_for(&shape);
+    if (!t->target->format) return QB_OK;
+    const qb_layout *asked = qb_layout_find(t->target->format);
+    if (!asked) return qb_fail(QB_ERR_USAGE, "no checkpoint format '%s'", t->target->format);
+    st = qb_layout_need_writer(asked);
+    if (st != QB_OK) return st;
+    /* Whether a zero point is 0 is known when all is computed: too late to refuse. */
+    if (!strcmp(asked->name, "gptq") && shape.coding == QB_CODING_AFFINE && !shape.symmetric)
+        return qb_fail(QB_ERR_USAGE,
+                       "the format gptq stores zero points minus one, and an asymmetric weight may have one "
+                       "of 0, which would spill into its neighbours; write gptq_v2, and `bench convert --to "
+                       "gptq` where the result allows it");
+    t->layout = asked;
+    return QB_OK;
+}
+
+static qb_status plan_linears(qb_target_run *t) {
+    const qb_config *c = &t->m->config;
+    char module[128];
+    qb_qweight shape = {0};
+    qb_status st = QB_OK;
+    for (int64_t layer = 0; layer < c->n_layers; layer++)
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            if (!qb_config_has_linear(c, l)) continue;
+            QB_TRY(st, describe_linear(t, layer, l, module, &shape));
+            QB_TRY(st, t->layout->check(module, &shape));
+            QB_TRY(st, t->layout->plan(t->writer, module, &shape));
+        }
+out:
+    return st;
+}
+
+/* ---- the descriptions ---- */
+
+static qb_json *method_config(const qb_target_run *t) {
+    qb_json *o = qb_json_object();
+    qb_options_to_json(t->method->options, t->config, o);
+    return o;
+}
+
+static qb_status write_configs(qb_target_run *t) {
+    qb_qweight shape = {0};
+    char module[128];
+    qb_json *options = NULL, *quantization = NULL;
+    qb_status st;
+    QB_TRY(st, describe_linear(t, 0, QB_LINEAR_Q, module, &shape));
+    options = method_config(t);
+    quantization = t->layout->config(&shape, options);
+    QB_TRY(st, qb_target_put_config(t->m, quantization, t->layout->quantize_config_file, t->writer));
+    QB_TRY(st, qb_target_copy_companions(t->m, t->writer));
+out:
+    qb_json_free(options);
+    qb_json_free(quantization);
+    return st;
+}
+
+static int64_t peak_rss_bytes(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static double seconds_so_far(const qb_target_run *t) {
+    return t->earlier_seconds + (double)(qb_now_ns() - t->started_ns) * 1e-9;
+}
+
+static void sum_up(const qb_target_run *t, qb_quant_report *report) {
+    double bits = 0, params = 0;
+    for (size_t i = 0; i < report->n_modules; i++) {
+        bits += report->modules[i].bits;
+        params += (double)report->modules[i].rows * (double)report->modules[i].cols;
+    }
+    report->seconds = seconds_so_far(t);
+    report->params_per_second = report->seconds > 0 ? params / report->seconds : 0;
+    report->peak_rss_bytes = peak_rss_bytes();
+    report->checkpoint_bytes = qb_writer_bytes(t->writer);
+    report->bits_per_weight = params > 0 ? bits / params : 0;
+    report->resumed_blocks = t->blocks;
+}
+
+static qb_status write_report(const qb_target_run *t, const qb_windows *calibration,
+                              const qb_quant_report *report) {
+    qb_json *o = qb_json_object(), *sample = NULL;
+    int64_t tokens = 0;
+    qb_json_put_text(o, "schema", "qb.quantize/1");
+    qb_json_put_text(o, "method", t->method->name);
+    qb_json_put(o, "config", method_config(t));
+    if (calibration) {
+        for (int64_t i = 0; i < calibration->count; i++) tokens += calibration->windows[i].length;
+        sample = qb_json_object();
+        qb_json_put_text(sample, "dataset", calibration->dataset);
+        qb_json_put_int(sample, "windows", calibration->count);
+        qb_json_put_int(sample, "tokens", tokens);
+        qb_json_put_text(sample, "sha256", calibration->sha256[0] ? calibration->sha256 : NULL);
+    }
+    qb_json_put(o, "calibration", sample);
+    if (!sample) qb_json_put_null(o, "calibration");
+    qb_json_put_text(o, "source_sha256", t->target->source_sha256);
+    qb_json_put(o, "report", qb_quant_report_json(report));
+    qb_status st = qb_writer_put_json(t->writer, "quantize_report.json", o);
+    qb_json_free(o);
+    return st;
+}
+
+static qb_status write_card(const qb_target_run *t, const qb_windows *calibration,
+                            const qb_quant_report *report) {
+    qb_str text = {0};
+    qb_status st = qb_card_write(t, calibration, report, &text);
+    if (st == QB_OK) st = qb_writer_put_text(t->writer, "README.md", qb_str_get(&text));
+    qb_str_free(&text);
+    return st;
+}
+
+/* ---- taking up and saving ---- */
+
+static qb_status restore(qb_target_run *t, const qb_json *state, qb_quant_report *report) {
+    qb_status st;
+    static const char where[] = "progress.json";
+    QB_TRY(st, qb_json_int(state, "blocks", where, true, 0, t->m->config.n_layers, &t->blocks));
+    QB_TRY(st, qb_json_real(state, "seconds", where, true, 0, 1e12, &t->earlier_seconds));
+    QB_TRY(st, qb_quant_report_restore(qb_json_get(state, "modules"), where, report));
+    if (t->blocks > 0)
+        qb_info("%s: going on after block %" PRId64 " of %" PRId64 ", where an earlier run stopped",
+                t->target->dir, t->blocks, t->m->config.n_layers);
+out:
+    return st;
+}
+
+qb_status qb_target_save(qb_target_run *t, int64_t blocks, const qb_quant_report *report) {
+    if (!t->target->fingerprint) return QB_OK;
+    qb_json *state = qb_json_object(), *body = qb_quant_report_json(report);
+    qb_json_put_int(state, "blocks", blocks);
+    qb_json_put_real(state, "seconds", seconds_so_far(t));
+    qb_json_put(state, "modules", qb_json_copy(qb_json_get(body, "modules")));
+    qb_status st = qb_writer_save(t->writer, state);
+    qb_json_free(state);
+    qb_json_free(body);
+    return st;
+}
+
+static qb_status create_writer(const qb_quant_target *target, qb_writer **out) {
+    return target->fingerprint ? qb_writer_create_resumable(target->dir, target->replace, target->shard_bytes,
+                                                            target->fingerprint, target->resume, out)
+                               : qb_writer_create(target->dir, target->replace, target->shard_bytes, out);
+}
+
+qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const qb_quant_config *config,
+                         const qb_quant_target *target, qb_quant_report *report, qb_target_run *out) {
+    *out = (qb_target_run){.m = m, .method = method, .config = config, .target = target};
+    out->started_ns = qb_now_ns();
+    qb_status st;
+    QB_TRY(st, choose_layout(out));
+    if (!target->format && !strcmp(out->layout->name, "gptq_v2"))
+        qb_info("asymmetric zero points may be 0, which the format gptq cannot store: writing gptq_v2");
+    QB_TRY(st, create_writer(target, &out->writer));
+    QB_TRY(st, plan_linears(out));
+    QB_TRY(st, qb_target_plan_others(m, out->writer));
+    QB_TRY(st, qb_writer_begin(out->writer));
+    QB_TRY(st, write_configs(out));
+    const qb_json *state = qb_writer_saved(out->writer);
+    if (state) return restore(out, state, report);
+    QB_TRY(st, qb_target_copy_others(m, out->writer));
+    QB_TRY(st, qb_target_save(out, 0, report));
+out:
+    return st;
+}
+
+qb_status qb_target_finish(qb_target_run *t, const qb_windows *calibration, qb_quant_report *report) {
+    qb_status st;
+    sum_up(t, report);
+    QB_TRY(st, write_report(t, calibration, report));
+    QB_TRY(st, write_card(t, calibration, report));
+    st = qb_writer_finish(t->writer);
+    t->writer = NULL;
+    report->seconds = seconds_so_far(t);
+out:
+    return st;
+}
+
+/* Stopped, or out of memory or disk: the same run may well go through later. */
+static bool may_go_on(qb_status st) {
+    return st == QB_ERR_INTERRUPTED || st == QB_ERR_MEMORY || st == QB_ERR_IO;
+}
+
+void qb_target_close(qb_target_run *t, qb_status st) {
+    if (may_go_on(st))
+        qb_writer_keep(t->writer);
+    else
+        qb_writer_abort(t->writer);
+    t->writer = NULL;
+}

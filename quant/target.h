@@ -1,0 +1,50 @@
+/* The directory that a run fills: what of the source is taken over as it is, what describes the result, and
+   how far an interrupted run came. */
+#pragma once
+
+#include "checkpoint/layout.h"
+#include "quant/driver.h"
+
+/* Whether a tensor is part of a linear of the decoder blocks in any layout (MODULE.weight, MODULE.qweight,
+   ..); biases are not. */
+bool qb_target_is_linear_part(const qb_config *c, const char *name);
+/* Plans and puts every tensor that is no part of a linear, one at a time; NaN and infinity are errors. */
+qb_status qb_target_plan_others(const qb_model *m, qb_writer *w) QB_NODISCARD;
+qb_status qb_target_copy_others(const qb_model *m, qb_writer *w) QB_NODISCARD;
+/* The tokenizer's files and what else Hugging Face directories hold beside weights; absent ones are passed
+ * over. */
+qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) QB_NODISCARD;
+/* config.json of the source with this quantization_config (NULL: without any), which also goes to a file of
+   its own when `file` is not NULL. */
+qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
+                               qb_writer *w) QB_NODISCARD;
+
+/* One quantizing run's target. */
+typedef struct qb_target_run {
+    const qb_model *m;
+    const qb_quant_method *method;
+    const qb_quant_config *config;
+    const qb_quant_target *target;
+    const qb_layout *layout;
+    qb_writer *writer;
+    int64_t blocks;         /* that an earlier run finished */
+    double earlier_seconds; /* that it took */
+    int64_t started_ns;
+} qb_target_run;
+
+/* Plans everything, takes up what an earlier run left (its module reports go into `report`) and writes all
+   that is known before the first block. qb_target_close in any case. */
+qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const qb_quant_config *config,
+                         const qb_quant_target *target, qb_quant_report *report,
+                         qb_target_run *out) QB_NODISCARD;
+/* Saves that blocks 0 .. blocks-1 are done, with the reports of their modules. */
+qb_status qb_target_save(qb_target_run *t, int64_t blocks, const qb_quant_report *report) QB_NODISCARD;
+/* Fills the report's sums, writes it and the model card, and publishes. calibration may be NULL. */
+qb_status qb_target_finish(qb_target_run *t, const qb_windows *calibration,
+                           qb_quant_report *report) QB_NODISCARD;
+/* Removes what is unfinished, or leaves it for another run when the work was stopped rather than wrong. */
+void qb_target_close(qb_target_run *t, qb_status st);
+
+/* The model card (README.md of the directory) as Markdown. quant/card.c */
+qb_status qb_card_write(const qb_target_run *t, const qb_windows *calibration, const qb_quant_report *report,
+                        qb_str *out) QB_NODISCARD;
