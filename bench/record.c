@@ -104,6 +104,7 @@ qb_json *qb_record_model(const qb_model *m, const char *sha256) {
     qb_json_put_text(j, "path", m->path);
     qb_json_put_text(j, "sha256", sha256 && *sha256 ? sha256 : NULL);
     qb_json_put_text(j, "architecture", m->config.architecture);
+    qb_json_put_int(j, "n_layers", m->config.n_layers);
     qb_json_put_int(j, "n_params", qb_config_params(&m->config));
     qb_json_put_int(j, "n_quantized_params", quantized ? qb_config_linear_params(&m->config) : 0);
     qb_json_put_int(j, "checkpoint_bytes", qb_checkpoint_tensor_bytes(m->checkpoint));

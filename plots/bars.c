@@ -23,15 +23,18 @@ typedef struct bar_kind {
 } bar_kind;
 
 static void put_value(double value, qb_str *out) {
-    qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
+    if (value < 0.01)
+        qb_str_printf(out, "%.1g", value);
+    else
+        qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
 }
 
 static void put_bars(const bar *bars, int n, qb_str *out) {
     bool inner = false, mark = false;
     qb_str_text(out, "$bars << QB_END\n");
     for (int i = 0; i < n; i++) {
-        qb_str_printf(out, "%d %.12g %.12g %d %.12g %.12g\n", n - i, bars[i].value, bars[i].spread,
-                      bars[i].entry->hue, bars[i].inner, bars[i].mark);
+        qb_str_printf(out, "%d %.12g %.12g %d %.12g %.12g %d\n", n - i, bars[i].value, bars[i].spread,
+                      bars[i].entry->hue, bars[i].inner, bars[i].mark, bars[i].entry->projected);
         inner |= bars[i].inner > 0;
         mark |= bars[i].mark > 0;
     }
@@ -169,7 +172,7 @@ qb_status qb_picture_prefill(const qb_picture_job *job) {
     const bar_kind kind = {.title = "Prefill speed",
                            .x_label = "prompt tokens per second (higher is better)",
                            .protocol = qb_results_protocol(job->sheet->r, "prefill", "pp512 b1"),
-                           .tail = "median, bars: ± 1 sd",
+                           .tail = qb_sheet_speed_tail(job->sheet),
                            .read = read_prefill,
                            .unit = 1};
     return draw_panels(job, &kind);

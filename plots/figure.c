@@ -83,22 +83,23 @@ static void put_line(qb_canvas canvas, double x0, double y0, double x1, double y
 
 /* As data, since not every terminal dashes an arrow. */
 static void put_references(const qb_figure *f, qb_str *script) {
-    for (int is_floor = 0; is_floor < 2; is_floor++) {
+    static const char *const names[] = {"baselines", "floors", "projections"};
+    for (int kind = 0; kind < 3; kind++) {
         int n = 0;
-        qb_str_printf(script, "%s << QB_END\n", is_floor ? "$floors" : "$baselines");
+        qb_str_printf(script, "$%s << QB_END\n", names[kind]);
         for (int i = 0; i < f->n_references; i++) {
-            if (f->references[i].is_floor != (bool)is_floor) continue;
-            qb_str_printf(script, "%.12g %.12g\n%.12g %.12g\n\n", f->x.min, f->references[i].y, f->x.max,
-                          f->references[i].y);
+            const qb_reference *r = &f->references[i];
+            if ((r->is_floor ? 1 : r->projected ? 2 : 0) != kind) continue;
+            qb_str_printf(script, "%.12g %.12g\n%.12g %.12g\n\n", f->x.min, r->y, f->x.max, r->y);
             n++;
         }
-        qb_str_printf(script, "%sQB_END\n%s = %d\n", n ? "" : "0 0\n", is_floor ? "n_floors" : "n_baselines",
-                      n > 0);
+        qb_str_printf(script, "%sQB_END\nn_%s = %d\n", n ? "" : "0 0\n", names[kind], n > 0);
     }
 }
 
 static void put_points(const qb_figure *f, qb_str *script) {
     qb_str hues = {0}, variants = {0}, joined_hues = {0}, joined_variants = {0}, lines = {0};
+    qb_str projected = {0}, joined_projected = {0};
     int joined = 0;
     qb_str_text(script, "$points << QB_END\n");
     for (int s = 0; s < f->n_series; s++) {
@@ -111,10 +112,12 @@ static void put_points(const qb_figure *f, qb_str *script) {
         qb_str_text(script, "\n\n");
         qb_str_printf(&hues, "%d ", f->series[s].hue);
         qb_str_printf(&variants, "%d ", f->series[s].variant);
+        qb_str_printf(&projected, "%d ", f->series[s].projected);
         if (!f->series[s].joined) continue;
         qb_str_text(&lines, "\n\n");
         qb_str_printf(&joined_hues, "%d ", f->series[s].hue);
         qb_str_printf(&joined_variants, "%d ", f->series[s].variant);
+        qb_str_printf(&joined_projected, "%d ", f->series[s].projected);
         joined++;
     }
     qb_str_printf(script, "QB_END\n$lines << QB_END\n%sQB_END\n$front << QB_END\n",
@@ -128,8 +131,12 @@ static void put_points(const qb_figure *f, qb_str *script) {
     put_variable("series_variant", qb_str_get(&variants), script);
     put_variable("line_hue", qb_str_get(&joined_hues), script);
     put_variable("line_variant", qb_str_get(&joined_variants), script);
-    script->failed |=
-        hues.failed || variants.failed || lines.failed || joined_hues.failed || joined_variants.failed;
+    put_variable("series_projected", qb_str_get(&projected), script);
+    put_variable("line_projected", qb_str_get(&joined_projected), script);
+    script->failed |= hues.failed || variants.failed || lines.failed || joined_hues.failed ||
+                      joined_variants.failed || projected.failed || joined_projected.failed;
+    qb_str_free(&projected);
+    qb_str_free(&joined_projected);
     qb_str_free(&hues);
     qb_str_free(&variants);
     qb_str_free(&joined_hues);

@@ -16,6 +16,7 @@ typedef struct qb_point {
 typedef struct qb_series {
     int hue, variant; /* see plots/sheet.h */
     bool joined;      /* its points are joined by a line, in the order of x */
+    bool projected;   /* drawn hollow, pale and dotted */
 } qb_series;
 
 /* A horizontal line across the picture. */
@@ -23,6 +24,7 @@ typedef struct qb_reference {
     double y;
     const char *label;
     bool is_floor; /* what nothing can pass, rather than what the others are compared with */
+    bool projected;
 } qb_reference;
 
 enum { QB_REFERENCES_MAX = 4 };

@@ -42,7 +42,10 @@ static qb_status gather(const qb_picture_job *job, const qb_panel *panel, figure
         const qb_json *m =
             in_panel(e, panel) ? qb_results_metric(e->c, metric, panel->protocol, panel->dataset) : NULL;
         if (!m || !qb_metric_is_ok(m)) continue;
-        const char *spread = strcmp(metric, "perplexity") ? "sd" : "stderr";
+        /* A quality carried over to another device is the measured one again. */
+        bool quality = !strcmp(metric, "perplexity");
+        if (quality && qb_metric_is_projected(m)) continue;
+        const char *spread = quality ? "stderr" : "sd";
         sample s = {.entry = e,
                     .x = x_of(e->c),
                     .y = qb_json_number(qb_json_get(m, "value")),
@@ -86,10 +89,15 @@ static qb_status fill_figure(qb_arena *arena, samples *s, bool joined, qb_figure
     QB_TRY(st, qb_arena_alloc(arena, (size_t)f->n_series, sizeof *f->series, &f->series));
     for (int i = 0; i < s->n; i++) {
         const sample *a = &s->items[i];
-        f->points[i] = (qb_point){a->x, a->y, a->spread, a->entry->label, a->group};
+        /* A projected line has its name once, at its end: no point of it is an observation of its own. */
+        bool end = i + 1 == s->n || s->items[i + 1].group != a->group;
+        const char *label = !a->entry->projected ? a->entry->label : end ? a->entry->series : NULL;
+        f->points[i] = (qb_point){a->x, a->y, a->spread, label, a->group};
         qb_series *series = &f->series[a->group];
         /* On a front the marks tell who is on it, else which variant of the method it is. */
-        *series = (qb_series){a->entry->hue, joined ? a->entry->variant : !a->on_front, false};
+        *series = (qb_series){.hue = a->entry->hue,
+                              .variant = joined ? a->entry->variant : !a->on_front,
+                              .projected = a->entry->projected};
         series->joined = joined && ((i > 0 && s->items[i - 1].group == a->group) ||
                                     (i + 1 < s->n && s->items[i + 1].group == a->group));
     }
@@ -126,7 +134,7 @@ static qb_status add_baselines(qb_arena *arena, const samples *all, qb_figure *f
         const sample *s = &all->items[i];
         if (!s->entry->unquantized) continue;
         qb_reference *r = &f->references[f->n_references++];
-        *r = (qb_reference){.y = s->y};
+        *r = (qb_reference){.y = s->y, .projected = s->entry->projected};
         st = text_line(arena, &r->label, "unquantized, %s", s->entry->label, s->y);
     }
     return st;
@@ -360,6 +368,21 @@ qb_status qb_picture_pareto(const qb_picture_job *job) {
 
 /* ---- decode speed ---- */
 
+/* From zero, so that lengths compare; devices that are worlds apart need a logarithm. */
+static qb_axis speed_axis(const qb_figure *f) {
+    double min = (double)INFINITY, max = 0;
+    for (int i = 0; i < f->n_points; i++) {
+        min = fmin(min, f->points[i].y);
+        max = fmax(max, f->points[i].y + fmax(0, f->points[i].spread));
+    }
+    for (int i = 0; i < f->n_references; i++) {
+        min = fmin(min, f->references[i].y);
+        max = fmax(max, f->references[i].y);
+    }
+    bool log = max > 10 * min;
+    return qb_axis_fit(log ? min : 0, max, 0.08, log, !log);
+}
+
 qb_status qb_picture_decode_bits(const qb_picture_job *job) {
     qb_arena *arena = &job->sheet->arena;
     const char *protocol = qb_results_protocol(job->sheet->r, "decode", "tg128@d0 b1");
@@ -379,12 +402,9 @@ qb_status qb_picture_decode_bits(const qb_picture_job *job) {
         drop_unquantized(&s);
         if (s.n == 0) continue;
         QB_TRY(st, fill_figure(arena, &s, true, &f));
-        double max = 0;
-        for (int k = 0; k < f.n_points; k++) max = fmax(max, f.points[k].y + fmax(0, f.points[k].spread));
-        for (int k = 0; k < f.n_references; k++) max = fmax(max, f.references[k].y);
-        f.y = qb_axis_fit(0, max, 0.08, false, true);
+        f.y = speed_axis(&f);
         f.x = x_axis(&f, 0.1, false);
-        QB_TRY(st, qb_sheet_subtitle(job->sheet, &speed, NULL, "median, bars: ± 1 sd", &f.subtitle));
+        QB_TRY(st, qb_sheet_subtitle(job->sheet, &speed, NULL, qb_sheet_speed_tail(job->sheet), &f.subtitle));
         QB_TRY(st, draw(job, &panels[i], "", &f));
     }
 out:

@@ -60,8 +60,11 @@ qb_status qb_sheet_make(const qb_results *r, qb_sheet *s) {
     for (const qb_json *c = qb_json_first(qb_json_get(r->doc, "cases")); c; c = qb_json_next(c), i++) {
         if (!qb_case_is_ok(c)) continue;
         qb_entry *e = &s->entries[s->n];
-        *e = (qb_entry){
-            .c = c, .label = labels[i], .model = qb_case_model(c), .unquantized = qb_case_is_unquantized(c)};
+        *e = (qb_entry){.c = c,
+                        .label = labels[i],
+                        .model = qb_case_model(c),
+                        .unquantized = qb_case_is_unquantized(c),
+                        .projected = qb_case_projected_device(c) != NULL};
         qb_str series = {0};
         qb_case_series(c, &series);
         QB_TRY(st, keep(&s->arena, &series, &e->series));
@@ -169,4 +172,15 @@ qb_status qb_sheet_subtitle(qb_sheet *s, const qb_panel *panel, const char *prot
     put_part(&text, " · ", tail);
     qb_str_free(&part);
     return keep(&s->arena, &text, out);
+}
+
+static bool has_projected(const qb_sheet *s) {
+    for (int i = 0; i < s->n; i++)
+        if (s->entries[i].projected) return true;
+    return false;
+}
+
+const char *qb_sheet_speed_tail(const qb_sheet *s) {
+    return has_projected(s) ? "median, bars: ± 1 sd · pale and hollow: projected, not measured"
+                            : "median, bars: ± 1 sd";
 }

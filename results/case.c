@@ -60,6 +60,24 @@ double qb_case_peak_rss_bytes(const qb_json *c) {
     return qb_case_metric(c, "peak_rss_bytes", NULL, NULL);
 }
 
+double qb_case_device_bytes(const qb_json *c) {
+    return qb_case_metric(c, "device_memory_bytes", NULL, NULL);
+}
+
+bool qb_metric_is_projected(const qb_json *m) {
+    return qb_json_true(qb_json_get(m, "projected"));
+}
+
+const char *qb_case_projected_device(const qb_json *c) {
+    const qb_json *metrics = qb_json_get(c, "metrics");
+    for (const qb_json *m = qb_json_first(metrics); m; m = qb_json_next(m))
+        if (qb_metric_is_projected(m)) {
+            const char *device = qb_json_string(qb_json_get(qb_json_get(c, "config"), "device"));
+            return device ? device : "";
+        }
+    return NULL;
+}
+
 double qb_case_quantize_seconds(const qb_json *c) {
     double value = qb_case_metric(c, "quantize_seconds", NULL, NULL);
     return isnan(value) ? qb_json_number(qb_json_get(qb_json_get(c, "quantization"), "seconds")) : value;
@@ -141,10 +159,16 @@ static void put_variant(const qb_json *c, qb_str *out) {
     if (qb_json_true(qb_json_get(config, "mse"))) qb_str_text(out, " mse");
 }
 
+static void put_projected(const qb_json *c, qb_str *out) {
+    const char *device = qb_case_projected_device(c);
+    if (device) qb_str_printf(out, "%s%s projected", *device ? " " : "", device);
+}
+
 void qb_case_series(const qb_json *c, qb_str *out) {
     qb_str raw = {0};
     put_method(c, &raw);
     put_variant(c, &raw);
+    put_projected(c, &raw);
     qb_text_clean(qb_str_get(&raw), MAX_LABEL_COLUMNS, out);
     out->failed |= raw.failed;
     qb_str_free(&raw);
@@ -154,6 +178,7 @@ static void put_label(const qb_json *c, qb_str *out) {
     put_method(c, out);
     put_bits(c, out);
     put_variant(c, out);
+    put_projected(c, out);
 }
 
 static void put_scalar(const qb_json *value, qb_str *out) {

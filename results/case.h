@@ -14,6 +14,11 @@ double qb_case_checkpoint_bytes(const qb_json *case_object);
 double qb_case_peak_rss_bytes(const qb_json *case_object);   /* of the measuring process */
 double qb_case_quantize_seconds(const qb_json *case_object); /* NaN when nothing was quantized */
 
+double qb_case_device_bytes(const qb_json *case_object); /* device memory at its peak, or as projected */
+
+/* The device a projected case was computed for (its name in context.projection); NULL for a measured case. */
+const char *qb_case_projected_device(const qb_json *case_object);
+bool qb_metric_is_projected(const qb_json *metric);
 bool qb_case_is_ok(const qb_json *case_object);
 bool qb_metric_is_ok(const qb_json *metric); /* status ok and a value there */
 /* Share of its text that a perplexity row covers: below 1 where windows were left out, 1 else (a remainder

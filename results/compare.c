@@ -207,6 +207,8 @@ static qb_status compare_ok_rows(const comparison *c, const qb_json *a, const qb
     if (strcmp(text_of(a, "unit"), text_of(b, "unit")) != 0 ||
         strcmp(text_of(a, "better"), text_of(b, "better")) != 0)
         qb_str_text(&row->why, "unit or direction differs");
+    else if (qb_metric_is_projected(a) != qb_metric_is_projected(b))
+        qb_str_text(&row->why, "a projected figure is no measurement: it stands against none");
     else if (barrier)
         qb_str_text(&row->why, barrier);
     else if (strcmp(da, db) != 0)

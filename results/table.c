@@ -9,7 +9,7 @@
 
 enum { MAX_COLUMNS = 24, MAX_PERPLEXITIES = 10, HEADER_LINES = 3, MAX_REASON_COLUMNS = 150, GAP = 3 };
 
-typedef enum { MODEL, LABEL, BITS, SIZE, PERPLEXITY, SPEED, PEAK, SECONDS, STATUS } column_kind;
+typedef enum { MODEL, LABEL, BITS, SIZE, PERPLEXITY, SPEED, PEAK, DEVICE, SECONDS, STATUS } column_kind;
 
 typedef struct column {
     column_kind kind;
@@ -126,6 +126,7 @@ static qb_status make_columns(table *t) {
     QB_TRY(st, add_speed(t, "decode", "tg128@d0 b1"));
     QB_TRY(st, add_speed(t, "prefill", "pp512 b1"));
     add_bytes_column(t, PEAK, "peak", "memory", largest(t, qb_case_peak_rss_bytes));
+    add_bytes_column(t, DEVICE, "device", "memory", largest(t, qb_case_device_bytes));
     if (largest(t, qb_case_quantize_seconds) > 0) add_column(t, SECONDS, "quantize", "time", "s");
     column *status = all_ok ? NULL : add_column(t, STATUS, "status", "", "");
     if (status) status->right = false;
@@ -160,12 +161,16 @@ static void put_speed(double value, qb_str *out) {
 }
 
 static void put_amount(double value, qb_str *out) {
-    if (!isnan(value)) qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
+    if (value > 0 && value < 0.01)
+        qb_str_printf(out, "%.1g", value);
+    else if (!isnan(value))
+        qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
 }
 
 static void put_cell(const table *t, const column *col, const qb_json *c, const char *label, qb_str *out) {
     const qb_json *m;
     double value;
+    const char *sign = qb_case_projected_device(c) ? "~" : ""; /* no measurement: it must not look like one */
     switch (col->kind) {
     case MODEL:
         qb_text_clean(qb_case_model(c), 32, out);
@@ -189,13 +194,21 @@ static void put_cell(const table *t, const column *col, const qb_json *c, const 
         break;
     case SPEED:
         value = qb_case_metric(c, col->metric, col->protocol, NULL);
+        if (!isnan(value)) qb_str_text(out, sign);
         if (!isnan(value)) put_speed(value, out);
         break;
     case PEAK:
         put_amount(qb_case_peak_rss_bytes(c) / col->unit, out);
         break;
+    case DEVICE:
+        value = qb_case_device_bytes(c) / col->unit;
+        if (!isnan(value)) qb_str_text(out, sign);
+        put_amount(value, out);
+        break;
     case SECONDS:
-        put_amount(qb_case_quantize_seconds(c), out);
+        value = qb_case_quantize_seconds(c);
+        if (!isnan(value)) qb_str_text(out, sign);
+        put_amount(value, out);
         break;
     case STATUS:
         qb_str_text(out, text_of(c, "status"));
@@ -247,10 +260,37 @@ static void put_title(const table *t, qb_str *out) {
     qb_str_printf(&part, "%s, %.0f thread%s", text_of(machine, "cpu"), threads, threads == 1 ? "" : "s");
     if (*text_of(machine, "simd")) qb_str_printf(&part, ", %s", text_of(machine, "simd"));
     put_separated(&line, qb_str_get(&part));
+    if (!qb_json_is_null(qb_json_get(context, "projection"))) put_separated(&line, "projected");
     put_separated(&line, text_of(context, "created"));
     qb_str_text(out, qb_str_get(&line));
     qb_str_free(&part);
     qb_str_free(&line);
+}
+
+/* What the sign before a figure means, and each warning that the projected cases carry once. */
+static void put_projection_note(const table *t, const char *prefix, qb_str *out) {
+    const char *seen[8];
+    int n = 0;
+    bool any = false;
+    for (const qb_json *c = first_case(t); c; c = qb_json_next(c)) {
+        if (!qb_case_projected_device(c)) continue;
+        if (!any)
+            qb_str_printf(
+                out,
+                "%s~ projected, not measured: the device's datasheet times the share of its ceiling that the "
+                "measured row reached; quality and sizes as measured\n",
+                prefix);
+        any = true;
+        for (const qb_json *w = qb_json_first(qb_json_get(c, "warnings")); w && n < 8; w = qb_json_next(w)) {
+            bool known = false;
+            for (int i = 0; i < n; i++) known |= !strcmp(seen[i], qb_json_string(w));
+            if (known) continue;
+            seen[n++] = qb_json_string(w);
+            qb_str_printf(out, "%s~ ", prefix);
+            qb_text_clean(seen[n - 1], MAX_REASON_COLUMNS, out);
+            qb_str_text(out, "\n");
+        }
+    }
 }
 
 /* Reasons of rows that were not measured: each once, with how many cases it stands for. */
@@ -288,6 +328,7 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
         qb_str_printf(out, ": only the first %.2g %% of the text; not comparable with the whole\n",
                       100 * part);
     }
+    put_projection_note(t, prefix, out);
     bool floor_put = false;
     for (const qb_json *c = first_case(t); c && !floor_put; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && !floor_put;

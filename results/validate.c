@@ -258,6 +258,32 @@ static const shape data_shape = {.rules = (const rule[]){
                                      {0},
                                  }};
 static const rule data_item = {NULL, OBJECT, NULL, &data_shape, NULL, 0};
+static const shape device_shape = {
+    .rules = (const rule[]){
+        {"name", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+        {"label", TEXT, NULL, NULL, NULL, 0},
+        {"memory_bytes", AMOUNT, NULL, NULL, NULL, 0},
+        {"bandwidth_bytes_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"copy_share", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"fp16_flop_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"gemm_share", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"fp32_flop_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"launch_s", AMOUNT, NULL, NULL, NULL, 0},
+        {"source", TEXT, NULL, NULL, NULL, 0},
+        {"shares", TEXT, NULL, NULL, NULL, 0},
+        {0},
+    }};
+static const rule device_item = {NULL, OBJECT, NULL, &device_shape, NULL, 0};
+static const shape projection_shape = {.rules = (const rule[]){
+                                           {"from", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+                                           {"from_sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
+                                           {"from_created", TEXT, NULL, NULL, NULL, 0},
+                                           {"context_tokens", COUNT, NULL, NULL, NULL, 0},
+                                           {"sequences", COUNT, NULL, NULL, NULL, 0},
+                                           {"overhead_bytes", AMOUNT, NULL, NULL, NULL, 0},
+                                           {"devices", ARRAY | REQUIRED, NULL, NULL, &device_item, 0},
+                                           {0},
+                                       }};
 static const shape context_shape = {.rules = (const rule[]){
                                         {"program", OBJECT | REQUIRED, NULL, &program_shape, NULL, 0},
                                         {"created", STRING | TIME | REQUIRED, NULL, NULL, NULL, 0},
@@ -266,6 +292,7 @@ static const shape context_shape = {.rules = (const rule[]){
                                         {"seed", INTEGER | NULLABLE, NULL, NULL, NULL, 0},
                                         {"machine", OBJECT | REQUIRED, NULL, &machine_shape, NULL, 0},
                                         {"data", ARRAY | NULLABLE, NULL, NULL, &data_item, 0},
+                                        {"projection", OBJECT | NULLABLE, NULL, &projection_shape, NULL, 0},
                                         {0},
                                     }};
 
@@ -283,6 +310,7 @@ static const shape model_shape = {.rules = (const rule[]){
                                       {"path", TEXT, NULL, NULL, NULL, 0},
                                       {"sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
                                       {"architecture", TEXT, NULL, NULL, NULL, 0},
+                                      {"n_layers", COUNT, NULL, NULL, NULL, 0},
                                       {"n_params", COUNT, NULL, NULL, NULL, 0},
                                       {"n_quantized_params", COUNT, NULL, NULL, NULL, 0},
                                       {"checkpoint_bytes", COUNT, NULL, NULL, NULL, 0},
@@ -313,6 +341,7 @@ static const shape quantization_shape = {.rules = (const rule[]){
                                              {"checkpoint_bytes", COUNT, NULL, NULL, NULL, 0},
                                              {"bits_per_weight", AMOUNT, NULL, NULL, NULL, 64},
                                              {"cached", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
+                                             {"projected", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
                                              {"modules", ARRAY | NULLABLE, NULL, NULL, &module_item, 0},
                                              {0},
                                          }};
@@ -355,6 +384,7 @@ static const shape metric_shape = {.rules =
                                            {"bytes_per_s", AMOUNT, NULL, NULL, NULL, 0},
                                            {"ceiling", AMOUNT, NULL, NULL, NULL, 0},
                                            {"share_of_ceiling", AMOUNT, NULL, NULL, NULL, 0},
+                                           {"projected", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
                                            {"floor", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
                                            {"windows", COUNT, NULL, NULL, NULL, 0},
                                            {"scored_tokens", COUNT, NULL, NULL, NULL, 0},

@@ -1,3 +1,4 @@
+#include "bench/project.h"
 #include "plots/axis.h"
 #include "plots/gnuplot.h"
 #include "plots/labels.h"
@@ -301,6 +302,39 @@ static void test_sheet__methods_keep_their_colours(void **state) {
     qb_results_close(&r);
 }
 
+/* Projected cases beside the measured ones: named as such, in pale colours, and absent from pictures of
+ * quality. */
+static void test_plots__projected_cases_are_drawn_apart(void **state) {
+    (void)state;
+    need_gnuplot();
+    char *dir = scratch_make();
+    qb_results r;
+    const qb_project_config config = {2048, 1, 0.7e9};
+    int n;
+    assert_ok(qb_results_open(QB_SOURCE_DIR "/results/baselines/demo.json", &r));
+    qb_free(r.path);
+    r.path = NULL; /* in memory only */
+    const qb_json *c = qb_json_first(qb_json_get(r.doc, "cases"));
+    while (c && !qb_results_metric(c, "decode", NULL, NULL)) c = qb_json_next(c);
+    assert_non_null(c);
+    qb_json *projected;
+    assert_ok(qb_project_case(&r, c, qb_target_find("t4"), &config, &projected));
+    assert_ok(qb_results_put_case(&r, projected));
+    assert_ok(qb_plots_draw(&r, dir, "decode-bits,prefill,perplexity-size", &n));
+    char *svg = read_file(dir, "decode-bits.svg", NULL);
+    expect_in(svg, "t4 projected");
+    expect_in(svg, "pale and hollow: projected, not measured");
+    qb_free(svg);
+    svg = read_file(dir, "prefill.svg", NULL);
+    expect_in(svg, "t4 projected");
+    qb_free(svg);
+    svg = read_file(dir, "perplexity-size.svg", NULL);
+    assert_null(strstr(svg, "projected"));
+    qb_free(svg);
+    qb_results_close(&r);
+    scratch_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axis__tics_are_round_and_few),
@@ -308,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_labels__coincident_points_get_separate_labels),
         cmocka_unit_test(test_sheet__methods_keep_their_colours),
         cmocka_unit_test(test_plots__draw_every_format_with_every_label),
+        cmocka_unit_test(test_plots__projected_cases_are_drawn_apart),
         cmocka_unit_test(test_plots__every_registered_plot_draws_the_example),
         cmocka_unit_test(test_plots__hostile_names_are_only_text),
         cmocka_unit_test(test_plots__bad_requests_fail_clearly),
