@@ -1,5 +1,7 @@
-/* Devices and their copy rate. The kernel copies 16 bytes a thread and step, which is what a GEMV's loads look like. */
+/* Devices and their copy rate. The kernel copies 16 bytes a thread and step, which is what a GEMV's loads
+ * look like. */
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/launch.cuh"
 
 #include <cstdio>
 #include <cuda_runtime.h>
@@ -8,12 +10,14 @@ namespace {
 
 int fail(cudaError_t error, char *why, size_t why_bytes) {
     snprintf(why, why_bytes, "%s", cudaGetErrorString(error));
+    cudaGetLastError(); /* the next call shall not report it again */
     return 1;
 }
 
 __global__ void copy_kernel(const int4 *__restrict__ from, int4 *__restrict__ to, int64_t n) {
     int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) to[i] = from[i];
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride)
+        to[i] = from[i];
 }
 
 struct copy_buffers {
@@ -35,7 +39,8 @@ extern "C" int qb_cuda_count(char *why, size_t why_bytes) {
     if (error != cudaSuccess) {
         /* Without a driver the runtime complains of the driver's version, which then is 0. */
         int driver = 0;
-        if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+        if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
+            driver == 0)
             snprintf(why, why_bytes, "no NVIDIA driver on this machine");
         else
             fail(error, why, why_bytes);
@@ -49,7 +54,7 @@ extern "C" int qb_cuda_describe(int device, qb_cuda_info *out, char *why, size_t
     cudaDeviceProp p;
     cudaError_t error = cudaGetDeviceProperties(&p, device);
     if (error != cudaSuccess) return fail(error, why, why_bytes);
-    snprintf(out->name, sizeof out->name, "%s", p.name);
+    snprintf(out->name, sizeof out->name, "%.*s", static_cast<int>(sizeof out->name) - 1, p.name);
     out->compute_major = p.major;
     out->compute_minor = p.minor;
     out->multiprocessors = p.multiProcessorCount;
@@ -62,7 +67,8 @@ extern "C" int qb_cuda_describe(int device, qb_cuda_info *out, char *why, size_t
     return 0;
 }
 
-extern "C" int qb_cuda_copy_rate(int device, int64_t bytes, double *bytes_per_s, char *why, size_t why_bytes) {
+extern "C" int qb_cuda_copy_rate(int device, int64_t bytes, double *bytes_per_s, char *why,
+                                 size_t why_bytes) {
     copy_buffers b;
     int64_t n = bytes / static_cast<int64_t>(sizeof(int4));
     size_t size = static_cast<size_t>(n) * sizeof(int4);
@@ -77,9 +83,10 @@ extern "C" int qb_cuda_copy_rate(int device, int64_t bytes, double *bytes_per_s,
     float best_ms = 0;
     for (int round = 0; error == cudaSuccess && round < 12; round++) {
         cudaEventRecord(b.start);
-        copy_kernel<<<p.multiProcessorCount * 16, 512>>>(b.from, b.to, n);
+        error =
+            qb_launch(copy_kernel, dim3(p.multiProcessorCount * 16), dim3(512), 0, nullptr, b.from, b.to, n);
         cudaEventRecord(b.stop);
-        error = cudaEventSynchronize(b.stop);
+        if (error == cudaSuccess) error = cudaEventSynchronize(b.stop);
         if (error == cudaSuccess) error = cudaGetLastError();
         float ms = 0;
         if (error == cudaSuccess) error = cudaEventElapsedTime(&ms, b.start, b.stop);
