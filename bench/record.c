@@ -116,8 +116,8 @@ qb_json *qb_record_found_method(const qb_model *m) {
     const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
     qb_json *j = qb_json_object();
     bool quantized = q && q->method[0];
-    bool codebook = quantized && q->codebook[0];
-    qb_json_put_text(j, "method", !quantized ? "none" : codebook ? q->codebook : q->method);
+    bool codebook = quantized && q->codebook[0], int8 = quantized && !strcmp(q->layout, "bnb8");
+    qb_json_put_text(j, "method", !quantized ? "none" : codebook ? q->codebook : int8 ? "int8" : q->method);
     if (!quantized) return j;
     qb_json_put_text(j, "layout", q->layout);
     qb_json_put_int(j, "bits", q->bits);

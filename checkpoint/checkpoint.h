@@ -82,7 +82,9 @@ typedef struct qb_quantization {
     int bits;
     int64_t group_size; /* -1: one group a row */
     bool symmetric, desc_act, static_groups;
-    char codebook[8]; /* "nf4", "fp4" */
+    bool zeros_by_word; /* gptq: the writer took one from whole words of zeros, so that borrows crossed fields
+                         */
+    char codebook[8];   /* "nf4", "fp4" */
     bool double_quant;
 } qb_quantization;
 const qb_quantization *qb_checkpoint_quantization(const qb_checkpoint *ck);

@@ -113,9 +113,10 @@ out:
 
 /* ---- zeros ---- */
 
-/* The zeros as the file stores them, [groups, rows]. All-ones words are counted: writers that do not mask
-   make one of a true zero of 0 in v1, and spoil its neighbours with it. */
-static qb_status read_fields(qb_checkpoint *ck, const parts *p, uint8_t *fields, int64_t *all_ones) {
+/* The zeros as the file stores them, [groups, rows], after `added` is added to each word. All-ones words are
+   counted: writers that do not mask make one of a true zero of 0 in v1, and spoil its neighbours with it. */
+static qb_status read_fields(qb_checkpoint *ck, const parts *p, uint32_t added, uint8_t *fields,
+                             int64_t *all_ones) {
     const void *bytes;
     uint32_t *words = NULL;
     int64_t words_a_group = p->rows * p->bits / 32;
@@ -125,8 +126,11 @@ static qb_status read_fields(qb_checkpoint *ck, const parts *p, uint8_t *fields,
     QB_TRY(st, qb_alloc((size_t)words_a_group, sizeof *words, &words));
     for (int64_t g = 0; g < p->n_groups; g++) {
         memcpy(words, (const uint8_t *)bytes + g * words_a_group * 4, (size_t)words_a_group * 4);
+        for (int64_t w = 0; w < words_a_group; w++) {
+            *all_ones += words[w] == 0xffffffffu;
+            words[w] += added;
+        }
         qb_bits_unpack(words, p->rows, p->bits, fields + g * p->rows);
-        for (int64_t w = 0; w < words_a_group; w++) *all_ones += words[w] == 0xffffffffu;
     }
 out:
     qb_free(words);
@@ -163,9 +167,13 @@ static qb_status read_packed_zeros(qb_checkpoint *ck, const char *module, const 
     uint8_t *fields;
     int64_t all_ones, n = p->rows * p->n_groups;
     qb_status st = qb_alloc((size_t)n, 1, &fields);
-    if (st == QB_OK) st = read_fields(ck, p, fields, &all_ones);
+    if (st == QB_OK) st = read_fields(ck, p, 0, fields, &all_ones);
     if (st != QB_OK) goto out;
     int offset = zero_offset(ck, module, p, fields, v1), mask = (1 << p->bits) - 1;
+    if (offset && ck->quantization.zeros_by_word && p->qzeros->dtype == QB_DTYPE_I32) {
+        QB_TRY(st, read_fields(ck, p, 0xffffffffu / (uint32_t)mask, fields, &all_ones));
+        all_ones = offset = 0;
+    }
     if (offset && all_ones && qb_checkpoint_first_warning(ck, QB_WARNING_CORRUPT_ZEROS))
         qb_warn("%s: %s.qzeros holds %" PRId64
                 " words of ones only: a writer of layout gptq met zero points of 0 and may have "

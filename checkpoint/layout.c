@@ -40,6 +40,7 @@ qb_status qb_layout_need_writer(const qb_layout *layout) {
 
 const qb_layout *qb_layout_for(const qb_qweight *q) {
     if (q->coding == QB_CODING_CODEBOOK) return qb_layout_find("bnb4");
+    if (q->int8_rows) return qb_layout_find("bnb8");
     return qb_layout_find(q->symmetric ? "gptq" : "gptq_v2");
 }
 

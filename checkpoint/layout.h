@@ -29,5 +29,5 @@ bool qb_layout_is_writable(const qb_layout *layout);
 /* QB_ERR_UNSUPPORTED, naming the layouts that are written, for one that is only read. */
 qb_status qb_layout_need_writer(const qb_layout *layout) QB_NODISCARD;
 /* The layout that stores such a weight: "gptq", which every reader takes, for symmetric groups; "gptq_v2" for
-   asymmetric ones, whose zero points may be 0; "bnb4" for codebooks. */
+   asymmetric ones, whose zero points may be 0; "bnb8" for int8 rows; "bnb4" for codebooks. */
 const qb_layout *qb_layout_for(const qb_qweight *q);

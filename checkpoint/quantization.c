@@ -1,10 +1,14 @@
 /* How a checkpoint says that it is quantized. Dialects: config.json's quantization_config as transformers
-   writes it, quantize_config.json as AutoGPTQ and GPTQModel write it, quant_config.json as AutoAWQ does. */
+   writes it, quantize_config.json as AutoGPTQ and GPTQModel write it, quant_config.json as AutoAWQ does;
+   FIELD.md a3-D. */
+#include "checkpoint/quantization.h"
+
 #include "base/log.h"
 #include "checkpoint/state.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20 };
 
@@ -31,11 +35,18 @@ static qb_status refuse_overrides(const reader *r) {
     return QB_OK;
 }
 
+/* GPTQModel turns true zeros into v1 by an integer subtraction on the words, and back by the addition. */
+static bool made_by_gptqmodel(const qb_json *json) {
+    const qb_json *quantizer = qb_json_get(qb_json_get(json, "meta"), "quantizer");
+    const char *name = qb_json_string(qb_json_is_array(quantizer) ? qb_json_first(quantizer) : quantizer);
+    return name && !strncmp(name, "gptqmodel", 9);
+}
+
 static qb_status read_gptq(const reader *r) {
     qb_quantization *q = r->out;
     int64_t bits = 0;
     bool marlin = false;
-    const char *format = "gptq";
+    const char *format = "gptq", *pack_dtype = "int32";
     q->group_size = -1;
     q->symmetric = true;
     qb_status st;
@@ -51,7 +62,13 @@ static qb_status read_gptq(const reader *r) {
     QB_TRY(st, qb_json_text(r->json, "checkpoint_format", r->where, false, &format));
     QB_TRY(st, qb_json_bool(r->json, "is_marlin_format", r->where, false, &marlin));
     QB_TRY(st, refuse_overrides(r));
+    QB_TRY(st, qb_json_text(r->json, "pack_dtype", r->where, false, &pack_dtype));
     if (marlin) format = "marlin";
+    if (strcmp(pack_dtype, "int32") != 0 && strcmp(pack_dtype, "int64") != 0 &&
+        strcmp(pack_dtype, "int16") != 0 && strcmp(pack_dtype, "int8") != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: pack_dtype \"%.40s\" is not supported (supported: int8, int16, int32, int64)",
+                       r->where, pack_dtype);
     if (strcmp(format, "gptq") != 0 && strcmp(format, "gptq_v2") != 0)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: checkpoint_format \"%.40s\" is not supported (supported: gptq, gptq_v2)",
@@ -63,6 +80,7 @@ static qb_status read_gptq(const reader *r) {
         return qb_fail(QB_ERR_FORMAT,
                        "%s: \"group_size\" must be positive, or -1 for one group a row, found 0", r->where);
     q->bits = (int)bits;
+    q->zeros_by_word = bits != 3 && made_by_gptqmodel(r->json);
     snprintf(q->layout, sizeof q->layout, "%s", format);
 out:
     return st;
@@ -79,19 +97,56 @@ static qb_status read_bitsandbytes(const reader *r) {
                             &eight));
     QB_TRY(st, qb_json_bool(r->json, "bnb_4bit_use_double_quant", r->where, false, &q->double_quant));
     QB_TRY(st, qb_json_text(r->json, "bnb_4bit_quant_type", r->where, false, &codebook));
-    if (!four || eight)
-        return qb_fail(
-            QB_ERR_UNSUPPORTED,
-            "%s: bitsandbytes with load_in_4bit %s and load_in_8bit %s is not supported (4 bit only)",
-            r->where, four ? "true" : "false", eight ? "true" : "false");
+    if (four == eight)
+        return qb_fail(QB_ERR_FORMAT, "%s: load_in_4bit and load_in_8bit are both %s: expected one of them",
+                       r->where, four ? "true" : "false");
+    q->group_size = -1;
+    q->symmetric = eight;
+    q->bits = eight ? 8 : 4;
+    q->double_quant = q->double_quant && four;
+    snprintf(q->layout, sizeof q->layout, eight ? "bnb8" : "bnb4");
+    if (eight) return QB_OK;
     if (strcmp(codebook, "nf4") != 0 && strcmp(codebook, "fp4") != 0)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: bnb_4bit_quant_type \"%.40s\" is not supported (supported: nf4, fp4)", r->where,
                        codebook);
-    q->bits = 4;
-    q->group_size = -1;
     snprintf(q->codebook, sizeof q->codebook, "%s", codebook);
-    snprintf(q->layout, sizeof q->layout, "bnb4");
+out:
+    return st;
+}
+
+/* AutoAWQ's keys, or transformers' AwqConfig. The versions exllama and ipex are other kernels for gemm's
+   files. */
+static qb_status read_awq(const reader *r) {
+    static const char *const same_files[] = {"gemm", "exllama", "ipex"};
+    qb_quantization *q = r->out;
+    int64_t bits = 4;
+    bool zero_point = true, known = false;
+    const char *version = "gemm", *backend = "autoawq";
+    q->group_size = 128;
+    qb_status st;
+    QB_TRY(st, qb_json_int(r->json, spelling(r->json, "bits", "w_bit"), r->where, false, 1, 64, &bits));
+    QB_TRY(st, qb_json_int(r->json, spelling(r->json, "group_size", "q_group_size"), r->where, false, -1,
+                           INT32_MAX, &q->group_size));
+    QB_TRY(st, qb_json_bool(r->json, "zero_point", r->where, false, &zero_point));
+    QB_TRY(st, qb_json_text(r->json, spelling(r->json, "format", "checkpoint_format"), r->where, false,
+                            &version));
+    QB_TRY(st, qb_json_text(r->json, "version", r->where, false, &version));
+    QB_TRY(st, qb_json_text(r->json, "backend", r->where, false, &backend));
+    for (size_t i = 0; i < sizeof same_files / sizeof same_files[0]; i++)
+        known = known || !strcasecmp(version, same_files[i]);
+    if (!known || !strcmp(backend, "llm-awq"))
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: awq %s \"%.40s\" is not supported (supported: gemm)",
+                       r->where, known ? "backend" : "version", known ? backend : version);
+    if (bits != 4)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: %d-bit awq is not supported (supported: 4)", r->where,
+                       (int)bits);
+    if (q->group_size == 0)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: \"group_size\" must be positive, or -1 for one group a row, found 0", r->where);
+    q->bits = (int)bits;
+    q->symmetric = !zero_point;
+    snprintf(q->layout, sizeof q->layout, "awq");
 out:
     return st;
 }
@@ -102,17 +157,21 @@ static qb_status read_method(const reader *r, const char *assumed) {
     qb_status st;
     QB_TRY(st, qb_json_text(r->json, spelling(r->json, "quant_method", "method"), r->where, false, &method));
     QB_TRY(st, qb_json_text(r->json, "version", r->where, false, &version));
-    if (version && (!strcmp(version, "gemm") || !strcmp(version, "gemv")) && method == assumed)
-        method = "awq";
+    if (version && !strncasecmp(version, "gem", 3) && method == assumed) method = "awq";
     if (!method) return qb_fail(QB_ERR_FORMAT, "%s: \"quant_method\" is missing", r->where);
     snprintf(r->out->method, sizeof r->out->method, "%s", method);
     if (!strcmp(method, "gptq"))
         st = read_gptq(r);
     else if (!strcmp(method, "bitsandbytes"))
         st = read_bitsandbytes(r);
+    else if (!strcmp(method, "awq"))
+        st = read_awq(r);
+    else if (!strcmp(method, "compressed-tensors"))
+        st = qb_quantization_read_compressed(r->json, r->where, r->out);
     else
         st = qb_fail(QB_ERR_UNSUPPORTED,
-                     "%s: quant_method \"%.40s\" is not supported yet (supported: gptq, bitsandbytes)",
+                     "%s: quant_method \"%.40s\" is not supported (supported: gptq, awq, compressed-tensors, "
+                     "bitsandbytes)",
                      r->where, method);
 out:
     return st;

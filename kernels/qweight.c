@@ -234,7 +234,7 @@ double qb_qweight_bits_per_weight(const qb_qweight *q) {
     double weights = (double)q->rows * (double)q->cols;
     double bits = weights * q->bits;
     if (q->coding == QB_CODING_AFFINE) {
-        bits += (double)q->rows * (double)q->n_groups * (q->offsets ? 32 : 16 + q->bits);
+        bits += (double)q->rows * (double)q->n_groups * (q->offsets || q->int8_rows ? 32 : 16 + q->bits);
         if (q->g_idx) bits += 32.0 * (double)q->cols;
     } else if (q->double_quant) {
         bits += 8.0 * (double)q->n_blocks;
@@ -250,6 +250,8 @@ const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]) {
     if (q->coding == QB_CODING_CODEBOOK)
         snprintf(buffer, 48, "%s b%lld%s", qb_codebook_name(q->codebook), (long long)q->block_size,
                  q->double_quant ? " dq" : "");
+    else if (q->int8_rows)
+        snprintf(buffer, 48, "int8 rows");
     else if (q->group_size >= q->cols)
         snprintf(buffer, 48, "int%d per-channel %s%s", q->bits, q->symmetric ? "sym" : "asym",
                  q->g_idx ? " act-order" : "");

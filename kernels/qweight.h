@@ -36,12 +36,14 @@ typedef struct qb_qweight {
     float *offsets;  /* [rows, n_groups] or NULL (GGUF's blocks with a minimum) */
     int32_t *g_idx;  /* [cols] group of each column; NULL means column / group_size */
     bool symmetric;  /* every zero is 2^(bits-1) */
+    bool int8_rows;  /* bitsandbytes' int8: 8 bits, symmetric, one group a row; scale = absmax[row] / 127 */
 
     /* codebook */
     qb_codebook codebook;
     int64_t block_size; /* elements a block */
     int64_t n_blocks;   /* ceil(rows * cols / block_size) */
-    float *absmax; /* [n_blocks]; with double quantization: the values that the 8-bit absmax decodes to */
+    float *absmax;      /* [n_blocks]; with double quantization: the values that the 8-bit absmax decodes to;
+                           int8_rows: [rows], which the file holds and scales do not give back */
     bool double_quant;
     uint8_t *absmax_codes; /* [n_blocks] (double_quant) */
     float *nested_absmax;  /* [ceil(n_blocks / 256)] (double_quant) */

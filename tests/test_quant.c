@@ -65,7 +65,7 @@ static void test_quant__registry_is_sound(void **state) {
         qb_qweight q;
         assert_ok(m->describe("m", 64, 256, QB_DTYPE_F16, &c, &q)); /* defaults must do */
     }
-    assert_int_equal(n, 4);
+    assert_int_equal(n, 5);
     assert_null(qb_quant_method_find("awq"));
     assert_null(qb_quant_method_find(NULL));
 }
