@@ -1,4 +1,5 @@
 #include "eval/eval.h"
+#include "eval/watch.h"
 
 #include "base/memory.h"
 
@@ -71,6 +72,36 @@ static qb_status add_value(qb_measures *out, const char *metric, double value) {
     return QB_OK;
 }
 
+static const char *const kind_names[QB_MEMORY_COUNT] = {"weights", "kv", "activations", "workspace"};
+
+static void put_kinds(const int64_t bytes[QB_MEMORY_COUNT], const char *suffix, qb_json *extra) {
+    char key[48];
+    for (int k = 0; k < QB_MEMORY_COUNT; k++) {
+        snprintf(key, sizeof key, "%s%s", kind_names[k], suffix);
+        qb_json_put_int(extra, key, bytes[k]);
+    }
+}
+
+/* A device with sensors has memory of its own: what the allocator gave beside what the driver sees; the rest
+   is the context's, with its code and libraries. */
+static qb_status add_device_memory(qb_device *dev, const qb_memory *memory, qb_measures *out) {
+    if (!dev->backend->monitor) return QB_OK;
+    qb_status st = add_value(out, "device_memory_bytes", (double)memory->total_peak_bytes);
+    if (st != QB_OK) return st;
+    qb_json *extra = out->rows[out->count - 1].extra;
+    int64_t now = 0, process = qb_watch_process_bytes(dev);
+    for (int k = 0; k < QB_MEMORY_COUNT; k++) now += memory->now_bytes[k];
+    put_kinds(memory->now_bytes, "_now_bytes", extra);
+    put_kinds(memory->peak_bytes, "_bytes", extra);
+    if (process >= 0) {
+        qb_json_put_int(extra, "driver_process_bytes", process);
+        qb_json_put_int(extra, "context_bytes", process - now);
+    } else {
+        qb_json_put_null(extra, "driver_process_bytes");
+    }
+    return QB_OK;
+}
+
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
     const qb_config *c = &m->config;
     qb_status st;
@@ -81,10 +112,8 @@ qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
     QB_TRY(st, add_value(out, "peak_rss_bytes", (double)qb_peak_rss_bytes()));
     qb_memory memory;
     dev->backend->memory(dev, &memory);
-    static const char *const keys[QB_MEMORY_COUNT] = {"weights_bytes", "kv_bytes", "activations_bytes",
-                                                      "workspace_bytes"};
-    qb_json *extra = out->rows[out->count - 1].extra;
-    for (int k = 0; k < QB_MEMORY_COUNT; k++) qb_json_put_int(extra, keys[k], memory.peak_bytes[k]);
+    put_kinds(memory.peak_bytes, "_bytes", out->rows[out->count - 1].extra);
+    QB_TRY(st, add_device_memory(dev, &memory, out));
 out:
     return st;
 }

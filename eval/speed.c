@@ -2,8 +2,8 @@
    timed: loading, tokenizing, warm-up, filling the cache to the wanted depth. Prefill (pp) and decode (tg)
    are measured apart; every sample is kept and the median is the headline. */
 #include "eval/eval.h"
+#include "eval/watch.h"
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -136,26 +136,36 @@ static double causal_flops(const qb_config *c, double tokens) {
                      2.0 * tokens * (double)(c->n_heads * c->head_dim) * (double)c->n_layers);
 }
 
+/* What the device can do, beside every figure of what was reached. */
+static void put_ceilings(const qb_ceilings *c, qb_measure *row) {
+    qb_json_put_real(row->extra, "read_ceiling_bytes_per_s", c->read_bytes_per_s);
+    qb_json_put_real(row->extra, "gemm_ceiling_flop_per_s", c->gemm_flop_per_s);
+}
+
 static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
                                  int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
     bench_run r;
+    qb_watch watch = {0};
     qb_measure *rate, *ttft;
     qb_status st;
     QB_TRY(st, run_create(&r, m, dev, config, n_seq, n_tok));
     QB_TRY(st, qb_measures_add(out, "prefill", &rate));
     for (int64_t i = -config->warmup; i < config->repeat; i++) {
-        int64_t start = qb_now_ns();
+        double seconds;
+        if (i == 0) qb_watch_begin(&watch, dev);
+        QB_TRY(st, dev->backend->timer_start(dev));
         QB_TRY(st, prefill(&r, NULL, n_tok));
-        QB_TRY(st, dev->backend->sync(dev));
-        double seconds = (double)(qb_now_ns() - start) * 1e-9;
+        QB_TRY(st, dev->backend->timer_stop(dev, &seconds));
         if (i >= 0) rate->samples[rate->n_samples++] = (double)(n_tok * n_seq) / seconds;
     }
+    qb_watch_end(&watch, (double)(n_tok * n_seq * config->repeat), rate->extra);
     snprintf(rate->protocol, sizeof rate->protocol, "pp%lld b%lld", (long long)n_tok, (long long)n_seq);
     summarize(rate);
     double flops = causal_flops(&m->config, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     qb_json_put_real(rate->extra, "ceiling", ceilings->gemm_flop_per_s);
     qb_json_put_real(rate->extra, "share_of_ceiling", flops / ceilings->gemm_flop_per_s);
+    put_ceilings(ceilings, rate);
     if (n_seq == 1) {
         qb_measure rate_row = *rate; /* the next add may move the rows */
         QB_TRY(st, qb_measures_add(out, "time_to_first_token", &ttft));
@@ -163,6 +173,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
         for (int i = 0; i < rate_row.n_samples; i++) ttft->samples[i] = (double)n_tok / rate_row.samples[i];
         ttft->n_samples = rate_row.n_samples;
         summarize(ttft);
+        put_ceilings(ceilings, ttft);
     }
 out:
     run_free(&r);
@@ -172,6 +183,7 @@ out:
 static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
                                 int64_t depth, int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
     bench_run r;
+    qb_watch watch = {0};
     qb_measure *row;
     qb_status st;
     QB_TRY(st, run_create(&r, m, dev, config, n_seq, depth + n_tok));
@@ -179,13 +191,15 @@ static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_conf
     /* The cache up to `depth` is filled once: decoding overwrites only what lies behind it. */
     if (depth > 0) QB_TRY(st, prefill(&r, NULL, depth));
     for (int64_t i = -config->warmup; i < config->repeat; i++) {
+        double seconds;
         for (int64_t s = 0; s < n_seq; s++) r.next[s] = some_id(&r, s);
-        int64_t start = qb_now_ns();
+        if (i == 0) qb_watch_begin(&watch, dev);
+        QB_TRY(st, dev->backend->timer_start(dev));
         QB_TRY(st, decode(&r, depth, n_tok));
-        QB_TRY(st, dev->backend->sync(dev));
-        double seconds = (double)(qb_now_ns() - start) * 1e-9;
+        QB_TRY(st, dev->backend->timer_stop(dev, &seconds));
         if (i >= 0) row->samples[row->n_samples++] = (double)(n_tok * n_seq) / seconds;
     }
+    qb_watch_end(&watch, (double)(n_tok * n_seq * config->repeat), row->extra);
     snprintf(row->protocol, sizeof row->protocol, "tg%lld@d%lld b%lld", (long long)n_tok, (long long)depth,
              (long long)n_seq);
     summarize(row);
@@ -198,6 +212,7 @@ static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_conf
     qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
     qb_json_put_real(row->extra, "ceiling", ceilings->read_bytes_per_s);
     qb_json_put_real(row->extra, "share_of_ceiling", bytes_per_s / ceilings->read_bytes_per_s);
+    put_ceilings(ceilings, row);
     qb_json_put_text(row->extra, "kv_dtype", config->kv);
 out:
     run_free(&r);
@@ -206,8 +221,9 @@ out:
 
 /* Whole prompts: prefill and `prompt_tokens` generated tokens, one sample a prompt. */
 static qb_status measure_latency(qb_model *m, qb_device *dev, const qb_speed_config *config,
-                                 const qb_windows *prompts, qb_measures *out) {
+                                 const qb_windows *prompts, const qb_ceilings *ceilings, qb_measures *out) {
     bench_run r = {.m = m, .dev = dev};
+    qb_watch watch = {0};
     qb_measure *row;
     qb_status st;
     int64_t used = 0, tokens = 0, shortened = 0, room = m->config.max_positions - config->prompt_tokens;
@@ -221,18 +237,22 @@ static qb_status measure_latency(qb_model *m, qb_device *dev, const qb_speed_con
     for (int64_t i = -1; i < prompts->count && row->n_samples < QB_SAMPLES_MAX; i++) {
         const qb_window *p = &prompts->windows[i < 0 ? 0 : i]; /* the first one also warms up */
         int64_t n = p->length < longest ? p->length : longest;
-        int64_t start = qb_now_ns();
+        double seconds;
+        if (i == 0) qb_watch_begin(&watch, dev);
+        QB_TRY(st, dev->backend->timer_start(dev));
         QB_TRY(st, prefill(&r, prompts->ids + p->offset, n));
         QB_TRY(st, decode(&r, n, config->prompt_tokens - 1));
-        QB_TRY(st, dev->backend->sync(dev));
+        QB_TRY(st, dev->backend->timer_stop(dev, &seconds));
         if (i < 0) continue;
-        row->samples[row->n_samples++] = (double)(qb_now_ns() - start) * 1e-9;
+        row->samples[row->n_samples++] = seconds;
         used++;
         tokens += n;
         shortened += n < p->length;
     }
+    qb_watch_end(&watch, (double)(used * config->prompt_tokens), row->extra);
     snprintf(row->protocol, sizeof row->protocol, "prompts+tg%lld", (long long)config->prompt_tokens);
     summarize(row);
+    put_ceilings(ceilings, row);
     qb_json_put_int(row->extra, "prompts", used);
     qb_json_put_int(row->extra, "prompt_tokens_total", tokens);
     qb_json_put_int(row->extra, "prompts_shortened", shortened);
@@ -286,7 +306,7 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
             }
     }
     qb_progress_end(&progress);
-    if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(m, dev, config, prompts, out));
+    if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(m, dev, config, prompts, ceilings, out));
 out:
     if (st != QB_OK) drop_unfinished(out);
     return qb_model_explain(m, st);

@@ -118,6 +118,17 @@ typedef struct qb_ceilings { /* what the machine can do; speed rows quote their 
     double gemm_flop_per_s;  /* float32 GEMM (2 * m * n * k operations) with all threads */
 } qb_ceilings;
 
+/* What the device's sensors say now; NaN and -1 where it has none. */
+typedef struct qb_monitor {
+    double energy_j;     /* since some fixed moment: differences count */
+    bool energy_sampled; /* integrated from samples of the power, for want of a counter */
+    double power_w, power_limit_w, temperature_c, sm_clock_hz, memory_clock_hz;
+    int throttled; /* 1: by the reasons below, 0: not, -1: not known */
+    char throttle_reasons[96];
+    int foreign_processes; /* other processes that compute on the device */
+    int64_t process_bytes; /* device memory of this process as the driver counts it */
+} qb_monitor;
+
 struct qb_backend {
     const char *name, *summary;
     qb_status (*open)(const qb_device_options *options, qb_device **out);
@@ -190,6 +201,9 @@ struct qb_backend {
        QB_ERR_UNSUPPORTED (nothing done) when this model or n_seq has no fused step: the plain ops serve. */
     qb_status (*decode)(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                         int64_t n_seq, int64_t first, float *logits);
+    /* Sensors of the device; does not wait for queued ops. QB_ERR_UNSUPPORTED where there are none to read.
+     */
+    qb_status (*monitor)(qb_device *dev, qb_monitor *out);
 };
 
 /* NULL when there is no such backend; `index` walks the registry until NULL. */
