@@ -67,6 +67,15 @@ qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *n
     return finish(st, t, out);
 }
 
+qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name, qb_tokenizer **out) {
+    qb_tokenizer *t;
+    qb_status st = begin(out, &t);
+    if (st != QB_OK) return st;
+    st = qb_tokenizer_read_vocabulary(t, v, name);
+    if (st == QB_OK) st = model_template(t, v->add_bos, v->add_eos);
+    return finish(st, t, out);
+}
+
 void qb_tokenizer_close(qb_tokenizer *t) {
     if (!t) return;
     qb_vocab_free(&t->vocab);

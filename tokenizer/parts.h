@@ -72,6 +72,8 @@ struct qb_tokenizer {
 qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, const char *name) QB_NODISCARD;
 qb_status qb_tokenizer_read_model(qb_tokenizer *t, const uint8_t *bytes, size_t n,
                                   const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_read_vocabulary(qb_tokenizer *t, const qb_vocabulary *v,
+                                       const char *name) QB_NODISCARD;
 /* tokenizer.json's normalizer, pre_tokenizer, post_processor and decoder (json_pipeline.c); the vocabulary is
  * read. */
 qb_status qb_tokenizer_read_pipeline(qb_tokenizer *t, const qb_json *document, const char *name) QB_NODISCARD;

@@ -1,5 +1,6 @@
-/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form) and
-   SentencePiece tokenizer.model (BPE). Ids equal those of the reference libraries. */
+/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form), SentencePiece
+   tokenizer.model (BPE) and GGUF's vocabularies of scored pieces. Ids equal those of the reference libraries.
+ */
 #pragma once
 
 #include "base/status.h"
@@ -17,6 +18,23 @@ qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name,
                                   qb_tokenizer **out) QB_NODISCARD;
 qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name,
                                    qb_tokenizer **out) QB_NODISCARD;
+/* A vocabulary that came inside a model file, as GGUF's tokenizer.ggml.* metadata have it. Only looked at
+   during the call. */
+typedef struct qb_vocabulary {
+    const char *model, *pre; /* "llama"; pre-tokenizer or NULL */
+    size_t n;                /* pieces, by id */
+    const struct qb_vocabulary_text {
+        const char *bytes;
+        size_t n;
+    } * texts;            /* [n] */
+    const float *scores;  /* [n] */
+    const int32_t *types; /* [n], SentencePiece's numbers: 1 normal, 2 unknown, 3 control, .. 6 byte */
+    int64_t bos, eos;     /* -1: none */
+    bool add_bos, add_eos, add_space_prefix;
+} qb_vocabulary;
+/* `name` heads errors. */
+qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name,
+                                     qb_tokenizer **out) QB_NODISCARD;
 void qb_tokenizer_close(qb_tokenizer *t);
 
 typedef struct qb_ids {
