@@ -153,21 +153,28 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static void file_line(const char *name, const struct stat *info, qb_str *out) {
+    qb_str_printf(out, "%s %" PRId64 " %" PRIu64 " %" PRId64 ".%09ld\n", name, (int64_t)info->st_size,
+                  (uint64_t)info->st_ino, (int64_t)info->st_mtim.tv_sec, info->st_mtim.tv_nsec);
+}
+
 /* One line a file that decides the weights: name, size, inode, times. */
 static qb_status fingerprint(const char *path, qb_str *out) {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode)) { /* a model in one file */
+        file_line(qb_path_base(path), &info, out);
+        return qb_str_status(out);
+    }
     DIR *dir = opendir(path);
     if (!dir) return qb_fail(QB_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     char **lines = NULL;
     size_t n = 0, capacity = 0;
     qb_status st = QB_OK;
     for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
-        struct stat info;
         char *file = qb_path_join(path, e->d_name);
         if (file && e->d_name[0] != '.' && stat(file, &info) == 0) {
             qb_str line = {0};
-            qb_str_printf(&line, "%s %" PRId64 " %" PRIu64 " %" PRId64 ".%09ld\n", e->d_name,
-                          (int64_t)info.st_size, (uint64_t)info.st_ino, (int64_t)info.st_mtim.tv_sec,
-                          info.st_mtim.tv_nsec);
+            file_line(e->d_name, &info, &line);
             st = qb_grow(&lines, &capacity, n + 1, sizeof *lines);
             if (st == QB_OK) st = (lines[n] = qb_strdup(qb_str_get(&line))) ? QB_OK : no_memory();
             if (st == QB_OK) n++;

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "bench/gguf_tokenizer.h"
 
 #include <string.h>
 
@@ -66,7 +67,28 @@ qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {
     if (qb_checkpoint_is_synthetic(m->checkpoint))
         return qb_fail(QB_ERR_USAGE,
                        "%s has random weights and no tokenizer; this needs a real model directory", m->name);
-    return qb_tokenizer_open(m->path, out);
+    const qb_gguf *gguf = qb_checkpoint_gguf(m->checkpoint);
+    return gguf ? qb_gguf_tokenizer(gguf, out) : qb_tokenizer_open(m->path, out);
+}
+
+/* The tokenizer of a directory or a GGUF file whose weights are of no concern. */
+static qb_status tokenizer_at(const char *path, qb_tokenizer **out) {
+    char *gguf = NULL;
+    qb_map map = {0};
+    qb_arena arena = {0};
+    qb_gguf file = {0};
+    qb_status st;
+    QB_TRY(st, qb_checkpoint_find_gguf(path, &gguf));
+    if (!gguf) return qb_tokenizer_open(path, out);
+    QB_TRY(st, qb_map_open(gguf, &map));
+    QB_TRY(st, qb_gguf_parse(map.bytes, map.size, gguf, &arena, &file));
+    st = qb_gguf_tokenizer(&file, out);
+out:
+    qb_gguf_free(&file);
+    qb_arena_free(&arena);
+    qb_map_close(&map);
+    qb_free(gguf);
+    return st;
 }
 
 qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) {
@@ -75,8 +97,8 @@ qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) {
     qb_status st = qb_session_spec(word, false, &spec);
     if (st != QB_OK) return st;
     const char *dir = qb_spec_is_synthetic(spec) ? spec + sizeof synthetic_prefix - 1 : spec;
-    if (qb_path_is_dir(dir))
-        st = qb_tokenizer_open(dir, out);
+    if (qb_path_exists(dir))
+        st = tokenizer_at(dir, out);
     else
         st = qb_fail(QB_ERR_USAGE, "%s is a shape without files and has no tokenizer", word);
     qb_free(spec);

@@ -142,7 +142,7 @@ qb_status qb_subject_open(const qb_subject_request *r, const char *word, qb_subj
     out->synthetic = qb_spec_is_synthetic(out->spec);
     QB_TRY(st, qb_model_open(out->spec, &out->model));
     QB_TRY(st, check_speed(r->suite, out->model));
-    if (!out->synthetic) QB_TRY(st, qb_tokenizer_open(out->spec, &t));
+    if (!out->synthetic) QB_TRY(st, qb_session_tokenizer(out->model, &t));
     QB_TRY(st, open_scorings(r, t, out));
     QB_TRY(st, open_for_cases(r, t, out));
     const char *prompts = r->suite->speed.prompts;

@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/str.h"
+#include "checkpoint/gguf.h"
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
@@ -15,29 +16,37 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 static qb_status read_config(qb_checkpoint *ck) {
     char *path = qb_path_join(ck->dir, "config.json");
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
+    qb_status st = qb_arena_strdup(&ck->arena, path, &ck->config_source);
+    if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
     if (st == QB_OK && !qb_json_is_object(ck->config))
         st = qb_fail(QB_ERR_FORMAT, "%s: expected a JSON object", path);
     qb_free(path);
     return st;
 }
 
-qb_status qb_checkpoint_open(const char *dir, qb_checkpoint **out) {
-    *out = NULL;
-    if (!qb_path_exists(dir)) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", dir);
-    if (!qb_path_is_dir(dir))
-        return qb_fail(QB_ERR_NOT_FOUND,
-                       "%s is not a directory (a model is a Hugging Face directory with config.json)", dir);
-    qb_checkpoint *ck;
-    qb_status st = qb_alloc_zero(1, sizeof *ck, &ck);
-    if (st != QB_OK) return st;
-    pthread_mutex_init(&ck->lock, NULL);
-    pthread_cond_init(&ck->filled, NULL);
-    QB_TRY(st, qb_arena_strdup(&ck->arena, dir, &ck->dir));
+static qb_status open_directory(qb_checkpoint *ck) {
+    qb_status st;
     QB_TRY(st, read_config(ck));
     QB_TRY(st, qb_checkpoint_open_safetensors(ck));
     QB_TRY(st, qb_quantization_read(ck));
 out:
+    return st;
+}
+
+qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
+    *out = NULL;
+    if (!qb_path_exists(path)) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", path);
+    qb_checkpoint *ck;
+    char *gguf = NULL;
+    qb_status st = qb_alloc_zero(1, sizeof *ck, &ck);
+    if (st != QB_OK) return st;
+    pthread_mutex_init(&ck->lock, NULL);
+    pthread_cond_init(&ck->filled, NULL);
+    QB_TRY(st, qb_arena_strdup(&ck->arena, path, &ck->dir));
+    QB_TRY(st, qb_checkpoint_find_gguf(path, &gguf));
+    QB_TRY(st, gguf ? qb_checkpoint_open_gguf(ck, gguf) : open_directory(ck));
+out:
+    qb_free(gguf);
     if (st != QB_OK)
         qb_checkpoint_close(ck);
     else
@@ -53,6 +62,7 @@ void qb_checkpoint_close(qb_checkpoint *ck) {
     qb_free(ck->shards);
     qb_names_free(&ck->names);
     qb_json_free(ck->config);
+    qb_gguf_free(ck->gguf);
     pthread_cond_destroy(&ck->filled);
     pthread_mutex_destroy(&ck->lock);
     qb_arena_free(&ck->arena);
@@ -63,6 +73,12 @@ void qb_checkpoint_close(qb_checkpoint *ck) {
 
 const qb_json *qb_checkpoint_config(const qb_checkpoint *ck) {
     return ck->config;
+}
+const char *qb_checkpoint_config_source(const qb_checkpoint *ck) {
+    return ck->config_source;
+}
+const qb_gguf *qb_checkpoint_gguf(const qb_checkpoint *ck) {
+    return ck->gguf;
 }
 const char *qb_checkpoint_dir(const qb_checkpoint *ck) {
     return ck->dir;

@@ -1,6 +1,6 @@
 /* Checkpoints: files <-> tensors. A checkpoint is a Hugging Face directory (config.json with
-   model.safetensors or a sharded index), mapped and never copied whole, or a synthetic one whose tensors are
-   generated when asked for. */
+   model.safetensors or a sharded index) or a GGUF file, mapped and never copied whole, or a synthetic one
+   whose tensors are generated when asked for. */
 #pragma once
 
 #include "base/hash.h"
@@ -22,11 +22,13 @@ typedef struct qb_tensor {
 
 typedef struct qb_checkpoint qb_checkpoint;
 
-/* Opens DIR/model.safetensors, else the shards of DIR/model.safetensors.index.json, else the one
-   *.safetensors file there is. Every header is validated before anything is used: offsets, overlaps, holes,
-   overflow, dtypes, shape products, file length, duplicates; an index must name every tensor, in its shard.
-   config.json is parsed into qb_checkpoint_config. */
-qb_status qb_checkpoint_open(const char *dir, qb_checkpoint **out) QB_NODISCARD;
+/* A directory: opens DIR/model.safetensors, else the shards of DIR/model.safetensors.index.json, else the one
+   *.safetensors file there is, else the one *.gguf file; a GGUF file: opens that. Every header is validated
+   before anything is used: offsets, overlaps, holes, overflow, dtypes, shape products, file length,
+   duplicates; an index must name every tensor, in its shard. qb_checkpoint_config is config.json, or what
+   GGUF metadata says in its words; GGUF tensors are found under the names of a Hugging Face directory, their
+   shapes outermost first. */
+qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) QB_NODISCARD;
 /* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed,
    name) alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
 typedef struct qb_tensor_spec {
@@ -39,8 +41,15 @@ qb_status qb_checkpoint_synthetic(const qb_json *config, const qb_tensor_spec *s
                                   qb_checkpoint **out) QB_NODISCARD;
 void qb_checkpoint_close(qb_checkpoint *ck);
 
-const qb_json *qb_checkpoint_config(const qb_checkpoint *ck); /* config.json, never NULL */
-const char *qb_checkpoint_dir(const qb_checkpoint *ck);       /* "synthetic" for a synthetic one */
+const qb_json *qb_checkpoint_config(const qb_checkpoint *ck);     /* config.json, never NULL */
+const char *qb_checkpoint_config_source(const qb_checkpoint *ck); /* the file it was read from, for errors */
+const char *qb_checkpoint_dir(const qb_checkpoint *ck); /* as opened; "synthetic" for a synthetic one */
+/* The GGUF file (checkpoint/gguf.h) behind the checkpoint, with its metadata; NULL for others. */
+const struct qb_gguf *qb_checkpoint_gguf(const qb_checkpoint *ck);
+/* The GGUF file that a path means: the path itself when it is no directory, the one .gguf file of a directory
+   without other weights. *out stays NULL for other directories; several are an error. Free *out with qb_free.
+ */
+qb_status qb_checkpoint_find_gguf(const char *path, char **out) QB_NODISCARD;
 bool qb_checkpoint_is_synthetic(const qb_checkpoint *ck);
 size_t qb_checkpoint_count(const qb_checkpoint *ck);
 const qb_tensor *qb_checkpoint_at(const qb_checkpoint *ck, size_t index);
@@ -77,8 +86,8 @@ qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t sh
 /* How the checkpoint says it is quantized: from config.json's quantization_config, else quantize_config.json.
  */
 typedef struct qb_quantization {
-    char method[24]; /* "gptq", "bitsandbytes"; "" when not quantized */
-    char layout[24]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4", "awq", .. */
+    char method[24]; /* "gptq", "bitsandbytes", GGUF's mixture ("q4_k_m"); "" when not quantized */
+    char layout[24]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4", "gguf", .., "awq", .. */
     int bits;
     int64_t group_size; /* -1: one group a row */
     bool symmetric, desc_act, static_groups;

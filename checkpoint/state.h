@@ -30,6 +30,7 @@ struct qb_checkpoint {
     qb_arena arena;
     const char *dir;
     qb_json *config;
+    const char *config_source; /* the file that the config was read from, for errors */
     qb_quantization quantization;
     const char *quantization_source; /* the file that the quantization was read from, for errors */
     qb_shard *shards;
@@ -37,6 +38,7 @@ struct qb_checkpoint {
     qb_tensor_state *tensors;
     size_t n_tensors, tensors_capacity;
     qb_names names;
+    struct qb_gguf *gguf; /* in the arena; NULL for other containers */
     bool synthetic;
     uint64_t seed;
     pthread_mutex_t lock; /* holders, filling, owned, tensor.data, warned */
@@ -57,6 +59,8 @@ qb_status qb_quantization_read(qb_checkpoint *ck) QB_NODISCARD;
 
 /* Finds, maps and validates the files of ck->dir and adds their tensors. One function a container. */
 qb_status qb_checkpoint_open_safetensors(qb_checkpoint *ck) QB_NODISCARD;
+/* Fills the config and the quantization too: the file holds both. */
+qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) QB_NODISCARD;
 /* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and
    tensor.data. A name that is there already is an error. */
 qb_status qb_checkpoint_add_shard(qb_checkpoint *ck, const char *path) QB_NODISCARD;

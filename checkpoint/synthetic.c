@@ -81,7 +81,7 @@ qb_status qb_checkpoint_synthetic(const qb_json *config, const qb_tensor_spec *s
     pthread_mutex_init(&ck->lock, NULL);
     pthread_cond_init(&ck->filled, NULL);
     ck->dir = "synthetic";
-    ck->quantization_source = "synthetic";
+    ck->quantization_source = ck->config_source = "synthetic";
     ck->synthetic = true;
     ck->seed = seed;
     ck->config = config ? qb_json_copy(config) : qb_json_object();

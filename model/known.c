@@ -70,9 +70,17 @@ static char *hub_dir(void) {
     return qb_path_join(user && *user ? user : "/", ".cache/huggingface/hub");
 }
 
+/* A word with a slash or a suffix that names a file means it; "llama-2-7b" in a folder of that name does not.
+ */
+static bool is_file(const char *word) {
+    size_t n = strlen(word);
+    bool meant = strchr(word, '/') || (n > 5 && !strcmp(word + n - 5, ".gguf"));
+    return meant && qb_path_exists(word);
+}
+
 qb_status qb_model_resolve(const char *word, char **out) {
     *out = NULL;
-    if (!strncmp(word, "synthetic:", 10) || qb_path_is_dir(word)) {
+    if (!strncmp(word, "synthetic:", 10) || qb_path_is_dir(word) || is_file(word)) {
         *out = qb_strdup(word);
     } else if (!strcmp(word, "demo")) {
         char *share = qb_share_dir();
@@ -86,16 +94,18 @@ qb_status qb_model_resolve(const char *word, char **out) {
         if (!*out || !qb_path_is_dir(*out)) {
             qb_free(*out);
             *out = NULL;
-            qb_status st = known ? qb_fail(QB_ERR_NOT_FOUND,
-                                           "model %s (%s) is not in the Hugging Face cache %s; give its "
-                                           "directory with --model DIR, or "
-                                           "measure its shape with --synthetic",
-                                           known->name, id, hub ? hub : "")
-                                 : qb_fail(QB_ERR_NOT_FOUND,
-                                           "model '%s' is neither a directory, nor in the Hugging Face cache "
-                                           "%s, nor a known name; "
-                                           "`bench list models` shows those",
-                                           word, hub ? hub : "");
+            qb_status st =
+                known
+                    ? qb_fail(QB_ERR_NOT_FOUND,
+                              "model %s (%s) is not in the Hugging Face cache %s; give its "
+                              "directory with --model DIR, or "
+                              "measure its shape with --synthetic",
+                              known->name, id, hub ? hub : "")
+                    : qb_fail(QB_ERR_NOT_FOUND,
+                              "model '%s' is neither a directory or GGUF file, nor in the Hugging Face cache "
+                              "%s, nor a known name; "
+                              "`bench list models` shows those",
+                              word, hub ? hub : "");
             qb_free(hub);
             return st;
         }

@@ -120,8 +120,7 @@ qb_status qb_model_open(const char *spec, qb_model **out) {
     } else {
         set_name(m, spec);
         if ((st = qb_checkpoint_open(spec, &m->checkpoint)) == QB_OK) {
-            char where[1100];
-            snprintf(where, sizeof where, "%s/config.json", spec);
+            const char *where = qb_checkpoint_config_source(m->checkpoint);
             st = qb_config_parse(qb_checkpoint_config(m->checkpoint), where, &m->config);
             if (st == QB_OK) st = check_layers(m, where);
         }

@@ -30,8 +30,8 @@ typedef struct qb_model {
     const qb_block_weights **block_weights; /* [n_layers] */
 } qb_model;
 
-/* Parses config and headers; touches no weights. `spec` is a directory, or "synthetic:NAME" with a NAME of
-   known_models.def, or "synthetic:DIR" whose config.json gives the shapes. */
+/* Parses config and headers; touches no weights. `spec` is a directory or a GGUF file, or "synthetic:NAME"
+   with a NAME of known_models.def, or "synthetic:DIR" whose config.json gives the shapes. */
 qb_status qb_model_open(const char *spec, qb_model **out) QB_NODISCARD;
 /* After a computation that ended with QB_ERR_NUMERIC: adds to the error which weight holds a NaN or an
    infinity, or that all are finite. Reads every weight. Returns st, whatever it is. */
@@ -62,6 +62,7 @@ typedef struct qb_known_model {
 } qb_known_model;
 const qb_known_model *qb_known_model_at(size_t index);
 const qb_known_model *qb_known_model_find(const char *name);
-/* MODEL on the command line -> directory or "synthetic:..." spec: a directory; "demo"; a known name or a hub
-   id in the local Hugging Face cache ($HF_HOME/hub, ~/.cache/huggingface/hub). Free *out with qb_free. */
+/* MODEL on the command line -> directory or "synthetic:..." spec: a directory or a GGUF file; "demo"; a known
+   name or a hub id in the local Hugging Face cache ($HF_HOME/hub, ~/.cache/huggingface/hub). Free *out with
+   qb_free. */
 qb_status qb_model_resolve(const char *word, char **out) QB_NODISCARD;

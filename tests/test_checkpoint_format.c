@@ -258,7 +258,7 @@ static void test_checkpoint_format__says_what_a_directory_lacks(void **state) {
     write_text(dir, "config.json", "[]");
     assert_fails(open_dir(dir), QB_ERR_FORMAT, "expected a JSON object");
     write_text(dir, "config.json", "{}");
-    assert_fails(open_dir(file), QB_ERR_NOT_FOUND, "is not a directory");
+    assert_fails(open_dir(file), QB_ERR_FORMAT, "is no GGUF file (a model is a Hugging Face directory");
     assert_fails(open_dir(dir), QB_ERR_NOT_FOUND,
                  "neither model.safetensors nor model.safetensors.index.json");
     write_text(dir, "pytorch_model.bin", "x");

@@ -1,0 +1,33 @@
+/* ggml's tensor types, and the quantized ones as neutral weights. A block is a run of 32 or 256 columns of a
+   row with its scales. Source: ggml's ggml.h and ggml-quants.h; the values are those that the gguf package's
+   dequantization gives, to the bit. */
+#pragma once
+
+#include "kernels/qweight.h"
+
+typedef struct qb_ggml_type {
+    const char *name;
+    uint32_t id;
+    int block_columns, block_bytes; /* 0 bytes: a type that left the format */
+    qb_dtype dtype;                 /* of plain elements; QB_DTYPE_COUNT for blocks */
+    /* blocks that are read; bits 0: this type is only listed */
+    int bits, group_size;
+    uint8_t zero;     /* w = scale * (code - zero) ... */
+    bool has_offsets; /* ... or w = scale * code + offset */
+    /* One block: codes[block_columns], and of each group a scale and, if any, an offset. */
+    void (*decode)(const uint8_t *block, uint8_t *codes, float *scales, float *offsets);
+    qb_dtype scale_dtype; /* what holds the scales exactly */
+} qb_ggml_type;
+
+const qb_ggml_type *qb_ggml_type_find(uint32_t id); /* NULL when unknown */
+const qb_ggml_type *qb_ggml_type_at(size_t index);  /* NULL behind the last */
+bool qb_ggml_type_is_packed(const qb_ggml_type *t); /* blocks that are read */
+bool qb_ggml_type_is_blocks(const qb_ggml_type *t); /* quantized, whether read or not */
+const char *qb_ggml_packed_names(char buffer[160]); /* "Q4_0, Q4_1, .." of those that are read */
+
+/* rows * (cols / block_columns) blocks to codes, scales and zeros or offsets. row_of gives the row of the
+   file that holds a row of the matrix (NULL: the same), with `ctx`. cols must be a multiple of the block. A
+   scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. Free with qb_qweight_free. */
+qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t rows, int64_t cols,
+                       int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
+                       qb_qweight *out) QB_NODISCARD;
