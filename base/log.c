@@ -40,8 +40,25 @@ void qb_info(const char *fmt, ...) {
 void qb_debug(const char *fmt, ...) {
     if (level >= QB_LOG_VERBOSE) SAY("debug: ", fmt);
 }
+static qb_warning_sink warning_sink;
+static void *warning_ctx;
+
+void qb_log_capture(qb_warning_sink sink, void *ctx) {
+    warning_sink = sink;
+    warning_ctx = ctx;
+}
+
 void qb_warn(const char *fmt, ...) {
-    SAY("warning: ", fmt);
+    if (!warning_sink) {
+        SAY("warning: ", fmt);
+        return;
+    }
+    char text[2048];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    warning_sink(warning_ctx, text);
 }
 
 static void draw(qb_progress *p, bool last) {

@@ -10,6 +10,10 @@ void qb_info(const char *fmt, ...) QB_PRINTF(1, 2);
 void qb_debug(const char *fmt, ...) QB_PRINTF(1, 2);
 void qb_warn(const char *fmt, ...) QB_PRINTF(1, 2);
 
+/* From now on warnings go to `sink` and not to stderr; NULL ends it. For whoever reports them itself. */
+typedef void (*qb_warning_sink)(void *ctx, const char *text);
+void qb_log_capture(qb_warning_sink sink, void *ctx);
+
 /* Takes away a progress line that an error left standing on the terminal. */
 void qb_log_end_line(void);
 

@@ -123,6 +123,12 @@ int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck) {
     return total;
 }
 
+const char *qb_checkpoint_file(const qb_checkpoint *ck, size_t index, int64_t *bytes) {
+    if (index >= ck->n_shards) return NULL;
+    *bytes = (int64_t)ck->shards[index].map.size;
+    return ck->shards[index].file_name;
+}
+
 /* ---- identity ---- */
 
 static void identify_synthetic(const qb_checkpoint *ck, qb_hash *hash) {

@@ -5,48 +5,93 @@
 #include "base/memory.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
 /* ---- what is taken over ---- */
 
-bool qb_target_is_linear_part(const qb_config *c, const char *name) {
-    char module[128];
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            if (!qb_config_has_linear(c, l)) continue;
-            qb_config_linear_name(c, layer, l, module);
-            size_t n = strlen(module);
-            if (!strncmp(module, name, n) && name[n] == '.') return strcmp(name + n, ".bias") != 0;
-        }
-    return false;
+static bool is_float(qb_dtype dtype) {
+    return dtype == QB_DTYPE_F32 || dtype == QB_DTYPE_F16 || dtype == QB_DTYPE_BF16;
 }
 
-qb_status qb_target_plan_others(const qb_model *m, qb_writer *w) {
+static qb_dtype stored_as(const qb_tensor *t, qb_dtype as) {
+    return as != QB_DTYPE_COUNT && is_float(t->dtype) ? as : t->dtype;
+}
+
+qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as, qb_writer *w) {
     qb_checkpoint *ck = m->checkpoint;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (qb_target_is_linear_part(&m->config, t->name)) continue;
+        if (qb_modules_own(modules, t->name)) continue;
         if (t->dtype >= QB_DTYPE_COUNT)
             return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
                            qb_checkpoint_dir(ck), t->name);
-        qb_status st = qb_writer_plan(w, t->name, t->dtype, t->n_dims, t->shape);
+        qb_status st = qb_writer_plan(w, t->name, stored_as(t, as), t->n_dims, t->shape);
         if (st != QB_OK) return st;
     }
     return QB_OK;
 }
 
-qb_status qb_target_copy_others(const qb_model *m, qb_writer *w) {
+/* The first value of a chunk that did not survive, or the number of those. */
+static qb_status count_inexact(const char *name, const float *values, const float *back, int64_t n,
+                               int64_t first, qb_dtype as, int64_t *inexact) {
+    int64_t changed = 0;
+    for (int64_t i = 0; i < n; i++) changed += values[i] != back[i];
+    if (changed == 0) return QB_OK;
+    int64_t i = 0;
+    while (i < n && (values[i] == back[i] || (inexact && isfinite(back[i])))) i++;
+    if (i == n) {
+        *inexact += changed;
+        return QB_OK;
+    }
+    return qb_fail(QB_ERR_UNSUPPORTED,
+                   "%.200s: element %" PRId64 ", %.9g, is no %s: information would be lost; --to f32 keeps "
+                   "everything",
+                   name, first + i, (double)values[i], qb_dtype_torch_name(as));
+}
+
+qb_status qb_target_put_as(qb_writer *w, const char *name, const float *values, int64_t n, qb_dtype as,
+                           int64_t *inexact) {
+    enum { CHUNK = 4096 };
+    float back[CHUNK];
+    uint16_t *halves;
+    if (as == QB_DTYPE_F32) return qb_writer_put(w, name, values, n * 4);
+    qb_status st = qb_alloc((size_t)n, sizeof *halves, &halves);
+    for (int64_t at = 0; st == QB_OK && at < n; at += CHUNK) {
+        int64_t part = n - at < CHUNK ? n - at : CHUNK;
+        st = qb_from_f32(as, values + at, part, halves + at);
+        if (st == QB_OK) st = qb_to_f32(as, halves + at, part, back);
+        if (st == QB_OK) st = count_inexact(name, values + at, back, part, at, as, inexact);
+    }
+    if (st == QB_OK) st = qb_writer_put(w, name, halves, n * 2);
+    qb_free(halves);
+    return st;
+}
+
+static qb_status copy_as(const qb_tensor *t, const void *bytes, qb_dtype as, qb_writer *w) {
+    int64_t n = t->bytes / (int64_t)qb_dtype_bytes(t->dtype);
+    float *values;
+    qb_status st = qb_alloc((size_t)n, sizeof *values, &values);
+    if (st == QB_OK) st = qb_to_f32(t->dtype, bytes, n, values);
+    if (st == QB_OK) st = qb_target_put_as(w, t->name, values, n, as, NULL);
+    qb_free(values);
+    return st;
+}
+
+qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb_dtype as, qb_writer *w) {
     qb_checkpoint *ck = m->checkpoint;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (qb_target_is_linear_part(&m->config, t->name)) continue;
+        if (qb_modules_own(modules, t->name)) continue;
         const void *bytes;
         qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
         if (st != QB_OK) return st;
         st = qb_checkpoint_check_finite(ck, t);
-        if (st == QB_OK) st = qb_writer_put(w, t->name, bytes, t->bytes);
+        if (st == QB_OK)
+            st = stored_as(t, as) == t->dtype ? qb_writer_put(w, t->name, bytes, t->bytes)
+                                              : copy_as(t, bytes, as, w);
         qb_checkpoint_release(ck, t);
         if (st != QB_OK) return st;
     }
@@ -80,13 +125,16 @@ qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) {
 }
 
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
-                               qb_writer *w) {
+                               const char *torch_dtype, qb_writer *w) {
     const qb_json *from = qb_checkpoint_config(m->checkpoint);
     qb_json *config = qb_json_object();
     for (const qb_json *e = qb_json_first(from); e; e = qb_json_next(e))
         if (strcmp(qb_json_key(e), "quantization_config") != 0)
             qb_json_put(config, qb_json_key(e), qb_json_copy(e));
     if (quantization) qb_json_put(config, "quantization_config", qb_json_copy(quantization));
+    /* Newer programs say "dtype"; the older name is read by all. */
+    if (torch_dtype && qb_json_get(config, "dtype")) qb_json_put_text(config, "dtype", torch_dtype);
+    if (torch_dtype) qb_json_put_text(config, "torch_dtype", torch_dtype);
     qb_status st = qb_writer_put_json(w, "config.json", config);
     if (st == QB_OK && quantization && file) st = qb_writer_put_json(w, file, quantization);
     qb_json_free(config);
@@ -162,7 +210,7 @@ static qb_status write_configs(qb_target_run *t) {
     QB_TRY(st, describe_linear(t, 0, QB_LINEAR_Q, module, &shape));
     options = method_config(t);
     quantization = t->layout->config(&shape, options);
-    QB_TRY(st, qb_target_put_config(t->m, quantization, t->layout->quantize_config_file, t->writer));
+    QB_TRY(st, qb_target_put_config(t->m, quantization, t->layout->quantize_config_file, NULL, t->writer));
     QB_TRY(st, qb_target_copy_companions(t->m, t->writer));
 out:
     qb_json_free(options);
@@ -269,12 +317,13 @@ qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const
         qb_info("asymmetric zero points may be 0, which the format gptq cannot store: writing gptq_v2");
     QB_TRY(st, create_writer(target, &out->writer));
     QB_TRY(st, plan_linears(out));
-    QB_TRY(st, qb_target_plan_others(m, out->writer));
+    QB_TRY(st, qb_modules_list(m, &out->modules));
+    QB_TRY(st, qb_target_plan_others(m, &out->modules, QB_DTYPE_COUNT, out->writer));
     QB_TRY(st, qb_writer_begin(out->writer));
     QB_TRY(st, write_configs(out));
     const qb_json *state = qb_writer_saved(out->writer);
     if (state) return restore(out, state, report);
-    QB_TRY(st, qb_target_copy_others(m, out->writer));
+    QB_TRY(st, qb_target_copy_others(m, &out->modules, QB_DTYPE_COUNT, out->writer));
     QB_TRY(st, qb_target_save(out, 0, report));
 out:
     return st;
@@ -303,4 +352,5 @@ void qb_target_close(qb_target_run *t, qb_status st) {
     else
         qb_writer_abort(t->writer);
     t->writer = NULL;
+    qb_modules_free(&t->modules);
 }

@@ -3,21 +3,26 @@
 #pragma once
 
 #include "checkpoint/layout.h"
+#include "model/modules.h"
 #include "quant/driver.h"
 
-/* Whether a tensor is part of a linear of the decoder blocks in any layout (MODULE.weight, MODULE.qweight,
-   ..); biases are not. */
-bool qb_target_is_linear_part(const qb_config *c, const char *name);
-/* Plans and puts every tensor that is no part of a linear, one at a time; NaN and infinity are errors. */
-qb_status qb_target_plan_others(const qb_model *m, qb_writer *w) QB_NODISCARD;
-qb_status qb_target_copy_others(const qb_model *m, qb_writer *w) QB_NODISCARD;
+/* Plans and puts every tensor that is no part of a module, one at a time; NaN and infinity are errors. Floats
+   become `as`, which must hold each value exactly; QB_DTYPE_COUNT leaves them as they are. */
+qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as,
+                                qb_writer *w) QB_NODISCARD;
+qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb_dtype as,
+                                qb_writer *w) QB_NODISCARD;
+/* Puts n elements as another float type. *inexact counts those that were rounded; NULL: the first such is an
+   error that names it. A value that overflows is an error in any case. */
+qb_status qb_target_put_as(qb_writer *w, const char *name, const float *values, int64_t n, qb_dtype as,
+                           int64_t *inexact) QB_NODISCARD;
 /* The tokenizer's files and what else Hugging Face directories hold beside weights; absent ones are passed
  * over. */
 qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) QB_NODISCARD;
 /* config.json of the source with this quantization_config (NULL: without any), which also goes to a file of
-   its own when `file` is not NULL. */
+   its own when `file` is not NULL. torch_dtype: the torch name of the floats' new type, or NULL. */
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
-                               qb_writer *w) QB_NODISCARD;
+                               const char *torch_dtype, qb_writer *w) QB_NODISCARD;
 
 /* One quantizing run's target. */
 typedef struct qb_target_run {
@@ -26,6 +31,7 @@ typedef struct qb_target_run {
     const qb_quant_config *config;
     const qb_quant_target *target;
     const qb_layout *layout;
+    qb_modules modules;
     qb_writer *writer;
     int64_t blocks;         /* that an earlier run finished */
     double earlier_seconds; /* that it took */

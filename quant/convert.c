@@ -1,0 +1,280 @@
+#include "quant/convert.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "quant/target.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    const qb_model *m;
+    const char *to;
+    const qb_layout *layout; /* NULL: dense */
+    qb_dtype dense;          /* type of the dense weights; F32 for what the layout cannot hold */
+    qb_modules modules;
+    qb_writer *writer;
+    qb_conversion *report;
+    /* what is common to all modules of an affine layout */
+    qb_qweight common;
+    bool any_index, all_symmetric;
+} conversion;
+
+/* ---- what is asked for ---- */
+
+static const struct {
+    const char *name;
+    qb_dtype dtype;
+} dense_types[] = {{"f16", QB_DTYPE_F16}, {"bf16", QB_DTYPE_BF16}, {"f32", QB_DTYPE_F32}};
+
+void qb_convert_names(qb_str *out) {
+    for (size_t i = 0; qb_layout_at(i); i++) {
+        const char *name = qb_layout_at(i)->name;
+        if (!qb_layout_is_writable(qb_layout_at(i))) continue;
+        qb_str_printf(out, "%s, ",
+                      !strcmp(name, "bnb4")   ? "nf4, fp4"
+                      : !strcmp(name, "bnb8") ? "int8"
+                                              : name);
+    }
+    for (size_t i = 0; i < sizeof dense_types / sizeof dense_types[0]; i++)
+        qb_str_printf(out, "%s%s", i ? ", " : "", dense_types[i].name);
+}
+
+static bool is_codebook(const char *to) {
+    return !strcmp(to, "nf4") || !strcmp(to, "fp4");
+}
+
+static qb_status parse_target(conversion *c) {
+    c->dense = QB_DTYPE_F32;
+    for (size_t i = 0; i < sizeof dense_types / sizeof dense_types[0]; i++)
+        if (!strcmp(dense_types[i].name, c->to)) {
+            c->dense = dense_types[i].dtype;
+            return QB_OK;
+        }
+    const char *name = is_codebook(c->to) ? "bnb4" : !strcmp(c->to, "int8") ? "bnb8" : c->to;
+    c->layout = qb_layout_find(name);
+    if (c->layout && (strncmp(name, "bnb", 3) != 0 || name != c->to)) return qb_layout_need_writer(c->layout);
+    qb_str names = {0};
+    qb_convert_names(&names);
+    qb_status st = qb_fail(QB_ERR_USAGE, "no checkpoint format '%s'; known: %s", c->to, qb_str_get(&names));
+    qb_str_free(&names);
+    return st;
+}
+
+/* ---- whether a module fits ---- */
+
+static qb_status check_scales(const conversion *c, const char *module, const qb_qweight *q) {
+    /* int8 rows of bitsandbytes keep their float32 scales. */
+    if (strncmp(c->layout->name, "gptq", 4) != 0) return QB_OK;
+    for (int64_t i = 0; i < q->rows * q->n_groups; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(q->scales[i])) != q->scales[i])
+            return qb_fail(
+                QB_ERR_UNSUPPORTED,
+                "%s: the scale %.9g of row %" PRId64 ", group %" PRId64
+                " is no float16, which is what %s stores: the weights would change; --to f32 keeps "
+                "them",
+                module, (double)q->scales[i], i / q->n_groups, i % q->n_groups, c->to);
+    return QB_OK;
+}
+
+/* One group size and one width of codes stand in the config for all modules; a group that spans the row is as
+ * good as any larger one. */
+static qb_status check_common(conversion *c, const char *module, const qb_qweight *q) {
+    bool first = c->common.bits == 0, whole = q->group_size >= q->cols;
+    bool common_whole = !first && c->common.group_size >= c->common.cols;
+    c->any_index |= q->g_idx != NULL;
+    if (first) c->all_symmetric = true;
+    c->all_symmetric &= q->symmetric;
+    if (first) {
+        c->common = (qb_qweight){.coding = q->coding,
+                                 .rows = q->rows,
+                                 .cols = q->cols,
+                                 .bits = q->bits,
+                                 .group_size = q->group_size,
+                                 .n_groups = q->n_groups,
+                                 .scale_dtype = q->scale_dtype};
+        return QB_OK;
+    }
+    if (q->bits != c->common.bits)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s has %d bits, others have %d: %s has one width for all", module,
+                       q->bits, c->common.bits, c->to);
+    if (!(whole && common_whole) && q->group_size != c->common.group_size)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s has groups of %" PRId64 ", others of %" PRId64 ": %s has one group size for all",
+                       module, q->group_size, c->common.group_size, c->to);
+    return QB_OK;
+}
+
+static qb_status check_fits(conversion *c, const char *module, const qb_weight *w) {
+    char what[48];
+    const qb_qweight *q = w->packed;
+    qb_status st;
+    if (!q)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s is dense: making %s of it would lose information and is quantizing (`bench "
+                       "quantize --method ..`)",
+                       module, c->to);
+    if (is_codebook(c->to) &&
+        (q->coding != QB_CODING_CODEBOOK || strcmp(qb_codebook_name(q->codebook), c->to) != 0))
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s is %s, whose values are not those of %s: it can become f32, or be quantized anew "
+                       "from the original",
+                       module, qb_qweight_describe(q, what), c->to);
+    if (q->coding == QB_CODING_AFFINE && q->offsets)
+        return qb_fail(
+            QB_ERR_UNSUPPORTED,
+            "%s has groups with a minimum (%d bits), which %s, with whole zero points, cannot hold; "
+            "--to f32 can",
+            module, q->bits, c->to);
+    QB_TRY(st, c->layout->check(module, q));
+    if (q->coding == QB_CODING_AFFINE) {
+        QB_TRY(st, check_scales(c, module, q));
+        QB_TRY(st, check_common(c, module, q));
+    } else if (c->common.bits == 0) {
+        c->common = *q; /* the config of a codebook looks at options only */
+    }
+out:
+    return st;
+}
+
+/* Embeddings have no place in the layouts of linears, and a head only in a source of the same family. */
+static bool goes_dense(const conversion *c, const qb_module *module) {
+    return !c->layout || module->layer < 0;
+}
+
+/* ---- planning: nothing is written before every module is known to fit ---- */
+
+static qb_status plan_dense(conversion *c, const qb_module *module) {
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    c->report->widened += c->layout != NULL;
+    return qb_writer_plan(c->writer, name, c->dense, 2, (int64_t[]){module->rows, module->cols});
+}
+
+static qb_status plan_module(conversion *c, const qb_module *module) {
+    qb_weight w = {0};
+    if (goes_dense(c, module)) return plan_dense(c, module);
+    qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
+    if (st != QB_OK) return st;
+    st = check_fits(c, module->name, &w);
+    if (st == QB_OK) st = c->layout->plan(c->writer, module->name, w.packed);
+    qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
+    return st;
+}
+
+/* ---- writing ---- */
+
+static qb_status put_dense(conversion *c, const qb_module *module, const qb_weight *w) {
+    int64_t n = module->rows * module->cols;
+    char name[160];
+    float *values;
+    qb_status st = qb_alloc((size_t)n, sizeof *values, &values);
+    if (st != QB_OK) return st;
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    if (w->packed)
+        qb_qweight_dequantize(w->packed, values);
+    else
+        st = qb_to_f32(w->dtype, w->dense, n, values);
+    for (int64_t i = 0; st == QB_OK && i < n; i++)
+        if (!isfinite(values[i]))
+            st = qb_fail(QB_ERR_NUMERIC, "%s: element %" PRId64 " is %g: the checkpoint is damaged", name, i,
+                         (double)values[i]);
+    if (st == QB_OK)
+        st = qb_target_put_as(c->writer, name, values, n, c->dense, w->packed ? &c->report->rounded : NULL);
+    qb_free(values);
+    return st;
+}
+
+static qb_status put_module(conversion *c, const qb_module *module) {
+    qb_weight w = {0};
+    qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
+    if (st != QB_OK) return st;
+    st = goes_dense(c, module) ? put_dense(c, module, &w) : c->layout->put(c->writer, module->name, w.packed);
+    qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
+    c->report->modules++;
+    c->report->weights += module->rows * module->cols;
+    return st;
+}
+
+/* What the source says of how it was quantized stays said. */
+static qb_json *source_options(const conversion *c) {
+    static const char *const kept[] = {"damp_percent", "static_groups", "true_sequential"};
+    const qb_json *from = qb_json_get(qb_checkpoint_config(c->m->checkpoint), "quantization_config");
+    const qb_quantization *how = qb_checkpoint_quantization(c->m->checkpoint);
+    qb_json *o = qb_json_object();
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        const qb_json *value = qb_json_get(from, kept[i]);
+        if (!qb_json_is_null(value)) qb_json_put(o, kept[i], qb_json_copy(value));
+    }
+    qb_json_put_bool(o, "act_order", c->any_index || how->desc_act);
+    return o;
+}
+
+static qb_status put_config(conversion *c) {
+    const char *dtype = c->layout ? NULL : qb_dtype_torch_name(c->dense);
+    if (!c->layout) return qb_target_put_config(c->m, NULL, NULL, dtype, c->writer);
+    qb_json *options = source_options(c);
+    c->common.symmetric = c->all_symmetric;
+    qb_json *config = c->layout->config(&c->common, options);
+    const qb_json *source = qb_json_get(qb_checkpoint_config(c->m->checkpoint), "quantization_config"),
+                  *meta = qb_json_get(source, "meta");
+    if (qb_json_is_object(meta) && qb_json_get(config, "meta"))
+        qb_json_put(config, "meta", qb_json_copy(meta));
+    qb_status st = qb_target_put_config(c->m, config, c->layout->quantize_config_file, NULL, c->writer);
+    qb_json_free(options);
+    qb_json_free(config);
+    return st;
+}
+
+static qb_status put_card(conversion *c, const qb_quant_target *target) {
+    qb_str text = {0};
+    const qb_quantization *how = qb_checkpoint_quantization(c->m->checkpoint);
+    qb_str_printf(&text, "# %s as %s\n\nThe weights of %s (%s", c->m->name, c->to, c->m->name,
+                  how->layout[0] ? how->layout : "dense");
+    if (target->source_sha256) qb_str_printf(&text, ", SHA-256 %s", target->source_sha256);
+    qb_str_printf(&text, ") in another layout.\n\n");
+    if (c->report->rounded)
+        qb_str_printf(&text,
+                      "%" PRId64 " of %" PRId64 " weights were rounded once from float32 to %s, as a program "
+                      "that dequantizes on loading does.\n",
+                      c->report->rounded, c->report->weights, c->to);
+    else
+        qb_str_text(&text, "Every dequantized weight is the same number as before.\n");
+    if (target->program) qb_str_printf(&text, "\nConverted by QuantBench %s.\n", target->program);
+    qb_status st = qb_str_status(&text);
+    if (st == QB_OK) st = qb_writer_put_text(c->writer, "README.md", text.text);
+    qb_str_free(&text);
+    return st;
+}
+
+/* ---- the whole ---- */
+
+qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_target *target,
+                           qb_conversion *out) {
+    int64_t started = qb_now_ns();
+    *out = (qb_conversion){0};
+    conversion c = {.m = m, .to = to, .report = out};
+    qb_status st;
+    QB_TRY(st, parse_target(&c));
+    qb_dtype others = c.layout ? QB_DTYPE_COUNT : c.dense;
+    QB_TRY(st, qb_modules_list(m, &c.modules));
+    QB_TRY(st, qb_writer_create(target->dir, target->replace, target->shard_bytes, &c.writer));
+    for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, plan_module(&c, &c.modules.items[i]));
+    QB_TRY(st, qb_target_plan_others(m, &c.modules, others, c.writer));
+    QB_TRY(st, qb_writer_begin(c.writer));
+    for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));
+    QB_TRY(st, qb_target_copy_others(m, &c.modules, others, c.writer));
+    QB_TRY(st, put_config(&c));
+    QB_TRY(st, qb_target_copy_companions(m, c.writer));
+    QB_TRY(st, put_card(&c, target));
+    out->tensor_bytes = qb_writer_bytes(c.writer);
+    st = qb_writer_finish(c.writer);
+    c.writer = NULL;
+    out->seconds = (double)(qb_now_ns() - started) * 1e-9;
+out:
+    qb_writer_abort(c.writer);
+    qb_modules_free(&c.modules);
+    return st;
+}
