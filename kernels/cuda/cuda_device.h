@@ -64,6 +64,8 @@ struct cuda_device {
 
 enum { QB_CUDA_RESULT_BYTES = 1 << 16, QB_CUDA_SCRATCH_ALIGNMENT = 256 };
 
+extern const qb_backend qb_backend_cuda;
+
 static inline cuda_device *cuda_of(qb_device *dev) {
     return (cuda_device *)dev;
 }
@@ -102,6 +104,8 @@ qb_status qb_cuda_timer_start(qb_device *dev) QB_NODISCARD;
 qb_status qb_cuda_timer_stop(qb_device *dev, double *seconds) QB_NODISCARD;
 
 /* ---- ops ---- */
+
+/* A qb_matrix's `dense` is memory that kernels read: on the device, or pinned on the host (QB_PLACE_HOST). */
 
 /* norm.cu, rope.cu, elementwise.cu, logits.cu, ceilings.cu */
 qb_status qb_cuda_norm(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
