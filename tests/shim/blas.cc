@@ -13,6 +13,7 @@
 
 struct cublasContext {
     cudaStream_t stream = nullptr;
+    cublasPointerMode_t pointers = CUBLAS_POINTER_MODE_HOST;
 };
 struct cusolverDnContext {
     cudaStream_t stream = nullptr;
@@ -124,8 +125,14 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
     if (m < 0 || n < 0 || k < 0 || lda < a_rows || ldb < b_rows || ldc < m || lda < 1 || ldb < 1 || ldc < 1 ||
         a_type != b_type || reduced)
         return CUBLAS_STATUS_INVALID_VALUE;
-    float alpha = *static_cast<const float *>(alpha_p), beta = *static_cast<const float *>(beta_p);
+    const bool on_device = handle->pointers == CUBLAS_POINTER_MODE_DEVICE;
+    if (on_device != shim::arena_holds(alpha_p) || on_device != shim::arena_holds(beta_p))
+        shim::fail("cuBLAS: scalars on the %s, pointer mode the other", on_device ? "host" : "device");
+    const float alpha_host = on_device ? 0.0f : *static_cast<const float *>(alpha_p),
+                beta_host = on_device ? 0.0f : *static_cast<const float *>(beta_p);
     shim::enqueue(handle->stream, [=] {
+        const float alpha = on_device ? *static_cast<const float *>(alpha_p) : alpha_host,
+                    beta = on_device ? *static_cast<const float *>(beta_p) : beta_host;
         for (long long i = 0; i < batch; i++) {
             operand oa = {at(a, a_type, i * stride_a), a_type, a_rows, op_a == CUBLAS_OP_N ? k : m, lda};
             operand ob = {at(b, b_type, i * stride_b), b_type, b_rows, op_b == CUBLAS_OP_N ? n : k, ldb};

@@ -1,0 +1,203 @@
+/* Codes to float16 in registers: what a lane holds of a tile (layout.cuh) becomes the operands of mma.
+   Integer codes become code - zero exactly: 0x6400 | v is 1024 + v in float16, and 1024 + 4^p v, masked in
+   place without a shift, comes down by an exact fused multiply-add. */
+#pragma once
+
+#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/view.h"
+
+#include <cstring>
+#include <cuda_fp16.h>
+
+namespace qb {
+
+__device__ __forceinline__ half2 as_half2(uint32_t bits) {
+    half2 h;
+    memcpy(&h, &bits, 4);
+    return h;
+}
+__device__ __forceinline__ uint32_t bits_of(half2 h) {
+    uint32_t bits;
+    memcpy(&bits, &h, 4);
+    return bits;
+}
+__device__ __forceinline__ float as_float(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+/* 2^e for e in -126 .. 127. */
+__device__ __forceinline__ float power_of_two(int e) {
+    return as_float(static_cast<uint32_t>(127 + e) << 23);
+}
+
+/* What brings magic numbers down: minus (1024 / 4^p + zero), in both halves. */
+template <int KIND> struct zero_terms {
+    uint32_t term[KIND == QB_CODES_2 || KIND == QB_CODES_3 ? 4 : KIND == QB_CODES_4 ? 2 : 1];
+
+    __device__ __forceinline__ void set(int zero) {
+        for (int p = 0; p < static_cast<int>(sizeof term / sizeof *term); p++) {
+            int base = KIND == QB_CODES_4 ? 1024 >> (4 * p) : 1024 >> (2 * p);
+            term[p] = bits_of(__float2half2_rn(static_cast<float>(-(base + zero))));
+        }
+    }
+};
+template <> struct zero_terms<QB_CODES_BOOK> {
+    __device__ __forceinline__ void set(int) {}
+};
+
+template <uint32_t MASK> __device__ __forceinline__ uint32_t magic(uint32_t word) {
+    return ptx::lop3<0xea>(word, MASK, 0x64006400); /* (a & b) | c */
+}
+__device__ __forceinline__ uint32_t lower(uint32_t magic_bits, uint32_t factor, uint32_t term) {
+    return bits_of(__hfma2(as_half2(magic_bits), as_half2(factor), as_half2(term)));
+}
+__device__ __forceinline__ uint32_t lower(uint32_t magic_bits, uint32_t term) {
+    return bits_of(__hadd2(as_half2(magic_bits), as_half2(term)));
+}
+
+constexpr uint32_t QUARTER = 0x34003400, SIXTEENTH = 0x2c002c00, SIXTY_FOURTH = 0x24002400;
+
+/* The run (unit, half) of a lane's words as four pairs of float16: column 2 p in the low half of w[p]. `book`
+   is the codebook's table for this lane: entry b at book[32 b]. */
+template <int KIND>
+__device__ __forceinline__ void run_halves(const uint32_t *words, int unit, int half,
+                                           const zero_terms<KIND> &zero, const uint32_t *book,
+                                           uint32_t (&w)[4]) {
+    if constexpr (KIND == QB_CODES_4) {
+        uint32_t q = words[unit * 2 + half], q8 = q >> 8;
+        w[0] = lower(magic<0x000f000f>(q), zero.term[0]);
+        w[1] = lower(magic<0x00f000f0>(q), SIXTEENTH, zero.term[1]);
+        w[2] = lower(magic<0x000f000f>(q8), zero.term[0]);
+        w[3] = lower(magic<0x00f000f0>(q8), SIXTEENTH, zero.term[1]);
+    } else if constexpr (KIND == QB_CODES_8) {
+        uint32_t a = words[unit * 4 + half * 2], b = words[unit * 4 + half * 2 + 1];
+        w[0] = lower(__byte_perm(a, 0x64646464, 0x4140), zero.term[0]);
+        w[1] = lower(__byte_perm(a, 0x64646464, 0x4342), zero.term[0]);
+        w[2] = lower(__byte_perm(b, 0x64646464, 0x4140), zero.term[0]);
+        w[3] = lower(__byte_perm(b, 0x64646464, 0x4342), zero.term[0]);
+    } else if constexpr (KIND == QB_CODES_BOOK) {
+        uint32_t q = words[unit * 2 + half];
+        w[0] = book[(q & 0xff) * QB_LANES];
+        w[1] = book[(q >> 8 & 0xff) * QB_LANES];
+        w[2] = book[(q >> 16 & 0xff) * QB_LANES];
+        w[3] = book[(q >> 24) * QB_LANES];
+    } else {
+        uint32_t q = half ? words[unit] >> 8 : words[unit];
+        uint32_t m0 = magic<0x00030003>(q), m1 = magic<0x000c000c>(q), m2 = magic<0x00300030>(q),
+                 m3 = magic<0x00c000c0>(q);
+        if constexpr (KIND == QB_CODES_3) { /* each third bit now stands right above its low bits */
+            uint32_t high = words[4 + unit / 2];
+            if (half) high = __byte_perm(high, 0, 0x2301);
+            if (unit % 2) high >>= 1;
+            m0 = ptx::lop3<0xea>(high, 0x00040004, m0);
+            m1 = ptx::lop3<0xea>(high, 0x00100010, m1);
+            m2 = ptx::lop3<0xea>(high, 0x00400040, m2);
+            m3 = ptx::lop3<0xea>(high, 0x01000100, m3);
+        }
+        w[0] = lower(m0, zero.term[0]);
+        w[1] = lower(m1, QUARTER, zero.term[1]);
+        w[2] = lower(m2, SIXTEENTH, zero.term[2]);
+        w[3] = lower(m3, SIXTY_FOURTH, zero.term[3]);
+    }
+}
+
+/* Four of the pairs above from eight consecutive bfloat16, times 2^exponent. */
+__device__ __forceinline__ void bf16_halves(const uint32_t *pairs, float factor, uint32_t (&w)[4]) {
+    for (int p = 0; p < 4; p++)
+        w[p] = bits_of(
+            __floats2half2_rn(as_float(pairs[p] << 16) * factor, as_float(pairs[p] & 0xffff0000) * factor));
+}
+
+/* The codebook's table in shared memory: for each byte the two values of its nibbles, once a bank, so that 32
+   lanes with 32 different bytes read without conflict. words: 256 * 32. All threads of the block call it. */
+__device__ __forceinline__ void fill_book(uint32_t *words, const float *table) {
+    for (unsigned i = threadIdx.x; i < 256 * QB_LANES; i += blockDim.x) {
+        unsigned b = i / QB_LANES;
+        words[i] = bits_of(__floats2half2_rn(table[b & 15], table[b >> 4]));
+    }
+}
+
+/* ---- scales and zero points of a lane's two rows ---- */
+
+/* As loaded, to be decoded when it is needed: a load in flight costs nothing, a conversion waits for it. */
+struct raw_scale {
+    uint32_t a, b;
+};
+struct row_pair {
+    float half[2];
+};
+
+/* Where a lane's scales of a row tile start: entry `group * 8` further on is that group's. Columns that pad
+   the row up to a tile have no group of their own and take the last. */
+__device__ __forceinline__ int scale_base(const qb_cuda_view &v, int row_tile, int lane) {
+    return row_tile * v.n_groups * 8 + lane / 4;
+}
+__device__ __forceinline__ int group_of_unit(const qb_cuda_view &v, int unit) {
+    return min(unit >> v.group_shift, v.n_groups - 1);
+}
+
+template <int KIND> __device__ __forceinline__ raw_scale load_scale(const qb_cuda_view &v, int place) {
+    raw_scale r = {0, 0};
+    if (KIND == QB_CODES_BOOK ? v.scale_kind == QB_VIEW_SCALES_NESTED : v.scale_kind == QB_VIEW_SCALES_F16) {
+        if constexpr (KIND == QB_CODES_BOOK) {
+            r.a = __ldg(static_cast<const uint16_t *>(v.scales) + place);
+        } else {
+            r.a = __ldg(static_cast<const uint32_t *>(v.scales) + place);
+            if (v.zeros)
+                r.b = v.bits <= 4 ? __ldg(v.zeros + place)
+                                  : __ldg(reinterpret_cast<const uint16_t *>(v.zeros) + place);
+        }
+    } else {
+        uint2 pair = __ldg(static_cast<const uint2 *>(v.scales) + place);
+        r.a = pair.x, r.b = pair.y;
+    }
+    return r;
+}
+
+/* The zero points of integer codes. */
+__device__ __forceinline__ void decode_zeros(const qb_cuda_view &v, raw_scale r, int place, int (&zero)[2]) {
+    if (!v.zeros) {
+        zero[0] = zero[1] = v.zero;
+        return;
+    }
+    uint32_t pair = v.scale_kind == QB_VIEW_SCALES_F16 ? r.b
+                    : v.bits <= 4                      ? __ldg(v.zeros + place)
+                                  : __ldg(reinterpret_cast<const uint16_t *>(v.zeros) + place);
+    int width = v.bits <= 4 ? 4 : 8;
+    zero[0] = static_cast<int>(pair & ((1u << width) - 1));
+    zero[1] = static_cast<int>(pair >> width);
+}
+
+/* `map`: the nested map's 256 values, in shared or global memory. */
+template <int KIND>
+__device__ __forceinline__ row_pair decode_scale(const qb_cuda_view &v, raw_scale r, int row_tile, int group,
+                                                 int lane, const float *map) {
+    row_pair s;
+    if (KIND == QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_NESTED) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            /* Rows that pad the tile have no block. */
+            int row = min(row_tile * QB_TILE_ROWS + qb_lane_row(lane, h), static_cast<int>(v.rows) - 1);
+            int block = row * v.n_groups + group;
+            s.half[h] = map[r.a >> (8 * h) & 0xff] * __ldg(v.nested + block / 256) + v.nested_offset;
+        }
+    } else if (KIND != QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_F16) {
+        float2 pair = __half22float2(as_half2(r.a));
+        s.half[0] = pair.x, s.half[1] = pair.y;
+    } else {
+        s.half[0] = as_float(r.a), s.half[1] = as_float(r.b);
+    }
+    return s;
+}
+
+__device__ __forceinline__ row_pair load_offsets(const qb_cuda_view &v, int place) {
+    row_pair o = {{0.0f, 0.0f}};
+    if (v.offsets) {
+        float2 pair = __ldg(reinterpret_cast<const float2 *>(v.offsets) + place);
+        o.half[0] = pair.x, o.half[1] = pair.y;
+    }
+    return o;
+}
+
+} // namespace qb
