@@ -41,12 +41,9 @@ static qb_status check_below(const uint8_t *values, int64_t n, int limit, const 
 
 static qb_status check_affine(const qb_qweight *q) {
     qb_status st = QB_OK;
-    if (q->offsets || q->bits == 5 || q->bits == 6)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%d-bit weights%s have no packed layout yet", q->bits,
-                       q->offsets ? " with offsets" : "");
     if (q->bits < 8) {
         QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code"));
-        QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point"));
+        if (!q->offsets) QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point"));
     }
     for (int64_t c = 0; q->g_idx && c < q->cols; c++)
         if (q->g_idx[c] < 0 || q->g_idx[c] >= q->n_groups)
@@ -105,6 +102,7 @@ static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
         memcpy(to, from, (size_t)p->padded_cols);
     else
         for (int64_t k = 0; k < p->padded_cols; k++) to[k] = p->source[k] < 0 ? 0 : from[p->source[k]];
+    for (int64_t k = 0; p->lift && k < p->padded_cols; k++) to[k] = (uint8_t)(to[k] + p->lift);
 }
 
 static uint64_t eight_codes(const uint8_t *code) {
@@ -172,49 +170,68 @@ static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
 
 /* ---- scales and zeros ---- */
 
-static bool scales_exact_in_f16(const qb_qweight *q) {
-    for (int64_t i = 0; i < q->rows * q->n_groups; i++)
-        if (qb_f32_of_f16(qb_f16_of_f32(q->scales[i])) != q->scales[i]) return false;
+static bool exact_in_f16(const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(values[i])) != values[i]) return false;
     return true;
+}
+
+/* values[rows, n_groups] to [block][group][16], as float16 where that holds them all exactly. */
+static qb_status pack_groups(pack_job *j, const qb_pack_memory *memory, const float *values, bool f16,
+                             void **out) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (f16 ? 2 : 4);
+    qb_status st = memory->alloc(memory->owner, bytes, out);
+    if (st != QB_OK) return st;
+    memset(*out, 0, (size_t)bytes);
+    p->bytes += bytes;
+    for (int64_t r = 0; r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            int64_t at = (r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
+            float value = values[r * q->n_groups + g];
+            if (f16)
+                ((uint16_t *)*out)[at] = qb_f16_of_f32(value);
+            else
+                ((float *)*out)[at] = value;
+        }
+    return QB_OK;
+}
+
+static qb_status pack_zeros(pack_job *j, const qb_pack_memory *memory) {
+    const qb_qweight *q = j->q;
+    qb_packed *p = j->p;
+    int64_t bytes = p->blocks * p->n_groups * 2 * p->bits;
+    qb_status st = memory->alloc(memory->owner, bytes + 8, &p->zeros); /* read in words of eight bytes */
+    if (st != QB_OK) return st;
+    memset(p->zeros, 0, (size_t)bytes + 8);
+    p->bytes += bytes;
+    for (int64_t r = 0; r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            int64_t at = r / QB_BLOCK_ROWS * p->n_groups + g, bit = r % QB_BLOCK_ROWS * p->bits;
+            unsigned zero = (unsigned)(q->zeros[r * q->n_groups + g] + p->lift) << (bit & 7);
+            uint8_t *to = p->zeros + at * 2 * p->bits + (bit >> 3);
+            to[0] = (uint8_t)(to[0] | zero);
+            if (zero >> 8) to[1] = (uint8_t)(to[1] | zero >> 8); /* a 3-bit zero may straddle two bytes */
+        }
+    return QB_OK;
 }
 
 static qb_status pack_affine_scales(pack_job *j, const qb_pack_memory *memory) {
     const qb_qweight *q = j->q;
     qb_packed *p = j->p;
-    qb_status st = QB_OK;
-    int64_t entries = p->blocks * p->n_groups * QB_BLOCK_ROWS,
-            zero_bytes = p->blocks * p->n_groups * 2 * p->bits;
-    p->scale_kind = scales_exact_in_f16(q) ? QB_SCALES_F16 : QB_SCALES_F32;
-    int64_t scale_bytes = entries * (p->scale_kind == QB_SCALES_F16 ? 2 : 4);
-    QB_TRY(st, memory->alloc(memory->owner, scale_bytes, &p->scales));
-    memset(p->scales, 0, (size_t)scale_bytes);
-    p->bytes += scale_bytes;
-    bool symmetric = true;
-    for (int64_t i = 0; i < q->rows * q->n_groups && symmetric; i++)
-        symmetric = q->zeros[i] == 1 << (p->bits - 1);
-    if (!symmetric) {
-        QB_TRY(st,
-               memory->alloc(memory->owner, zero_bytes + 8, &p->zeros)); /* read in words of eight bytes */
-        memset(p->zeros, 0, (size_t)zero_bytes + 8);
-        p->bytes += zero_bytes;
+    int64_t n = q->rows * q->n_groups;
+    bool f16 = exact_in_f16(q->scales, n);
+    p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
+    qb_status st = pack_groups(j, memory, q->scales, f16, &p->scales);
+    if (st != QB_OK) return st;
+    if (q->offsets) {
+        p->offsets_f16 = exact_in_f16(q->offsets, n);
+        return pack_groups(j, memory, q->offsets, p->offsets_f16, &p->offsets);
     }
-    for (int64_t r = 0; r < q->rows; r++)
-        for (int64_t g = 0; g < q->n_groups; g++) {
-            int64_t at = r / QB_BLOCK_ROWS * p->n_groups + g, lane = r % QB_BLOCK_ROWS;
-            float scale = q->scales[r * q->n_groups + g];
-            if (p->scale_kind == QB_SCALES_F16)
-                ((uint16_t *)p->scales)[at * QB_BLOCK_ROWS + lane] = qb_f16_of_f32(scale);
-            else
-                ((float *)p->scales)[at * QB_BLOCK_ROWS + lane] = scale;
-            if (symmetric) continue;
-            int64_t bit = lane * p->bits;
-            unsigned zero = (unsigned)q->zeros[r * q->n_groups + g] << (bit & 7);
-            uint8_t *to = p->zeros + at * 2 * p->bits + (bit >> 3);
-            to[0] = (uint8_t)(to[0] | zero);
-            if (zero >> 8) to[1] = (uint8_t)(to[1] | zero >> 8); /* a 3-bit zero may straddle two bytes */
-        }
-out:
-    return st;
+    bool symmetric = true;
+    for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
+    return symmetric ? QB_OK : pack_zeros(j, memory);
 }
 
 /* A file may bring a map of its own instead of bitsandbytes' usual one. Then the 8-bit codes cannot be
@@ -307,6 +324,14 @@ static qb_status pack_by_row(pack_job *j, const qb_pack_memory *memory) {
     return pack_absmax(j, memory);
 }
 
+/* Bits that codes lie in: as few as there is a form for, unless padding eats what that saves. */
+static int packed_bits(const qb_qweight *q) {
+    if (q->coding == QB_CODING_CODEBOOK) return 4;
+    int64_t padded_3 = (q->group_size + 31) / 32 * 32, padded_4 = (q->group_size + 7) / 8 * 8;
+    bool short_groups = q->bits == 3 && !q->g_idx && padded_3 * 3 > padded_4 * 4;
+    return short_groups ? 4 : q->bits > 4 ? 8 : q->bits;
+}
+
 static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memory *memory) {
     const qb_qweight *q = j->q;
     qb_packed *p = j->p;
@@ -317,7 +342,9 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                        (long long)q->n_blocks, INT32_MAX / 2);
     p->rows = q->rows, p->cols = q->cols;
     p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
-    p->bits = codebook ? 4 : q->bits;
+    p->bits = packed_bits(q);
+    p->lift = (1 << (p->bits - 1)) - (1 << (q->bits - 1));
+    p->middle = (float)(1 << (q->bits - 1));
     p->kind = codebook       ? QB_PACK_CODEBOOK
               : p->bits == 2 ? QB_PACK_2
               : p->bits == 3 ? QB_PACK_3
@@ -357,7 +384,7 @@ qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory
 
 void qb_pack_free(qb_packed *p, const qb_pack_memory *memory) {
     if (!p) return;
-    void *const arrays[] = {p->group_end, p->source, p->codes, p->scales, p->zeros, p->nested};
+    void *const arrays[] = {p->group_end, p->source, p->codes, p->scales, p->zeros, p->offsets, p->nested};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory->free(memory->owner, arrays[i]);
     qb_free(p);
 }

@@ -6,13 +6,17 @@
    words a row; column 10 w + i at bit 3 i of word w, columns 30 and 31 in the two spare bits of the words
    (lowest bits in word 0) 4 bits   8 columns a step: a word a row, column i at bit 4 i 8 bits   4 columns a
    step: sixteen signed bytes (code - 128) a column Codebook weights lie as 4 bits and have a table. Scales,
-   zeros and absmax lie in arrays of their own, [block][group][lane]. */
+   zeros, offsets and absmax lie in arrays of their own, [block][group][lane].
+
+   Codes of 5 and 6 bits lie as 8 bits, and 3-bit codes in groups so short that padding them to 32 columns
+   would take more room lie as 4 bits: such a code is lifted so that its middle is the wider one's. */
 #pragma once
 
 #include "base/status.h"
 #include "base/threads.h"
 #include "kernels/qweight.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { QB_BLOCK_ROWS = 16 };
@@ -42,7 +46,12 @@ typedef struct qb_packed {
     void *scales;
     uint8_t *zeros; /* [blocks][n_groups][2 * bits] bytes, lane l at bit l * bits; NULL when symmetric or
                        codebook */
-    int bits;
+    void *offsets;  /* float16 or float32 [blocks][n_groups][16], or NULL: w = scale * code + offset, with the
+                       code not lifted */
+    bool offsets_f16;
+    int bits;        /* that a code takes here */
+    int lift;        /* what was added to the weight's codes and zeros */
+    float middle;    /* 2^(bits-1) of the weight's own codes: a lane's value of a code is code - middle */
     float table[16]; /* value of a code: code - 2^(bits-1) (repeated to fill), or the codebook */
 
     /* codebook */

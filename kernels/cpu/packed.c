@@ -67,8 +67,8 @@ static void lay_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-/* Sums of each group's activations, needed where zero points are. Sixteen partial sums by column, then a
-   tree: one order whatever the tile. */
+/* Sums of each group's activations, needed where zero points or offsets are. Sixteen partial sums by column,
+   then a tree: one order whatever the tile. */
 static void sum_groups(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const packed_job *j = ctx;
@@ -99,6 +99,10 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
+static bool needs_sums(const qb_packed *p) {
+    return p->zeros || p->offsets;
+}
+
 static qb_status multiply_pass(cpu_device *d, packed_job *j) {
     const qb_packed *p = j->p;
     qb_threads *threads = d->base.threads;
@@ -107,7 +111,7 @@ static qb_status multiply_pass(cpu_device *d, packed_job *j) {
     j->last = tile_for(d->simd, j->T - (j->n_tiles - 1) * j->tile->tokens);
     int64_t slots = (j->n_tiles - 1) * j->tile->tokens + j->last->tokens;
     bool as_given = j->T == 1 && !p->source; /* one token in its own order: nothing to lay out */
-    int64_t laid = as_given ? 0 : slots * p->padded_cols, sums = p->zeros ? slots * p->n_groups : 0;
+    int64_t laid = as_given ? 0 : slots * p->padded_cols, sums = needs_sums(p) ? slots * p->n_groups : 0;
     float *scratch;
     qb_status st = qb_cpu_workspace(d, (laid + sums + 16) * 4, &scratch);
     if (st != QB_OK) return st;
@@ -119,7 +123,8 @@ static qb_status multiply_pass(cpu_device *d, packed_job *j) {
         qb_parallel_for(threads, j->n_tiles * chunks, qb_cpu_grain(j->n_tiles * chunks, LAY_COLUMNS * 16, 4),
                         lay_chunks, j);
     }
-    if (p->zeros) qb_parallel_for(threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), sum_groups, j);
+    if (needs_sums(p))
+        qb_parallel_for(threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), sum_groups, j);
     int64_t block_bytes = p->cols * QB_BLOCK_ROWS; /* as if 8 bits: small codes take no less time */
     qb_parallel_for(threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),
                     multiply_blocks, j);
