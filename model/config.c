@@ -77,6 +77,23 @@ out:
     return st;
 }
 
+/* "factors": what each rotary frequency is divided by. */
+static qb_status parse_rope_factors(const qb_json *scaling, const char *where, int64_t pairs, qb_config *c) {
+    const qb_json *list = qb_json_get(scaling, "factors");
+    if (pairs > QB_ROPE_PAIRS_MAX || qb_json_count(list) != pairs)
+        return qb_fail(QB_ERR_FORMAT, "%s: rope_scaling needs %lld factors (at most %d), found %lld", where,
+                       (long long)pairs, QB_ROPE_PAIRS_MAX, (long long)qb_json_count(list));
+    float *out = c->rope_factors;
+    for (const qb_json *j = qb_json_first(list); j; j = qb_json_next(j)) {
+        double factor = qb_json_number(j);
+        if (!(factor >= 1e-6 && factor <= 1e6))
+            return qb_fail(QB_ERR_FORMAT, "%s: rope_scaling: factor %g, expected 1e-06 .. 1e+06", where,
+                           factor);
+        *out++ = (float)factor;
+    }
+    return QB_OK;
+}
+
 /* rope_scaling is {"type" or "rope_type": ..., "factor": ...}; newer files keep it, with rope_theta, in
  * rope_parameters. */
 static qb_status parse_rope(const qb_json *json, const char *where, qb_config *c) {
@@ -96,6 +113,9 @@ static qb_status parse_rope(const qb_json *json, const char *where, qb_config *c
     if (!strcmp(type, "linear") || !strcmp(type, "llama3")) {
         snprintf(c->rope_scaling, sizeof c->rope_scaling, "%s", type);
         QB_TRY(st, qb_json_real(scaling, "factor", where, true, 1e-3, 1e6, &factor));
+    } else if (!strcmp(type, "factors")) {
+        snprintf(c->rope_scaling, sizeof c->rope_scaling, "%s", type);
+        QB_TRY(st, parse_rope_factors(scaling, where, (int64_t)((double)c->head_dim * fraction) / 2, c));
     } else if (strcmp(type, "default") != 0) {
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: rope_scaling of type \"%s\" is not known (linear and llama3 are)", where, type);

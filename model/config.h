@@ -37,6 +37,7 @@ typedef struct qb_family {
 const qb_family *qb_family_find(const char *architecture);
 const qb_family *qb_family_at(size_t index);
 
+enum { QB_ROPE_PAIRS_MAX = 256 }; /* of a head with factors */
 typedef struct qb_config {
     const qb_family *family;
     char architecture[48];
@@ -45,12 +46,13 @@ typedef struct qb_config {
     qb_activation activation;
     bool attention_bias, output_bias, mlp_bias, tied_head;
     float rope_theta, rope_fraction; /* fraction of the head that turns */
-    /* rope_scaling: "", "linear", "llama3" */
+    /* rope_scaling: "", "linear", "llama3", "factors" (GGUF: one divisor a frequency) */
     char rope_scaling[16];
     float rope_factor, rope_low_freq, rope_high_freq;
     int64_t rope_original_positions;
-    qb_dtype dtype;   /* torch_dtype; F16 when absent */
-    int64_t bos, eos; /* -1 when absent */
+    float rope_factors[QB_ROPE_PAIRS_MAX]; /* "factors": [rotary width / 2] */
+    qb_dtype dtype;                        /* torch_dtype; F16 when absent */
+    int64_t bos, eos;                      /* -1 when absent */
 } qb_config;
 
 /* Validates every field (ranges, divisibility, known architecture and activation) before anything is sized by

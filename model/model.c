@@ -233,6 +233,38 @@ void qb_block_free(qb_model *m, qb_block *b) {
     *b = (qb_block){0};
 }
 
+/* Tokens look up single rows, which packed forms do not give: a quantized table is kept as float32, and a
+   tied head packed beside it. */
+static qb_status widen_embedding(qb_model *m, const qb_weight *w) {
+    const qb_backend *be = m->dev->backend;
+    qb_status st;
+    QB_TRY(st, qb_alloc((size_t)w->rows * (size_t)w->cols, sizeof *m->embed_table, &m->embed_table));
+    qb_qweight_dequantize(w->packed, m->embed_table);
+    qb_weight table = {.rows = w->rows, .cols = w->cols, .dtype = QB_DTYPE_F32, .dense = m->embed_table};
+    QB_TRY(st, be->matrix_create(m->dev, &table, QB_PLACE_DEVICE, &m->embed));
+    if (m->config.tied_head) st = be->matrix_create(m->dev, w, QB_PLACE_DEVICE, &m->head);
+out:
+    return st;
+}
+
+static qb_status load_embedding(qb_model *m) {
+    const qb_config *c = &m->config;
+    const char *module = c->family->embed;
+    qb_weight w;
+    qb_status st = qb_checkpoint_linear(m->checkpoint, module, c->vocab, c->hidden, &w);
+    if (st != QB_OK) return st;
+    if (w.packed) {
+        st = widen_embedding(m, &w);
+        qb_checkpoint_free_linear(m->checkpoint, module, &w);
+        return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
+    }
+    m->embed_source = w;
+    st = m->dev->backend->matrix_create(m->dev, &w, QB_PLACE_DEVICE, &m->embed);
+    m->head_is_embed = c->tied_head;
+    if (c->tied_head) m->head = m->embed;
+    return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
+}
+
 static qb_status load_rope(qb_model *m, int64_t positions) {
     const qb_config *c = &m->config;
     if (c->family->position != QB_POSITION_ROPE) return QB_OK;
@@ -309,13 +341,8 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
     const qb_family *f = c->family;
     m->dev = dev;
     qb_status st;
-    QB_TRY(st, load_matrix(m, f->embed, c->vocab, c->hidden, &m->embed, &m->embed_source));
-    if (c->tied_head)
-        m->head = m->embed;
-    else
-        QB_TRY(st, load_matrix(m, f->head, c->vocab, c->hidden, &m->head, &m->head_source));
-    if (!m->embed.dense)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: a quantized embedding is not supported", f->embed);
+    QB_TRY(st, load_embedding(m));
+    if (!c->tied_head) QB_TRY(st, load_matrix(m, f->head, c->vocab, c->hidden, &m->head, &m->head_source));
     QB_TRY(st, load_position_table(m));
     QB_TRY(st, load_vector(m, f->final_norm, 0, ".weight", c->hidden, true, &m->final_norm));
     QB_TRY(st, load_vector(m, f->final_norm, 0, ".bias", c->hidden, f->norm == QB_NORM_LAYER,
@@ -350,13 +377,14 @@ void qb_model_close(qb_model *m) {
             m->blocks[l].layer = l;
             qb_block_free(m, &m->blocks[l]);
         }
-        if (!m->config.tied_head) unload_matrix(m, m->config.family->head, &m->head, &m->head_source);
+        if (!m->head_is_embed) unload_matrix(m, m->config.family->head, &m->head, &m->head_source);
         unload_matrix(m, m->config.family->embed, &m->embed, &m->embed_source);
         be->free(m->dev, m->embed_position);
         be->free(m->dev, m->final_norm);
         be->free(m->dev, m->final_norm_bias);
         be->free(m->dev, m->rope_table);
     }
+    qb_free(m->embed_table);
     qb_free(m->blocks);
     qb_free(m->block_weights);
     qb_checkpoint_close(m->checkpoint);
@@ -389,7 +417,7 @@ int64_t qb_model_block_bytes(const qb_model *m) {
 
 int64_t qb_model_weight_bytes(const qb_model *m) {
     if (!m->resident) return qb_checkpoint_tensor_bytes(m->checkpoint);
-    int64_t sum = m->embed.bytes + (m->config.tied_head ? 0 : m->head.bytes);
+    int64_t sum = m->embed.bytes + (m->head_is_embed ? 0 : m->head.bytes);
     int64_t vector = m->config.hidden * (int64_t)sizeof(float);
     for (int64_t i = 0; i < m->config.n_layers; i++) {
         const qb_block *b = &m->blocks[i];
@@ -406,9 +434,9 @@ int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dt
     const qb_config *c = &m->config;
     int64_t kv = 2 * c->n_layers * c->n_kv_heads * c->head_dim * (int64_t)qb_dtype_bytes(kv_dtype) * context;
     int64_t row = c->hidden * (int64_t)qb_dtype_bytes(m->embed.dtype);
-    /* Everything is read once but the embedding table, of which one row is; a tied head reads the table after
-     * all. */
-    return qb_model_weight_bytes(m) + (c->tied_head ? 0 : row - m->embed.bytes) + kv;
+    /* Everything is read once but the embedding table, of which one row is; a head that is the table reads it
+     * after all. */
+    return qb_model_weight_bytes(m) + (m->head_is_embed ? 0 : row - m->embed.bytes) + kv;
 }
 
 /* Tensors of a linear that say nothing of its weights: what is the same in every module, or follows from the

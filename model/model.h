@@ -17,7 +17,9 @@ typedef struct qb_model {
     char path[1024];
     qb_device *dev; /* not owned; NULL until qb_model_load */
     /* on the device after qb_model_load */
-    qb_matrix embed, head; /* head.dense == embed.dense when tied */
+    qb_matrix embed, head; /* embed is dense */
+    bool head_is_embed;    /* a tied head, unless the table is quantized in the checkpoint */
+    float *embed_table;    /* [V, D] then: what embed views; owned */
     qb_weight embed_source, head_source;
     float *embed_position; /* [max_positions, D] or NULL */
     float *final_norm, *final_norm_bias;

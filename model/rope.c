@@ -22,6 +22,7 @@ void qb_rope_fill(const qb_config *c, int64_t positions, float *table) {
     for (int64_t i = 0; i < half; i++) {
         double frequency = pow((double)c->rope_theta, -2.0 * (double)i / (double)rot);
         if (!strcmp(c->rope_scaling, "linear")) frequency /= c->rope_factor;
+        if (!strcmp(c->rope_scaling, "factors")) frequency /= (double)c->rope_factors[i];
         if (!strcmp(c->rope_scaling, "llama3")) frequency = llama3_scaled(c, frequency);
         float inverse = (float)frequency;
         for (int64_t p = 0; p < positions; p++) {
