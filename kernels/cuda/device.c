@@ -170,6 +170,7 @@ const qb_backend qb_backend_cuda = {
     .norm = qb_cuda_norm,
     .rope = qb_cuda_rope,
     .kv_store = qb_cuda_kv_store,
+    .attention = qb_cuda_attention,
     .activate = qb_cuda_activate,
     .add = qb_cuda_add,
     .add_bias = qb_cuda_add_bias,

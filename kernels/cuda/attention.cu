@@ -1,0 +1,88 @@
+/* The attention op: what it takes, and how the keys of one row are cut among blocks. */
+#include "kernels/cuda/attention.cuh"
+
+/* Blocks for two on every multiprocessor, in splits no shorter than 64 keys (below that joining them costs
+   more than reading them) and no longer than what the scores' shared memory holds. */
+attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
+                                 int64_t head_dim, int multiprocessors) {
+    int64_t bound = ATTENTION_FIRST_BOUND;
+    while (bound < visible) bound *= 2;
+    const int64_t blocks =
+        n_seq * n_kv_heads * ((n_heads / n_kv_heads + ATTENTION_BLOCK_HEADS - 1) / ATTENTION_BLOCK_HEADS);
+    int64_t split = ATTENTION_MAX_SPLIT;
+    while (split > 64 && blocks * (bound / split) < 2 * static_cast<int64_t>(multiprocessors)) split /= 2;
+    while (split < ATTENTION_MAX_SPLIT && bound / split > ATTENTION_MAX_SPLITS) split *= 2;
+    attention_plan p;
+    p.bound = bound;
+    p.split = static_cast<int32_t>(split);
+    p.n_splits = static_cast<int32_t>((visible + split - 1) / split);
+    p.partial_floats = p.n_splits > 1 ? n_seq * n_heads * p.n_splits * head_dim : 0;
+    p.partial_bytes = p.n_splits > 1 ? (p.partial_floats + 2 * n_seq * n_heads * p.n_splits) * 4 : 0;
+    return p;
+}
+
+attention_args qb_attention_args(const qb_kv *kv, int64_t layer, int64_t n_heads, float scale) {
+    const int64_t at = layer * kv->n_seq * kv->n_kv_heads * kv->capacity * kv->head_dim;
+    const int64_t bytes = at * static_cast<int64_t>(qb_dtype_bytes(kv->dtype));
+    attention_args a = {};
+    a.k = static_cast<char *>(kv->k) + bytes;
+    a.v = static_cast<char *>(kv->v) + bytes;
+    a.half_cache = kv->dtype == QB_DTYPE_F16;
+    a.n_heads = static_cast<int32_t>(n_heads);
+    a.group = static_cast<int32_t>(n_heads / kv->n_kv_heads);
+    a.head_dim = static_cast<int32_t>(kv->head_dim);
+    a.capacity = kv->capacity;
+    a.scale_log2 = scale * 1.44269504f;
+    return a;
+}
+
+void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial) {
+    a->split = p.split;
+    a->n_splits = p.n_splits;
+    a->partial = static_cast<float *>(partial);
+    a->partial_sums = reinterpret_cast<float2 *>(a->partial + (p.partial_floats + 1) / 2 * 2);
+}
+
+qb_status qb_attention_check(const qb_kv *kv, int64_t n_heads, int64_t n_seq, int64_t first, int64_t n_tok) {
+    if (kv->dtype != QB_DTYPE_F32 && kv->dtype != QB_DTYPE_F16)
+        return qb_fail(QB_ERR_UNSUPPORTED, "key-value cache of type %s; float32 and float16 are supported",
+                       qb_dtype_name(kv->dtype));
+    if (kv->n_kv_heads < 1 || n_heads % kv->n_kv_heads != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%lld query heads over %lld key heads; expected a multiple",
+                       (long long)n_heads, (long long)kv->n_kv_heads);
+    if (kv->head_dim < 1 || kv->head_dim > ATTENTION_MAX_HEAD_DIM)
+        return qb_fail(QB_ERR_UNSUPPORTED, "heads of %lld elements; the CUDA backend takes up to %d",
+                       (long long)kv->head_dim, ATTENTION_MAX_HEAD_DIM);
+    if (n_tok < 1 || first < 0 || first + n_tok > kv->capacity || n_seq < 1 || n_seq > kv->n_seq)
+        return qb_fail(QB_ERR_INTERNAL,
+                       "%lld tokens of %lld sequences from position %lld do not fit a cache of %lld",
+                       (long long)n_tok, (long long)n_seq, (long long)first, (long long)kv->capacity);
+    if (n_heads > ATTENTION_MAX_GRID || n_seq > ATTENTION_MAX_GRID || first + n_tok > ATTENTION_MAX_VISIBLE)
+        return qb_fail(
+            QB_ERR_UNSUPPORTED,
+            "%lld heads of %lld sequences at %lld positions; the CUDA backend takes %d heads, %d sequences "
+            "and %d positions",
+            (long long)n_heads, (long long)n_seq, (long long)(first + n_tok), ATTENTION_MAX_GRID,
+            ATTENTION_MAX_GRID, ATTENTION_MAX_VISIBLE);
+    return QB_OK;
+}
+
+extern "C" qb_status qb_cuda_attention(qb_device *dev, const qb_attention *op) {
+    cuda_device *d = cuda_of(dev);
+    const qb_kv *kv = op->kv;
+    qb_status st = qb_attention_check(kv, op->n_heads, op->n_seq, op->first, op->n_tok);
+    if (st != QB_OK) return st;
+    attention_args a = qb_attention_args(kv, op->layer, op->n_heads, op->scale);
+    a.q = op->q;
+    a.out = op->out;
+    a.first = static_cast<int32_t>(op->first);
+    a.n_tok = static_cast<int32_t>(op->n_tok);
+    a.n_seq = static_cast<int32_t>(op->n_seq);
+    if (op->n_tok > 1) return qb_cuda_status(d, qb_attention_prefill(a, d->stream), "attention");
+    const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->n_heads, kv->n_kv_heads,
+                                                  kv->head_dim, d->multiprocessors);
+    void *partial = NULL;
+    if (plan.partial_bytes && (st = qb_cuda_scratch(d, plan.partial_bytes, &partial)) != QB_OK) return st;
+    qb_attention_cut(&a, plan, partial);
+    return qb_cuda_status(d, qb_attention_decode(a, d->stream), "attention");
+}

@@ -1,0 +1,67 @@
+/* Attention over the cache: what its two kernels share, and the launches that the op and the decode step use.
+   Decode (one row a sequence) cuts the visible keys into splits, one block each, and joins the splits in a
+   fixed order; prefill is one online-softmax kernel on tensor cores. */
+#pragma once
+
+#include "kernels/cuda/cuda.cuh"
+
+/* The decode kernels hold a head in a warp, a split's scores and all splits' weights in shared memory. */
+enum {
+    ATTENTION_MAX_HEAD_DIM = 256,
+    ATTENTION_BLOCK_HEADS = 8, /* query heads that a block takes together */
+    ATTENTION_MAX_SPLIT = 512,
+    ATTENTION_MAX_SPLITS = 2048,
+    ATTENTION_MAX_VISIBLE = ATTENTION_MAX_SPLIT * ATTENTION_MAX_SPLITS,
+    ATTENTION_MAX_GRID = 65535 / ATTENTION_BLOCK_HEADS,
+    ATTENTION_FIRST_BOUND = 256,
+};
+
+/* The decode step's share: q, k and v come as their products left them; the kernel adds the biases, turns q
+   and k to their position and stores k and v in the cache before it reads them. k NULL: the op alone, q is
+   ready. */
+struct attention_append {
+    const float *k, *v;      /* [n_seq][n_kv_heads * head_dim] */
+    const float *bias[3];    /* of q, k, v; may be NULL */
+    const float *rope_table; /* [position][rope_width / 2][2] */
+    int32_t rope_width;      /* elements of a head that turn */
+    qb_rope_kind rope;
+};
+
+/* One call, passed to the kernels by value. */
+struct attention_args {
+    const float *q;           /* [n_seq * n_tok][n_heads * head_dim] */
+    float *out;               /* the same shape */
+    void *k, *v;              /* the layer's [seq][kv_head][capacity][head_dim]; written only with `append` */
+    bool half_cache;          /* float16, else float32 */
+    const int32_t *dev_first; /* position of the first row in device memory, or NULL: `first` */
+    int32_t first, n_tok, n_seq, n_heads, group, head_dim; /* group: query heads that share a key head */
+    int64_t capacity;
+    float scale_log2; /* score scale times log2(e): the softmax works in powers of two */
+    /* decode only */
+    int32_t split, n_splits; /* keys a block; splits that the grid holds */
+    float *partial;       /* [n_seq][n_heads][n_splits][head_dim]: values weighted by 2^(score - largest) */
+    float2 *partial_sums; /* [n_seq][n_heads][n_splits]: largest score, sum of the weights */
+    attention_append append;
+};
+
+/* How the keys 0 .. visible - 1 are cut. The length of a split follows from `bound`, the power of two at or
+   above visible (and ATTENTION_FIRST_BOUND), so that it is the same for a token whether it is computed alone
+   or by a captured step that serves all positions below the bound. */
+struct attention_plan {
+    int64_t bound;
+    int32_t split, n_splits;
+    int64_t partial_floats, partial_bytes; /* 0 when one block sees all keys and writes the result itself */
+};
+attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
+                                 int64_t head_dim, int multiprocessors);
+void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial);
+
+/* QB_OK when the kernels take these shapes. */
+qb_status qb_attention_check(const qb_kv *kv, int64_t n_heads, int64_t n_seq, int64_t first,
+                             int64_t n_tok) QB_NODISCARD;
+/* What follows from a cache and its layer; the rest is zero. */
+attention_args qb_attention_args(const qb_kv *kv, int64_t layer, int64_t n_heads, float scale);
+
+/* Queue the kernels. The caller has checked the shapes. */
+cudaError_t qb_attention_decode(const attention_args &a, cudaStream_t stream);
+cudaError_t qb_attention_prefill(const attention_args &a, cudaStream_t stream);

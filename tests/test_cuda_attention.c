@@ -1,0 +1,172 @@
+/* Attention on the device against the CPU backend, over the shapes that choose among its kernels: head widths
+   that load 16 bytes at once and that do not, shared key heads, one split and many, queries that begin in
+   mid-cache. */
+#include "tests/cuda_pair.h"
+
+typedef struct {
+    int64_t n_heads, n_kv_heads, head_dim, n_seq, n_tok, first, capacity;
+    qb_dtype dtype;
+} attention_case;
+
+/* The same cache on both devices, larger than what is seen, with a layer before the one that is read. */
+static void cache_create(const attention_case *c, const float *values, qb_device *dev, qb_kv *kv) {
+    const qb_backend *be = dev->backend;
+    *kv = (qb_kv){c->dtype, 2, c->n_seq + 1, c->capacity, c->n_kv_heads, c->head_dim, NULL, NULL};
+    int64_t n = 2 * kv->n_seq * c->capacity * c->n_kv_heads * c->head_dim,
+            size = (int64_t)qb_dtype_bytes(c->dtype);
+    void *stored[2];
+    for (int i = 0; i < 2; i++) {
+        assert_ok(qb_alloc((size_t)n, (size_t)size, &stored[i]));
+        if (c->dtype == QB_DTYPE_F16)
+            assert_ok(qb_from_f32(QB_DTYPE_F16, values + i * n, n, stored[i]));
+        else
+            memcpy(stored[i], values + i * n, (size_t)(n * size));
+    }
+    assert_ok(be->alloc(dev, QB_MEMORY_KV, n * size, &kv->k));
+    assert_ok(be->alloc(dev, QB_MEMORY_KV, n * size, &kv->v));
+    assert_ok(be->upload(dev, kv->k, stored[0], n * size));
+    assert_ok(be->upload(dev, kv->v, stored[1], n * size));
+    qb_free(stored[0]);
+    qb_free(stored[1]);
+}
+
+static void attend(const attention_case *c, qb_device *dev, const float *cache, const float *q, float *out) {
+    const qb_backend *be = dev->backend;
+    int64_t n = c->n_seq * c->n_tok * c->n_heads * c->head_dim;
+    qb_kv kv;
+    float *dev_q, *dev_out;
+    cache_create(c, cache, dev, &kv);
+    assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_q));
+    assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_out));
+    assert_ok(be->upload(dev, dev_q, q, n * 4));
+    qb_attention a = {.q = dev_q,
+                      .out = dev_out,
+                      .n_seq = c->n_seq,
+                      .n_tok = c->n_tok,
+                      .first = c->first,
+                      .n_heads = c->n_heads,
+                      .kv = &kv,
+                      .layer = 1,
+                      .scale = 1.0f / sqrtf((float)c->head_dim)};
+    assert_ok(be->attention(dev, &a));
+    assert_ok(be->download(dev, out, dev_out, n * 4));
+    be->free(dev, dev_q);
+    be->free(dev, dev_out);
+    be->free(dev, kv.k);
+    be->free(dev, kv.v);
+}
+
+/* float32 sums in another order; prefill rounds queries, keys, weights and values to float16. */
+enum { DECODE, PREFILL };
+static const double tolerance[] = {[DECODE] = 2e-6, [PREFILL] = 2e-3};
+
+static void check(const attention_case *c) {
+    int64_t n = c->n_seq * c->n_tok * c->n_heads * c->head_dim;
+    int64_t cache = 2 * 2 * (c->n_seq + 1) * c->capacity * c->n_kv_heads * c->head_dim;
+    float *values = noise_new(cache), *q = noise_new(n), *want = noise_new(n), *got = noise_new(n),
+          *again = noise_new(n);
+    /* scores of some size, so that the softmax is neither flat nor a single key */
+    for (int64_t i = 0; i < n; i++) q[i] *= 6.0f;
+    attend(c, on_cpu, values, q, want);
+    attend(c, on_cuda, values, q, got);
+    other_order(3); /* the same bits, or something waits too little */
+    attend(c, on_cuda, values, q, again);
+    other_order(0);
+    double off = relative_error(got, want, n), limit = tolerance[c->n_tok == 1 ? DECODE : PREFILL];
+    if (!(off <= limit) || memcmp(got, again, (size_t)n * 4) != 0)
+        fail_msg("%lld heads over %lld of %lld, %lld x %lld rows from %lld, cache %s: %g off (%g), %s",
+                 (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim, (long long)c->n_seq,
+                 (long long)c->n_tok, (long long)c->first, qb_dtype_name(c->dtype), off, limit,
+                 memcmp(got, again, (size_t)n * 4) ? "and not twice the same" : "twice the same");
+    qb_free(values);
+    qb_free(q);
+    qb_free(want);
+    qb_free(got);
+    qb_free(again);
+}
+
+static void test_cuda_attention__decode_equals_the_cpu(void **state) {
+    (void)state;
+    /* heads, key heads, width, sequences, rows, first, capacity */
+    static const attention_case cases[] = {
+        {1, 1, 8, 1, 1, 0, 4, QB_DTYPE_F32},       {8, 4, 8, 3, 1, 70, 80, QB_DTYPE_F16},
+        {4, 4, 32, 2, 1, 63, 64, QB_DTYPE_F16},    {4, 4, 32, 2, 1, 64, 65, QB_DTYPE_F32},
+        {6, 2, 64, 2, 1, 200, 256, QB_DTYPE_F16},  {3, 3, 80, 1, 1, 300, 301, QB_DTYPE_F16},
+        {4, 1, 96, 1, 1, 129, 140, QB_DTYPE_F32},  {8, 2, 128, 1, 1, 1499, 1500, QB_DTYPE_F16},
+        {4, 2, 128, 2, 1, 777, 800, QB_DTYPE_F32}, {14, 2, 128, 1, 1, 255, 300, QB_DTYPE_F16},
+        {20, 2, 64, 5, 1, 20, 32, QB_DTYPE_F16},   {2, 1, 256, 1, 1, 256, 300, QB_DTYPE_F16},
+        {8, 1, 256, 1, 1, 90, 100, QB_DTYPE_F32},  {4, 2, 20, 2, 1, 130, 140, QB_DTYPE_F16},
+        {2, 2, 7, 1, 1, 9, 10, QB_DTYPE_F32},      {2, 1, 250, 1, 1, 40, 50, QB_DTYPE_F16},
+        {24, 2, 16, 1, 1, 5, 8, QB_DTYPE_F16},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i]);
+}
+
+static void test_cuda_attention__prefill_equals_the_cpu(void **state) {
+    (void)state;
+    static const attention_case cases[] = {
+        {2, 1, 8, 2, 2, 0, 4, QB_DTYPE_F32},       {4, 2, 8, 1, 65, 0, 80, QB_DTYPE_F16},
+        {2, 2, 16, 1, 64, 3, 80, QB_DTYPE_F16},    {2, 1, 20, 2, 17, 5, 30, QB_DTYPE_F16},
+        {2, 2, 32, 1, 100, 30, 130, QB_DTYPE_F32}, {4, 2, 64, 2, 70, 70, 150, QB_DTYPE_F16},
+        {2, 1, 80, 1, 33, 64, 100, QB_DTYPE_F16},  {2, 2, 96, 1, 20, 0, 20, QB_DTYPE_F32},
+        {4, 2, 128, 1, 130, 1, 131, QB_DTYPE_F16}, {2, 1, 128, 2, 64, 64, 128, QB_DTYPE_F32},
+        {1, 1, 256, 1, 40, 30, 70, QB_DTYPE_F16},  {1, 1, 200, 1, 5, 17, 22, QB_DTYPE_F32},
+        {2, 1, 7, 1, 9, 2, 11, QB_DTYPE_F32},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i]);
+}
+
+/* One key far above the rest, and scores that would overflow without the running maximum. */
+static void test_cuda_attention__survives_large_scores(void **state) {
+    (void)state;
+    attention_case c = {2, 1, 64, 1, 1, 150, 151, QB_DTYPE_F32};
+    for (int round = 0; round < 2; round++) {
+        c.n_tok = round ? 70 : 1;
+        c.first = round ? 81 : 150;
+        int64_t n = c.n_tok * 2 * 64, cache = 4 * 2 * c.capacity * 64;
+        float *values = noise_new(cache), *q = noise_new(n), *want = noise_new(n), *got = noise_new(n);
+        for (int64_t i = 0; i < n; i++) q[i] *= 400.0f;
+        attend(&c, on_cpu, values, q, want);
+        attend(&c, on_cuda, values, q, got);
+        /* float16 queries and keys move such scores by some tenths */
+        double off = relative_error(got, want, n), limit = round ? 0.3 : 5e-4;
+        for (int64_t i = 0; i < n; i++) assert_true(isfinite(got[i]));
+        if (!(off <= limit)) fail_msg("round %d: %g off", round, off);
+        qb_free(values);
+        qb_free(q);
+        qb_free(want);
+        qb_free(got);
+    }
+}
+
+static void test_cuda_attention__refuses_what_does_not_fit(void **state) {
+    (void)state;
+    qb_device *dev = on_cuda;
+    const qb_backend *be = dev->backend;
+    float *cell;
+    assert_ok(be->alloc(dev, QB_MEMORY_KV, 64, &cell));
+    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 1, cell, cell};
+    qb_attention a = {cell, cell, 1, 3, 2, 2, &kv, 0, 1.0f};
+    assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "cache of 4");
+    a.n_tok = 1, a.n_heads = 3;
+    assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "3 query heads");
+    a.n_heads = 2, kv.dtype = QB_DTYPE_BF16;
+    assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "BF16");
+    kv.dtype = QB_DTYPE_F16, kv.head_dim = 264;
+    assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "heads of 264");
+    be->free(dev, cell);
+}
+
+static int run(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuda_attention__decode_equals_the_cpu),
+        cmocka_unit_test(test_cuda_attention__prefill_equals_the_cpu),
+        cmocka_unit_test(test_cuda_attention__survives_large_scores),
+        cmocka_unit_test(test_cuda_attention__refuses_what_does_not_fit),
+    };
+    return cmocka_run_group_tests(tests, pair_open, pair_close);
+}
+
+int main(void) {
+    return cuda_run(run);
+}
