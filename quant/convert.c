@@ -20,6 +20,8 @@ typedef struct {
     /* what is common to all modules of an affine layout */
     qb_qweight common;
     bool any_index, all_symmetric;
+    int64_t group_size;   /* of modules whose rows have several groups; 0: none has */
+    int64_t widest_whole; /* columns of the widest module with one group a row */
 } conversion;
 
 /* ---- what is asked for ---- */
@@ -80,10 +82,27 @@ static qb_status check_scales(const conversion *c, const char *module, const qb_
 }
 
 /* One group size and one width of codes stand in the config for all modules; a group that spans the row is as
- * good as any larger one. */
+   good as any larger one. */
+static qb_status check_groups(conversion *c, const char *module, const qb_qweight *q) {
+    if (q->group_size >= q->cols) {
+        if (q->cols > c->widest_whole) c->widest_whole = q->cols;
+    } else if (c->group_size == 0) {
+        c->group_size = q->group_size;
+    } else if (q->group_size != c->group_size) {
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s has groups of %" PRId64 ", others of %" PRId64 ": %s has one group size for all",
+                       module, q->group_size, c->group_size, c->to);
+    }
+    if (c->group_size && c->widest_whole > c->group_size)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: some modules have groups of %" PRId64 ", others one group for rows of %" PRId64
+                       ": %s has one group size for all",
+                       module, c->group_size, c->widest_whole, c->to);
+    return QB_OK;
+}
+
 static qb_status check_common(conversion *c, const char *module, const qb_qweight *q) {
-    bool first = c->common.bits == 0, whole = q->group_size >= q->cols;
-    bool common_whole = !first && c->common.group_size >= c->common.cols;
+    bool first = c->common.bits == 0;
     c->any_index |= q->g_idx != NULL;
     if (first) c->all_symmetric = true;
     c->all_symmetric &= q->symmetric;
@@ -95,16 +114,11 @@ static qb_status check_common(conversion *c, const char *module, const qb_qweigh
                                  .group_size = q->group_size,
                                  .n_groups = q->n_groups,
                                  .scale_dtype = q->scale_dtype};
-        return QB_OK;
     }
     if (q->bits != c->common.bits)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s has %d bits, others have %d: %s has one width for all", module,
                        q->bits, c->common.bits, c->to);
-    if (!(whole && common_whole) && q->group_size != c->common.group_size)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s has groups of %" PRId64 ", others of %" PRId64 ": %s has one group size for all",
-                       module, q->group_size, c->common.group_size, c->to);
-    return QB_OK;
+    return check_groups(c, module, q);
 }
 
 static qb_status check_fits(conversion *c, const char *module, const qb_weight *w) {
@@ -208,6 +222,8 @@ static qb_json *source_options(const conversion *c) {
         const qb_json *value = qb_json_get(from, kept[i]);
         if (!qb_json_is_null(value)) qb_json_put(o, kept[i], qb_json_copy(value));
     }
+    if (c->common.coding == QB_CODING_AFFINE)
+        qb_json_put_int(o, "group_size", c->group_size ? c->group_size : -1);
     qb_json_put_bool(o, "act_order", c->any_index || how->desc_act);
     return o;
 }
