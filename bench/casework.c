@@ -91,7 +91,8 @@ typedef struct {
 } work;
 
 static qb_status open_device(const work *w, qb_device **dev) {
-    qb_compute compute = {w->run->options->threads, w->c->backend};
+    qb_compute compute = {w->run->options->threads, w->c->backend, w->run->options->device,
+                          w->run->options->device_gb};
     return qb_session_device(&compute, dev);
 }
 

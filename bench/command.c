@@ -45,6 +45,10 @@ const qb_option qb_compute_options[] = {
      "threads to compute with; 0 takes every core this process may use. Results do not depend on it"},
     {"backend", 0, QB_OPTION_TEXT, offsetof(qb_compute, backend), "cpu", 0, 0, NULL, "NAME",
      "what computes; `bench list backends` names them"},
+    {"device", 0, QB_OPTION_INT, offsetof(qb_compute, device), "0", 0, 1023, NULL, "N",
+     "which device of the backend; the cpu has only 0"},
+    {"device-gb", 0, QB_OPTION_REAL, offsetof(qb_compute, device_gb), "0", 0, 1e6, NULL, "GB",
+     "use at most this much of the device's memory; 0: what there is"},
     {0},
 };
 

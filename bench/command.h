@@ -32,6 +32,8 @@ extern const qb_option qb_common_options[];
 typedef struct qb_compute {
     int64_t threads;     /* 0: all cores */
     const char *backend; /* registry name */
+    int64_t device;      /* which device of the backend */
+    double device_gb;    /* use at most this much of its memory; 0: what there is */
 } qb_compute;
 extern const qb_option qb_compute_options[];
 

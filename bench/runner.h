@@ -9,8 +9,9 @@
 
 typedef struct qb_run_options {
     const char *suite, *model, *data, *backend, *output, *only, *plots;
-    const char *set; /* only for --help: cmd_run.c collects every --set */
-    int64_t threads;
+    const char *set;         /* only for --help: cmd_run.c collects every --set */
+    int64_t threads, device; /* device and device_gb as in qb_compute */
+    double device_gb;
     bool synthetic, resume, dry_run, keep_going, cache;
     double cache_gb;
 } qb_run_options;

@@ -24,7 +24,11 @@ qb_status qb_session_device(const qb_compute *compute, qb_device **out) {
     const qb_backend *backend;
     *out = NULL;
     qb_status st = qb_session_backend(compute->backend, &backend);
-    return st == QB_OK ? backend->open(&(qb_device_options){.threads = (int)compute->threads}, out) : st;
+    if (st != QB_OK) return st;
+    qb_device_options options = {.threads = (int)compute->threads,
+                                 .index = (int)compute->device,
+                                 .memory_bytes = (int64_t)(compute->device_gb * 1e9)};
+    return backend->open(&options, out);
 }
 
 void qb_session_close(qb_device *dev) {

@@ -158,6 +158,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    if (device_is_lost()) return waited();
     CUstream_st *s = stream_of(stream);
     event->capture = s->capture;
     if (s->capture) return cudaSuccess; /* an edge of the graph, whose nodes run in the order they came */
