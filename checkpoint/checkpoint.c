@@ -3,6 +3,7 @@
 #include "base/str.h"
 #include "checkpoint/gguf.h"
 #include "checkpoint/state.h"
+#include "checkpoint/torch_file.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,7 +28,7 @@ static qb_status read_config(qb_checkpoint *ck) {
 static qb_status open_directory(qb_checkpoint *ck) {
     qb_status st;
     QB_TRY(st, read_config(ck));
-    QB_TRY(st, qb_checkpoint_open_safetensors(ck));
+    QB_TRY(st, qb_checkpoint_open_files(ck));
     QB_TRY(st, qb_quantization_read(ck));
 out:
     return st;
@@ -57,7 +58,10 @@ out:
 void qb_checkpoint_close(qb_checkpoint *ck) {
     if (!ck) return;
     for (size_t i = 0; i < ck->n_tensors; i++) qb_free(ck->tensors[i].owned);
-    for (size_t i = 0; i < ck->n_shards; i++) qb_map_close(&ck->shards[i].map);
+    for (size_t i = 0; i < ck->n_shards; i++) {
+        qb_torch_file_close(ck->shards[i].torch);
+        qb_map_close(&ck->shards[i].map);
+    }
     qb_free(ck->tensors);
     qb_free(ck->shards);
     qb_names_free(&ck->names);

@@ -1,5 +1,5 @@
-/* Which files of a directory hold the tensors, and their opening: safetensors, one file or shards with an
- * index. */
+/* Which files of a directory hold the tensors, and their opening: safetensors, else files of torch.save; one
+ * file, or shards with an index. */
 #include "base/str.h"
 #include "checkpoint/state.h"
 
@@ -77,41 +77,55 @@ static qb_status list_index_shards(qb_checkpoint *ck, const char *path, const qb
     return st;
 }
 
-static qb_status no_weights(const qb_checkpoint *ck, const char *other) {
-    if (other)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s holds %.100s but no safetensors file; convert it first (transformers: "
-                       "model.save_pretrained(dir, safe_serialization=True))",
-                       ck->dir, other);
-    return qb_fail(QB_ERR_NOT_FOUND, "%s holds neither model.safetensors nor model.safetensors.index.json",
-                   ck->dir);
+static bool is_torch_name(const char *name) {
+    return ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth");
 }
 
-/* Older GPTQ repositories name their one file freely ("gptq_model-4bit-128g.safetensors"). */
-static qb_status find_lone_file(qb_checkpoint *ck) {
+/* What training leaves beside the weights. */
+static bool is_training_state(const char *name) {
+    static const char *const starts[] = {"training_args", "optimizer", "scheduler",
+                                         "scaler",        "rng_state", "random_states"};
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
+        if (!strncmp(name, starts[i], strlen(starts[i]))) return true;
+    return false;
+}
+
+typedef struct {
+    int n;
+    char name[256]; /* the last one found */
+} found_files;
+
+static qb_status list_weight_files(const qb_checkpoint *ck, found_files *safetensors, found_files *torch) {
+    *safetensors = *torch = (found_files){0};
     DIR *dir = opendir(ck->dir);
     if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", ck->dir);
-    char found[256] = "", other[256] = "";
-    int n = 0;
     for (struct dirent *e; (e = readdir(dir));) {
-        if (e->d_name[0] == '.') continue;
-        if (ends_with(e->d_name, ".safetensors")) {
-            n++;
-            snprintf(found, sizeof found, "%s", e->d_name);
-        } else if (ends_with(e->d_name, ".bin") || ends_with(e->d_name, ".pt") ||
-                   ends_with(e->d_name, ".pth") || ends_with(e->d_name, ".gguf")) {
-            snprintf(other, sizeof other, "%s", e->d_name);
-        }
+        found_files *kind = ends_with(e->d_name, ".safetensors")                        ? safetensors
+                            : is_torch_name(e->d_name) && !is_training_state(e->d_name) ? torch
+                                                                                        : NULL;
+        if (!kind || e->d_name[0] == '.') continue;
+        kind->n++;
+        snprintf(kind->name, sizeof kind->name, "%s", e->d_name);
     }
     closedir(dir);
-    if (n == 1) return add_shard(ck, found);
-    if (n > 1)
-        return qb_fail(
-            QB_ERR_FORMAT,
-            "%s holds %d safetensors files but neither model.safetensors nor model.safetensors.index.json to "
-            "say which belong together (is the index missing?)",
-            ck->dir, n);
-    return no_weights(ck, other[0] ? other : NULL);
+    return QB_OK;
+}
+
+/* Older GPTQ repositories name their one file freely ("gptq_model-4bit-128g.safetensors", "4bit.pt"). */
+static qb_status find_lone_file(qb_checkpoint *ck, const found_files *safetensors, const found_files *torch) {
+    const found_files *found = safetensors->n ? safetensors : torch;
+    const char *usual = safetensors->n ? "model.safetensors" : "pytorch_model.bin";
+    if (found->n == 1) return add_shard(ck, found->name);
+    if (found->n > 1)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s holds %d %s files but neither %s nor %s.index.json to say which belong together "
+                       "(is the index "
+                       "missing?)",
+                       ck->dir, found->n, safetensors->n ? "safetensors" : ".bin or .pt", usual, usual);
+    return qb_fail(QB_ERR_NOT_FOUND,
+                   "%s holds no weights: neither model.safetensors nor model.safetensors.index.json, nor "
+                   "pytorch_model.bin or its index",
+                   ck->dir);
 }
 
 qb_status qb_checkpoint_find_gguf(const char *path, char **out) {
@@ -143,16 +157,22 @@ qb_status qb_checkpoint_find_gguf(const char *path, char **out) {
     return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
 }
 
-/* As transformers does: the single file goes before an index. *index stays NULL without one. */
+/* As transformers does: safetensors go before files of torch.save, the single file before an index. *index
+   stays NULL without one. */
 static qb_status find_files(qb_checkpoint *ck, qb_json **index) {
-    const char *single = NULL, *path = NULL;
-    qb_status st = join(&ck->arena, ck->dir, "model.safetensors", &single);
-    if (st == QB_OK) st = join(&ck->arena, ck->dir, "model.safetensors.index.json", &path);
-    if (st != QB_OK) return st;
-    if (qb_path_exists(single)) return add_shard(ck, "model.safetensors");
-    if (!qb_path_exists(path)) return find_lone_file(ck);
-    st = qb_json_read(path, MAX_INDEX_BYTES, index);
-    return st == QB_OK ? list_index_shards(ck, path, *index) : st;
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
+    found_files safetensors, torch;
+    qb_status st = list_weight_files(ck, &safetensors, &torch);
+    for (size_t i = 0; st == QB_OK && i < (safetensors.n ? 2 : 4); i++) {
+        const char *path = NULL;
+        st = join(&ck->arena, ck->dir, names[i], &path);
+        if (st != QB_OK || !qb_path_exists(path)) continue;
+        if (!ends_with(names[i], ".json")) return add_shard(ck, names[i]);
+        st = qb_json_read(path, MAX_INDEX_BYTES, index);
+        return st == QB_OK ? list_index_shards(ck, path, *index) : st;
+    }
+    return st == QB_OK ? find_lone_file(ck, &safetensors, &torch) : st;
 }
 
 /* ---- tensors ---- */
@@ -163,6 +183,7 @@ qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard, con
     qb_tensor_state *t = &ck->tensors[ck->n_tensors];
     *t = *tensor;
     t->tensor.index = (uint32_t)ck->n_tensors;
+    t->shard = (uint32_t)(shard - ck->shards);
     /* Bytes that are made, or not aligned for their dtype, are there when acquired. */
     bool aligned =
         t->tensor.dtype == QB_DTYPE_COUNT || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) == 0;
@@ -176,10 +197,11 @@ qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard, con
     return st;
 }
 
-static qb_status add_tensors(qb_checkpoint *ck, const qb_shard *shard, const qb_safetensors *file) {
-    qb_status st = QB_OK;
-    for (size_t i = 0; st == QB_OK && i < file->count; i++) {
-        const qb_safetensors_entry *e = &file->entries[i];
+static qb_status add_safetensors(qb_checkpoint *ck, const qb_shard *shard) {
+    qb_safetensors file;
+    qb_status st = qb_safetensors_parse(shard->map.bytes, shard->map.size, shard->path, &ck->arena, &file);
+    for (size_t i = 0; st == QB_OK && i < file.count; i++) {
+        const qb_safetensors_entry *e = &file.entries[i];
         st = qb_checkpoint_add_tensor(
             ck, shard,
             &(qb_tensor_state){.tensor = e->tensor, .dtype_name = e->dtype_name, .mapped = e->tensor.data});
@@ -191,23 +213,13 @@ static qb_status open_shards(qb_checkpoint *ck) {
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < ck->n_shards; i++) {
         qb_shard *s = &ck->shards[i];
-        qb_safetensors file;
         st = qb_map_open(s->path, &s->map);
         if (st != QB_OK && ck->n_shards > 1)
             return qb_fail_prefix(st, "shard %zu of %zu", i + 1, ck->n_shards);
-        if (st == QB_OK) st = qb_safetensors_parse(s->map.bytes, s->map.size, s->path, &ck->arena, &file);
-        if (st == QB_OK) st = add_tensors(ck, s, &file);
+        if (st == QB_OK)
+            st = is_torch_name(s->file_name) ? qb_checkpoint_add_torch(ck, s) : add_safetensors(ck, s);
     }
     return st;
-}
-
-static const qb_shard *shard_of(const qb_checkpoint *ck, const qb_tensor_state *t) {
-    for (size_t i = 0; i < ck->n_shards; i++) {
-        const qb_map *m = &ck->shards[i].map;
-        const uint8_t *p = t->mapped;
-        if (m->bytes && p >= m->bytes && p <= m->bytes + m->size) return &ck->shards[i];
-    }
-    return NULL;
 }
 
 /* Index and shards must agree: each named tensor lies in the shard said, and no tensor is left unnamed. */
@@ -219,7 +231,7 @@ static qb_status check_index(const qb_checkpoint *ck, const qb_json *index) {
         const char *name = qb_json_key(j), *file = qb_json_string(j);
         uint32_t position, first;
         const qb_shard *s =
-            qb_names_find(&ck->names, name, &position) ? shard_of(ck, &ck->tensors[position]) : NULL;
+            qb_names_find(&ck->names, name, &position) ? &ck->shards[ck->tensors[position].shard] : NULL;
         if (!s || strcmp(s->file_name, file) != 0)
             st = qb_fail(QB_ERR_FORMAT,
                          "%s: the index puts tensor %.200s into %.100s, which does not hold it%s%s", ck->dir,
@@ -238,7 +250,7 @@ static qb_status check_index(const qb_checkpoint *ck, const qb_json *index) {
     return st;
 }
 
-qb_status qb_checkpoint_open_safetensors(qb_checkpoint *ck) {
+qb_status qb_checkpoint_open_files(qb_checkpoint *ck) {
     qb_json *index = NULL;
     qb_status st;
     QB_TRY(st, find_files(ck, &index));

@@ -14,7 +14,8 @@ typedef struct qb_tensor_state {
     /* Makes the bytes when they are acquired, for tensors that no file holds as they are wanted: writes
        tensor.bytes to `out`. NULL: the mapping, or a copy where that is not aligned for the dtype. */
     qb_status (*fill)(const qb_checkpoint *ck, const struct qb_tensor_state *t, void *out);
-    const void *source; /* what `fill` and the layouts need to know; in the checkpoint's arena */
+    const void *source; /* what `fill` and the layouts need to know; lives as long as the checkpoint */
+    uint32_t shard;     /* which file holds it */
     void *owned;        /* filled or copied; NULL when released */
     uint32_t holders;   /* acquired and not yet released */
     bool filling;       /* another thread is making `owned` */
@@ -24,6 +25,7 @@ typedef struct qb_tensor_state {
 typedef struct qb_shard {
     const char *file_name, *path;
     qb_map map;
+    struct qb_torch_file *torch; /* a .bin or .pt file, open; NULL for others */
 } qb_shard;
 
 struct qb_checkpoint {
@@ -57,8 +59,11 @@ bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which)
 /* Fills config.json's quantization_config, or that of a file beside it, into ck->quantization. */
 qb_status qb_quantization_read(qb_checkpoint *ck) QB_NODISCARD;
 
-/* Finds, maps and validates the files of ck->dir and adds their tensors. One function a container. */
-qb_status qb_checkpoint_open_safetensors(qb_checkpoint *ck) QB_NODISCARD;
+/* Finds, maps and validates the files of ck->dir and adds their tensors: safetensors, else files of
+   torch.save. */
+qb_status qb_checkpoint_open_files(qb_checkpoint *ck) QB_NODISCARD;
+/* Opens the file of torch.save that `shard` maps and adds its tensors. */
+qb_status qb_checkpoint_add_torch(qb_checkpoint *ck, qb_shard *shard) QB_NODISCARD;
 /* Fills the config and the quantization too: the file holds both. */
 qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) QB_NODISCARD;
 /* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and

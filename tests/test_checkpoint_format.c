@@ -262,8 +262,7 @@ static void test_checkpoint_format__says_what_a_directory_lacks(void **state) {
     assert_fails(open_dir(dir), QB_ERR_NOT_FOUND,
                  "neither model.safetensors nor model.safetensors.index.json");
     write_text(dir, "pytorch_model.bin", "x");
-    assert_fails(open_dir(dir), QB_ERR_UNSUPPORTED,
-                 "holds pytorch_model.bin but no safetensors file; convert it first");
+    assert_fails(open_dir(dir), QB_ERR_FORMAT, "pytorch_model.bin is no file of torch.save");
     write_safetensors(dir, "gptq_model-4bit.safetensors", ONE_A, 2);
     assert_ok(open_dir(dir)); /* the one file of an older repository */
     write_safetensors(dir, "other.safetensors", ONE_B, 3);

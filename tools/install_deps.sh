@@ -3,7 +3,7 @@
 # Does nothing when everything is there; says the command instead when it may not install.
 set -euo pipefail
 
-packages="gcc g++ make cmake ninja-build pkg-config git libopenblas-dev liblapacke-dev libcjson-dev libarchive-dev libssl-dev r-mathlib gnuplot-nox fonts-dejavu-core"
+packages="gcc g++ make cmake ninja-build pkg-config git libopenblas-dev liblapacke-dev libcjson-dev libarchive-dev libzip-dev libssl-dev r-mathlib gnuplot-nox fonts-dejavu-core"
 if [ "${1:-run}" = test ]; then
   packages="$packages libcmocka-dev clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema"
 fi
