@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/suite.h"
+#include "checkpoint/layout.h"
 #include "model/model.h"
 #include "plots/plots.h"
 
@@ -9,8 +10,8 @@
 
 static const qb_page page = {
     .name = "list",
-    .summary = "show the suites, models, methods, datasets, protocols, metrics, backends or plots",
-    .synopsis = "list suites|models|methods|datasets|protocols|metrics|backends|plots [--json]",
+    .summary = "show the suites, models, methods, layouts, datasets, protocols, metrics, backends or plots",
+    .synopsis = "list suites|models|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
     .description =
         "Prints what the program knows by name, one a line: the name and what it is. Without a word it\n"
         "prints all of them. --json gives arrays of objects with name, summary and, where there is one,\n"
@@ -83,6 +84,18 @@ static qb_json *list_methods(void) {
     return array;
 }
 
+static qb_json *list_layouts(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_layout_at(i); i++) {
+        const qb_layout *l = qb_layout_at(i);
+        qb_json *j = item(l->name, l->summary);
+        qb_json_put_text(j, "source", l->source);
+        qb_json_put_bool(j, "written", qb_layout_is_writable(l));
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
 static qb_json *list_datasets(void) {
     qb_json *array = qb_json_array();
     for (size_t i = 0; qb_dataset_at(i); i++) {
@@ -141,9 +154,9 @@ static const struct {
     const char *name;
     qb_json *(*list)(void);
 } registries[] = {
-    {"suites", list_suites},     {"models", list_models},       {"methods", list_methods},
-    {"datasets", list_datasets}, {"protocols", list_protocols}, {"metrics", list_metrics},
-    {"backends", list_backends}, {"plots", list_plots},
+    {"suites", list_suites},   {"models", list_models},     {"methods", list_methods},
+    {"layouts", list_layouts}, {"datasets", list_datasets}, {"protocols", list_protocols},
+    {"metrics", list_metrics}, {"backends", list_backends}, {"plots", list_plots},
 };
 enum { N_REGISTRIES = sizeof registries / sizeof registries[0] };
 
@@ -214,4 +227,4 @@ static qb_status list_main(int argc, char **argv, int *exit_code) {
 }
 
 const qb_command qb_command_list = {
-    "list", "show the suites, models, methods, datasets, metrics, backends, plots", list_main};
+    "list", "show the suites, models, methods, layouts, datasets, metrics, backends, plots", list_main};

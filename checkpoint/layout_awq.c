@@ -73,7 +73,7 @@ out:
 
 const qb_layout qb_layout_awq = {
     .name = "awq",
-    .summary = "AWQ safetensors, GEMM version (AutoAWQ, GPTQModel, vLLM); only read",
+    .summary = "AWQ safetensors, GEMM version (AutoAWQ, GPTQModel, vLLM); read only",
     .source = "AutoAWQ modules/linear/gemm.py",
     .present = present,
     .read = read,

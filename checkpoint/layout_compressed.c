@@ -136,7 +136,7 @@ out:
 
 const qb_layout qb_layout_compressed_tensors = {
     .name = "compressed-tensors",
-    .summary = "compressed-tensors safetensors, format pack-quantized (llm-compressor, vLLM); only read",
+    .summary = "compressed-tensors safetensors, format pack-quantized (llm-compressor, vLLM); read only",
     .source = "compressed-tensors compressors/pack_quantized",
     .present = present,
     .read = read,

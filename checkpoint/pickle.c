@@ -112,7 +112,7 @@ static qb_status pop_mark(machine *m, qb_pickle_value ***items, size_t *count) {
     *count = above_mark(m);
     m->n_stack -= *count;
     m->n_marks--;
-    *items = m->stack + m->n_stack;
+    *items = m->stack ? m->stack + m->n_stack : NULL;
     return QB_OK;
 }
 

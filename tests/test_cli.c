@@ -208,9 +208,15 @@ static void test_cli__missing_things_are_named(void **state) {
 
 static void test_cli__list_prints_every_registry(void **state) {
     (void)state;
-    static const char *const known[][2] = {
-        {"suites", "demo"},        {"models", "llama2-7b"},   {"methods", "gptq"}, {"datasets", "wikitext2"},
-        {"protocols", "gptq-<n>"}, {"metrics", "perplexity"}, {"backends", "cpu"}, {"plots", "perplexity"}};
+    static const char *const known[][2] = {{"suites", "demo"},
+                                           {"models", "llama2-7b"},
+                                           {"methods", "gptq"},
+                                           {"datasets", "wikitext2"},
+                                           {"layouts", "compressed-tensors"},
+                                           {"protocols", "gptq-<n>"},
+                                           {"metrics", "perplexity"},
+                                           {"backends", "cpu"},
+                                           {"plots", "perplexity"}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         outcome o = BENCH("list", known[i][0], "--json");
         assert_worked(&o);
