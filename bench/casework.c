@@ -39,7 +39,9 @@ static qb_json *texts_json(const qb_subject *s) {
 qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     const qb_subject *s = qb_case_subject(run, c);
     const qb_windows *calibration = qb_subject_calibration(s, c->variant);
-    qb_json *j = qb_json_object(), *method = qb_variant_json(c->variant);
+    qb_json *j = qb_json_object();
+    /* A model that came quantized is a row of its own method. */
+    qb_json *method = c->variant->method ? qb_variant_json(c->variant) : qb_record_found_method(s->model);
     qb_json_put_text(j, "model", c->model_label);
     for (const qb_json *e = qb_json_first(method); e; e = qb_json_next(e))
         qb_json_put(j, qb_json_key(e), qb_json_copy(e));

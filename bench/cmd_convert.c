@@ -113,6 +113,7 @@ static qb_status convert_main(int argc, char **argv, int *exit_code) {
                               .source_sha256 = sha256,
                               .program = qb_program_version()};
     QB_TRY(st, qb_convert_model(m, options.to, &target, &report));
+    qb_session_warn_no_tokenizer(m);
     st = print_report(&options, m, &report, common.json);
 out:
     qb_model_close(m);

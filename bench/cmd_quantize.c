@@ -396,6 +396,7 @@ static qb_status quantize_main(int argc, char **argv, int *exit_code) {
         goto out;
     }
     QB_TRY(st, quantize_apart(&q, m, &calibration, &quantization));
+    qb_session_warn_no_tokenizer(m);
     st = print_report(&q, m, quantization, started);
 out:
     qb_windows_free(&calibration);

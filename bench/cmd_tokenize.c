@@ -46,8 +46,9 @@ static const qb_page page = {
                 "tokenize MODEL --decode ID,ID",
     .description =
         "Prints the number of ids and the SHA-256 of the ids as little-endian 32-bit integers, which is how\n"
-        "ids of different programs are compared. MODEL needs a tokenizer.json or tokenizer.model; its\n"
-        "weights are not looked at.",
+        "ids of different programs are compared. MODEL needs a tokenizer.json or tokenizer.model, or is a "
+        "GGUF\n"
+        "file, which holds its tokenizer; its weights are not looked at.",
     .examples = "bench tokenize ./Llama-2-7b-hf --dataset wikitext2 --data ./data --json\n"
                 "bench tokenize demo --text 'one two' --ids\n"
                 "bench tokenize demo --decode 1,42,7",

@@ -21,24 +21,23 @@ static void print_usage(void) {
         "SYNOPSIS\n    bench COMMAND [options]\n    bench COMMAND --help\n    bench --version\n\nCOMMANDS\n");
     for (size_t i = 0; qb_command_at(i); i++)
         qb_output("    %-10s %s\n", qb_command_at(i)->name, qb_command_at(i)->summary);
-    qb_output(
-        "\nDESCRIPTION\n"
-        "    MODEL is a Hugging Face directory, quantized or not; \"demo\", the little model that comes with "
-        "the\n"
-        "    program; a known name or hub id in the local hub cache (`bench list models`); or "
-        "synthetic:NAME,\n"
-        "    random weights of that model's shapes. Data goes to standard output, progress and warnings to\n"
-        "    standard error.\n\n"
-        "ENVIRONMENT\n"
-        "    BENCH_DATA    where dataset files are looked for besides --data DIR\n"
-        "    BENCH_CACHE   quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or "
-        "~/.cache/quantbench\n"
-        "    BENCH_SHARE   suites, plot scripts and the demo model, when not beside the program\n\n"
-        "EXAMPLES\n"
-        "    bench run --suite demo -o demo.json --plots plots\n"
-        "    bench quantize ./Llama-2-7b-hf --method gptq --bits 4 --group-size 128 -o ./llama2-7b-w4\n"
-        "    bench eval ./llama2-7b-w4 --dataset wikitext2 --protocol gptq-2048\n\n"
-        "EXIT STATUS\n    0 success, 1 failure, 2 usage error, 130 interrupted\n");
+    qb_output("\nDESCRIPTION\n"
+              "    MODEL is a Hugging Face directory, quantized or not; a GGUF file; \"demo\", the little "
+              "model that\n"
+              "    comes with the program; a known name or hub id in the local hub cache (`bench list "
+              "models`); or\n"
+              "    synthetic:NAME, random weights of that model's shapes. Data goes to standard output,\n"
+              "    progress and warnings to standard error.\n\n"
+              "ENVIRONMENT\n"
+              "    BENCH_DATA    where dataset files are looked for besides --data DIR\n"
+              "    BENCH_CACHE   quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or "
+              "~/.cache/quantbench\n"
+              "    BENCH_SHARE   suites, plot scripts and the demo model, when not beside the program\n\n"
+              "EXAMPLES\n"
+              "    bench run --suite demo -o demo.json --plots plots\n"
+              "    bench quantize ./Llama-2-7b-hf --method gptq --bits 4 --group-size 128 -o ./llama2-7b-w4\n"
+              "    bench eval ./llama2-7b-w4 --dataset wikitext2 --protocol gptq-2048\n\n"
+              "EXIT STATUS\n    0 success, 1 failure, 2 usage error, 130 interrupted\n");
 }
 
 static qb_status unknown_command(const char *word) {

@@ -1,6 +1,7 @@
 #include "bench/session.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "bench/gguf_tokenizer.h"
 
@@ -73,6 +74,13 @@ qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {
                        "%s has random weights and no tokenizer; this needs a real model directory", m->name);
     const qb_gguf *gguf = qb_checkpoint_gguf(m->checkpoint);
     return gguf ? qb_gguf_tokenizer(gguf, out) : qb_tokenizer_open(m->path, out);
+}
+
+void qb_session_warn_no_tokenizer(const qb_model *m) {
+    if (qb_checkpoint_gguf(m->checkpoint))
+        qb_warn("%s holds its tokenizer inside: the new directory has none; copy the original model's "
+                "tokenizer.json or tokenizer.model into it",
+                m->name);
 }
 
 /* The tokenizer of a directory or a GGUF file whose weights are of no concern. */

@@ -16,6 +16,8 @@ qb_status qb_session_spec(const char *word, bool synthetic, char **spec) QB_NODI
 qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) QB_NODISCARD;
 /* Synthetic models have none: QB_ERR_USAGE says so. */
 qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) QB_NODISCARD;
-/* "synthetic:DIR" and "DIR" -> DIR's tokenizer, so that `tokenize` needs no weights. */
+/* "synthetic:DIR", "DIR" and "FILE.gguf" -> its tokenizer, so that `tokenize` needs no weights. */
 qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) QB_NODISCARD;
+/* A GGUF file holds its tokenizer inside, so that a directory written from it has none: says so. */
+void qb_session_warn_no_tokenizer(const qb_model *m);
 bool qb_spec_is_synthetic(const char *spec);

@@ -2,6 +2,7 @@
 #include "checkpoint/gguf_model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -73,6 +74,9 @@ static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
     QB_TRY(st, copy_int(b, "attention.key_length", "head_dim", false, SIZE_MAX_ALLOWED, head_width));
     QB_TRY(st, copy_int(b, "attention.value_length", NULL, false, SIZE_MAX_ALLOWED, &length));
     if (*head_width < 0) *head_width = hidden / *heads;
+    if (*head_width < 2 || *head_width % 2)
+        return qb_fail(QB_ERR_FORMAT, "%s: heads of %" PRId64 " elements; expected an even number",
+                       b->g->file, *head_width);
     if (length > 0 && length != *head_width)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: metadata %s is %" PRId64 ", but keys have %" PRId64
@@ -86,9 +90,44 @@ out:
     return st;
 }
 
+/* What Llama 3.1's converter wrote for a scaling by `factor`: transformers' rope_type llama3 with its usual
+   other numbers. */
+static bool is_llama3(const float *factors, int64_t pairs, double theta, double factor) {
+    const double pi = 3.14159265358979323846, low = 1, high = 4, original = 8192;
+    for (int64_t i = 0; i < pairs; i++) {
+        double wavelength = 2 * pi * pow(theta, (double)i / (double)pairs), expected = factor;
+        if (wavelength < original / high) {
+            expected = 1;
+        } else if (wavelength <= original / low) {
+            double smooth = (original / wavelength - low) / (high - low);
+            expected = 1 / ((1 - smooth) / factor + smooth);
+        }
+        if (!(fabs((double)factors[i] - expected) <= 1e-4 * expected)) return false;
+    }
+    return factor > 1;
+}
+
+static void put_factors(const float *factors, int64_t pairs, double theta, qb_json *scaling) {
+    double factor = (double)factors[pairs - 1];
+    if (is_llama3(factors, pairs, theta, factor)) { /* in words that other programs know */
+        qb_json_put_text(scaling, "rope_type", "llama3");
+        qb_json_put_real(scaling, "factor", factor);
+        qb_json_put_real(scaling, "low_freq_factor", 1);
+        qb_json_put_real(scaling, "high_freq_factor", 4);
+        qb_json_put_int(scaling, "original_max_position_embeddings", 8192);
+        return;
+    }
+    qb_json *list = qb_json_array();
+    for (int64_t i = 0; i < pairs; i++)
+        qb_json_push_real(list, (double)factors[i]); /* checked by the reader */
+    qb_json_put_text(scaling, "rope_type", "factors");
+    qb_json_put(scaling, "factors", list);
+}
+
 /* Llama 3.1's scaling lies in a tensor: one divisor for each rotary frequency. */
-static qb_status add_rope_factors(builder *b, int64_t pairs, qb_json *scaling) {
+static qb_status add_rope_factors(builder *b, int64_t pairs, double theta, qb_json *scaling) {
     const qb_gguf_tensor *t = find_tensor(b->g, "rope_freqs.weight");
+    float *factors;
     if (!t) return QB_OK;
     if (t->type->dtype != QB_DTYPE_F32 || t->bytes != pairs * 4)
         return qb_fail(QB_ERR_FORMAT,
@@ -97,14 +136,11 @@ static qb_status add_rope_factors(builder *b, int64_t pairs, qb_json *scaling) {
     if (qb_json_first(scaling))
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: %s together with another rope scaling is not supported",
                        b->g->file, t->name);
-    qb_json *factors = qb_json_array();
-    qb_json_put_text(scaling, "rope_type", "factors");
-    for (int64_t i = 0; i < pairs; i++) {
-        float factor;
-        memcpy(&factor, t->data + 4 * i, 4);
-        qb_json_push_real(factors, (double)factor); /* its range is checked where it is read */
-    }
-    qb_json_put(scaling, "factors", factors);
+    qb_status st = qb_alloc((size_t)pairs, sizeof *factors, &factors);
+    if (st != QB_OK) return st;
+    memcpy(factors, t->data, (size_t)t->bytes); /* the file need not be aligned */
+    put_factors(factors, pairs, theta, scaling);
+    qb_free(factors);
     return QB_OK;
 }
 
@@ -132,7 +168,7 @@ static qb_status add_rope(builder *b, int64_t head_width) {
         qb_json_put_text(scaling, "rope_type", type);
         qb_json_put_real(scaling, "factor", factor);
     }
-    QB_TRY(st, add_rope_factors(b, head_width / 2, scaling));
+    QB_TRY(st, add_rope_factors(b, head_width / 2, theta, scaling));
     if (qb_json_first(scaling)) {
         qb_json_put(b->out, "rope_scaling", scaling);
         scaling = NULL;

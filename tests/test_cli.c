@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -236,6 +237,40 @@ static void test_cli__list_prints_every_registry(void **state) {
     assert_worked(&o);
     assert_non_null(strstr(o.out, "suites\n"));
     outcome_free(&o);
+}
+
+static void test_cli__gguf_files_stand_where_models_do(void **state) {
+    (void)state;
+    static const char gguf[] = QB_SOURCE_DIR "/tests/golden/gguf/k.gguf";
+    outcome o = BENCH("tokenize", gguf, "--text", "the", "--ids");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "\n1 32"));
+    outcome_free(&o);
+    o = BENCH("generate", gguf, "--prompt", "the king", "--tokens", "4");
+    assert_worked(&o);
+    outcome_free(&o);
+    char suite[1024];
+    snprintf(suite, sizeof suite,
+             "{\"name\":\"g\",\"summary\":\"s\",\"models\":[\"%s\"],\"backends\":[\"cpu\"],"
+             "\"methods\":[{\"method\":\"none\"}],\"datasets\":[\"demo\"],\"protocols\":[\"gptq-64\"],"
+             "\"metrics\":[\"perplexity\",\"memory\"],\"max_windows\":4}",
+             gguf);
+    const char *path = scratch_path("gguf-suite.json"), *out = scratch_path("gguf.json");
+    assert_ok(qb_file_write_atomic(path, suite, strlen(suite)));
+    o = BENCH("run", "--suite", path, "-o", out);
+    assert_worked(&o);
+    outcome_free(&o);
+    qb_json *json;
+    assert_ok(qb_json_read(out, 1 << 24, &json));
+    const qb_json *c = qb_json_first(qb_json_get(json, "cases"));
+    assert_string_equal(qb_json_string(qb_json_get(c, "status")), "ok");
+    assert_string_equal(qb_json_string(qb_json_get(qb_json_get(c, "config"), "method")), "q4_1");
+    assert_string_equal(qb_json_string(qb_json_get(qb_json_get(c, "config"), "layout")), "gguf");
+    assert_true(fabs(qb_json_number(qb_json_get(qb_json_get(c, "model"), "bits_per_weight")) - 4.6823) <
+                1e-3);
+    qb_json_free(json);
+    assert_refused(BENCH("quantize", gguf, "--method", "rtn", "-o", scratch_path("no")), 2,
+                   "already quantized");
 }
 
 static void test_cli__a_full_disk_or_closed_pipe_on_stdout_shows(void **state) {
@@ -675,6 +710,7 @@ int main(void) {
         cmocka_unit_test(test_cli__missing_things_are_named),
         cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),
+        cmocka_unit_test(test_cli__gguf_files_stand_where_models_do),
         cmocka_unit_test(test_cli__a_full_disk_or_closed_pipe_on_stdout_shows),
         cmocka_unit_test(test_cli__run_measures_every_case),
         cmocka_unit_test(test_cli__a_second_run_finds_its_checkpoints),
