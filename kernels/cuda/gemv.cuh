@@ -230,7 +230,7 @@ __device__ __forceinline__ void compute_packed(const Items &items, int item, int
     constexpr int units = step_shape<KIND>::units;
     float sum[RT][NT][4];
     zero_terms<KIND> zero[RT][2];
-    raw_scale raw[RT];
+    raw_scale raw[RT] = {};
 #pragma unroll
     for (int u = 0; u < units; u++) {
         uint4 b[NT];
