@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "base/threads.h"
+#include "kernels/quantize.h"
 #include "kernels/qweight.h"
 
 typedef struct qb_backend qb_backend;
@@ -204,6 +205,13 @@ struct qb_backend {
     /* Sensors of the device; does not wait for queued ops. QB_ERR_UNSUPPORTED where there are none to read.
      */
     qb_status (*monitor)(qb_device *dev, qb_monitor *out);
+    /* Rounds a weight to nearest: affine codes by `rule`, codebook codes (rule NULL) by `bounds`. The same
+       bits as quant/'s own loops. */
+    qb_status (*round)(qb_device *dev, const qb_grid_rule *rule, const qb_code_bounds *bounds,
+                       qb_code_job *job);
+    /* GPTQ with the whole arithmetic on the device; codes as quant/gptq.c's but for float ties.
+       QB_ERR_UNSUPPORTED (nothing done) for block_columns that no kernel serves. */
+    qb_status (*gptq)(qb_device *dev, qb_gptq_problem *problem);
 };
 
 /* NULL when there is no such backend; `index` walks the registry until NULL. */

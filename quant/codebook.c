@@ -3,23 +3,18 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "quant/affine.h"
+#include "quant/on_device.h"
 #include "quant/output_error.h"
 
 #include <math.h>
 
 enum { CODES = 16, SPAN_ELEMENTS = 65536, CHUNK = 32 /* divides every block size */ };
 
-/* The table's values in ascending order with the midpoints between them. */
-typedef struct {
-    float bounds[CODES - 1];
-    uint8_t code[CODES];
-} decision;
-
 /* FP4 has two zeros: the sort is stable and keeps +0 (code 0) below -0 (code 8), as bitsandbytes' own does,
    so that tiny positive values get code 8. Both decode to 0. */
-static decision decision_of(qb_codebook codebook) {
+static qb_code_bounds decision_of(qb_codebook codebook) {
     const float *table = qb_codebook_table(codebook);
-    decision d = {0};
+    qb_code_bounds d = {0};
     for (int i = 0; i < CODES; i++) {
         int at = i;
         for (; at > 0 && table[d.code[at - 1]] > table[i]; at--) d.code[at] = d.code[at - 1];
@@ -30,7 +25,7 @@ static decision decision_of(qb_codebook codebook) {
 }
 
 /* A value stands in the place of as many bounds as it exceeds: ties go to the lower value. */
-static void encode_chunk(const decision *d, const float *w, int n, float inverse, uint8_t *codes) {
+static void encode_chunk(const qb_code_bounds *d, const float *w, int n, float inverse, uint8_t *codes) {
     float v[CHUNK] = {0};
     int32_t place[CHUNK] = {0};
     for (int i = 0; i < n; i++) v[i] = w[i] * inverse;
@@ -42,7 +37,7 @@ static void encode_chunk(const decision *d, const float *w, int n, float inverse
 typedef struct {
     const float *weight;
     int64_t n;
-    decision decision;
+    qb_code_bounds decision;
     qb_qweight *q;
 } encode_run;
 
@@ -132,14 +127,19 @@ static qb_status quantize(qb_codebook codebook, const qb_quant_job *job, qb_qwei
     qb_qweight shape = {0};
     qb_status st;
     QB_TRY(st, describe(codebook, job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
-    QB_TRY(st, qb_weight_check_finite(job));
+    bool on_device = qb_rounds_on_device(job);
+    if (!on_device) QB_TRY(st, qb_weight_check_finite(job));
     QB_TRY(st, qb_qweight_alloc_codebook(job->rows, job->cols, codebook, shape.block_size, shape.double_quant,
                                          out));
     out->source_dtype = shape.source_dtype;
     encode_run run = {job->weight, job->rows * job->cols, decision_of(codebook), out};
-    qb_parallel_for(job->threads, out->n_blocks, SPAN_ELEMENTS / out->block_size, encode_blocks, &run);
-    if (out->double_quant) compress_absmax(out);
-    QB_TRY(st, qb_output_error(job, out, report));
+    if (on_device) {
+        QB_TRY(st, qb_round_on_device(job, NULL, &run.decision, out, report));
+    } else {
+        qb_parallel_for(job->threads, out->n_blocks, SPAN_ELEMENTS / out->block_size, encode_blocks, &run);
+        if (out->double_quant) compress_absmax(out);
+        QB_TRY(st, qb_output_error(job, out, report));
+    }
     report->seconds = (double)(qb_now_ns() - started) * 1e-9;
 out:
     if (st != QB_OK) qb_qweight_free(out);

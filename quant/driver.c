@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "quant/calibration.h"
+#include "quant/on_device.h"
 #include "quant/plan.h"
 #include "quant/target.h"
 
@@ -15,7 +16,8 @@ typedef struct {
     const qb_quant_method *method;
     const qb_quant_config *config;
     qb_target_run target;
-    float *weight; /* one linear in float32, the largest fits */
+    float *weight;  /* one linear in float32, the largest fits */
+    bool host_only; /* the device has no kernel for these options, which was said once */
     qb_calibration calibration;
     qb_quant_report *report;
     qb_progress progress;
@@ -39,9 +41,7 @@ static void widen_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     if (st != QB_OK) run->st = st;
 }
 
-/* The weight in float32. A dtype that cannot be widened is asked about first, so that workers have nothing to
- * report. */
-static qb_status widen(run_state *r, const char *module, const qb_weight *from) {
+static qb_status check_dense(const char *module, const qb_weight *from) {
     if (!from->dense)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s is already quantized: start from the original checkpoint",
                        module);
@@ -49,9 +49,29 @@ static qb_status widen(run_state *r, const char *module, const qb_weight *from) 
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: weights of dtype %s cannot be quantized; expected F32, F16 or BF16", module,
                        qb_dtype_name(from->dtype));
+    return QB_OK;
+}
+
+/* The weight in float32; check_dense has asked for its dtype, so that workers have nothing to report. */
+static qb_status widen(run_state *r, const qb_weight *from) {
     widen_run run = {from, r->weight, QB_OK};
     qb_parallel_for(r->dev->threads, from->rows, 64, widen_rows, &run);
     return run.st;
+}
+
+/* Writes one quantized linear; *q becomes what a reader of the file will find. */
+static qb_status store_linear(run_state *r, const char *module, qb_qweight *q, qb_module_report *report) {
+    qb_status st = q->coding == QB_CODING_AFFINE ? qb_qweight_round_scales(q) : QB_OK;
+    if (st != QB_OK) return qb_fail_prefix(st, "%s", module);
+    QB_TRY(st, r->target.layout->put(r->target.writer, module, q));
+    report->bits = qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
+    qb_qweight_as_read(q);
+    QB_TRY(st, qb_quant_report_add(r->report, report));
+    if (report->fallback)
+        qb_warn("%s: rounded to nearest instead of %s: %s", module, r->method->name, report->reason);
+    qb_debug("%s: relative error %.3g in %.2f s", module, report->relative_error, report->seconds);
+out:
+    return st;
 }
 
 /* Reads, quantizes and writes one linear; *q is what a reader of the file will find. */
@@ -59,25 +79,20 @@ static qb_status quantize_linear(run_state *r, const char *module, const qb_weig
                                  qb_qweight *q) {
     qb_module_report report = {.rows = from->rows, .cols = from->cols};
     snprintf(report.module, sizeof report.module, "%s", module);
-    qb_quant_job job = {module,      from->rows, from->cols, r->weight,
-                        from->dtype, hessian,    r->config,  r->dev->threads};
-    qb_status st;
-    QB_TRY(st, widen(r, module, from));
-    QB_TRY(st, r->method->quantize(&job, q, &report));
-    st = q->coding == QB_CODING_AFFINE ? qb_qweight_round_scales(q) : QB_OK;
-    if (st != QB_OK) {
-        st = qb_fail_prefix(st, "%s", module);
-        goto out;
-    }
-    QB_TRY(st, r->target.layout->put(r->target.writer, module, q));
-    report.bits = qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
-    qb_qweight_as_read(q);
-    QB_TRY(st, qb_quant_report_add(r->report, &report));
-    if (report.fallback)
-        qb_warn("%s: rounded to nearest instead of %s: %s", module, r->method->name, report.reason);
-    qb_debug("%s: relative error %.3g in %.2f s", module, report.relative_error, report.seconds);
-out:
-    return st;
+    qb_quant_job job = {.module = module,
+                        .rows = from->rows,
+                        .cols = from->cols,
+                        .weight = r->weight,
+                        .source_dtype = from->dtype,
+                        .hessian = hessian,
+                        .config = r->config,
+                        .threads = r->dev->threads,
+                        .dev = hessian ? NULL : r->dev,
+                        .source = from};
+    qb_status st = check_dense(module, from);
+    if (st == QB_OK && !qb_rounds_on_device(&job)) st = widen(r, from);
+    if (st == QB_OK) st = r->method->quantize(&job, q, &report);
+    return st == QB_OK ? store_linear(r, module, q, &report) : st;
 }
 
 /* ---- without calibration ---- */
@@ -111,6 +126,17 @@ static qb_status quantize_by_linear(run_state *r) {
 
 /* ---- with calibration ---- */
 
+/* The packed weight in the place of the one it stands for. */
+static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const char *module, qb_qweight *q) {
+    qb_weight packed = {.rows = q->rows, .cols = q->cols, .packed = q};
+    r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
+    b->w.linear[l] = (qb_matrix){0};
+    qb_status st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
+    qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
+    b->source[l] = (qb_weight){0};
+    return st;
+}
+
 /* Quantizes a block's linears that read one input and puts the packed result in their place, so that what
    follows computes with the very weights that are stored. */
 static qb_status quantize_group(run_state *r, qb_block *b, qb_linear_input input, qb_hessian *hessian) {
@@ -121,14 +147,7 @@ static qb_status quantize_group(run_state *r, qb_block *b, qb_linear_input input
         qb_qweight q = {0};
         qb_config_linear_name(c, b->layer, l, module);
         qb_status st = quantize_linear(r, module, &b->source[l], hessian, &q);
-        if (st == QB_OK) {
-            qb_weight packed = {.rows = q.rows, .cols = q.cols, .packed = &q};
-            r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
-            b->w.linear[l] = (qb_matrix){0};
-            st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
-            qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
-            b->source[l] = (qb_weight){0};
-        }
+        if (st == QB_OK) st = replace_linear(r, b, l, module, &q);
         qb_qweight_free(&q);
         if (st != QB_OK) return st;
     }
@@ -144,9 +163,41 @@ static void input_name(const qb_config *c, int64_t layer, qb_linear_input input,
         }
 }
 
+/* The same as one problem of the device, where the Hessian is. QB_ERR_UNSUPPORTED: nothing was done. */
+static qb_status quantize_group_on_device(run_state *r, qb_block *b, qb_linear_input input,
+                                          qb_hessian_sum *sum) {
+    const qb_config *c = &r->m->config;
+    qb_device_linear linears[QB_LINEAR_COUNT];
+    qb_linear which[QB_LINEAR_COUNT];
+    char names[QB_LINEAR_COUNT][128];
+    int64_t n = 0;
+    qb_status st = QB_OK;
+    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+        if (!qb_config_has_linear(c, l) || qb_linear_input_of(l) != input) continue;
+        qb_config_linear_name(c, b->layer, l, names[n]);
+        which[n] = l;
+        linears[n] = (qb_device_linear){.module = names[n], .from = &b->source[l]};
+        if ((st = check_dense(names[n++], &b->source[l])) != QB_OK) return st;
+    }
+    st = qb_gptq_on_device(r->dev, r->config, sum, linears, n);
+    if (st != QB_OK) return st;
+    for (int64_t i = 0; i < n; i++) {
+        if (st == QB_OK) st = store_linear(r, names[i], &linears[i].q, &linears[i].report);
+        if (st == QB_OK) st = replace_linear(r, b, which[i], names[i], &linears[i].q);
+        qb_qweight_free(&linears[i].q);
+    }
+    return st;
+}
+
 static qb_status use_sum(run_state *r, qb_block *b, qb_linear_input input, qb_hessian_sum *sum) {
     char name[128] = "";
     qb_hessian hessian = {0};
+    if (r->dev->backend->gptq && !r->host_only) {
+        qb_status on_device = quantize_group_on_device(r, b, input, sum);
+        if (on_device != QB_ERR_UNSUPPORTED) return on_device;
+        qb_warn("%s; the processor takes its place", qb_error_text());
+        r->host_only = true;
+    }
     input_name(&r->m->config, b->layer, input, name);
     qb_status st = qb_hessian_finish(r->dev, sum, name, &hessian);
     if (st == QB_OK) st = quantize_group(r, b, input, &hessian);

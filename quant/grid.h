@@ -5,16 +5,12 @@
    AVX2, AVX-512) execute the same IEEE operations in the same order and give the same bits. */
 #pragma once
 
+#include "kernels/quantize.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
 enum { QB_LANES = 64 };
-
-typedef struct qb_grid_rule {
-    int bits;
-    bool symmetric;
-    bool mse; /* search shrunken ranges, 80 steps of 1 %, for the least sum of |error|^2.4 */
-} qb_grid_rule;
 
 typedef struct qb_grid_ops {
     const char *name;

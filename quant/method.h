@@ -4,6 +4,7 @@
 
 #include "base/option.h"
 #include "base/threads.h"
+#include "kernels/backend.h"
 #include "kernels/qweight.h"
 
 /* Options of every method; each method's rows (qb_quant_method.options) name those it takes, with its own
@@ -62,6 +63,8 @@ typedef struct qb_quant_job {
     qb_hessian *hessian; /* NULL for methods that need none */
     const qb_quant_config *config;
     qb_threads *threads;
+    qb_device *dev;          /* that may choose the codes itself; NULL: the threads do */
+    const qb_weight *source; /* the weight as it came, for such a device; `weight` may then be NULL */
 } qb_quant_job;
 
 typedef struct qb_quant_method {

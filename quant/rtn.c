@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "quant/affine.h"
+#include "quant/on_device.h"
 #include "quant/output_error.h"
 
 static const qb_option options[] = {QB_AFFINE_OPTIONS, {0}};
@@ -10,12 +11,18 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
     qb_qweight shape = {0};
     qb_status st;
     QB_TRY(st, qb_affine_describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
-    QB_TRY(st, qb_weight_check_finite(job));
+    bool on_device = qb_rounds_on_device(job);
+    if (!on_device) QB_TRY(st, qb_weight_check_finite(job));
     QB_TRY(st, qb_qweight_alloc_affine(job->rows, job->cols, shape.bits, shape.group_size, false, out));
     out->symmetric = shape.symmetric;
     out->source_dtype = shape.source_dtype;
-    QB_TRY(st, qb_affine_round(job, out));
-    QB_TRY(st, qb_output_error(job, out, report));
+    if (on_device) {
+        qb_grid_rule rule = qb_affine_rule(job->config);
+        QB_TRY(st, qb_round_on_device(job, &rule, NULL, out, report));
+    } else {
+        QB_TRY(st, qb_affine_round(job, out));
+        QB_TRY(st, qb_output_error(job, out, report));
+    }
     report->seconds = (double)(qb_now_ns() - started) * 1e-9;
 out:
     if (st != QB_OK) qb_qweight_free(out);

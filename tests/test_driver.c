@@ -265,7 +265,7 @@ static void test_driver__first_hessian_is_that_of_the_embeddings(void **state) {
         }
     for (int i = 0; i < D * D; i++) h.h[i] = (float)(sum[i] * 2 / (double)s.windows.count);
     assert_ok(qb_hessian_prepare("test", &h));
-    qb_quant_job job = {"v", 64, D, weight, QB_DTYPE_F16, &h, &c, NULL};
+    qb_quant_job job = {"v", 64, D, weight, QB_DTYPE_F16, &h, &c, NULL, NULL, NULL};
     qb_qweight q;
     qb_module_report report = {0};
     assert_ok(qb_quant_method_find("gptq")->quantize(&job, &q, &report));

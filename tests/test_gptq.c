@@ -198,7 +198,7 @@ static void check_case(const layer *l, const char *path, tally *t) {
     qb_hessian h = {.n = COLS, .n_samples = SAMPLES, .h = copy_of(l->hessian, COLS * COLS)};
     assert_ok(qb_hessian_prepare("golden", &h));
     assert_int_equal(h.n_dead, 1);
-    qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, &h, &config, NULL};
+    qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, &h, &config, NULL, NULL, NULL};
     qb_qweight q;
     qb_module_report report = {0};
     assert_ok(qb_quant_method_find("gptq")->quantize(&job, &q, &report));
@@ -281,7 +281,7 @@ static void check_rtn(const layer *l, const char *path, tally *t) {
         float *scales = golden_tensor(&g, "rtn.scales", ROWS * groups);
         float *zeros = golden_tensor(&g, "rtn.zeros", ROWS * groups);
         float *weight = copy_of(l->weight, ROWS * COLS), *ours = copy_of(l->weight, ROWS * COLS);
-        qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, NULL, &config, NULL};
+        qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
         qb_qweight q;
         qb_module_report report = {0};
         assert_ok(qb_quant_method_find("rtn")->quantize(&job, &q, &report));

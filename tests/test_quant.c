@@ -47,7 +47,7 @@ static qb_qweight run(const char *method, const qb_quant_config *config, const f
     float *w;
     assert_ok(qb_alloc((size_t)(rows * cols), sizeof *w, &w));
     memcpy(w, weight, (size_t)(rows * cols) * sizeof *w);
-    qb_quant_job job = {"block.0.q", rows, cols, w, QB_DTYPE_F16, h, config, threads};
+    qb_quant_job job = {"block.0.q", rows, cols, w, QB_DTYPE_F16, h, config, threads, NULL, NULL};
     qb_qweight q;
     *report = (qb_module_report){0};
     assert_ok(qb_quant_method_find(method)->quantize(&job, &q, report));
@@ -384,7 +384,7 @@ static void test_quant__names_what_is_not_finite(void **state) {
     float *w = noisy(200 * 128, 6);
     w[150 * 128 + 9] = INFINITY;
     w[180 * 128] = NAN;
-    qb_quant_job job = {"layers.2.k_proj", 200, 128, w, QB_DTYPE_F32, NULL, &c, NULL};
+    qb_quant_job job = {"layers.2.k_proj", 200, 128, w, QB_DTYPE_F32, NULL, &c, NULL, NULL, NULL};
     qb_module_report report = {0};
     qb_qweight q;
     assert_fails(qb_quant_method_find("rtn")->quantize(&job, &q, &report), QB_ERR_NUMERIC,

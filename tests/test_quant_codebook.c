@@ -38,7 +38,7 @@ static uint8_t *hex_bytes(const qb_json *object, const char *key, size_t *n) {
 static qb_qweight quantize(const char *method, float *w, int64_t rows, int64_t cols, int64_t block,
                            bool double_quant) {
     qb_quant_config config = {.block_size = block, .double_quant = double_quant};
-    qb_quant_job job = {"golden", rows, cols, w, QB_DTYPE_F32, NULL, &config, NULL};
+    qb_quant_job job = {"golden", rows, cols, w, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
     qb_module_report report = {0};
     qb_qweight q;
     assert_ok(qb_quant_method_find(method)->quantize(&job, &q, &report));
@@ -165,7 +165,7 @@ static void test_quant_codebook__refuses(void **state) {
     config.block_size = 64;
     float w[128] = {0};
     w[77] = NAN;
-    qb_quant_job job = {"layer.3.q", 2, 64, w, QB_DTYPE_F32, NULL, &config, NULL};
+    qb_quant_job job = {"layer.3.q", 2, 64, w, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
     qb_module_report report = {0};
     assert_fails(nf4->quantize(&job, &q, &report), QB_ERR_NUMERIC, "layer.3.q: weight[1, 13] is NaN");
     w[77] = -INFINITY;

@@ -15,6 +15,7 @@ typedef enum {
     QB_CUDA_PART_DECODE,
     QB_CUDA_PART_GPTQ,
     QB_CUDA_PART_TRANSFER,
+    QB_CUDA_PART_MONITOR,
     QB_CUDA_PART_COUNT
 } qb_cuda_part;
 
@@ -31,7 +32,8 @@ struct cuda_device {
 
     int index;
     char name[128];
-    int major, minor; /* compute capability */
+    char pci_bus_id[16]; /* "0000:17:00.0" */
+    int major, minor;    /* compute capability */
     int multiprocessors;
     int64_t total_bytes, l2_bytes;
     int64_t shared_bytes; /* dynamic shared memory that a block may be allowed (opt-in) */
@@ -129,6 +131,11 @@ qb_status qb_cuda_matrix_create(qb_device *dev, const qb_weight *w, qb_place pla
 void qb_cuda_matrix_free(qb_device *dev, qb_matrix *m);
 qb_status qb_cuda_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
 qb_status qb_cuda_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
+/* monitor.c, quantize_round.cu, gptq.cu */
+qb_status qb_cuda_monitor(qb_device *dev, qb_monitor *out);
+qb_status qb_cuda_round(qb_device *dev, const qb_grid_rule *rule, const qb_code_bounds *bounds,
+                        qb_code_job *job);
+qb_status qb_cuda_gptq(qb_device *dev, qb_gptq_problem *problem);
 /* attention.cu, decode.cu */
 qb_status qb_cuda_attention(qb_device *dev, const qb_attention *a);
 qb_status qb_cuda_decode(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,

@@ -184,4 +184,7 @@ const qb_backend qb_backend_cuda = {
     .all_finite = qb_cuda_all_finite,
     .ceilings = qb_cuda_ceilings,
     .describe = cuda_describe,
+    .monitor = qb_cuda_monitor,
+    .round = qb_cuda_round,
+    .gptq = qb_cuda_gptq,
 };

@@ -64,6 +64,8 @@ qb_status describe(cuda_device *d, int index) {
     if (st != QB_OK) return st;
     d->index = index;
     snprintf(d->name, sizeof d->name, "%.*s", static_cast<int>(sizeof d->name) - 1, p.name);
+    snprintf(d->pci_bus_id, sizeof d->pci_bus_id, "%04x:%02x:%02x.0", p.pciDomainID & 0xffff,
+             p.pciBusID & 0xff, p.pciDeviceID & 0xff);
     d->major = p.major, d->minor = p.minor;
     d->multiprocessors = p.multiProcessorCount;
     d->total_bytes = static_cast<int64_t>(p.totalGlobalMem);
