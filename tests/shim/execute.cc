@@ -1,6 +1,7 @@
 #include "tests/shim/execute.h"
 #include "tests/shim/fiber.h"
 #include "tests/shim/shim.h"
+#include "tests/shim/symbols.h"
 
 #include <cstdlib>
 #include <cstring>
@@ -44,7 +45,7 @@ void become(thread *t) {
 }
 
 uint64_t random_state = 0;
-const char *kernel_name = "";
+const void *running_kernel = nullptr;
 const std::function<void()> *kernel_body = nullptr;
 std::vector<thread> threads;
 std::vector<warp> warps;
@@ -65,8 +66,8 @@ template <typename List> void shuffle(List &list) {
 }
 
 [[noreturn]] void fail_here(const char *what) {
-    fail("kernel %s, block (%u,%u,%u) thread (%u,%u,%u): %s", kernel_name, blockIdx.x, blockIdx.y, blockIdx.z,
-         current->index.x, current->index.y, current->index.z, what);
+    fail("kernel %s, block (%u,%u,%u) thread (%u,%u,%u): %s", kernel_name_of(running_kernel).c_str(),
+         blockIdx.x, blockIdx.y, blockIdx.z, current->index.x, current->index.y, current->index.z, what);
 }
 
 void wait_for(const char *what, int line) {
@@ -119,8 +120,9 @@ void run_threads(void *) {
             if (!b && (t.waits_for != a->waits_for || t.waits_line != a->waits_line)) b = &t;
         }
     fail("kernel %s, block (%u,%u,%u): threads part: %u wait for ever, thread %u at %s (line %d), %s %u%s%s",
-         kernel_name, blockIdx.x, blockIdx.y, blockIdx.z, waiting, a->linear, a->waits_for, a->waits_line,
-         b ? "thread" : "exited:", b ? b->linear : n_exited, b ? " at " : "", b ? b->waits_for : "");
+         kernel_name_of(running_kernel).c_str(), blockIdx.x, blockIdx.y, blockIdx.z, waiting, a->linear,
+         a->waits_for, a->waits_line, b ? "thread" : "exited:", b ? b->linear : n_exited, b ? " at " : "",
+         b ? b->waits_for : "");
 }
 
 void run_block() {
@@ -221,10 +223,10 @@ void collective(const char *what, unsigned mask, void *argument, void (*compute)
         if ((mask >> lane & 1) && lane != current->lane) wake(first + lane);
 }
 
-void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()> &body) {
-    if (current) fail("kernel %s: launched from within a kernel", name);
-    kernel_name = name, kernel_body = &body;
+    if (current) fail("a kernel is launched from within a kernel");
+    running_kernel = kernel, kernel_body = &body;
     gridDim = grid, blockDim = block;
     prepare(block);
     uint64_t n_blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
@@ -238,6 +240,7 @@ void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
         blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                     static_cast<unsigned>(b / grid.x / grid.y)};
         memset(shared, 0xff, shared_bytes); /* garbage, which reads as a NaN in float32 and float16 */
+        if (i < 2) spoil_static_shared();   /* what block 0 left does not help block 1 */
         run_block();
     }
     free(shared);

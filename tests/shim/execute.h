@@ -42,8 +42,8 @@ struct thread {
 extern thread *current;
 extern unsigned char *dynamic_shared; /* 16-byte aligned; ends exactly where it ends under AddressSanitizer */
 
-/* Runs body once a thread. */
-void run_grid(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
+/* Runs body, which calls the kernel, once a thread. */
+void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()> &body);
 
 /* Barrier `id` of the block for `count` threads (0: all). Gives how many came with a true predicate. */

@@ -117,10 +117,8 @@ cudaError_t launch(const cudaLaunchConfig_t &c, const void *kernel, std::functio
     dim3 grid = c.gridDim, block = c.blockDim;
     size_t bytes = c.dynamicSmemBytes;
     enqueue(c.stream, [=] {
-        char name[32];
-        snprintf(name, sizeof name, "at %p", kernel);
         launches++;
-        run_grid(name, grid, block, bytes, body);
+        run_grid(kernel, grid, block, bytes, body);
     });
     return cudaSuccess;
 }

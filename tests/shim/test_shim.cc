@@ -188,6 +188,21 @@ static void test_shim__accesses_out_of_bounds_end_the_program(void **) {
 }
 #endif
 
+template <typename T> static __global__ void unwritten_kernel(float *out, T x) {
+    __shared__ T fixed[8];
+    T *dynamic = ptx::dynamic_shared<T>();
+    if (x > T(0)) fixed[threadIdx.x] = dynamic[threadIdx.x] = x;
+    out[blockIdx.x * 8 + threadIdx.x] = static_cast<float>(fixed[threadIdx.x] + dynamic[threadIdx.x]);
+}
+
+static void test_shim__shared_memory_begins_as_garbage(void **) {
+    device_array<float> out(16);
+    ok(qb_launch(unwritten_kernel<float>, dim3(2), dim3(8), 32, nullptr, out.p, 1.0f));
+    for (float v : out.get()) assert_true(v == 2.0f);
+    ok(qb_launch(unwritten_kernel<float>, dim3(2), dim3(8), 32, nullptr, out.p, 0.0f));
+    for (float v : out.get()) assert_true(v != v);
+}
+
 /* ---- warps ---- */
 
 static __global__ void warp_kernel(int *out) {
@@ -448,6 +463,7 @@ int main() {
 #if defined(__SANITIZE_ADDRESS__)
         cmocka_unit_test(test_shim__accesses_out_of_bounds_end_the_program),
 #endif
+        cmocka_unit_test(test_shim__shared_memory_begins_as_garbage),
         cmocka_unit_test(test_shim__warp_functions),
         cmocka_unit_test(test_shim__tensor_core_products),
         cmocka_unit_test(test_shim__asynchronous_copies),
