@@ -34,7 +34,7 @@ template <int KIND> struct step_shape {
 };
 
 /* Steps in flight: enough to keep the memory busy, as registers allow. */
-template <int KIND, bool FINE, int RT> constexpr int ring_depth() {
+template <int KIND, bool FINE, int RT> __host__ __device__ constexpr int ring_depth() {
     return RT > 1 ? (FINE && KIND != QB_CODES_BOOK ? 1 : 2) : KIND == QB_CODES_2 ? 4 : 2;
 }
 
