@@ -207,6 +207,12 @@ void qb_json_put_int(qb_json *o, const char *key, int64_t value) {
 void qb_json_put_real(qb_json *o, const char *key, double value) {
     qb_json_put(o, key, real(value));
 }
+void qb_json_put_decimal(qb_json *o, const char *key, double value) {
+    char text[32];
+    bool whole = isfinite(value) && fabs(value) < 1e15 && value == rint(value);
+    if (whole) snprintf(text, sizeof text, "%.1f", value);
+    qb_json_put(o, key, whole ? cJSON_CreateRaw(text) : real(value));
+}
 void qb_json_put_bool(qb_json *o, const char *key, bool value) {
     qb_json_put(o, key, cJSON_CreateBool(value));
 }

@@ -51,6 +51,9 @@ void qb_json_push(qb_json *array, qb_json *value);
 void qb_json_put_text(qb_json *object, const char *key, const char *text); /* NULL text -> null */
 void qb_json_put_int(qb_json *object, const char *key, int64_t value);
 void qb_json_put_real(qb_json *object, const char *key, double value);
+/* A whole number with its ".0", for readers that take 6.0 and refuse 6; not for reading back from the tree.
+ */
+void qb_json_put_decimal(qb_json *object, const char *key, double value);
 void qb_json_put_bool(qb_json *object, const char *key, bool value);
 void qb_json_put_null(qb_json *object, const char *key);
 void qb_json_push_real(qb_json *array, double value);

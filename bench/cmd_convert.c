@@ -23,7 +23,7 @@ static const qb_option rows[] = {
      "checkpoint directory to write; it appears when it is complete"},
     {"force", 'f', QB_OPTION_BOOL, offsetof(convert_options, force), NULL, 0, 0, NULL, NULL,
      "replace the output directory when it is there"},
-    {"shard-size", 0, QB_OPTION_REAL, offsetof(convert_options, shard_gb), "5", 0.001, 1e6, NULL, "GB",
+    {"shard-size", 0, QB_OPTION_REAL, offsetof(convert_options, shard_gb), "5", 0.0001, 1e6, NULL, "GB",
      "largest safetensors file (1 GB = 1e9 bytes); more tensors make several files with an index"},
     {0},
 };

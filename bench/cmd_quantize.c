@@ -43,7 +43,7 @@ static const qb_option rows[] = {
      "it gptq for symmetric and gptq_v2 for asymmetric ones, and bitsandbytes' own for NF4 and FP4"},
     {"resume", 0, QB_OPTION_BOOL, offsetof(quantize_options, resume), "true", 0, 0, NULL, NULL,
      "go on after the last finished block of an interrupted run of the same command"},
-    {"shard-size", 0, QB_OPTION_REAL, offsetof(quantize_options, shard_gb), "5", 0.001, 1e6, NULL, "GB",
+    {"shard-size", 0, QB_OPTION_REAL, offsetof(quantize_options, shard_gb), "5", 0.0001, 1e6, NULL, "GB",
      "largest safetensors file (1 GB = 1e9 bytes); more tensors make several files with an index"},
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(quantize_options, synthetic), NULL, 0, 0, NULL, NULL,
      "random weights of the model's true shapes, calibrated on random tokens"},

@@ -320,7 +320,7 @@ static qb_json *config(const qb_qweight *q, const qb_json *method_config) {
     qb_json_put_bool(o, "bnb_4bit_use_double_quant", q->double_quant);
     qb_json_put_text(o, "bnb_4bit_compute_dtype", qb_dtype_torch_name(q->source_dtype));
     qb_json_put_text(o, "bnb_4bit_quant_storage", "uint8");
-    qb_json_put_real(o, "llm_int8_threshold", 6.0);
+    qb_json_put_decimal(o, "llm_int8_threshold", 6.0);
     qb_json_put_null(o, "llm_int8_skip_modules");
     qb_json_put_bool(o, "llm_int8_enable_fp32_cpu_offload", false);
     qb_json_put_bool(o, "llm_int8_has_fp16_weight", false);

@@ -132,7 +132,7 @@ static qb_json *config(const qb_qweight *q, const qb_json *method_config) {
     qb_json_put_bool(o, "_load_in_8bit", true);
     qb_json_put_bool(o, "load_in_4bit", false);
     qb_json_put_bool(o, "load_in_8bit", true);
-    qb_json_put_real(o, "llm_int8_threshold", 6.0);
+    qb_json_put_decimal(o, "llm_int8_threshold", 6.0);
     qb_json_put_null(o, "llm_int8_skip_modules");
     qb_json_put_bool(o, "llm_int8_enable_fp32_cpu_offload", false);
     qb_json_put_bool(o, "llm_int8_has_fp16_weight", false);

@@ -1,4 +1,5 @@
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/option.h"
 #include "base/rng.h"
 #include "base/threads.h"
@@ -86,6 +87,39 @@ static qb_status parse_words(sample *s, int argc, const char **argv, const char 
     qb_option_set set = {"Options", sample_rows, s};
     qb_options_defaults(sample_rows, s);
     return qb_options_parse(&set, 1, argc, (char **)(uintptr_t)argv, words, 2, n);
+}
+
+/* Some readers take 6.0 for a float and refuse 6. */
+static void test_json__decimals_keep_their_point(void **state) {
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } rows[] = {{6, "{\"x\":6.0}"}, {0, "{\"x\":0.0}"}, {-3, "{\"x\":-3.0}"}, {0.25, "{\"x\":0.25}"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_json *o = qb_json_object(), *copy;
+        char *text;
+        qb_json_put_decimal(o, "x", rows[i].value);
+        copy = qb_json_copy(o);
+        assert_ok(qb_json_print(copy, false, &text));
+        assert_string_equal(text, rows[i].text);
+        qb_free(text);
+        qb_json_free(copy);
+        qb_json_free(o);
+    }
+}
+
+static void keep_warning(void *ctx, const char *text) {
+    snprintf(ctx, 64, "%s", text);
+}
+
+static void test_log__warnings_can_be_taken(void **state) {
+    (void)state;
+    char taken[64] = "";
+    qb_log_capture(keep_warning, taken);
+    qb_warn("%d things", 3);
+    qb_log_capture(NULL, NULL);
+    assert_string_equal(taken, "3 things");
 }
 
 static void test_option__parses_every_form(void **state) {
@@ -246,6 +280,8 @@ int main(void) {
         cmocka_unit_test(test_rng__equals_cpython),
         cmocka_unit_test(test_hash__equals_published_vector),
         cmocka_unit_test(test_json__round_trip_and_typed_errors),
+        cmocka_unit_test(test_json__decimals_keep_their_point),
+        cmocka_unit_test(test_log__warnings_can_be_taken),
         cmocka_unit_test(test_option__parses_every_form),
         cmocka_unit_test(test_option__names_the_fault),
         cmocka_unit_test(test_option__json_round_trip),
