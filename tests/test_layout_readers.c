@@ -181,6 +181,10 @@ static void check_bnb8(const char *name) {
     assert_ok(qb_writer_begin(w));
     assert_ok(layout->put(w, "m", &q));
     qb_json_put(config, "quantization_config", layout->config(&q, NULL));
+    char *text;
+    assert_ok(qb_json_print(config, true, &text));
+    assert_non_null(strstr(text, "\"llm_int8_threshold\":\t6.0")); /* a float to Python */
+    qb_free(text);
     assert_ok(qb_writer_put_json(w, "config.json", config));
     assert_ok(qb_writer_finish(w));
     qb_json_free(config);
