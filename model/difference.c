@@ -157,14 +157,14 @@ static qb_status measure_tensors(const qb_tensor *t, const void *x, const qb_ten
     return st;
 }
 
-static qb_status compare_tensor(difference *d, const qb_tensor *t, const qb_tensor *u) {
+static qb_status compare_tensor(difference *d, const qb_tensor *t, const qb_tensor *u, const char *name) {
     qb_checkpoint *a = d->a->checkpoint, *b = d->b->checkpoint;
     const void *x = NULL, *y = NULL;
     char text[160];
     distance far = {0};
     qb_status st = QB_OK;
     qb_json *o = qb_json_object();
-    qb_json_put_text(o, "name", t->name);
+    qb_json_put_text(o, "name", name);
     describe(a, t, text);
     qb_json_put_text(o, "a", text);
     describe(b, u, text);
@@ -184,20 +184,33 @@ static qb_status compare_tensor(difference *d, const qb_tensor *t, const qb_tens
     return st;
 }
 
+/* The tensor of that name; for the head of a model that ties it to its embedding, the embedding. */
+static const qb_tensor *find(const qb_model *m, const char *name) {
+    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
+    char head[160], embed[160];
+    if (t || !m->config.tied_head) return t;
+    qb_config_layer_name(m->config.family->head, 0, ".weight", head);
+    qb_config_layer_name(m->config.family->embed, 0, ".weight", embed);
+    return strcmp(head, name) == 0 ? qb_checkpoint_find(m->checkpoint, embed) : NULL;
+}
+
 static qb_status compare_others(difference *d, const qb_modules *modules) {
     const qb_checkpoint *a = d->a->checkpoint, *b = d->b->checkpoint;
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < qb_checkpoint_count(a); i++) {
-        const qb_tensor *t = qb_checkpoint_at(a, i), *u = qb_checkpoint_find(b, t->name);
+        const qb_tensor *t = qb_checkpoint_at(a, i), *u = find(d->b, t->name);
         if (qb_modules_own(modules, t->name)) continue;
         if (u)
-            st = compare_tensor(d, t, u);
+            st = compare_tensor(d, t, u, t->name);
         else
             qb_json_push_text(d->only_a, t->name);
     }
     for (size_t i = 0; st == QB_OK && i < qb_checkpoint_count(b); i++) {
-        const qb_tensor *u = qb_checkpoint_at(b, i);
-        if (!qb_modules_own(modules, u->name) && !qb_checkpoint_find(a, u->name))
+        const qb_tensor *u = qb_checkpoint_at(b, i), *t = find(d->a, u->name);
+        if (qb_modules_own(modules, u->name) || qb_checkpoint_find(a, u->name)) continue;
+        if (t)
+            st = compare_tensor(d, t, u, u->name);
+        else
             qb_json_push_text(d->only_b, u->name);
     }
     return st;

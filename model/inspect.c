@@ -140,11 +140,13 @@ static void look_at_affine(inspection *in, const char *name, const qb_qweight *q
         if (q->zeros) in->zeros_at_zero += q->zeros[i] == 0;
     }
     if (no_step) {
-        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are all zero",
+        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
                  no_step, n);
         note(in, false, name, text);
     }
-    if (negative && q->zeros) {
+    /* GGUF's grids are signed as they are; elsewhere a step is a size. */
+    bool signed_steps = !strcmp(qb_checkpoint_quantization(in->ck)->layout, "gguf");
+    if (negative && !signed_steps) {
         snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are negative", negative, n);
         note(in, false, name, text);
     }

@@ -184,6 +184,119 @@ static void test_convert__refuses_what_would_lose(void **state) {
     assert_true(same_numbers(below("nf4"), below("again")));
 }
 
+/* Fields of 4 bits to words in AWQ's order (AutoAWQ's gemm layout): nibble i of a word holds field order[i].
+ */
+static void pack_awq(const uint8_t *fields, int64_t n, int64_t step, int32_t *words) {
+    static const int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    for (int64_t w = 0; w < n / 8; w++) {
+        uint32_t word = 0;
+        for (int i = 0; i < 8; i++) word |= (uint32_t)fields[(8 * w + order[i]) * step] << 4 * i;
+        words[w] = (int32_t)word;
+    }
+}
+
+static void put_awq(qb_writer *w, const qb_module *module, const qb_qweight *q, bool plan) {
+    const char *const parts[] = {"qweight", "qzeros", "scales"};
+    int64_t lines[] = {q->cols, q->n_groups, q->n_groups};
+    for (int p = 0; p < 3; p++) {
+        char name[160];
+        int64_t width = p == 2 ? q->rows : q->rows / 8;
+        snprintf(name, sizeof name, "%s.%s", module->name, parts[p]);
+        if (plan) {
+            assert_ok(qb_writer_plan(w, name, p == 2 ? QB_DTYPE_F16 : QB_DTYPE_I32, 2,
+                                     (int64_t[]){lines[p], width}));
+            continue;
+        }
+        int32_t *words;
+        assert_ok(qb_alloc((size_t)(lines[p] * width), 4, &words));
+        for (int64_t i = 0; i < lines[p]; i++) {
+            if (p == 0) pack_awq(q->codes + i, q->rows, q->cols, words + i * width);
+            if (p == 1) pack_awq(q->zeros + i, q->rows, q->n_groups, words + i * width);
+            for (int64_t r = 0; p == 2 && r < q->rows; r++)
+                ((uint16_t *)words)[i * width + r] = qb_f16_of_f32(q->scales[r * q->n_groups + i]);
+        }
+        assert_ok(qb_writer_put(w, name, words, lines[p] * width * (p == 2 ? 2 : 4)));
+        qb_free(words);
+    }
+}
+
+/* The quantized model at `from` as AutoAWQ would have written it. */
+static void write_awq(const char *from, const char *to) {
+    static const char how[] = "{\"quant_method\":\"awq\",\"version\":\"gemm\",\"bits\":4,\"group_size\":32,"
+                              "\"zero_point\":true}";
+    qb_model *m = model_at(from);
+    qb_modules modules;
+    qb_writer *w;
+    qb_json *config = qb_json_copy(qb_checkpoint_config(m->checkpoint)), *awq;
+    assert_ok(qb_modules_list(m, &modules));
+    assert_ok(qb_writer_create(to, true, 0, &w));
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < modules.count; i++) {
+            const qb_module *module = &modules.items[i];
+            qb_weight weight;
+            assert_ok(qb_checkpoint_linear(m->checkpoint, module->name, module->rows, module->cols, &weight));
+            put_awq(w, module, weight.packed, pass == 0);
+            qb_checkpoint_free_linear(m->checkpoint, module->name, &weight);
+        }
+        for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+            const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+            const void *bytes;
+            if (qb_modules_own(&modules, t->name)) continue;
+            assert_ok(qb_checkpoint_acquire(m->checkpoint, t, &bytes));
+            if (pass == 0) assert_ok(qb_writer_plan(w, t->name, t->dtype, t->n_dims, t->shape));
+            if (pass == 1) assert_ok(qb_writer_put(w, t->name, bytes, t->bytes));
+            qb_checkpoint_release(m->checkpoint, t);
+        }
+        if (pass == 0) assert_ok(qb_writer_begin(w));
+    }
+    assert_ok(qb_json_parse(how, strlen(how), "awq", &awq));
+    qb_json_put(config, "quantization_config", awq);
+    assert_ok(qb_writer_put_json(w, "config.json", config));
+    assert_ok(qb_writer_finish(w));
+    qb_json_free(config);
+    qb_modules_free(&modules);
+    qb_model_close(m);
+}
+
+/* The same codes, zeros and scales in another program's layout become the very files that we write. */
+static void test_convert__awq_becomes_gptq(void **state) {
+    (void)state;
+    assert_ok(quantize("rtn", 4, 32, false, false, NULL, below("asym")));
+    write_awq(below("asym"), below("awq"));
+    qb_model *m = model_at(below("awq"));
+    assert_string_equal(qb_checkpoint_quantization(m->checkpoint)->layout, "awq");
+    qb_model_close(m);
+    assert_ok(convert(below("awq"), "gptq_v2", below("from-awq"), NULL));
+    assert_same_file(below("asym"), below("from-awq"), "model.safetensors");
+    assert_true(same_numbers(below("awq"), below("from-awq")));
+    qb_json *r = qb_inspect(below("awq"));
+    assert_true(qb_json_true(qb_json_get(r, "sound")));
+    qb_json_free(r);
+    assert_fails(convert(below("asym"), "awq", below("out"), NULL), QB_ERR_UNSUPPORTED, "is only read");
+}
+
+/* GGUF: what its grids are decides; the float32 products are always there. */
+static void test_convert__gguf_becomes_what_holds_it(void **state) {
+    (void)state;
+    static const char *const files[] = {QB_SOURCE_DIR "/tests/golden/gguf/k.gguf",
+                                        QB_SOURCE_DIR "/tests/golden/gguf/legacy.gguf"};
+    static const char *const reasons[] = {"has groups with a minimum", "hold 2, 3, 4 or 8 bits, not 5"};
+    for (size_t i = 0; i < 2; i++) {
+        qb_model *a = model_at(files[i]), *b;
+        qb_conversion r;
+        qb_json *d;
+        assert_ok(qb_convert_model(a, "f32", &(qb_quant_target){.dir = below("gguf"), .replace = true}, &r));
+        b = model_at(below("gguf"));
+        assert_ok(qb_difference(a, b, &d));
+        assert_true(qb_json_true(qb_json_get(d, "equal")));
+        qb_json_free(d);
+        assert_fails(qb_convert_model(a, "gptq", &(qb_quant_target){.dir = below("out")}, &r),
+                     QB_ERR_UNSUPPORTED, reasons[i]);
+        qb_model_close(a);
+        qb_model_close(b);
+    }
+}
+
 /* A conversion keeps to the shards that it is told. */
 static void test_convert__writes_shards(void **state) {
     (void)state;
@@ -407,6 +520,8 @@ int main(void) {
         cmocka_unit_test(test_convert__writes_v1_only_where_no_zero_point_is_0),
         cmocka_unit_test(test_convert__to_dense_is_what_the_layout_defines),
         cmocka_unit_test(test_convert__refuses_what_would_lose),
+        cmocka_unit_test(test_convert__awq_becomes_gptq),
+        cmocka_unit_test(test_convert__gguf_becomes_what_holds_it),
         cmocka_unit_test(test_convert__writes_shards),
         cmocka_unit_test(test_inspect__describes_what_is_there),
         cmocka_unit_test(test_inspect__names_damage_and_oddities),
