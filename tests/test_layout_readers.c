@@ -1,59 +1,10 @@
 /* Layouts that other programs write, against files packed by those programs (tools/record_reader_golden.py),
    and spoilt copies of them. */
-#include "base/hash.h"
 #include "checkpoint/layout.h"
 #include "quant/method.h"
-#include "tests/checkpoint_files.h"
-#include "tests/support.h"
+#include "tests/golden_checkpoint.h"
 
 #include <math.h>
-
-enum { ROWS = 32, COLS = 64 };
-
-/* ---- helpers ---- */
-
-static const char *golden_path(const char *name) {
-    static char path[1024];
-    snprintf(path, sizeof path, "%s/tests/golden/readers/%s", QB_SOURCE_DIR, name);
-    return path;
-}
-
-static qb_checkpoint *open_ok(const char *dir) {
-    qb_checkpoint *ck;
-    assert_ok(qb_checkpoint_open(dir, &ck));
-    return ck;
-}
-
-/* The bytes of a tensor, held until the checkpoint is closed. */
-static const void *bytes_of(qb_checkpoint *ck, const char *name, int64_t *n) {
-    const qb_tensor *t;
-    const void *bytes;
-    assert_ok(qb_checkpoint_need(ck, name, &t));
-    assert_ok(qb_checkpoint_acquire(ck, t, &bytes));
-    if (n) *n = t->bytes;
-    return bytes;
-}
-
-static qb_qweight read_golden(const char *name, int64_t cols) {
-    qb_checkpoint *ck = open_ok(golden_path(name));
-    qb_weight w;
-    assert_ok(qb_checkpoint_linear(ck, "m", ROWS, cols, &w));
-    assert_non_null(w.packed);
-    qb_qweight q = *w.packed;
-    qb_free(w.packed);
-    qb_checkpoint_close(ck);
-    return q;
-}
-
-static void assert_dequantized(qb_checkpoint *ck, const qb_qweight *q) {
-    char hex[QB_SHA256_HEX];
-    float *dense;
-    assert_ok(qb_alloc((size_t)(q->rows * q->cols), sizeof *dense, &dense));
-    qb_qweight_dequantize(q, dense);
-    assert_ok(qb_hash_bytes(dense, (size_t)(q->rows * q->cols) * sizeof *dense, hex));
-    assert_memory_equal(hex, bytes_of(ck, "true.dequantized_sha256", NULL), 64);
-    qb_free(dense);
-}
 
 /* What we read of the directory is what its maker packed, to the bit. */
 static void check_golden(const char *name, const char *layout, int bits, int64_t cols) {
@@ -213,86 +164,7 @@ static void test_layout_readers__bnb8_equals_bitsandbytes(void **state) {
     check_bnb8("bnb8-bfloat");
 }
 
-/* ---- spoilt copies ---- */
-
-/* One change to a tensor of a golden directory. */
-typedef struct {
-    const char *tensor; /* "qweight": of module m; NULL: none */
-    enum { KEEP, DROP, RESHAPE, RETYPE, POKE } how;
-    int64_t shape[2]; /* RESHAPE; the bytes are zeros */
-    qb_dtype dtype;   /* RETYPE, of as many zero bytes as the shape takes */
-    size_t at, n;     /* POKE */
-    const void *bytes;
-    const char *config; /* in place of config.json's text */
-} spoil;
-
-static bool changes(const spoil *s, const char *name) {
-    return s->tensor && !strncmp(name, "m.", 2) && !strcmp(name + 2, s->tensor);
-}
-
-static void plan_copy(qb_writer *w, const qb_tensor *t, const spoil *s) {
-    int64_t shape[QB_MAX_DIMS];
-    memcpy(shape, t->shape, sizeof shape);
-    if (changes(s, t->name) && s->how == DROP) return;
-    if (changes(s, t->name) && s->how == RESHAPE) memcpy(shape, s->shape, sizeof s->shape);
-    assert_ok(qb_writer_plan(w, t->name, changes(s, t->name) && s->how == RETYPE ? s->dtype : t->dtype,
-                             t->n_dims, shape));
-}
-
-static void put_copy(qb_writer *w, qb_checkpoint *ck, const qb_tensor *t, const spoil *s) {
-    int64_t planned = qb_writer_planned_bytes(w, t->name);
-    if (planned < 0) return;
-    uint8_t *bytes;
-    assert_ok(qb_alloc_zero((size_t)planned, 1, &bytes));
-    if (!changes(s, t->name) || s->how == POKE) memcpy(bytes, bytes_of(ck, t->name, NULL), (size_t)t->bytes);
-    if (changes(s, t->name) && s->how == POKE) memcpy(bytes + s->at, s->bytes, s->n);
-    assert_ok(qb_writer_put(w, t->name, bytes, planned));
-    qb_free(bytes);
-}
-
-/* A copy of golden directory `name` at `target` with one thing changed. */
-static void spoil_golden(const char *name, const spoil *s, const char *target) {
-    qb_checkpoint *ck = open_ok(golden_path(name));
-    qb_writer *w;
-    qb_json *config;
-    assert_ok(qb_writer_create(target, true, 0, &w));
-    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) plan_copy(w, qb_checkpoint_at(ck, i), s);
-    assert_ok(qb_writer_begin(w));
-    for (size_t i = 0; i < qb_checkpoint_count(ck); i++) put_copy(w, ck, qb_checkpoint_at(ck, i), s);
-    if (s->config)
-        assert_ok(qb_json_parse(s->config, strlen(s->config), "test", &config));
-    else
-        config = qb_json_copy(qb_checkpoint_config(ck));
-    assert_ok(qb_writer_put_json(w, "config.json", config));
-    qb_json_free(config);
-    assert_ok(qb_writer_finish(w));
-    qb_checkpoint_close(ck);
-}
-
-/* Reads module m of a spoilt copy; with QB_OK its weight must dequantize to what the golden says. */
-static void check_spoilt(const char *name, const spoil *s, qb_status status, const char *needle) {
-    char *dir = scratch_make();
-    char *target = qb_path_join(dir, "out");
-    spoil_golden(name, s, target);
-    qb_checkpoint *ck;
-    qb_weight w = {0};
-    qb_status st = qb_checkpoint_open(target, &ck);
-    if (st == QB_OK) st = qb_checkpoint_linear(ck, "m", ROWS, COLS, &w);
-    if (status == QB_OK) {
-        assert_ok(st);
-        assert_dequantized(ck, w.packed);
-    } else {
-        assert_fails(st, status, needle);
-        assert_null(strchr(qb_error_text(), '\n'));
-    }
-    qb_weight_free(&w);
-    qb_checkpoint_close(ck);
-    qb_free(target);
-    scratch_remove(dir);
-}
-
-#define CONFIG(members) "{\"quantization_config\":{" members "}}"
-#define AWQ             "\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,"
+#define AWQ "\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,"
 #define GROUP_0(members, more)                                                                               \
     CONFIG("\"quant_method\":\"compressed-tensors\"," more                                                   \
            "\"config_groups\":{\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{" members "}}}")
@@ -416,131 +288,6 @@ static void test_layout_readers__bnb8_damage(void **state) {
                  QB_ERR_FORMAT, "load_in_4bit and load_in_8bit are both true");
 }
 
-/* ---- dialects of gptq ---- */
-
-/* Codes and zeros of golden gptqmodel-asym-v2 in words of another width, [..] the same bits. */
-static void rewrite_words(const char *target, qb_dtype dtype) {
-    qb_checkpoint *ck = open_ok(golden_path("gptqmodel-asym-v2"));
-    int64_t width = (int64_t)qb_dtype_bytes(dtype);
-    const uint8_t *qweight = bytes_of(ck, "m.qweight", NULL), *qzeros = bytes_of(ck, "m.qzeros", NULL);
-    static uint8_t words[COLS / 2 * ROWS];
-    /* Byte b of row r's stream: in words of 4 bytes at [b / 4][r], wanted at [b / width][r]. */
-    for (int64_t b = 0; b < COLS / 2; b++)
-        for (int64_t r = 0; r < ROWS; r++)
-            words[(b / width * ROWS + r) * width + b % width] = qweight[(b / 4 * ROWS + r) * 4 + b % 4];
-    qb_writer *w;
-    assert_ok(qb_writer_create(target, true, 0, &w));
-    assert_ok(qb_writer_plan(w, "m.qweight", dtype, 2, (int64_t[]){COLS / 2 / width, ROWS}));
-    assert_ok(qb_writer_plan(w, "m.qzeros", dtype, 2, (int64_t[]){2, ROWS / 2 / width}));
-    assert_ok(qb_writer_plan(w, "m.scales", QB_DTYPE_F16, 2, (int64_t[]){2, ROWS}));
-    assert_ok(qb_writer_plan(w, "true.dequantized_sha256", QB_DTYPE_U8, 1, (int64_t[]){64}));
-    assert_ok(qb_writer_begin(w));
-    assert_ok(qb_writer_put(w, "m.qweight", words, sizeof words));
-    assert_ok(qb_writer_put(w, "m.qzeros", qzeros, ROWS));
-    assert_ok(qb_writer_put(w, "m.scales", bytes_of(ck, "m.scales", NULL), 2 * ROWS * 2));
-    assert_ok(qb_writer_put(w, "true.dequantized_sha256", bytes_of(ck, "true.dequantized_sha256", NULL), 64));
-    qb_json *config = qb_json_copy(qb_checkpoint_config(ck));
-    assert_ok(qb_writer_put_json(w, "config.json", config));
-    qb_json_free(config);
-    assert_ok(qb_writer_finish(w));
-    qb_checkpoint_close(ck);
-}
-
-static void test_layout_readers__gptq_in_words_of_other_widths(void **state) {
-    (void)state;
-    static const qb_dtype dtypes[] = {QB_DTYPE_I8, QB_DTYPE_I16, QB_DTYPE_I32, QB_DTYPE_I64};
-    char *dir = scratch_make();
-    char *target = qb_path_join(dir, "out");
-    for (size_t i = 0; i < 4; i++) {
-        rewrite_words(target, dtypes[i]);
-        qb_checkpoint *ck = open_ok(target);
-        qb_weight w;
-        assert_ok(qb_checkpoint_linear(ck, "m", ROWS, COLS, &w));
-        assert_dequantized(ck, w.packed);
-        qb_weight_free(&w);
-        qb_checkpoint_close(ck);
-    }
-    qb_free(target);
-    scratch_remove(dir);
-}
-
-#define GPTQ "\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32,"
-static void test_layout_readers__gptq_dialects(void **state) {
-    (void)state;
-    static const struct {
-        const char *config;
-        qb_status status;
-        const char *needle;
-    } rows[] = {
-        {CONFIG("\"method\":\"gptq\",\"format\":\"gptq_v2\",\"w_bit\":4,\"q_group_size\":32,\"sym\":false"),
-         QB_OK, ""},
-        {CONFIG(GPTQ "\"sym\":false,\"format\":\"gptq\",\"checkpoint_format\":\"gptq_v2\",\"lm_head\":true,"
-                     "\"dynamic\":{\"-:lm_head\":{}},\"meta\":{\"quantizer\":\"gptqmodel:1.0\"}"),
-         QB_OK, ""},
-        {CONFIG(GPTQ "\"sym\":false,\"checkpoint_format\":\"gptq_v2\",\"pack_dtype\":\"float8\""),
-         QB_ERR_UNSUPPORTED, "pack_dtype \"float8\""},
-        {CONFIG(GPTQ "\"checkpoint_format\":\"gptq_p\""), QB_ERR_UNSUPPORTED, "checkpoint_format \"gptq_p\""},
-        {CONFIG("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":0"), QB_ERR_FORMAT, "found 0"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        check_spoilt("gptqmodel-asym-v2", &(spoil){.config = rows[i].config}, rows[i].status, rows[i].needle);
-    /* No group index, or one that was never filled in, or one of another width that is. */
-    check_spoilt("gptqmodel-asym-v2", &(spoil){.tensor = "g_idx", .how = DROP}, QB_OK, "");
-    check_spoilt("gptqmodel-asym-v2", &(spoil){.tensor = "g_idx", .how = RESHAPE, .shape = {COLS}}, QB_OK,
-                 "");
-    check_spoilt("gptqmodel-asym-v2", &(spoil){.tensor = "g_idx", .how = RETYPE, .dtype = QB_DTYPE_I64},
-                 QB_OK, "");
-}
-
-/* A module of one group a row whose scales and zeros lie as files from before groups have them: in columns,
-   zeros as floats times the scale. */
-static void write_pregroup(const char *target, const float *products) {
-    static const float ones[ROWS] = {[0 ... ROWS - 1] = 0.5F};
-    uint32_t words[COLS / 8 * ROWS];
-    for (size_t i = 0; i < COLS / 8 * ROWS; i++) words[i] = 0x76543210;
-    qb_writer *w;
-    qb_json *config;
-    const char *text = CONFIG("\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,\"sym\":false");
-    assert_ok(qb_writer_create(target, true, 0, &w));
-    assert_ok(qb_writer_plan(w, "m.qweight", QB_DTYPE_I32, 2, (int64_t[]){COLS / 8, ROWS}));
-    assert_ok(qb_writer_plan(w, "m.scales", QB_DTYPE_F32, 2, (int64_t[]){ROWS, 1}));
-    assert_ok(qb_writer_plan(w, "m.zeros", QB_DTYPE_F32, 2, (int64_t[]){ROWS, 1}));
-    assert_ok(qb_writer_begin(w));
-    assert_ok(qb_writer_put(w, "m.qweight", words, sizeof words));
-    assert_ok(qb_writer_put(w, "m.scales", ones, sizeof ones));
-    assert_ok(qb_writer_put(w, "m.zeros", products, ROWS * sizeof *products));
-    assert_ok(qb_json_parse(text, strlen(text), "test", &config));
-    assert_ok(qb_writer_put_json(w, "config.json", config));
-    qb_json_free(config);
-    assert_ok(qb_writer_finish(w));
-}
-
-static void test_layout_readers__gptq_from_before_groups(void **state) {
-    (void)state;
-    char *dir = scratch_make();
-    char *target = qb_path_join(dir, "out");
-    float products[ROWS];
-    for (int r = 0; r < ROWS; r++) products[r] = 0.5F * (float)(r % 16);
-    write_pregroup(target, products);
-    qb_checkpoint *ck = open_ok(target);
-    qb_weight w;
-    assert_ok(qb_checkpoint_linear(ck, "m", ROWS, COLS, &w));
-    static float dense[ROWS * COLS];
-    qb_qweight_dequantize(w.packed, dense);
-    for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++) assert_true(dense[r * COLS + c] == 0.5F * (float)(c % 8 - r % 16));
-    qb_weight_free(&w);
-    qb_checkpoint_close(ck);
-    products[7] = 0.5F * 3.4F;
-    write_pregroup(target, products);
-    ck = open_ok(target);
-    assert_fails(qb_checkpoint_linear(ck, "m", ROWS, COLS, &w), QB_ERR_FORMAT,
-                 "m.zeros: row 7: 1.7 is not the scale 0.5 times a 4-bit zero point");
-    qb_checkpoint_close(ck);
-    qb_free(target);
-    scratch_remove(dir);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layout_readers__gptqmodel),
@@ -554,9 +301,6 @@ int main(void) {
         cmocka_unit_test(test_layout_readers__compressed_tensors_dialects),
         cmocka_unit_test(test_layout_readers__compressed_tensors_damage),
         cmocka_unit_test(test_layout_readers__bnb8_damage),
-        cmocka_unit_test(test_layout_readers__gptq_in_words_of_other_widths),
-        cmocka_unit_test(test_layout_readers__gptq_dialects),
-        cmocka_unit_test(test_layout_readers__gptq_from_before_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
