@@ -1,213 +1,86 @@
 #include "checkpoint/pickle.h"
 
+#include "checkpoint/pickle_machine.h"
 #include "checkpoint/torch_objects.h"
 
-#include <inttypes.h>
 #include <string.h>
 
-/* The machine: a stack of values, the marks on it, and the memo. */
-typedef struct {
-    const uint8_t *bytes, *at, *end;
-    const char *file;
-    qb_arena *arena;
-    qb_pickle_value **stack, **memo;
-    size_t *marks;
-    size_t n_stack, n_memo, n_marks, stack_capacity, memo_capacity, marks_capacity;
-    size_t n_values;
-    bool stopped;
-} machine;
+/* ---- containers ---- */
 
-static qb_status damaged(const machine *m, const char *what) {
-    return qb_fail(QB_ERR_FORMAT, "%s: damaged pickle: %s at byte %zu", m->file, what,
-                   (size_t)(m->at - m->bytes));
-}
-
-/* ---- bytes ---- */
-
-static qb_status take(machine *m, uint64_t n, const uint8_t **out) {
-    *out = NULL;
-    if (n > (uint64_t)(m->end - m->at)) return damaged(m, "it ends within an opcode");
-    *out = m->at;
-    m->at += n;
-    return QB_OK;
-}
-
-/* A little-endian unsigned number of `width` bytes. */
-static qb_status take_number(machine *m, int width, uint64_t *out) {
-    const uint8_t *p = NULL;
-    qb_status st = take(m, (uint64_t)width, &p);
-    *out = 0;
-    for (int i = 0; st == QB_OK && i < width; i++) *out |= (uint64_t)p[i] << 8 * i;
-    return st;
-}
-
-static qb_status take_line(machine *m, const char **out) {
-    *out = NULL;
-    const uint8_t *end = memchr(m->at, '\n', (size_t)(m->end - m->at));
-    if (!end) return damaged(m, "a line without an end");
-    size_t n = (size_t)(end - m->at);
-    char *text;
-    qb_status st = qb_arena_alloc(m->arena, n + 1, 1, &text);
-    if (st != QB_OK) return st;
-    memcpy(text, m->at, n);
-    m->at = end + 1;
-    *out = text;
-    return QB_OK;
-}
-
-/* ---- the stack ---- */
-
-static qb_status new_value(machine *m, qb_pickle_kind kind, qb_pickle_value **out) {
-    if (m->n_values++ >= QB_PICKLE_MAX_VALUES)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: a pickle of more than %d values", m->file,
-                       QB_PICKLE_MAX_VALUES);
-    qb_status st = qb_arena_alloc(m->arena, 1, sizeof **out, out);
-    if (st == QB_OK) (*out)->kind = kind;
-    return st;
-}
-
-static qb_status push(machine *m, qb_pickle_value *v) {
-    if (m->n_stack >= QB_PICKLE_MAX_VALUES) return damaged(m, "the stack grows without end");
-    qb_status st = qb_grow(&m->stack, &m->stack_capacity, m->n_stack + 1, sizeof *m->stack);
-    if (st == QB_OK) m->stack[m->n_stack++] = v;
-    return st;
-}
-
-static qb_status push_value(machine *m, qb_pickle_kind kind, qb_pickle_value **out) {
-    qb_status st = new_value(m, kind, out);
-    return st == QB_OK ? push(m, *out) : st;
-}
-
-static qb_status push_integer(machine *m, qb_pickle_kind kind, int64_t integer) {
-    qb_pickle_value *v;
-    qb_status st = push_value(m, kind, &v);
-    if (st == QB_OK) v->integer = integer;
-    return st;
-}
-
-/* Values above the last mark; values below a mark belong to what is being built there. */
-static size_t above_mark(const machine *m) {
-    return m->n_stack - (m->n_marks ? m->marks[m->n_marks - 1] : 0);
-}
-
-static qb_status pop(machine *m, qb_pickle_value **out) {
-    *out = NULL;
-    if (above_mark(m) == 0) return damaged(m, "a value is missing on the stack");
-    *out = m->stack[--m->n_stack];
-    return QB_OK;
-}
-
-static qb_status mark(machine *m, int unused) {
+static qb_status mark(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_status st = qb_grow(&m->marks, &m->marks_capacity, m->n_marks + 1, sizeof *m->marks);
     if (st == QB_OK) m->marks[m->n_marks++] = m->n_stack;
     return st;
 }
 
-/* Takes off the mark: items[0 .. count) stay readable until the next push. */
-static qb_status pop_mark(machine *m, qb_pickle_value ***items, size_t *count) {
-    *items = NULL;
-    *count = 0;
-    if (m->n_marks == 0) return damaged(m, "a mark is missing");
-    *count = above_mark(m);
-    m->n_stack -= *count;
-    m->n_marks--;
-    *items = m->stack ? m->stack + m->n_stack : NULL;
-    return QB_OK;
-}
-
-/* ---- containers ---- */
-
-static qb_status add_items(machine *m, qb_pickle_value *to, qb_pickle_value *const *items, size_t n) {
-    if (n > to->capacity - to->count) {
-        size_t capacity = 2 * (to->count + n);
-        qb_pickle_value **grown;
-        qb_status st = qb_arena_alloc(m->arena, capacity, sizeof *grown, &grown);
-        if (st != QB_OK) return st;
-        if (to->count) memcpy(grown, to->items, to->count * sizeof *grown);
-        to->items = grown;
-        to->capacity = capacity;
-    }
-    if (n) memcpy(to->items + to->count, items, n * sizeof *items);
-    to->count += n;
-    return QB_OK;
-}
-
-static qb_status top_of_kind(const machine *m, qb_pickle_kind kind, qb_pickle_value **out) {
-    *out = NULL;
-    if (above_mark(m) == 0 || m->stack[m->n_stack - 1]->kind != kind)
-        return damaged(m, kind == QB_PICKLE_DICT ? "a dict is missing" : "a list is missing");
-    *out = m->stack[m->n_stack - 1];
-    return QB_OK;
-}
-
 /* A tuple, list or dict of the values above the mark. */
-static qb_status build_marked(machine *m, int kind) {
+static qb_status build_marked(qb_pickle_machine *m, int kind) {
     qb_pickle_value **items, *v;
     size_t n;
     qb_status st;
-    QB_TRY(st, pop_mark(m, &items, &n));
-    if (kind == QB_PICKLE_DICT && n % 2) return damaged(m, "a key without a value");
-    QB_TRY(st, new_value(m, (qb_pickle_kind)kind, &v));
-    QB_TRY(st, add_items(m, v, items, n));
-    QB_TRY(st, push(m, v));
+    QB_TRY(st, qb_pickle_pop_mark(m, &items, &n));
+    if (kind == QB_PICKLE_DICT && n % 2) return qb_pickle_damaged(m, "a key without a value");
+    QB_TRY(st, qb_pickle_new_value(m, (qb_pickle_kind)kind, &v));
+    QB_TRY(st, qb_pickle_add_items(m, v, items, n));
+    QB_TRY(st, qb_pickle_push(m, v));
 out:
     return st;
 }
 
-static qb_status build_tuple(machine *m, int count) {
+static qb_status build_tuple(qb_pickle_machine *m, int count) {
     qb_pickle_value *v;
     size_t n = (size_t)count;
-    if (above_mark(m) < n) return damaged(m, "a value is missing on the stack");
-    qb_status st = new_value(m, QB_PICKLE_TUPLE, &v);
-    if (st == QB_OK) st = add_items(m, v, m->stack + m->n_stack - n, n);
+    if (qb_pickle_above_mark(m) < n) return qb_pickle_damaged(m, "a value is missing on the stack");
+    qb_status st = qb_pickle_new_value(m, QB_PICKLE_TUPLE, &v);
+    if (st == QB_OK) st = qb_pickle_add_items(m, v, m->stack + m->n_stack - n, n);
     m->n_stack -= n;
-    return st == QB_OK ? push(m, v) : st;
+    return st == QB_OK ? qb_pickle_push(m, v) : st;
 }
 
-static qb_status extend_marked(machine *m, int kind) {
+static qb_status extend_marked(qb_pickle_machine *m, int kind) {
     qb_pickle_value **items, *to;
     size_t n;
     qb_status st;
-    QB_TRY(st, pop_mark(m, &items, &n));
-    if (kind == QB_PICKLE_DICT && n % 2) return damaged(m, "a key without a value");
-    QB_TRY(st, top_of_kind(m, (qb_pickle_kind)kind, &to));
-    QB_TRY(st, add_items(m, to, items, n));
+    QB_TRY(st, qb_pickle_pop_mark(m, &items, &n));
+    if (kind == QB_PICKLE_DICT && n % 2) return qb_pickle_damaged(m, "a key without a value");
+    QB_TRY(st, qb_pickle_top_of_kind(m, (qb_pickle_kind)kind, &to));
+    QB_TRY(st, qb_pickle_add_items(m, to, items, n));
 out:
     return st;
 }
 
-static qb_status extend_top(machine *m, int kind) {
+static qb_status extend_top(qb_pickle_machine *m, int kind) {
     qb_pickle_value *to, *items[2] = {NULL, NULL};
     size_t n = kind == QB_PICKLE_DICT ? 2 : 1;
     qb_status st;
-    for (size_t i = n; i-- > 0;) QB_TRY(st, pop(m, &items[i]));
-    QB_TRY(st, top_of_kind(m, (qb_pickle_kind)kind, &to));
-    QB_TRY(st, add_items(m, to, items, n));
+    for (size_t i = n; i-- > 0;) QB_TRY(st, qb_pickle_pop(m, &items[i]));
+    QB_TRY(st, qb_pickle_top_of_kind(m, (qb_pickle_kind)kind, &to));
+    QB_TRY(st, qb_pickle_add_items(m, to, items, n));
 out:
     return st;
 }
 
 /* ---- plain values ---- */
 
-static qb_status push_new(machine *m, int kind) {
+static qb_status push_new(qb_pickle_machine *m, int kind) {
     qb_pickle_value *v;
-    return push_value(m, (qb_pickle_kind)kind, &v);
+    return qb_pickle_push_value(m, (qb_pickle_kind)kind, &v);
 }
 
-static qb_status push_bool(machine *m, int value) {
-    return push_integer(m, QB_PICKLE_BOOL, value);
+static qb_status push_bool(qb_pickle_machine *m, int value) {
+    return qb_pickle_push_integer(m, QB_PICKLE_BOOL, value);
 }
 
-static qb_status push_text(machine *m, int width) {
+static qb_status push_text(qb_pickle_machine *m, int width) {
     uint64_t n;
     const uint8_t *p;
     char *text;
     qb_pickle_value *v;
     qb_status st;
-    QB_TRY(st, take_number(m, width, &n));
-    QB_TRY(st, take(m, n, &p));
-    QB_TRY(st, push_value(m, QB_PICKLE_TEXT, &v));
+    QB_TRY(st, qb_pickle_take_number(m, width, &n));
+    QB_TRY(st, qb_pickle_take(m, n, &p));
+    QB_TRY(st, qb_pickle_push_value(m, QB_PICKLE_TEXT, &v));
     QB_TRY(st, qb_arena_alloc(m->arena, n + 1, 1, &text));
     memcpy(text, p, n);
     v->text = text;
@@ -216,13 +89,13 @@ out:
     return st;
 }
 
-static qb_status push_real(machine *m, int width) {
+static qb_status push_real(qb_pickle_machine *m, int width) {
     const uint8_t *p;
     uint64_t bits = 0;
     qb_pickle_value *v;
     qb_status st;
-    QB_TRY(st, take(m, (uint64_t)width, &p));
-    QB_TRY(st, push_value(m, QB_PICKLE_REAL, &v));
+    QB_TRY(st, qb_pickle_take(m, (uint64_t)width, &p));
+    QB_TRY(st, qb_pickle_push_value(m, QB_PICKLE_REAL, &v));
     for (int i = 0; i < width; i++) bits = bits << 8 | p[i];
     memcpy(&v->real, &bits, 8);
 out:
@@ -230,35 +103,36 @@ out:
 }
 
 /* A little-endian two's complement number of any length. */
-static qb_status push_long(machine *m, int width) {
+static qb_status push_long(qb_pickle_machine *m, int width) {
     uint64_t n, bits = 0;
     const uint8_t *p;
     qb_pickle_value *v;
     qb_status st;
-    QB_TRY(st, take_number(m, width, &n));
-    QB_TRY(st, take(m, n, &p));
+    QB_TRY(st, qb_pickle_take_number(m, width, &n));
+    QB_TRY(st, qb_pickle_take(m, n, &p));
     if (n > 8) {
-        st = push_value(m, QB_PICKLE_OPAQUE, &v);
+        st = qb_pickle_push_value(m, QB_PICKLE_OPAQUE, &v);
         goto out;
     }
     for (uint64_t i = 0; i < n; i++) bits |= (uint64_t)p[i] << 8 * i;
     if (n && n < 8 && p[n - 1] & 0x80) bits |= ~0ull << 8 * n;
-    st = push_integer(m, QB_PICKLE_INT, (int64_t)bits);
+    st = qb_pickle_push_integer(m, QB_PICKLE_INT, (int64_t)bits);
 out:
     return st;
 }
 
-static qb_status push_int(machine *m, int width) {
+static qb_status push_int(qb_pickle_machine *m, int width) {
     uint64_t bits;
-    qb_status st = take_number(m, width, &bits);
-    return st == QB_OK ? push_integer(m, QB_PICKLE_INT, width == 4 ? (int32_t)bits : (int64_t)bits) : st;
+    qb_status st = qb_pickle_take_number(m, width, &bits);
+    return st == QB_OK ? qb_pickle_push_integer(m, QB_PICKLE_INT, width == 4 ? (int32_t)bits : (int64_t)bits)
+                       : st;
 }
 
 /* ---- memo ---- */
 
-static qb_status memo_put(machine *m, uint64_t index) {
-    if (above_mark(m) == 0) return damaged(m, "nothing to remember");
-    if (index >= QB_PICKLE_MAX_VALUES) return damaged(m, "a memo index out of range");
+static qb_status memo_put(qb_pickle_machine *m, uint64_t index) {
+    if (qb_pickle_above_mark(m) == 0) return qb_pickle_damaged(m, "nothing to remember");
+    if (index >= QB_PICKLE_MAX_VALUES) return qb_pickle_damaged(m, "a memo index out of range");
     qb_status st = qb_grow(&m->memo, &m->memo_capacity, index + 1, sizeof *m->memo);
     if (st != QB_OK) return st;
     while (m->n_memo <= index) m->memo[m->n_memo++] = NULL;
@@ -266,28 +140,29 @@ static qb_status memo_put(machine *m, uint64_t index) {
     return QB_OK;
 }
 
-static qb_status memo_put_index(machine *m, int width) {
+static qb_status memo_put_index(qb_pickle_machine *m, int width) {
     uint64_t index;
-    qb_status st = take_number(m, width, &index);
+    qb_status st = qb_pickle_take_number(m, width, &index);
     return st == QB_OK ? memo_put(m, index) : st;
 }
 
-static qb_status memo_put_next(machine *m, int unused) {
+static qb_status memo_put_next(qb_pickle_machine *m, int unused) {
     (void)unused;
     return memo_put(m, m->n_memo);
 }
 
-static qb_status memo_get(machine *m, int width) {
+static qb_status memo_get(qb_pickle_machine *m, int width) {
     uint64_t index;
-    qb_status st = take_number(m, width, &index);
+    qb_status st = qb_pickle_take_number(m, width, &index);
     if (st != QB_OK) return st;
-    if (index >= m->n_memo || !m->memo[index]) return damaged(m, "a memo entry that was never made");
-    return push(m, m->memo[index]);
+    if (index >= m->n_memo || !m->memo[index])
+        return qb_pickle_damaged(m, "a memo entry that was never made");
+    return qb_pickle_push(m, m->memo[index]);
 }
 
 /* ---- globals ---- */
 
-static qb_status push_global(machine *m, const char *module, const char *name) {
+static qb_status push_global(qb_pickle_machine *m, const char *module, const char *name) {
     int number = qb_torch_global(module, name);
     if (number < 0)
         return qb_fail(QB_ERR_UNSUPPORTED,
@@ -295,92 +170,92 @@ static qb_status push_global(machine *m, const char *module, const char *name) {
                        "that are read; nothing of a pickle is ever executed (save a plain state_dict, or "
                        "convert it to safetensors)",
                        m->file, module, name);
-    return push_integer(m, QB_PICKLE_GLOBAL, number);
+    return qb_pickle_push_integer(m, QB_PICKLE_GLOBAL, number);
 }
 
-static qb_status global_line(machine *m, int unused) {
+static qb_status global_line(qb_pickle_machine *m, int unused) {
     (void)unused;
     const char *module, *name;
     qb_status st;
-    QB_TRY(st, take_line(m, &module));
-    QB_TRY(st, take_line(m, &name));
+    QB_TRY(st, qb_pickle_take_line(m, &module));
+    QB_TRY(st, qb_pickle_take_line(m, &name));
     st = push_global(m, module, name);
 out:
     return st;
 }
 
-static qb_status stack_global(machine *m, int unused) {
+static qb_status stack_global(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value *module, *name;
     qb_status st;
-    QB_TRY(st, pop(m, &name));
-    QB_TRY(st, pop(m, &module));
+    QB_TRY(st, qb_pickle_pop(m, &name));
+    QB_TRY(st, qb_pickle_pop(m, &module));
     if (module->kind != QB_PICKLE_TEXT || name->kind != QB_PICKLE_TEXT)
-        return damaged(m, "a global's name is not text");
+        return qb_pickle_damaged(m, "a global's name is not text");
     st = push_global(m, module->text, name->text);
 out:
     return st;
 }
 
-static qb_status reduce(machine *m, int unused) {
+static qb_status reduce(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value *args, *function, *made;
     qb_status st;
-    QB_TRY(st, pop(m, &args));
-    QB_TRY(st, pop(m, &function));
+    QB_TRY(st, qb_pickle_pop(m, &args));
+    QB_TRY(st, qb_pickle_pop(m, &function));
     if (function->kind != QB_PICKLE_GLOBAL || args->kind != QB_PICKLE_TUPLE)
-        return damaged(m, "a call of what is no function");
-    QB_TRY(st, push_value(m, QB_PICKLE_NONE, &made));
+        return qb_pickle_damaged(m, "a call of what is no function");
+    QB_TRY(st, qb_pickle_push_value(m, QB_PICKLE_NONE, &made));
     st = qb_torch_reduce(function->integer, args, m->file, m->arena, made);
 out:
     return st;
 }
 
-static qb_status persistent(machine *m, int unused) {
+static qb_status persistent(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value *id, *made;
     qb_status st;
-    QB_TRY(st, pop(m, &id));
-    QB_TRY(st, push_value(m, QB_PICKLE_NONE, &made));
+    QB_TRY(st, qb_pickle_pop(m, &id));
+    QB_TRY(st, qb_pickle_push_value(m, QB_PICKLE_NONE, &made));
     st = qb_torch_persistent(id, m->file, m->arena, made);
 out:
     return st;
 }
 
 /* An object's attributes: a state_dict's are versions of its modules, which nothing here needs. */
-static qb_status build(machine *m, int unused) {
+static qb_status build(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value *attributes;
-    qb_status st = pop(m, &attributes);
+    qb_status st = qb_pickle_pop(m, &attributes);
     if (st != QB_OK) return st;
-    if (above_mark(m) == 0) return damaged(m, "attributes of nothing");
+    if (qb_pickle_above_mark(m) == 0) return qb_pickle_damaged(m, "attributes of nothing");
     qb_pickle_kind kind = m->stack[m->n_stack - 1]->kind;
     if (kind == QB_PICKLE_DICT || kind == QB_PICKLE_TENSOR) return QB_OK;
-    return damaged(m, "attributes of what is neither dict nor tensor");
+    return qb_pickle_damaged(m, "attributes of what is neither dict nor tensor");
 }
 
 /* ---- opcodes ---- */
 
-static qb_status drop(machine *m, int unused) {
+static qb_status drop(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value *v, **items;
     size_t n;
-    return above_mark(m) ? pop(m, &v) : pop_mark(m, &items, &n);
+    return qb_pickle_above_mark(m) ? qb_pickle_pop(m, &v) : qb_pickle_pop_mark(m, &items, &n);
 }
 
-static qb_status drop_marked(machine *m, int unused) {
+static qb_status drop_marked(qb_pickle_machine *m, int unused) {
     (void)unused;
     qb_pickle_value **items;
     size_t n;
-    return pop_mark(m, &items, &n);
+    return qb_pickle_pop_mark(m, &items, &n);
 }
 
-static qb_status skip(machine *m, int n) {
+static qb_status skip(qb_pickle_machine *m, int n) {
     const uint8_t *p;
-    return take(m, (uint64_t)n, &p);
+    return qb_pickle_take(m, (uint64_t)n, &p);
 }
 
-static qb_status stop(machine *m, int unused) {
+static qb_status stop(qb_pickle_machine *m, int unused) {
     (void)unused;
     m->stopped = true;
     return QB_OK;
@@ -388,7 +263,7 @@ static qb_status stop(machine *m, int unused) {
 
 typedef struct {
     uint8_t opcode;
-    qb_status (*run)(machine *m, int argument);
+    qb_status (*run)(qb_pickle_machine *m, int argument);
     int argument;
 } opcode_row;
 
@@ -441,9 +316,9 @@ static const opcode_row opcodes[] = {
     {'b', build, 0},
 };
 
-static qb_status step(machine *m) {
+static qb_status step(qb_pickle_machine *m) {
     const uint8_t *p;
-    qb_status st = take(m, 1, &p);
+    qb_status st = qb_pickle_take(m, 1, &p);
     if (st != QB_OK) return st;
     for (size_t i = 0; i < sizeof opcodes / sizeof opcodes[0]; i++)
         if (opcodes[i].opcode == *p) return opcodes[i].run(m, opcodes[i].argument);
@@ -456,13 +331,13 @@ static qb_status step(machine *m) {
 qb_status qb_pickle_read(const uint8_t *bytes, size_t size, const char *file, qb_arena *arena, size_t *used,
                          const qb_pickle_value **out) {
     if (size > QB_PICKLE_MAX_BYTES) size = QB_PICKLE_MAX_BYTES;
-    machine m = {.bytes = bytes, .at = bytes, .end = bytes + size, .file = file, .arena = arena};
+    qb_pickle_machine m = {.bytes = bytes, .at = bytes, .end = bytes + size, .file = file, .arena = arena};
     qb_pickle_value *top = NULL;
     qb_status st = QB_OK;
     *out = NULL;
     while (st == QB_OK && !m.stopped) st = step(&m);
-    if (st == QB_OK && m.n_marks) st = damaged(&m, "a mark is left");
-    if (st == QB_OK) st = pop(&m, &top);
+    if (st == QB_OK && m.n_marks) st = qb_pickle_damaged(&m, "a mark is left");
+    if (st == QB_OK) st = qb_pickle_pop(&m, &top);
     *out = st == QB_OK ? top : NULL;
     *used = (size_t)(m.at - bytes);
     qb_free(m.stack);
