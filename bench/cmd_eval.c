@@ -1,6 +1,7 @@
 /* bench eval: perplexity of a model as it is found. */
 #include "base/log.h"
 #include "base/memory.h"
+#include "bench/card.h"
 #include "bench/command.h"
 #include "bench/found.h"
 #include "bench/plan.h"
@@ -18,7 +19,7 @@ typedef struct {
     const char *dataset, *protocol, *data;
     int64_t max_windows;
     double memory_gb;
-    bool dry_run;
+    bool dry_run, card;
 } eval_options;
 
 static const qb_option rows[] = {
@@ -34,6 +35,9 @@ static const qb_option rows[] = {
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
      "memory to use (1 GB = 1e9 bytes); 0 takes what is free. Less than the model needs runs it layer by "
      "layer"},
+    {"card", 0, QB_OPTION_BOOL, offsetof(eval_options, card), NULL, 0, 0, NULL, NULL,
+     "put the perplexities into the model card (README.md) that quantize or convert wrote beside the "
+     "weights"},
     {"dry-run", 'n', QB_OPTION_BOOL, offsetof(eval_options, dry_run), NULL, 0, 0, NULL, NULL,
      "check everything, print windows, peak memory and estimated time, measure nothing"},
     {0},
@@ -223,6 +227,9 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     } else if (results.doc) {
         print_rows(results.doc);
     }
+    if (st == QB_OK && options.card)
+        st = qb_card_put_perplexities(
+            found.model->path, qb_json_get(qb_json_first(qb_json_get(results.doc, "cases")), "metrics"));
 out:
     for (size_t i = 0; i < n; i++) qb_scoring_free(&scorings[i]);
     qb_free(scorings);

@@ -258,6 +258,8 @@ static qb_status put_card(conversion *c, const qb_quant_target *target) {
                       c->report->rounded, c->report->weights, c->to);
     else
         qb_str_text(&text, "Every dequantized weight is the same number as before.\n");
+    qb_str_text(&text,
+                "\n| | |\n|---|---|\n| perplexity | not measured; `bench eval DIR --card` fills it in |\n");
     if (target->program) qb_str_printf(&text, "\nConverted by QuantBench %s.\n", target->program);
     qb_status st = qb_str_status(&text);
     if (st == QB_OK) st = qb_writer_put_text(c->writer, "README.md", text.text);

@@ -1,0 +1,148 @@
+/* quantize, convert, inspect, diff and the model card as a user meets them: exit codes, what is printed. */
+#include "tests/support.h"
+
+#include "base/json.h"
+#include "base/str.h"
+
+#include <sys/wait.h>
+
+static char *scratch;
+
+/* Runs "bench ARGUMENTS" in the scratch folder. Standard output or error land in `text` (qb_free). */
+static int bench(const char *arguments, bool error, char **text) {
+    qb_str line = {0};
+    size_t n;
+    qb_str_printf(&line, "cd '%s' && '%s' %s >out 2>err", scratch, QB_BENCH_PROGRAM, arguments);
+    assert_false(line.failed);
+    int status = system(line.text);
+    qb_str_free(&line);
+    char *path = qb_path_join(scratch, error ? "err" : "out");
+    assert_ok(qb_file_read(path, 16 << 20, text, &n));
+    qb_free(path);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void assert_prints(const char *arguments, int code, const char *needle) {
+    char *out, *err;
+    int found = bench(arguments, false, &out);
+    if (found != code || !strstr(out, needle)) {
+        (void)bench(arguments, true, &err);
+        fail_msg("bench %s: exit %d, \"%s\" \"%s\"; expected exit %d and \"%s\"", arguments, found, out, err,
+                 code, needle);
+    }
+    qb_free(out);
+}
+
+/* Nothing on standard output, one line on standard error that holds the needle. */
+static void assert_refused(const char *arguments, int code, const char *needle) {
+    char *err;
+    int found = bench(arguments, true, &err);
+    const char *line = strstr(err, "bench: ");
+    if (found != code || !line || !strstr(line, needle) || strchr(line, '\n') != line + strlen(line) - 1)
+        fail_msg("bench %s: exit %d, \"%s\"; expected exit %d and \"%s\"", arguments, found, err, code,
+                 needle);
+    qb_free(err);
+}
+
+static int make_scratch(void **state) {
+    (void)state;
+    scratch = scratch_make();
+    char *cache = qb_path_join(scratch, "cache"), *model = qb_path_join(scratch, "model");
+    setenv("BENCH_CACHE", cache, 1);
+    int made = symlink(QB_SOURCE_DIR "/bench/demo", model);
+    qb_free(cache);
+    qb_free(model);
+    return made;
+}
+static int remove_scratch(void **state) {
+    (void)state;
+    scratch_remove(scratch);
+    return 0;
+}
+
+static void test_cli__converts_and_compares(void **state) {
+    (void)state;
+    assert_prints("quantize model -m rtn --bits 4 --group-size 32 -o w4 -q", 0, "28 modules");
+    assert_prints("quantize model -m rtn --bits 4 --group-size 32 --format gptq_v2 -o v2 -q", 0,
+                  "28 modules");
+    assert_prints("diff w4 v2", 0, "equal: 28 modules and 11 other tensors hold the same numbers");
+    assert_prints("convert w4 --to f32 -o f32 -q", 0, "every weight is the same number");
+    assert_prints("convert w4 --to f16 -o f16 -q", 0, "rounded once from float32, --to f32 is exact");
+    assert_prints("diff w4 f32 --json", 0, "\"equal\":\ttrue");
+    assert_prints("diff w4 f16", 1, "different: 28 of 28 modules, 0 of 11 other tensors");
+    assert_prints("diff model w4", 1, "relative error");
+    assert_prints("inspect w4", 0, "stored minus one (v1), as labelled");
+    assert_prints("inspect w4 --json", 0, "\"sound\":\ttrue");
+    assert_prints("quantize model -m rtn --bits 3 --group-size 32 --no-sym -o a3 -q", 0, "28 modules");
+    assert_prints("inspect a3", 0, "asymmetric zero points cannot confirm it");
+}
+
+static void test_cli__refuses_what_cannot_be_kept(void **state) {
+    (void)state;
+    assert_refused("convert model --to gptq -o no", 1, "is dense: making gptq of it would lose information");
+    assert_refused("convert model --to gptk -o no", 2, "no checkpoint format 'gptk'; known: ");
+    assert_refused("convert model -o no", 2, "--to is missing");
+    assert_refused("convert model --to f32", 2, "--output is missing");
+    assert_refused("quantize model -m rtn --no-sym --format gptq -o no", 2, "write gptq_v2");
+    assert_refused("quantize model -m nf4 --format gptq -o no", 1, "hold affine groups, not nf4");
+    assert_refused("quantize model -m rtn --format gptk -o no", 2, "did you mean gptq?");
+    assert_refused("diff model", 2, "B is missing");
+    assert_refused("inspect nowhere", 1, "nowhere");
+}
+
+static void test_cli__inspect_reports_damage_with_exit_1(void **state) {
+    (void)state;
+    char *text, *path = qb_path_join(scratch, "broken/config.json");
+    size_t n;
+    assert_prints("quantize model -m rtn --bits 4 --group-size 32 -o broken -q", 0, "28 modules");
+    assert_ok(qb_file_read(path, 1 << 20, &text, &n));
+    /* Groups of 64 do not fit the scales that are there. */
+    char *at = strstr(text, "\"group_size\":\t32");
+    assert_non_null(at);
+    memcpy(at, "\"group_size\":\t64", 16);
+    assert_ok(qb_file_write_atomic(path, text, n));
+    assert_prints("inspect broken", 1, "damaged: model.layers.0.self_attn.q_proj");
+    assert_prints("inspect broken --json", 1, "\"sound\":\tfalse");
+    qb_free(text);
+    qb_free(path);
+}
+
+static void test_cli__the_card_says_how_and_how_good(void **state) {
+    (void)state;
+    char *card, *path = qb_path_join(scratch, "carded/README.md");
+    size_t n;
+    assert_prints("quantize model -m rtn --bits 4 --group-size 32 -o carded -q", 0, "28 modules");
+    assert_ok(qb_file_read(path, 1 << 20, &card, &n));
+    static const char *const facts[] = {"bench quantize model -m rtn --bits 4 --group-size 32 -o carded -q",
+                                        "| bits | 4 |", "| SHA-256 of its weights | ",
+                                        "| perplexity | not measured"};
+    for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++)
+        if (!strstr(card, facts[i])) fail_msg("no \"%s\" in %s", facts[i], card);
+    qb_free(card);
+    static const char *const evals[] = {
+        "eval carded --dataset demo --protocol gptq-128 --max-windows 2 --card -q",
+        "eval carded --dataset demo --protocol gptq-128 --max-windows 3 --card -q",
+        "eval carded --dataset demo --protocol llamacpp-128 --max-windows 2 --card -q"};
+    for (size_t i = 0; i < 3; i++) assert_prints(evals[i], 0, "perplexity ");
+    assert_ok(qb_file_read(path, 1 << 20, &card, &n));
+    assert_null(strstr(card, "not measured"));
+    assert_null(strstr(card, "(2 windows, 254")); /* replaced by the second */
+    assert_non_null(strstr(card, "| perplexity, demo, gptq-128 | "));
+    assert_non_null(strstr(card, "(3 windows, "));
+    assert_non_null(strstr(card, "| perplexity, demo, llamacpp-128 | "));
+    qb_free(card);
+    qb_free(path);
+    assert_refused("eval model --dataset demo --protocol gptq-128 --max-windows 1 --card -q", 1,
+                   "is it the card that bench wrote?");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cli__converts_and_compares),
+        cmocka_unit_test(test_cli__refuses_what_cannot_be_kept),
+        cmocka_unit_test(test_cli__inspect_reports_damage_with_exit_1),
+        cmocka_unit_test(test_cli__the_card_says_how_and_how_good),
+    };
+    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
+}
