@@ -47,8 +47,8 @@ const char *qb_checkpoint_dir(const qb_checkpoint *ck); /* as opened; "synthetic
 /* The GGUF file (checkpoint/gguf.h) behind the checkpoint, with its metadata; NULL for others. */
 const struct qb_gguf *qb_checkpoint_gguf(const qb_checkpoint *ck);
 /* The GGUF file that a path means: the path itself when it is no directory, the one .gguf file of a directory
-   without other weights. *out stays NULL for other directories; several are an error. Free *out with qb_free.
- */
+   without other weights; of a model split into parts (NAME-00002-of-00003.gguf) the first. *out stays NULL
+   for other directories; several models are an error. Free *out with qb_free. */
 qb_status qb_checkpoint_find_gguf(const char *path, char **out) QB_NODISCARD;
 bool qb_checkpoint_is_synthetic(const qb_checkpoint *ck);
 size_t qb_checkpoint_count(const qb_checkpoint *ck);

@@ -128,35 +128,6 @@ static qb_status find_lone_file(qb_checkpoint *ck, const found_files *safetensor
                    ck->dir);
 }
 
-qb_status qb_checkpoint_find_gguf(const char *path, char **out) {
-    *out = NULL;
-    if (!qb_path_is_dir(path)) {
-        *out = qb_strdup(path);
-        return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
-    }
-    DIR *dir = opendir(path);
-    if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", path);
-    char found[256] = "";
-    int n = 0, others = 0;
-    for (struct dirent *e; (e = readdir(dir));) {
-        const char *name = e->d_name;
-        if (name[0] == '.') continue;
-        if (ends_with(name, ".gguf")) {
-            n++;
-            snprintf(found, sizeof found, "%s", name);
-        }
-        others += ends_with(name, ".safetensors") || ends_with(name, ".index.json") ||
-                  ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth");
-    }
-    closedir(dir);
-    if (others || n == 0) return QB_OK;
-    if (n > 1)
-        return qb_fail(QB_ERR_USAGE, "%s holds %d GGUF files; give the path of one of them, such as %s/%s",
-                       path, n, path, found);
-    *out = qb_path_join(path, found);
-    return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
-}
-
 /* As transformers does: safetensors go before files of torch.save, the single file before an index. *index
    stays NULL without one. */
 static qb_status find_files(qb_checkpoint *ck, qb_json **index) {

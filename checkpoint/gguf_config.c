@@ -185,18 +185,11 @@ static qb_status add_token(builder *b, const char *from, const char *to) {
     return st;
 }
 
-static qb_status check_whole(const qb_gguf *g) {
+static qb_status check_type(const qb_gguf *g) {
     const char *type = "model";
-    int64_t parts = 1;
     qb_status st = qb_gguf_text(g, "general.type", false, &type);
     if (st == QB_OK && strcmp(type, "model") != 0)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: holds a file of type \"%.40s\", not a model", g->file, type);
-    if (st == QB_OK) st = qb_gguf_int(g, "split.count", false, 0, 65535, &parts);
-    if (st == QB_OK && parts > 1)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s: is one of %" PRId64
-                       " parts of a model; join them first (llama-gguf-split --merge)",
-                       g->file, parts);
     return st;
 }
 
@@ -207,7 +200,7 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     double eps = 0;
     qb_status st;
     *out = NULL;
-    QB_TRY(st, check_whole(g));
+    QB_TRY(st, check_type(g));
     QB_TRY(st, refuse_others(&b));
     qb_json_push_text(names, a->family);
     qb_json_put(b.out, "architectures", names);

@@ -30,6 +30,10 @@ qb_status qb_gguf_tensor_name(const qb_gguf *g, const qb_gguf_architecture *a, c
 /* What config.json would say, from the metadata and the tensors' shapes. Free with qb_json_free. */
 qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_json **out) QB_NODISCARD;
 
+/* Maps and parses the file, and the further parts of a split model, into ck->shards and ck->gguf: the
+   metadata of the first part, the tensors of all. */
+qb_status qb_gguf_read_parts(qb_checkpoint *ck, const char *path) QB_NODISCARD;
+
 /* What a tensor's `source` points to. */
 typedef struct qb_gguf_source {
     const qb_ggml_type *type;

@@ -115,11 +115,7 @@ static qb_status describe(qb_checkpoint *ck) {
 qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) {
     const qb_gguf_architecture *architecture = NULL;
     qb_status st;
-    QB_TRY(st, qb_checkpoint_add_shard(ck, path));
-    QB_TRY(st, qb_map_open(ck->shards[0].path, &ck->shards[0].map));
-    QB_TRY(st, qb_arena_alloc(&ck->arena, 1, sizeof *ck->gguf, &ck->gguf));
-    QB_TRY(st, qb_gguf_parse(ck->shards[0].map.bytes, ck->shards[0].map.size, ck->shards[0].path, &ck->arena,
-                             ck->gguf));
+    QB_TRY(st, qb_gguf_read_parts(ck, path));
     QB_TRY(st, qb_gguf_architecture_of(ck->gguf, &architecture));
     QB_TRY(st, qb_gguf_config(ck->gguf, architecture, &ck->config));
     for (size_t i = 0; i < ck->gguf->n_tensors; i++)

@@ -277,7 +277,7 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
         {values_yarn, 2, QB_ERR_UNSUPPORTED, "rope_scaling of type \"yarn\" is not known"},
         {values_partial, 1, QB_ERR_UNSUPPORTED, "partly rotated heads"},
         {values_value_length, 1, QB_ERR_UNSUPPORTED, "different sizes are not supported"},
-        {values_split, 1, QB_ERR_UNSUPPORTED, "one of 3 parts of a model; join them first"},
+        {values_split, 1, QB_ERR_FORMAT, "says that it is part 1 of 3, its name part 1 of 1"},
         {values_adapter, 1, QB_ERR_UNSUPPORTED, "a file of type \"adapter\", not a model"},
         {values_kv_array, 1, QB_ERR_FORMAT, "expected a whole number, found an array of uint32"},
     };
@@ -341,7 +341,7 @@ static void test_gguf_open__a_directory_with_one_file_means_it(void **state) {
     qb_checkpoint_close(ck);
     write_bytes(dir, "b.gguf", f.bytes.text, f.bytes.length);
     assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_USAGE,
-                 "holds 2 GGUF files; give the path of one of them");
+                 "holds 2 GGUF models; give the path of one of them");
     write_text(dir, "model.safetensors", "x"); /* other weights go before */
     assert_ok(qb_checkpoint_find_gguf(dir, &found));
     assert_null(found);
@@ -356,6 +356,68 @@ static void test_gguf_open__a_directory_with_one_file_means_it(void **state) {
     scratch_remove(dir);
 }
 
+/* ---- models in parts ---- */
+
+static void write_part(const char *dir, int part, int parts, uint32_t no, uint32_t count, uint32_t tensors) {
+    static const char *const names[] = {"output_norm.weight", "blk.0.ffn_norm.weight"};
+    gguf_file f = gguf_begin(3, part == 1 ? 1 : 2, part == 1 ? 10 : 2);
+    char name[64];
+    if (part == 1) {
+        gguf_text(&f, "general.architecture", "llama");
+        gguf_int(&f, "llama.context_length", 128);
+        gguf_int(&f, "llama.embedding_length", 64);
+        gguf_int(&f, "llama.feed_forward_length", 96);
+        gguf_int(&f, "llama.block_count", 1);
+        gguf_int(&f, "llama.attention.head_count", 4);
+        gguf_real(&f, "llama.attention.layer_norm_rms_epsilon", 1e-6f);
+        gguf_int(&f, "split.tensors.count", tensors);
+    }
+    gguf_int(&f, "split.no", no);
+    gguf_int(&f, "split.count", count);
+    if (part == 1) {
+        gguf_info(&f, "token_embd.weight", 2, (uint64_t[]){64, 3}, 0, 0);
+    } else {
+        gguf_info(&f, names[part % 2], 1, (uint64_t[]){64}, 0, 0);
+        snprintf(name, sizeof name, "blk.0.attn_%s.weight", part == 2 ? "q" : "v");
+        gguf_info(&f, name, 2, (uint64_t[]){64, 64}, 0, 256);
+    }
+    gguf_data(&f, 32, part == 1 ? 64 * 3 * 4 : 256 + 64 * 64 * 4);
+    snprintf(name, sizeof name, "m-%05d-of-%05d.gguf", part, parts);
+    write_bytes(dir, name, f.bytes.text, f.bytes.length);
+    gguf_free(&f);
+}
+
+static void test_gguf_open__parts_are_one_model(void **state) {
+    (void)state;
+    char *dir = scratch_make(), *first = qb_path_join(dir, "m-00001-of-00003.gguf"),
+         *second = qb_path_join(dir, "m-00002-of-00003.gguf");
+    char a[QB_SHA256_HEX], b[QB_SHA256_HEX];
+    qb_checkpoint *ck;
+    for (int part = 1; part <= 3; part++) write_part(dir, part, 3, (uint32_t)part - 1, 3, 5);
+    const char *const ways[] = {dir, first, second}; /* any part means all */
+    for (int i = 0; i < 3; i++) {
+        assert_ok(qb_checkpoint_open(ways[i], &ck));
+        assert_int_equal(qb_checkpoint_count(ck), 5);
+        assert_non_null(qb_checkpoint_find(ck, "model.embed_tokens.weight"));
+        assert_non_null(qb_checkpoint_find(ck, "model.layers.0.self_attn.v_proj.weight"));
+        assert_ok(qb_checkpoint_sha256(ck, i ? b : a));
+        if (i) assert_string_equal(a, b);
+        qb_checkpoint_close(ck);
+    }
+    write_part(dir, 1, 3, 0, 3, 6);
+    assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_FORMAT,
+                 "split.tensors.count is 6, but the 3 parts hold 5 tensors");
+    write_part(dir, 1, 3, 0, 3, 5);
+    write_part(dir, 3, 3, 1, 3, 5);
+    assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_FORMAT,
+                 "says that it is part 2 of 3, its name part 3 of 3");
+    assert_int_equal(unlink(second), 0);
+    assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_NOT_FOUND, "part 2 of 3");
+    qb_free(first);
+    qb_free(second);
+    scratch_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gguf_open__metadata_becomes_the_config),
@@ -365,6 +427,7 @@ int main(void) {
         cmocka_unit_test(test_gguf_open__mixtures_are_named_where_the_tensors_agree),
         cmocka_unit_test(test_gguf_open__metadata_that_is_not_computed_is_refused),
         cmocka_unit_test(test_gguf_open__tensors_without_a_place_are_refused),
+        cmocka_unit_test(test_gguf_open__parts_are_one_model),
         cmocka_unit_test(test_gguf_open__a_directory_with_one_file_means_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* Any bytes as a GGUF file: what is accepted lies inside the file, aligned, apart and sized as its types say,
-   and its metadata, config, names and blocks can be read. */
+   and its metadata, config, names, blocks and tokenizer can be read. */
+#include "bench/gguf_tokenizer.h"
 #include "checkpoint/gguf_model.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -71,6 +72,24 @@ static void read_model(const qb_gguf *g) {
     }
 }
 
+static void read_tokenizer(const qb_gguf *g) {
+    static const char text[] = "the  <s>a\xE2\x96\x81\xC3 b\n";
+    qb_tokenizer *t;
+    qb_ids ids = {0};
+    qb_str back = {0};
+    qb_status st = qb_gguf_tokenizer(g, &t);
+    require_sentence(st);
+    if (st != QB_OK) return;
+    st = qb_tokenizer_encode(t, text, sizeof text - 1, true, &ids);
+    require_sentence(st);
+    for (size_t i = 0; st == QB_OK && i < ids.count; i++)
+        require(ids.ids[i] >= 0 && ids.ids[i] < qb_tokenizer_vocab_size(t));
+    if (st == QB_OK) require_sentence(qb_tokenizer_decode(t, ids.ids, ids.count, &back));
+    qb_ids_free(&ids);
+    qb_str_free(&back);
+    qb_tokenizer_close(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qb_arena arena = {0};
     qb_gguf g;
@@ -80,6 +99,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         read_values(&g);
         for (size_t i = 0; i < g.n_tensors; i++) read_tensor(&g.tensors[i], data, size);
         read_model(&g);
+        read_tokenizer(&g);
     } else {
         require(g.values == NULL && g.tensors == NULL);
     }
