@@ -97,7 +97,7 @@ static void test_cuda_attention__decode_equals_the_cpu(void **state) {
         {20, 2, 64, 5, 1, 20, 32, QB_DTYPE_F16},   {2, 1, 256, 1, 1, 256, 300, QB_DTYPE_F16},
         {8, 1, 256, 1, 1, 90, 100, QB_DTYPE_F32},  {4, 2, 20, 2, 1, 130, 140, QB_DTYPE_F16},
         {2, 2, 7, 1, 1, 9, 10, QB_DTYPE_F32},      {2, 1, 250, 1, 1, 40, 50, QB_DTYPE_F16},
-        {24, 2, 16, 1, 1, 5, 8, QB_DTYPE_F16},
+        {24, 2, 16, 1, 1, 5, 8, QB_DTYPE_F16},     {2, 1, 20, 1, 1, 40, 41, QB_DTYPE_F32},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i]);
 }

@@ -23,7 +23,7 @@ template <> __device__ __forceinline__ raw8<float> raw8_zero<float>() {
     return {{make_uint4(0, 0, 0, 0), make_uint4(0, 0, 0, 0)}};
 }
 
-/* p is 16-byte aligned: the rows are whole multiples of 16 bytes. */
+/* p is 16-byte aligned: the rows are whole multiples of eight elements. */
 __device__ __forceinline__ raw8<half> load8_aligned(const half *p) {
     return {*reinterpret_cast<const uint4 *>(p)};
 }
@@ -342,7 +342,7 @@ cudaError_t launch_decode(const attention_args &a, cudaStream_t stream) {
 }
 
 template <typename T, int G> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {
-    if (a.head_dim * sizeof(T) % 16 != 0) return launch_decode<T, G, 32, false>(a, stream);
+    if (a.head_dim % PER_LANE != 0) return launch_decode<T, G, 32, false>(a, stream);
     if (a.head_dim <= 64) return launch_decode<T, G, 8, true>(a, stream);
     if (a.head_dim <= 128) return launch_decode<T, G, 16, true>(a, stream);
     return launch_decode<T, G, 32, true>(a, stream);

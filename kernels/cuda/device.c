@@ -153,7 +153,6 @@ static qb_json *cuda_describe(qb_device *dev) {
 
 const qb_backend qb_backend_cuda = {
     .name = "cuda",
-    .separate_memory = true,
     .summary = "NVIDIA GPUs of compute capability 7.5 and above: own kernels, cuBLAS for large products",
     .open = cuda_open,
     .close = cuda_close,
@@ -188,4 +187,5 @@ const qb_backend qb_backend_cuda = {
     .monitor = qb_cuda_monitor,
     .round = qb_cuda_round,
     .gptq = qb_cuda_gptq,
+    .decode = qb_cuda_decode,
 };

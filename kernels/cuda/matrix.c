@@ -367,6 +367,7 @@ static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place pla
                             .cols = q->cols,
                             .padded_cols = j.order.padded_cols,
                             .kind = kind,
+                            .codebook = (int32_t)q->codebook,
                             .bits = q->bits,
                             .n_groups = (int32_t)j.order.n_parts,
                             .group_shift = j.order.shift,

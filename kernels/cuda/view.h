@@ -30,6 +30,7 @@ typedef struct qb_cuda_view {
     int32_t zero;
     int32_t n_groups;    /* of a row */
     int32_t group_shift; /* a group is 2^group_shift units of 32 columns */
+    int32_t codebook;    /* qb_codebook of the table */
     float nested_offset;
     int32_t
         exponent;   /* weights times 2^exponent are at most 2^14: what float16 panels hold (and BF16 tiles) */

@@ -20,7 +20,7 @@ namespace shim {
 
 namespace {
 
-constexpr size_t page = 4096, arena_bytes = size_t{256} << 30;
+constexpr size_t page = 4096, huge_page = size_t{2} << 20, arena_bytes = size_t{256} << 30;
 char *base = nullptr;
 size_t used = 0, allocated = 0;
 int open_depth = 0;
@@ -43,13 +43,17 @@ void protect(int protection) {
 void *arena_alloc(size_t bytes) {
     if (!base) reserve();
     size_t room = (bytes + page - 1) / page * page + page;
-    if (used + room > arena_bytes) fail("device address space is used up");
+    if (used + room + huge_page > arena_bytes) fail("device address space is used up");
+    /* large ones in huge pages: what mprotect takes goes by their number */
+    const bool huge = bytes >= huge_page;
+    if (huge) used += (huge_page - reinterpret_cast<uintptr_t>(base + used) % huge_page) % huge_page;
     char *pointer = base + used;
     used += room;
     live[pointer] = bytes;
     allocated += bytes;
     arena_open();
     protect(PROT_READ | PROT_WRITE);
+    if (huge) (void)madvise(pointer, bytes / huge_page * huge_page, MADV_HUGEPAGE);
     memset(pointer, 0xff, bytes);
     POISON(pointer + bytes, room - bytes);
     arena_close();

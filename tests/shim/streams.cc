@@ -53,7 +53,10 @@ void run_front(CUstream_st *s) {
 }
 
 void drain_queue(CUstream_st *s) {
+    if (s->queue.empty()) return;
+    arena_open(); /* once for all that is queued */
     while (!s->queue.empty()) run_front(s);
+    arena_close();
 }
 
 double now_seconds() {

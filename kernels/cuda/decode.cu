@@ -1,0 +1,198 @@
+/* The backend's fused decode step. A token is queued kernel by kernel the first time its shape is seen (which
+   also loads the kernels and grows every scratch buffer), captured into a graph the second time, and replayed
+   from then on: the position and the ids come through device memory.
+
+   A graph holds addresses. It is found again only by a key that names all of them: the decoder's id (new
+   whenever any of its weights moves), the cache's arrays and shape, the logits, the step's own buffers, the
+   device's scratch. A cache that was freed and made anew at the same address in the same shape is what the
+   graph expects; at another address it has another key. Graphs of what is gone are never launched, and the
+   least recently used of DECODE_GRAPHS gives way to a new one. */
+#include "kernels/cuda/decode_step.cuh"
+
+extern "C" {
+#include "base/memory.h"
+}
+#include <string.h>
+
+namespace {
+
+enum { DECODE_GRAPHS = 16 };
+
+/* All that a captured step depends on. Compared as bytes: all fields are eight bytes wide, so none is padded.
+ */
+struct graph_key {
+    uint64_t decoder;
+    const void *k, *v, *logits, *slab, *scratch;
+    int64_t scratch_bytes, kv_dtype, kv_seq, capacity, n_seq, bound;
+};
+
+struct graph_entry {
+    graph_key key;
+    cudaGraphExec_t exec; /* NULL: seen once, not captured yet */
+    uint64_t used;        /* 0: free */
+};
+
+/* What the device keeps for decoding. */
+struct decode_state {
+    void *slab; /* of the buffers */
+    int64_t slab_bytes;
+    graph_entry graphs[DECODE_GRAPHS];
+    uint64_t clock;
+};
+
+void forget(graph_entry *e) {
+    if (e->exec) (void)cudaGraphExecDestroy(e->exec);
+    *e = {};
+}
+
+void free_state(cuda_device *dev, void *opaque) {
+    decode_state *state = static_cast<decode_state *>(opaque);
+    for (graph_entry &e : state->graphs) forget(&e);
+    qb_cuda_free(&dev->base, state->slab);
+    qb_free(state);
+}
+
+qb_status state_of(cuda_device *dev, decode_state **out) {
+    auto &part = dev->parts[QB_CUDA_PART_DECODE];
+    if (!part.state) {
+        qb_status st = qb_alloc_zero(1, sizeof(decode_state), &part.state);
+        if (st != QB_OK) return st;
+        part.free = free_state;
+    }
+    *out = static_cast<decode_state *>(part.state);
+    return QB_OK;
+}
+
+/* Whether the step serves this; otherwise the plain ops do, or say what is wrong. */
+bool is_fused(const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {
+    return n_seq <= QB_DECODE_MAX_SEQ && d->n_layers > 0 && d->embed->dense &&
+           qb_attention_check(kv, d->n_heads, n_seq, 0, 1) == QB_OK;
+}
+
+qb_status check_position(const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t first) {
+    qb_status st = qb_attention_check(kv, d->n_heads, n_seq, first, 1);
+    if (st != QB_OK) return st;
+    if (kv->n_layers < d->n_layers || kv->n_kv_heads != d->n_kv_heads || kv->head_dim != d->head_dim)
+        return qb_fail(QB_ERR_INTERNAL,
+                       "a cache of %lld layers with %lld heads of %lld does not fit the model",
+                       (long long)kv->n_layers, (long long)kv->n_kv_heads, (long long)kv->head_dim);
+    if (d->rope_width > 0 && first >= d->rope_capacity)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
+                       (long long)first, (long long)d->rope_capacity);
+    return QB_OK;
+}
+
+/* Most that the plans of any position in the cache ask for, so that the slab, whose address graphs hold,
+ * stays. */
+int64_t largest_partial(const cuda_device *dev, const qb_decoder *d, int64_t n_seq, int64_t capacity) {
+    int64_t largest = 0;
+    for (int64_t visible = 1; visible < 2 * capacity; visible *= 2) {
+        const attention_plan p =
+            qb_attention_plan(visible, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+        const attention_plan full =
+            qb_attention_plan(p.bound, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+        if (full.partial_bytes > largest) largest = full.partial_bytes;
+    }
+    return largest;
+}
+
+/* Grows the slab to the step's need and lays its buffers out. */
+qb_status lay_out(decode_state *state, decode_step *s) {
+    const int64_t partial = largest_partial(s->dev, s->d, s->n_seq, s->kv->capacity);
+    const int64_t bytes = qb_decode_layout(s->d, s->n_seq, partial, NULL, &s->b);
+    if (bytes > state->slab_bytes) {
+        for (graph_entry &e : state->graphs) forget(&e);
+        qb_cuda_free(&s->dev->base, state->slab);
+        state->slab = NULL;
+        state->slab_bytes = 0;
+        qb_status st = qb_cuda_alloc(&s->dev->base, QB_MEMORY_WORKSPACE, bytes, &state->slab);
+        if (st != QB_OK) return st;
+        state->slab_bytes = bytes;
+    }
+    qb_decode_layout(s->d, s->n_seq, partial, state->slab, &s->b);
+    return QB_OK;
+}
+
+graph_key key_of(const decode_state *state, const decode_step &s) {
+    graph_key k;
+    memset(&k, 0, sizeof k);
+    k.decoder = s.d->id;
+    k.k = s.kv->k, k.v = s.kv->v, k.logits = s.logits, k.slab = state->slab;
+    k.scratch = s.dev->scratch, k.scratch_bytes = s.dev->scratch_bytes;
+    k.kv_dtype = s.kv->dtype, k.kv_seq = s.kv->n_seq, k.capacity = s.kv->capacity;
+    k.n_seq = s.n_seq, k.bound = s.plan.bound;
+    return k;
+}
+
+/* The entry of a key; NULL when it has not been seen. */
+graph_entry *find(decode_state *state, const graph_key &key) {
+    for (graph_entry &e : state->graphs)
+        if (e.used && memcmp(&e.key, &key, sizeof key) == 0) return &e;
+    return NULL;
+}
+
+/* A new entry in place of the one that lay unused the longest. */
+void remember(decode_state *state, const graph_key &key) {
+    graph_entry *oldest = &state->graphs[0];
+    for (graph_entry &e : state->graphs)
+        if (e.used < oldest->used) oldest = &e;
+    forget(oldest);
+    oldest->key = key;
+    oldest->used = ++state->clock;
+}
+
+/* Records the step as a graph. Nothing runs. */
+qb_status capture(const decode_step &s, cudaGraphExec_t *out) {
+    cudaGraph_t graph = NULL;
+    qb_status st =
+        qb_cuda_status(s.dev, cudaStreamBeginCapture(s.dev->stream, cudaStreamCaptureModeThreadLocal),
+                       "capture of a decode step");
+    if (st != QB_OK) return st;
+    st = qb_decode_queue(s);
+    const cudaError_t ended = cudaStreamEndCapture(s.dev->stream, &graph);
+    if (st == QB_OK) st = qb_cuda_status(s.dev, ended, "capture of a decode step");
+    if (st == QB_OK)
+        st = qb_cuda_status(s.dev, cudaGraphInstantiate(out, graph, 0), "graph of a decode step");
+    if (graph) (void)cudaGraphDestroy(graph);
+    return st;
+}
+
+qb_status run(decode_state *state, const decode_step &s) {
+    graph_entry *e = find(state, key_of(state, s));
+    if (!e) {
+        qb_status st = qb_decode_queue(s);
+        if (st == QB_OK) remember(state, key_of(state, s)); /* with the scratch as it is now */
+        return st;
+    }
+    e->used = ++state->clock;
+    if (!e->exec) {
+        qb_status st = capture(s, &e->exec);
+        if (st != QB_OK) return st;
+    }
+    return qb_cuda_status(s.dev, cudaGraphLaunch(e->exec, s.dev->stream), "decode step");
+}
+
+} // namespace
+
+extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
+                                    int64_t n_seq, int64_t first, float *logits) {
+    cuda_device *dev = cuda_of(base);
+    if (!is_fused(d, kv, n_seq))
+        return qb_fail(QB_ERR_UNSUPPORTED, "no fused step for %lld sequences of this model",
+                       (long long)n_seq);
+    decode_state *state;
+    qb_status st = check_position(d, kv, n_seq, first);
+    if (st != QB_OK || (st = state_of(dev, &state)) != QB_OK) return st;
+    /* for all positions below the bound: what is captured serves them */
+    attention_plan plan =
+        qb_attention_plan(first + 1, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+    plan = qb_attention_plan(plan.bound, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+    decode_step s = {dev, d, kv, n_seq, plan, {}, logits};
+    if ((st = lay_out(state, &s)) != QB_OK) return st;
+    decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
+    memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);
+    st = qb_cuda_status(dev,
+                        qb_decode_embed(tokens, d->embed, d->embed_position, s.b.x, s.b.first, dev->stream),
+                        "embedding");
+    return st == QB_OK ? run(state, s) : st;
+}

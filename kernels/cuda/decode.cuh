@@ -1,0 +1,33 @@
+/* The decode step's own kernels: what stands between the matrix products of one token of up to
+   QB_DECODE_MAX_SEQ sequences. The position is read from device memory, so that captured launches serve every
+   token. */
+#pragma once
+
+#include "kernels/cuda/cuda.cuh"
+
+enum { QB_DECODE_MAX_SEQ = 64 };
+
+/* The tokens of a step, passed by value: the caller's array may change as soon as the call returns. */
+struct decode_tokens {
+    int32_t first, n_seq;
+    int32_t ids[QB_DECODE_MAX_SEQ];
+};
+
+/* A norm of rows of `dim`; bias NULL without. */
+struct decode_norm {
+    qb_norm_kind kind;
+    const float *weight, *bias;
+    int32_t dim;
+    float eps;
+};
+
+/* x[n_seq][cols] = rows of the table (+ the position's row), and the position into *dev_first. */
+cudaError_t qb_decode_embed(const decode_tokens &t, const qb_matrix *table, const float *embed_position,
+                            float *x, int32_t *dev_first, cudaStream_t stream);
+/* x += y + bias (y NULL: x stays; bias may be NULL), then out = norm(x) unless out is NULL. */
+cudaError_t qb_decode_residual_norm(const decode_norm &n, int64_t n_seq, float *x, const float *y,
+                                    const float *bias, float *out, cudaStream_t stream);
+/* y[n_seq][n] = act(gate + bias) * (up + bias); gate NULL: act(up + bias). */
+cudaError_t qb_decode_activate(qb_activation kind, int64_t n_seq, int64_t n, float *y, const float *gate,
+                               const float *gate_bias, const float *up, const float *up_bias,
+                               cudaStream_t stream);
