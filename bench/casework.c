@@ -76,6 +76,9 @@ qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) {
     const qb_subject *s = qb_case_subject(run, c);
     const qb_windows *calibration = qb_subject_calibration(s, c->variant);
     qb_json *options = qb_variant_json(c->variant);
+    /* Rounding gives the same codes everywhere; what is calibrated depends on the arithmetic that did it. */
+    if (c->variant->method->needs_calibration && strcmp(c->backend, "cpu") != 0)
+        qb_json_put_text(options, "backend", c->backend);
     qb_cache_key key = {s->sha256, options, calibration ? calibration->sha256 : NULL};
     qb_status st = qb_cache_path(&key, dir);
     qb_json_free(options);
@@ -94,7 +97,7 @@ typedef struct {
 
 static qb_status open_device(const work *w, qb_device **dev) {
     qb_compute compute = {w->run->options->threads, w->c->backend, w->run->options->device,
-                          w->run->options->device_gb};
+                          w->run->options->device_gb, w->run->options->offload};
     return qb_session_device(&compute, dev);
 }
 
@@ -154,6 +157,7 @@ static qb_status measure(void *ctx, qb_json **result) {
         .ceilings = &w->run->facts.ceilings,
         .memory = (groups & QB_MEASURE_MEMORY) != 0,
         .determinism = (groups & QB_MEASURE_DETERMINISM) != 0,
+        .offload = w->run->options->offload,
     };
     qb_device *dev = NULL;
     qb_model *m = NULL;

@@ -153,13 +153,14 @@ static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_sco
     return j;
 }
 
-static qb_status print_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings, size_t n,
+static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scoring *scorings, size_t n,
                              const qb_compute *compute, bool as_json) {
     qb_device *dev = NULL;
     qb_ceilings ceilings;
     qb_json *all = qb_json_array();
     qb_status st;
     QB_TRY(st, qb_session_device(compute, &dev));
+    m->dev = dev; /* plans ask it what memory there is */
     QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
     for (size_t i = 0; i < n; i++) {
         qb_str line = {0};
@@ -171,6 +172,7 @@ static qb_status print_plans(const eval_options *o, const qb_model *m, const qb_
     if (as_json) st = qb_output_json(all);
 out:
     qb_json_free(all);
+    m->dev = NULL;
     qb_session_close(dev);
     return st;
 }
@@ -215,8 +217,9 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
         st = print_plans(&options, found.model, scorings, n, &compute, common.json);
         goto out;
     }
-    announce_plans(&options, found.model, scorings, n);
     QB_TRY(st, qb_session_device(&compute, &found.dev));
+    found.model->dev = found.dev; /* plans ask it what memory there is */
+    announce_plans(&options, found.model, scorings, n);
     found.config = eval_config(&options);
     qb_measuring what = {
         .scorings = scorings, .n_scorings = n, .memory_bytes = (int64_t)(options.memory_gb * 1e9)};

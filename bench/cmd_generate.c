@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/command.h"
+#include "bench/placement.h"
 #include "bench/session.h"
 #include "eval/eval.h"
 
@@ -110,6 +111,26 @@ static qb_status finish(const generate_options *o, emission *e, const qb_ids *pr
     return st;
 }
 
+/* What does not fit the device goes to host memory with --offload; without it, loading fails with the sizes.
+ */
+static qb_status place(qb_model *m, qb_device *dev, int64_t positions, bool offload) {
+    qb_placement p;
+    qb_str line = {0};
+    int64_t chunk = positions < QB_PREFILL_TOKENS ? positions : QB_PREFILL_TOKENS;
+    int64_t work = qb_kv_bytes(&m->config, QB_DTYPE_F16, m->config.n_layers, 1, positions) +
+                   qb_workspace_bytes(&m->config, chunk);
+    if (!dev->backend->separate_memory) return QB_OK;
+    qb_placement_make(m, dev, work, 0, offload, &p);
+    if (p.kind == QB_PLACEMENT_BLOCKS) return qb_fail(QB_ERR_MEMORY, "%s: %s", m->name, p.reason);
+    if (p.kind == QB_PLACEMENT_SPLIT) {
+        qb_model_offload(m, &p.plan);
+        qb_placement_describe(&p, NULL, NULL, &line);
+        qb_info("%s", qb_str_get(&line));
+        qb_str_free(&line);
+    }
+    return QB_OK;
+}
+
 static qb_status generate_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
     generate_options options;
@@ -137,6 +158,7 @@ static qb_status generate_main(int argc, char **argv, int *exit_code) {
     int64_t positions = (int64_t)prompt.count + options.config.tokens;
     if (positions > m->config.max_positions) positions = m->config.max_positions;
     QB_TRY(st, qb_session_device(&compute, &dev));
+    QB_TRY(st, place(m, dev, positions, compute.offload));
     QB_TRY(st, qb_model_load(m, dev, positions, true));
     e.t = t;
     e.stream = !common.json;

@@ -49,6 +49,8 @@ static const qb_option rows[] = {
      "which device of the backend; the cpu has only 0"},
     {"device-gb", 0, QB_OPTION_REAL, offsetof(qb_run_options, device_gb), "0", 0, 1e6, NULL, "GB",
      "use at most this much of the device's memory; 0: what there is"},
+    {"offload", 0, QB_OPTION_BOOL, offsetof(qb_run_options, offload), NULL, 0, 0, NULL, NULL,
+     "let blocks that do not fit the device lie in host memory, which it reads over its bus"},
     {"threads", 't', QB_OPTION_INT, offsetof(qb_run_options, threads), "0", 0, 1024, NULL, "N",
      "threads to compute with; 0 takes every core this process may use"},
     {0},

@@ -3,6 +3,8 @@
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/found.h"
+#include "bench/placement.h"
+#include "bench/plan.h"
 #include "bench/probe.h"
 #include "bench/session.h"
 
@@ -13,9 +15,12 @@
 
 typedef struct {
     bool synthetic;
+    bool dry_run;
 } speed_options;
 
 static const qb_option rows[] = {
+    {"dry-run", 'n', QB_OPTION_BOOL, offsetof(speed_options, dry_run), NULL, 0, 0, NULL, NULL,
+     "print what lies where and what a token takes at best, measure nothing"},
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(speed_options, synthetic), NULL, 0, 0, NULL, NULL,
      "random weights of the model's true shapes"},
     {0},
@@ -92,6 +97,29 @@ static qb_status check_positions(const qb_model *m, const qb_speed_config *c) {
                    need, m->name, room, room / 2, room / 4);
 }
 
+/* Where the weights would lie, the bytes that cross the bus for a token, and what that costs. */
+static qb_status print_placement(const qb_model *m, qb_device *dev, const qb_speed_config *config,
+                                 const qb_ceilings *ceilings, const qb_compute *compute, bool as_json) {
+    qb_placement p;
+    double bus = 0;
+    qb_str line = {0};
+    qb_status st = QB_OK;
+    qb_placement_make(m, dev, qb_plan_speed_bytes(m, config), 0, compute->offload, &p);
+    if (p.kind == QB_PLACEMENT_SPLIT) QB_TRY(st, qb_bus_rate(dev, &bus));
+    const double *rate = bus > 0 ? &bus : NULL;
+    if (as_json) {
+        qb_json *j = qb_placement_json(&p, rate, ceilings);
+        st = qb_output_json(j);
+        qb_json_free(j);
+    } else {
+        qb_placement_describe(&p, rate, ceilings, &line);
+        qb_output("%s: %s\n", m->name, qb_str_get(&line));
+    }
+out:
+    qb_str_free(&line);
+    return st;
+}
+
 static qb_status speed_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
     speed_options options;
@@ -119,6 +147,10 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_device_probe(&compute, true, &found.facts));
     ceilings = found.facts.ceilings;
     QB_TRY(st, qb_session_device(&compute, &found.dev));
+    if (options.dry_run) {
+        st = print_placement(found.model, found.dev, &config, &ceilings, &compute, common.json);
+        goto out;
+    }
     found.config = qb_json_object();
     qb_json *speed = qb_json_object();
     qb_options_to_json(qb_speed_options, &config, speed);
@@ -127,7 +159,8 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
                          .prompts = prompts.count ? &prompts : NULL,
                          .ceilings = &ceilings,
                          .memory = true,
-                         .determinism = true};
+                         .determinism = true,
+                         .offload = compute.offload};
     st = qb_found_measure(&found, &what, &results);
     if (results.doc) {
         qb_status shown = common.json ? qb_output_json(results.doc) : print_rows(results.doc);

@@ -1,7 +1,8 @@
 #include "bench/measure.h"
 
 #include "base/memory.h"
-#include "bench/machine.h"
+#include "bench/placement.h"
+#include "bench/plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -136,28 +137,41 @@ static int64_t positions_needed(const qb_model *m, const qb_measuring *what) {
     return need < m->config.max_positions ? need : m->config.max_positions;
 }
 
-/* Whether the weights stay in memory with the rest of the work. Speed and the logits hash need it; a
+/* What must fit beside the weights of a resident model. */
+static int64_t work_bytes(const qb_model *m, const qb_measuring *what) {
+    int64_t most = what->speed ? qb_plan_speed_bytes(m, what->speed) : 0;
+    for (size_t i = 0; i < what->n_scorings; i++) {
+        qb_perplexity_plan plan;
+        if (what->scorings[i].skipped[0]) continue;
+        qb_perplexity_plan_make(m, &what->scorings[i].windows, INT64_MAX / 4, &plan); /* all weights held */
+        int64_t beside = plan.peak_bytes - qb_model_weight_bytes(m);
+        most = beside > most ? beside : most;
+    }
+    return most;
+}
+
+/* Whether the weights stay on the device with the rest of the work. Speed and the logits hash need it; a
    perplexity alone may run layer by layer. */
-static bool fits(const qb_model *m, const qb_measuring *what, char reason[200]) {
-    int64_t need = qb_model_weight_bytes(m), have = qb_host_memory_now().available_bytes;
-    char a[32], b[32];
-    if (what->memory_bytes > 0 && what->memory_bytes < have) have = what->memory_bytes;
-    snprintf(reason, 200, "the weights take %s and %s of memory may be used",
-             qb_format_bytes((double)need, a), qb_format_bytes((double)have, b));
-    if ((double)need > 0.9 * (double)have) return false;
+static void place(qb_model *m, qb_device *dev, const qb_measuring *what, qb_placement *out) {
+    bool resident_only = what->speed || what->determinism;
+    int64_t work = dev->backend->separate_memory ? work_bytes(m, what) : 0;
+    qb_placement_make(m, dev, work, what->memory_bytes, what->offload && resident_only, out);
+    if (out->kind != QB_PLACEMENT_DEVICE) return;
     for (size_t i = 0; i < what->n_scorings; i++) {
         qb_perplexity_plan plan;
         if (what->scorings[i].skipped[0]) continue;
         qb_perplexity_plan_make(m, &what->scorings[i].windows, what->memory_bytes, &plan);
-        if (plan.layer_major) return false;
+        if (plan.layer_major) out->kind = QB_PLACEMENT_BLOCKS;
     }
-    return true;
 }
 
 qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
     first_failure failure = {0};
-    char reason[200];
-    bool resident = fits(m, what, reason);
+    qb_placement placement;
+    m->dev = dev; /* plans ask it what memory there is */
+    place(m, dev, what, &placement);
+    bool resident = placement.kind != QB_PLACEMENT_BLOCKS;
+    if (placement.kind == QB_PLACEMENT_SPLIT) qb_model_offload(m, &placement.plan);
     qb_status st = qb_model_load(m, dev, positions_needed(m, what), resident);
     if (st != QB_OK) return st;
     for (size_t i = 0; i < what->n_scorings; i++)
@@ -165,11 +179,11 @@ qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what
     if (what->speed && resident)
         note(&failure, measure_speed(m, dev, what, metrics), "speed");
     else if (what->speed)
-        push_empty(metrics, "decode", NULL, NULL, "skipped", reason);
+        push_empty(metrics, "decode", NULL, NULL, "skipped", placement.reason);
     if (what->determinism && resident)
         note(&failure, measure_plain(qb_determinism, "logits_sha256", m, dev, metrics), "logits");
     else if (what->determinism)
-        push_empty(metrics, "logits_sha256", NULL, NULL, "skipped", reason);
+        push_empty(metrics, "logits_sha256", NULL, NULL, "skipped", placement.reason);
     if (what->memory)
         note(&failure, measure_plain(qb_memory_measures, "peak_rss_bytes", m, dev, metrics), "memory");
     if (failure.status != QB_OK) st = qb_fail(failure.status, "%s", qb_str_get(&failure.text));

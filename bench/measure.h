@@ -13,6 +13,7 @@ typedef struct qb_measuring {
     const qb_windows *prompts;    /* NULL: none */
     const qb_ceilings *ceilings;  /* of the machine; needed with speed */
     bool memory, determinism;
+    bool offload; /* weights that do not fit the device may lie in host memory */
 } qb_measuring;
 
 /* Loads m onto dev and pushes rows to the array `metrics`. QB_OK when all rows are ok or skipped; else the

@@ -28,7 +28,7 @@ static void speed_work(const qb_model *m, const qb_speed_config *c, double weigh
     }
 }
 
-static int64_t speed_bytes(const qb_model *m, const qb_speed_config *c) {
+int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
     int64_t context = 0, batch = 1;
     for (int p = 0; p < c->prefill.n; p++)
         context = c->prefill.values[p] > context ? c->prefill.values[p] : context;
@@ -74,7 +74,7 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
     }
     if (qb_suite_measures(suite) & QB_MEASURE_SPEED) {
         speed_work(s->model, &suite->speed, (double)out->checkpoint_bytes, &flops, &bytes);
-        int64_t speed = speed_bytes(s->model, &suite->speed);
+        int64_t speed = qb_plan_speed_bytes(s->model, &suite->speed);
         if (speed > work) work = speed;
     }
     /* A child begins with what this process holds: program, libraries, the texts. */

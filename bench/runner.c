@@ -88,7 +88,7 @@ static void warn_substitutes(const qb_json *data) {
 
 static qb_status take_facts(qb_run *run) {
     qb_compute compute = {run->options->threads, run->suite.backends.items[0], run->options->device,
-                          run->options->device_gb};
+                          run->options->device_gb, run->options->offload};
     bool ceilings = run->options->dry_run || (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED);
     return qb_device_probe(&compute, ceilings, &run->facts);
 }

@@ -12,6 +12,7 @@ typedef struct qb_run_options {
     const char *set;         /* only for --help: cmd_run.c collects every --set */
     int64_t threads, device; /* device and device_gb as in qb_compute */
     double device_gb;
+    bool offload; /* blocks that do not fit the device may lie in host memory */
     bool synthetic, resume, dry_run, keep_going, cache;
     double cache_gb;
 } qb_run_options;

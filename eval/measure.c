@@ -82,10 +82,10 @@ static void put_kinds(const int64_t bytes[QB_MEMORY_COUNT], const char *suffix, 
     }
 }
 
-/* A device with sensors has memory of its own: what the allocator gave beside what the driver sees; the rest
+/* A device with memory of its own: what the allocator gave beside what the driver sees; the rest
    is the context's, with its code and libraries. */
 static qb_status add_device_memory(qb_device *dev, const qb_memory *memory, qb_measures *out) {
-    if (!dev->backend->monitor) return QB_OK;
+    if (!dev->backend->separate_memory) return QB_OK;
     qb_status st = add_value(out, "device_memory_bytes", (double)memory->total_peak_bytes);
     if (st != QB_OK) return st;
     qb_json *extra = out->rows[out->count - 1].extra;

@@ -3,6 +3,7 @@
    are measured apart; every sample is kept and the median is the headline. */
 #include "eval/eval.h"
 #include "eval/watch.h"
+#include "model/offload.h"
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -136,8 +137,12 @@ static double causal_flops(const qb_config *c, double tokens) {
                      2.0 * tokens * (double)(c->n_heads * c->head_dim) * (double)c->n_layers);
 }
 
-/* What the device can do, beside every figure of what was reached. */
-static void put_ceilings(const qb_ceilings *c, qb_measure *row) {
+/* What the device can do, beside every figure of what was reached; and what lay in host memory. */
+static void put_ceilings(const qb_model *m, const qb_ceilings *c, qb_measure *row) {
+    if (qb_model_host_blocks(m) > 0) {
+        qb_json_put_int(row->extra, "host_blocks", qb_model_host_blocks(m));
+        qb_json_put_int(row->extra, "bus_bytes_per_pass", qb_model_host_bytes(m));
+    }
     qb_json_put_real(row->extra, "read_ceiling_bytes_per_s", c->read_bytes_per_s);
     qb_json_put_real(row->extra, "gemm_ceiling_flop_per_s", c->gemm_flop_per_s);
 }
@@ -165,7 +170,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     qb_json_put_real(rate->extra, "ceiling", ceilings->gemm_flop_per_s);
     qb_json_put_real(rate->extra, "share_of_ceiling", flops / ceilings->gemm_flop_per_s);
-    put_ceilings(ceilings, rate);
+    put_ceilings(m, ceilings, rate);
     if (n_seq == 1) {
         qb_measure rate_row = *rate; /* the next add may move the rows */
         QB_TRY(st, qb_measures_add(out, "time_to_first_token", &ttft));
@@ -173,7 +178,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
         for (int i = 0; i < rate_row.n_samples; i++) ttft->samples[i] = (double)n_tok / rate_row.samples[i];
         ttft->n_samples = rate_row.n_samples;
         summarize(ttft);
-        put_ceilings(ceilings, ttft);
+        put_ceilings(m, ceilings, ttft);
     }
 out:
     run_free(&r);
@@ -212,7 +217,7 @@ static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_conf
     qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
     qb_json_put_real(row->extra, "ceiling", ceilings->read_bytes_per_s);
     qb_json_put_real(row->extra, "share_of_ceiling", bytes_per_s / ceilings->read_bytes_per_s);
-    put_ceilings(ceilings, row);
+    put_ceilings(m, ceilings, row);
     qb_json_put_text(row->extra, "kv_dtype", config->kv);
 out:
     run_free(&r);
@@ -252,7 +257,7 @@ static qb_status measure_latency(qb_model *m, qb_device *dev, const qb_speed_con
     qb_watch_end(&watch, (double)(used * config->prompt_tokens), row->extra);
     snprintf(row->protocol, sizeof row->protocol, "prompts+tg%lld", (long long)config->prompt_tokens);
     summarize(row);
-    put_ceilings(ceilings, row);
+    put_ceilings(m, ceilings, row);
     qb_json_put_int(row->extra, "prompts", used);
     qb_json_put_int(row->extra, "prompt_tokens_total", tokens);
     qb_json_put_int(row->extra, "prompts_shortened", shortened);

@@ -132,6 +132,7 @@ typedef struct qb_monitor {
 
 struct qb_backend {
     const char *name, *summary;
+    bool separate_memory; /* what alloc gives is not the host's memory */
     qb_status (*open)(const qb_device_options *options, qb_device **out);
     void (*close)(qb_device *dev);
 

@@ -172,11 +172,11 @@ static qb_status load_vector(qb_model *m, const char *pattern, int64_t layer, co
 }
 
 /* Loads a linear into `matrix`; a dense view stays in `source` for as long as the matrix lives. */
-static qb_status load_matrix(qb_model *m, const char *module, int64_t rows, int64_t cols, qb_matrix *matrix,
-                             qb_weight *source) {
+static qb_status load_matrix(qb_model *m, const char *module, int64_t rows, int64_t cols, qb_place place,
+                             qb_matrix *matrix, qb_weight *source) {
     qb_status st = qb_checkpoint_linear(m->checkpoint, module, rows, cols, source);
     if (st != QB_OK) return st;
-    st = m->dev->backend->matrix_create(m->dev, source, QB_PLACE_DEVICE, matrix);
+    st = m->dev->backend->matrix_create(m->dev, source, place, matrix);
     if (st != QB_OK || source->packed) {
         qb_checkpoint_free_linear(m->checkpoint, module, source);
         *source = (qb_weight){0};
@@ -194,6 +194,7 @@ qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) {
     const qb_config *c = &m->config;
     const qb_family *f = c->family;
     bool layer_norm = f->norm == QB_NORM_LAYER;
+    qb_place place = m->resident && layer >= c->n_layers - m->host_blocks ? QB_PLACE_HOST : QB_PLACE_DEVICE;
     *out = (qb_block){.layer = layer};
     qb_status st;
     QB_TRY(st, load_vector(m, f->norm_attention, layer, ".weight", c->hidden, true, &out->w.norm_attention));
@@ -207,7 +208,7 @@ qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) {
         char module[128];
         qb_config_linear_shape(c, l, &rows, &cols);
         qb_config_linear_name(c, layer, l, module);
-        QB_TRY(st, load_matrix(m, module, rows, cols, &out->w.linear[l], &out->source[l]));
+        QB_TRY(st, load_matrix(m, module, rows, cols, place, &out->w.linear[l], &out->source[l]));
         QB_TRY(st, load_vector(m, f->linear[l], layer, ".bias", rows, qb_config_linear_has_bias(c, l),
                                &out->w.bias[l]));
     }
@@ -342,7 +343,8 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
     m->dev = dev;
     qb_status st;
     QB_TRY(st, load_embedding(m));
-    if (!c->tied_head) QB_TRY(st, load_matrix(m, f->head, c->vocab, c->hidden, &m->head, &m->head_source));
+    if (!c->tied_head)
+        QB_TRY(st, load_matrix(m, f->head, c->vocab, c->hidden, QB_PLACE_DEVICE, &m->head, &m->head_source));
     QB_TRY(st, load_position_table(m));
     QB_TRY(st, load_vector(m, f->final_norm, 0, ".weight", c->hidden, true, &m->final_norm));
     QB_TRY(st, load_vector(m, f->final_norm, 0, ".bias", c->hidden, f->norm == QB_NORM_LAYER,

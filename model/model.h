@@ -27,6 +27,8 @@ typedef struct qb_model {
     int64_t rope_capacity;
     qb_block *blocks; /* [n_layers] when resident, else NULL */
     bool resident;
+    int64_t host_blocks; /* of a resident model: so many of the last blocks lie in host memory
+                            (model/offload.h) */
     /* The same for backends that compute a whole token: set when resident. */
     qb_decoder decoder;
     const qb_block_weights **block_weights; /* [n_layers] */

@@ -108,6 +108,16 @@ static qb_status check_windows(const qb_windows *w, int64_t *tokens) {
     return QB_OK;
 }
 
+/* What is kept between passes must leave a device with memory of its own room for the Hessians and blocks. */
+static void keep_what_fits(qb_device *dev, qb_calibration_memory *memory) {
+    if (!dev->backend->separate_memory) return;
+    int64_t room = dev->backend->available_bytes(dev) / 2 - memory->stream_bytes - memory->workspace_bytes -
+                   memory->kv_bytes;
+    if (memory->mid_bytes > room) memory->mid_bytes = 0;
+    room -= memory->mid_bytes;
+    if (memory->context_bytes > room) memory->context_bytes = 0;
+}
+
 qb_status qb_calibration_create(qb_model *m, const qb_windows *windows, bool true_sequential,
                                 int64_t other_bytes, qb_calibration *c) {
     *c = (qb_calibration){.m = m};
@@ -117,6 +127,7 @@ qb_status qb_calibration_create(qb_model *m, const qb_windows *windows, bool tru
     QB_TRY(st, check_windows(windows, &tokens));
     qb_calibration_size(&m->config, tokens, windows->count, windows->max_length, true_sequential, other_bytes,
                         &c->memory);
+    keep_what_fits(m->dev, &c->memory);
     const qb_calibration_memory *memory = &c->memory;
     int64_t row_bytes = m->config.hidden * (int64_t)sizeof(float);
     QB_TRY(st, make_batches(windows, memory->batch_rows, c));

@@ -153,6 +153,7 @@ static qb_json *cuda_describe(qb_device *dev) {
 
 const qb_backend qb_backend_cuda = {
     .name = "cuda",
+    .separate_memory = true,
     .summary = "NVIDIA GPUs of compute capability 7.5 and above: own kernels, cuBLAS for large products",
     .open = cuda_open,
     .close = cuda_close,
