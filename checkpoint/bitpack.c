@@ -4,9 +4,31 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+INLINE uint64_t low_bits(int n) {
+    return n == 64 ? ~0ull : (1ull << (n & 63)) - 1;
+}
+
+/* squeeze8 and spread8 for widths of which two do not fit a byte: each half is cut out before it moves. */
+INLINE uint64_t squeeze8_wide(uint64_t x, int b) {
+    const uint64_t ones = low_bits(b) * 0x0001000100010001ull;
+    const uint64_t pairs = low_bits(2 * b) * 0x0000000100000001ull;
+    x = (x & ones) | (x >> 8 & ones) << b;
+    x = (x & pairs) | (x >> 16 & pairs) << 2 * b;
+    return (x & low_bits(4 * b)) | (x >> 32 & low_bits(4 * b)) << 4 * b;
+}
+
+INLINE uint64_t spread8_wide(uint64_t x, int b) {
+    const uint64_t ones = low_bits(b) * 0x0001000100010001ull;
+    const uint64_t pairs = low_bits(2 * b) * 0x0000000100000001ull;
+    x = (x & low_bits(4 * b)) | (x >> 4 * b & low_bits(4 * b)) << 32;
+    x = (x & pairs) | (x >> 2 * b & pairs) << 16;
+    return (x & ones) | (x >> b & ones) << 8;
+}
+
 /* Eight bytes of b-bit codes to 8*b contiguous bits: neighbours are joined, then pairs, then fours. `b` is a
    constant after inlining, so each step is two operations. */
 INLINE uint64_t squeeze8(uint64_t x, int b) {
+    if (b == 5 || b == 6) return squeeze8_wide(x, b);
     const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
     const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
     x = (x | x >> (8 - b)) & pairs;
@@ -16,6 +38,7 @@ INLINE uint64_t squeeze8(uint64_t x, int b) {
 }
 
 INLINE uint64_t spread8(uint64_t x, int b) {
+    if (b == 5 || b == 6) return spread8_wide(x, b);
     const uint64_t ones = ((1ull << b) - 1) * 0x0101010101010101ull;
     const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
     const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
@@ -85,6 +108,12 @@ void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words) {
     case 4:
         pack_any(codes, n, 4, words);
         break;
+    case 5:
+        pack_any(codes, n, 5, words);
+        break;
+    case 6:
+        pack_any(codes, n, 6, words);
+        break;
     default:
         pack_any(codes, n, 8, words);
         break;
@@ -101,6 +130,12 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
         break;
     case 4:
         unpack_any(words, n, 4, codes);
+        break;
+    case 5:
+        unpack_any(words, n, 5, codes);
+        break;
+    case 6:
+        unpack_any(words, n, 6, codes);
         break;
     default:
         unpack_any(words, n, 8, codes);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-/* n codes, each below 2^bits, to ceil(n * bits / 32) words; bits is 2, 3, 4 or 8. */
+/* n codes, each below 2^bits, to ceil(n * bits / 32) words; bits is 2 to 6, or 8. */
 void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words);
 void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes);
 

@@ -35,11 +35,19 @@ static qb_status refuse_overrides(const reader *r) {
     return QB_OK;
 }
 
-/* GPTQModel turns true zeros into v1 by an integer subtraction on the words, and back by the addition. */
+static bool is_gptqmodel(const qb_json *name) {
+    return qb_json_is_string(name) && !strncmp(qb_json_string(name), "gptqmodel", 9);
+}
+
+/* GPTQModel turns true zeros into v1 by an integer subtraction on the words, and back by the addition. The
+   quantizer is a text, or several of which one worked for the other. */
 static bool made_by_gptqmodel(const qb_json *json) {
     const qb_json *quantizer = qb_json_get(qb_json_get(json, "meta"), "quantizer");
-    const char *name = qb_json_string(qb_json_is_array(quantizer) ? qb_json_first(quantizer) : quantizer);
-    return name && !strncmp(name, "gptqmodel", 9);
+    bool made = is_gptqmodel(quantizer);
+    if (qb_json_is_array(quantizer))
+        for (const qb_json *j = qb_json_first(quantizer); j; j = qb_json_next(j))
+            made = made || is_gptqmodel(j);
+    return made;
 }
 
 static qb_status read_gptq(const reader *r) {

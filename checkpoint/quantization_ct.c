@@ -57,8 +57,8 @@ static qb_status read_scheme(const qb_json *group, const char *where, scheme *s)
     if (strcmp(type, "int") != 0)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: weights of type \"%.40s\" are not supported (supported: int)",
                        where, type);
-    if (s->bits != 2 && s->bits != 3 && s->bits != 4 && s->bits != 8)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: num_bits %d is not supported (supported: 2, 3, 4, 8)", where,
+    if (s->bits < 2 || s->bits > 8 || s->bits == 7)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: num_bits %d is not supported (supported: 2 to 6, 8)", where,
                        (int)s->bits);
     QB_TRY(st, read_strategy(weights, where, s));
     QB_TRY(st, read_order(weights, where, s));

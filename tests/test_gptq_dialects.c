@@ -68,6 +68,11 @@ static void test_gptq_dialects__dialects(void **state) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         check_spoilt("gptqmodel-asym-v2", &(spoil){.config = rows[i].config}, rows[i].status, rows[i].needle);
+    /* One of several quantizers subtracted from words. */
+    check_spoilt("gptqmodel-4bit-zero-v1",
+                 &(spoil){.config = CONFIG(GPTQ "\"sym\":false,\"checkpoint_format\":\"gptq\",\"meta\":{"
+                                                "\"quantizer\":[\"optimum:1.27\",\"gptqmodel:7.7.0\"]}")},
+                 QB_OK, "");
     /* No group index, or one that was never filled in, or one of another width that is. */
     check_spoilt("gptqmodel-asym-v2", &(spoil){.tensor = "g_idx", .how = DROP}, QB_OK, "");
     check_spoilt("gptqmodel-asym-v2", &(spoil){.tensor = "g_idx", .how = RESHAPE, .shape = {COLS}}, QB_OK,

@@ -144,8 +144,8 @@ static void test_layout__packs_the_published_words(void **state) {
 /* Against one bit at a time, for lengths with and without a tail. */
 static void test_layout__bit_streams_round_trip(void **state) {
     (void)state;
-    static const int bits[] = {2, 3, 4, 8};
-    for (size_t b = 0; b < 4; b++)
+    static const int bits[] = {2, 3, 4, 5, 6, 8};
+    for (size_t b = 0; b < sizeof bits / sizeof bits[0]; b++)
         for (int64_t n = 1; n <= 200; n++) {
             uint8_t codes[200], back[200];
             uint32_t words[50], slow[50] = {0};

@@ -64,6 +64,8 @@ static void test_layout_readers__compressed_tensors(void **state) {
     check_golden("compressed-sym", "compressed-tensors", 4, COLS);
     check_golden("compressed-order", "compressed-tensors", 4, COLS);
     check_golden("compressed-3bit", "compressed-tensors", 3, 72); /* rows that end within a word */
+    check_golden("compressed-5bit", "compressed-tensors", 5, COLS);
+    check_golden("compressed-6bit", "compressed-tensors", 6, COLS);
     check_golden("compressed-8bit-channel", "compressed-tensors", 8, COLS);
     check_golden("compressed-bf16", "compressed-tensors", 4, COLS);
 }
@@ -193,6 +195,25 @@ static void test_layout_readers__awq_dialects(void **state) {
         check_spoilt("awq-asym", &(spoil){.config = rows[i].config}, rows[i].status, rows[i].needle);
 }
 
+/* AutoAWQ's own file stands in for config.json's member, and need not name the method. */
+static void test_layout_readers__awq_config_from_quant_config_json(void **state) {
+    (void)state;
+    char *dir = scratch_make();
+    char *target = qb_path_join(dir, "out");
+    spoil_golden("awq-asym", &(spoil){.config = "{}"}, target);
+    write_text(target, "quant_config.json",
+               "{\"zero_point\":true,\"q_group_size\":32,\"w_bit\":4,\"version\":\"GEMM\"}");
+    qb_checkpoint *ck = open_ok(target);
+    qb_weight w;
+    assert_string_equal(qb_checkpoint_quantization(ck)->method, "awq");
+    assert_ok(qb_checkpoint_linear(ck, "m", ROWS, COLS, &w));
+    assert_dequantized(ck, w.packed);
+    qb_weight_free(&w);
+    qb_checkpoint_close(ck);
+    qb_free(target);
+    scratch_remove(dir);
+}
+
 static void test_layout_readers__awq_damage(void **state) {
     (void)state;
     static const uint16_t nan16 = 0x7e01;
@@ -297,6 +318,7 @@ int main(void) {
         cmocka_unit_test(test_layout_readers__layouts_of_one_weight_agree_to_the_bit),
         cmocka_unit_test(test_layout_readers__bnb8_equals_bitsandbytes),
         cmocka_unit_test(test_layout_readers__awq_dialects),
+        cmocka_unit_test(test_layout_readers__awq_config_from_quant_config_json),
         cmocka_unit_test(test_layout_readers__awq_damage),
         cmocka_unit_test(test_layout_readers__compressed_tensors_dialects),
         cmocka_unit_test(test_layout_readers__compressed_tensors_damage),

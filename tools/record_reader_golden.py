@@ -186,6 +186,7 @@ def main():
         "3bit": Weight(rng, 3, False, cols=72, group=24), "8bit-channel": Weight(rng, 8, True, group=K),
         "bf16": Weight(rng, 4, True, dtype=torch.bfloat16)})
     record_bnb8(args.out, rng)
+    record_compressed(args.out, {f"{bits}bit": Weight(rng, bits, False) for bits in (5, 6)})
 
 
 if __name__ == "__main__":

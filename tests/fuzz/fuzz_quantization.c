@@ -19,7 +19,7 @@ static void check_config(const uint8_t *data, size_t size) {
     const qb_quantization *q = &ck.quantization;
     if (qb_quantization_read(&ck) == QB_OK && q->method[0]) {
         require(qb_layout_find(q->layout) != NULL);
-        require(q->bits == 2 || q->bits == 3 || q->bits == 4 || q->bits == 8);
+        require(q->bits >= 2 && q->bits <= 8 && q->bits != 7);
         require(q->group_size == -1 || q->group_size > 0);
     }
     require(strchr(qb_error_text(), '\n') == NULL);
