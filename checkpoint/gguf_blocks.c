@@ -248,7 +248,7 @@ qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t row
     out->scale_dtype = t->scale_dtype;
     out->symmetric = !t->has_offsets;
     int64_t blocks_a_row = cols / t->block_columns, groups = t->block_columns / t->group_size;
-    float unused[MAX_BLOCK_GROUPS];
+    float unused[MAX_BLOCK_GROUPS] = {0};
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *from = blocks + (row_of ? row_of(ctx, r) : r) * blocks_a_row * t->block_bytes;
         for (int64_t b = 0; b < blocks_a_row; b++) {

@@ -66,7 +66,7 @@ static qb_status list_directory(const char *path, listing *l) {
 }
 
 qb_status qb_checkpoint_find_gguf(const char *path, char **out) {
-    listing l;
+    listing l = {0};
     *out = NULL;
     if (!qb_path_is_dir(path)) return first_part(path, out);
     qb_status st = list_directory(path, &l);

@@ -28,7 +28,6 @@ static qb_status wrong_kind(const qb_gguf *g, const qb_gguf_value *v, const char
 static bool whole(const qb_gguf_value *v, int64_t *out) {
     union {
         uint8_t u8;
-        int8_t i8;
         uint16_t u16;
         int16_t i16;
         uint32_t u32;
@@ -43,8 +42,8 @@ static bool whole(const qb_gguf_value *v, int64_t *out) {
         *out = n.u8;
         return true;
     case QB_GGUF_I8:
-        memcpy(&n.i8, v->bytes, 1);
-        *out = n.i8;
+        memcpy(&n.u8, v->bytes, 1);
+        *out = (n.u8 ^ 0x80) - 0x80;
         return true;
     case QB_GGUF_U16:
         memcpy(&n.u16, v->bytes, 2);

@@ -280,6 +280,34 @@ static void test_gguf__every_version_reads_the_same(void **state) {
     }
 }
 
+static void test_gguf__whole_numbers_of_every_width(void **state) {
+    (void)state;
+    static const struct {
+        qb_gguf_kind kind;
+        size_t bytes;
+        int64_t value;
+    } rows[] = {{QB_GGUF_U8, 1, 200},          {QB_GGUF_I8, 1, -100},       {QB_GGUF_I8, 1, 100},
+                {QB_GGUF_U16, 2, 40000},       {QB_GGUF_I16, 2, -30000},    {QB_GGUF_U32, 4, 4000000000},
+                {QB_GGUF_I32, 4, -2000000000}, {QB_GGUF_U64, 8, INT64_MAX}, {QB_GGUF_I64, 8, INT64_MIN}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        gguf_file f = gguf_begin(3, 0, 2);
+        gguf_key(&f, "n", rows[i].kind);
+        gguf_put(&f, &rows[i].value, rows[i].bytes);
+        gguf_key(&f, "huge", QB_GGUF_U64);
+        gguf_put(&f, (uint64_t[]){UINT64_MAX}, 8);
+        qb_arena arena = {0};
+        qb_gguf g;
+        int64_t n = 0;
+        assert_ok(qb_gguf_parse((const uint8_t *)f.bytes.text, f.bytes.length, "x.gguf", &arena, &g));
+        assert_ok(qb_gguf_int(&g, "n", true, INT64_MIN, INT64_MAX, &n));
+        assert_true(n == rows[i].value);
+        assert_fails(qb_gguf_int(&g, "huge", true, INT64_MIN, INT64_MAX, &n), QB_ERR_FORMAT, "huge");
+        qb_gguf_free(&g);
+        qb_arena_free(&arena);
+        gguf_free(&f);
+    }
+}
+
 /* Whatever the length at which a file ends, it is refused by one sentence. */
 static void test_gguf__a_file_cut_anywhere_is_refused(void **state) {
     (void)state;
@@ -387,6 +415,7 @@ int main(void) {
         cmocka_unit_test(test_gguf__quantization_is_named),
         cmocka_unit_test(test_gguf__equals_the_same_model_in_safetensors),
         cmocka_unit_test(test_gguf__every_version_reads_the_same),
+        cmocka_unit_test(test_gguf__whole_numbers_of_every_width),
         cmocka_unit_test(test_gguf__a_file_cut_anywhere_is_refused),
         cmocka_unit_test(test_gguf__headers_that_lie_are_refused),
         cmocka_unit_test(test_gguf__metadata_that_lies_is_refused),
