@@ -75,6 +75,8 @@ if [ "$mode" = all ]; then
   check "demo" tools/check_demo.sh
   suite "tests (ASan, UBSan)" debug build-debug
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
+  check "CUDA build, kernels without spills" tools/check_ptxas.sh
+  check "CUDA on a device" tools/check_gpu.sh
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -10,6 +10,10 @@ static void test_cuda_device__registry(void **state) {
     (void)state;
     assert_ptr_equal(qb_backend_find("cuda"), cuda);
     assert_ptr_equal(qb_backend_find("cpu"), &qb_backend_cpu);
+    /* Every slot is filled but the optional ones, which stand last. */
+    const void *const *slots = (const void *const *)(const void *)cuda;
+    for (size_t i = 0; i < offsetof(qb_backend, decode) / sizeof *slots; i++)
+        if (!slots[i]) fail_msg("slot %zu of the cuda backend is empty", i);
 }
 
 static void test_cuda_device__transfers_of_any_size(void **state) {
