@@ -12,7 +12,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static qb_status no_memory(void) {
     return qb_fail(QB_ERR_MEMORY, "out of memory");
@@ -101,8 +103,32 @@ static int by_use(const void *a, const void *b) {
     return (x->tv_nsec > y->tv_nsec) - (x->tv_nsec < y->tv_nsec);
 }
 
+/* "KEY", or "KEY.partial", which an interrupted run left to be taken up. */
 static bool is_key(const char *name) {
-    return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+    return strspn(name, "0123456789abcdef") == 32 && (!name[32] || !strcmp(name + 32, ".partial"));
+}
+
+/* Another process is writing it (checkpoint/staging.h). */
+static bool is_locked(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0) close(fd);
+    return locked;
+}
+
+bool qb_cache_busy(const char *dir) {
+    qb_str partial = {0};
+    qb_str_printf(&partial, "%s.partial", dir);
+    bool busy = !partial.failed && is_locked(partial.text);
+    qb_str_free(&partial);
+    return busy;
+}
+
+static int64_t entry_bytes(const char *path) {
+    char *inner = qb_path_join(path, "checkpoint");
+    int64_t bytes = folder_bytes(path) + (inner ? folder_bytes(inner) : 0);
+    qb_free(inner);
+    return bytes;
 }
 
 static qb_status list_entries(const char *folder, entry **out, size_t *n) {
@@ -113,13 +139,13 @@ static qb_status list_entries(const char *folder, entry **out, size_t *n) {
         struct stat info;
         if (!is_key(e->d_name)) continue; /* only what this program made is ever removed */
         char *path = qb_path_join(folder, e->d_name);
-        if (!path || stat(path, &info) != 0) {
+        if (!path || stat(path, &info) != 0 || is_locked(path)) {
             qb_free(path);
             continue;
         }
         st = qb_grow(out, &capacity, *n + 1, sizeof **out);
         if (st == QB_OK)
-            (*out)[(*n)++] = (entry){path, folder_bytes(path), info.st_mtim};
+            (*out)[(*n)++] = (entry){path, entry_bytes(path), info.st_mtim};
         else
             qb_free(path);
     }

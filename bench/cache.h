@@ -19,6 +19,8 @@ typedef struct qb_cache_key {
 qb_status qb_cache_path(const qb_cache_key *key, char **dir) QB_NODISCARD;
 /* A complete checkpoint is there; also marks it as used now. */
 bool qb_cache_hit(const char *dir);
+/* Another process is making this checkpoint right now. */
+bool qb_cache_busy(const char *dir);
 /* Fails when nothing can be written below the cache folder; removes what killed runs left half-written in it.
  */
 qb_status qb_cache_writable(void) QB_NODISCARD;

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "bench/cache.h"
 #include "bench/child.h"
+#include "bench/identity.h"
 #include "bench/machine.h"
 #include "bench/measure.h"
 #include "bench/session.h"
@@ -107,13 +108,21 @@ static qb_status quantize(void *ctx, qb_json **result) {
     qb_device *dev = NULL;
     qb_model *m = NULL;
     qb_quant_report report = {0};
+    char fingerprint[QB_SHA256_HEX];
     qb_status st;
     QB_TRY(st, open_device(w, &dev));
     QB_TRY(st, qb_model_open(w->subject->spec, &m));
+    const qb_windows *calibration = qb_subject_calibration(w->subject, v);
     qb_quant_target target = {
         .dir = w->dir, .replace = true, .source_sha256 = w->subject->sha256, .program = qb_program_version()};
-    QB_TRY(st, qb_quantize_model(m, dev, v->method, &v->config, qb_subject_calibration(w->subject, v),
-                                 &target, &report));
+    /* What a killed run finished of a checkpoint is taken up; two runs at once each make their own. */
+    if (w->run->options->cache && !qb_cache_busy(w->dir)) {
+        QB_TRY(st, qb_identity_of_run(w->subject->sha256, v->method, &v->config, calibration, NULL, dev,
+                                      fingerprint));
+        target.fingerprint = fingerprint;
+        target.resume = true;
+    }
+    QB_TRY(st, qb_quantize_model(m, dev, v->method, &v->config, calibration, &target, &report));
     *result = qb_quant_report_json(&report);
 out:
     qb_quant_report_free(&report);
