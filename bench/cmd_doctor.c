@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu.h"
 #include "plots/plots.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +30,11 @@ static const qb_page page = {
     .synopsis = "doctor [--data DIR] [--json]",
     .description = "Prints CPU, cores, vector instructions, memory, the core that OpenBLAS uses, GPUs, "
                    "gnuplot, the folders for\n"
-                   "cache and data, and the two measured ceilings that speed rows refer to: bytes read a "
-                   "second by all threads\n"
-                   "from far beyond the caches, and float operations a second of large float32 matrix "
-                   "products. What is missing\n"
+                   "cache and data, and the measured ceilings that speed rows refer to, of the CPU and of "
+                   "each CUDA device: bytes read a\n"
+                   "second from far beyond the caches (a GPU: copied in its memory), and operations a second "
+                   "of large matrix products\n"
+                   "(float32; a GPU: float16 with float32 sums). What is missing\n"
                    "is listed with the command that mends it.",
     .examples = "bench doctor\n"
                 "bench doctor --json",
@@ -155,17 +157,30 @@ static void print_gpus(const qb_json *gpus) {
                   qb_format_bytes(number_of(g, "memory_bytes"), size), text_of(g, "driver"));
 }
 
-static void print_cuda(const qb_json *cuda) {
+static void print_device(const qb_json *d) {
     char rate[32];
+    qb_output("CUDA           %s, compute capability %s, copy %s/s, GEMM %.1f TFLOP/s in float16\n",
+              text_of(d, "name"), text_of(d, "compute_capability"),
+              qb_format_bytes(number_of(d, "copy_bytes_per_s"), rate),
+              number_of(d, "gemm_flop_per_s") * 1e-12);
+    if (isfinite(number_of(d, "temperature_c")))
+        qb_output(
+            "               %.0f W at most, %.0f C, SM %.0f MHz, memory %.0f MHz%s%s, %.0f other processes\n",
+            number_of(d, "power_limit_w"), number_of(d, "temperature_c"), number_of(d, "sm_clock_hz") * 1e-6,
+            number_of(d, "memory_clock_hz") * 1e-6,
+            qb_json_string(qb_json_get(d, "throttled")) ? ", throttled: " : "",
+            qb_json_string(qb_json_get(d, "throttled")) ? text_of(d, "throttled") : "",
+            number_of(d, "foreign_processes"));
+}
+
+static void print_cuda(const qb_json *cuda) {
     const qb_json *devices = qb_json_get(cuda, "devices");
     if (!qb_json_first(devices)) qb_output("CUDA           %s\n", text_of(cuda, "reason"));
     for (const qb_json *d = qb_json_first(devices); d; d = qb_json_next(d)) {
         if (qb_json_string(qb_json_get(d, "error")))
             qb_output("CUDA           %s\n", text_of(d, "error"));
         else
-            qb_output("CUDA           %s, compute capability %s, copy %s/s\n", text_of(d, "name"),
-                      text_of(d, "compute_capability"),
-                      qb_format_bytes(number_of(d, "copy_bytes_per_s"), rate));
+            print_device(d);
     }
 }
 

@@ -73,7 +73,7 @@ static qb_status print_rows(const qb_json *doc) {
                   unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
     }
     char read_rate[32];
-    qb_output("ceilings: %s/s read, %.1f GFLOP/s in float32 matrix products\n",
+    qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
               qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
               qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
     return QB_OK;

@@ -4,6 +4,7 @@
 #include "bench/machine.h"
 
 #ifdef QB_WITH_CUDA
+#include "kernels/backend.h"
 #include "kernels/cuda/cuda_ops.h"
 #endif
 
@@ -84,7 +85,31 @@ qb_json *qb_gpus_json(void) {
 }
 
 #ifdef QB_WITH_CUDA
-enum { COPY_BYTES = 1 << 29 }; /* far beyond any cache */
+/* What its copies and products reach, by the backend itself, and what its sensors say now. */
+static qb_status measure_device(int index, qb_json *j) {
+    const qb_backend *be = qb_backend_find("cuda");
+    qb_device *dev = NULL;
+    qb_ceilings ceilings;
+    qb_monitor m;
+    qb_status st;
+    QB_TRY(st, be->open(&(qb_device_options){.threads = 1, .index = index}, &dev));
+    QB_TRY(st, be->ceilings(dev, &ceilings));
+    qb_json_put_real(j, "copy_bytes_per_s", ceilings.read_bytes_per_s);
+    qb_json_put_real(j, "gemm_flop_per_s", ceilings.gemm_flop_per_s);
+    if (be->monitor(dev, &m) == QB_OK) {
+        qb_json_put_real(j, "power_limit_w", m.power_limit_w);
+        qb_json_put_real(j, "temperature_c", m.temperature_c);
+        qb_json_put_real(j, "sm_clock_hz", m.sm_clock_hz);
+        qb_json_put_real(j, "memory_clock_hz", m.memory_clock_hz);
+        qb_json_put_text(j, "throttled", m.throttled > 0 ? m.throttle_reasons : NULL);
+        if (m.foreign_processes >= 0) qb_json_put_int(j, "foreign_processes", m.foreign_processes);
+    } else {
+        qb_error_clear();
+    }
+out:
+    if (dev) be->close(dev);
+    return st;
+}
 
 static qb_json *cuda_device_json(int device) {
     char why[256] = "";
@@ -95,17 +120,16 @@ static qb_json *cuda_device_json(int device) {
         return j;
     }
     char capability[16];
-    double rate;
     snprintf(capability, sizeof capability, "%d.%d", info.compute_major, info.compute_minor);
     qb_json_put_text(j, "name", info.name);
     qb_json_put_text(j, "compute_capability", capability);
     qb_json_put_int(j, "memory_bytes", info.memory_bytes);
     qb_json_put_int(j, "free_bytes", info.free_bytes);
     qb_json_put_int(j, "multiprocessors", info.multiprocessors);
-    if (qb_cuda_copy_rate(device, COPY_BYTES, &rate, why, sizeof why) == 0)
-        qb_json_put_real(j, "copy_bytes_per_s", rate);
-    else
-        qb_json_put_text(j, "error", why);
+    if (measure_device(device, j) != QB_OK) {
+        qb_json_put_text(j, "error", qb_error_text());
+        qb_error_clear();
+    }
     return j;
 }
 

@@ -25,7 +25,8 @@ int64_t qb_disk_free_bytes(
 qb_json *qb_machine_json(void);
 /* The GPUs that the NVIDIA driver shows; an empty array without driver. */
 qb_json *qb_gpus_json(void);
-/* {built, devices: [{name, compute_capability, memory_bytes, free_bytes, multiprocessors, copy_bytes_per_s}],
-   reason}: what this build's CUDA sees; the reason says why there is no device. Measures each device's copy
-   rate. */
+/* {built, devices: [{name, compute_capability, memory_bytes, free_bytes, multiprocessors, copy_bytes_per_s,
+   gemm_flop_per_s, and where the driver's library is there: power_limit_w, temperature_c, sm_clock_hz,
+   memory_clock_hz, throttled, foreign_processes}], reason}: what this build's CUDA sees; the reason says why
+   there is no device. Measures each device's ceilings. */
 qb_json *qb_cuda_json(void);
