@@ -60,6 +60,9 @@ qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb
    type, tensor->dtype is U8 or QB_DTYPE_COUNT. */
 const char *qb_checkpoint_dtype_name(const qb_checkpoint *ck, const qb_tensor *t);
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors */
+/* About what a tensor takes once it is loaded: its bytes, but for blocks that are packed otherwise in memory
+   (GGUF's of 5 and 6 bits as 8 bits, K types with float32 scales). For plans. */
+int64_t qb_checkpoint_loaded_bytes(const qb_checkpoint *ck, const qb_tensor *t);
 /* Base name and size of weight file `index`; NULL behind the last and for a synthetic one. */
 const char *qb_checkpoint_file(const qb_checkpoint *ck, size_t index, int64_t *bytes);
 /* One identity for the weights: SHA-256 over, for each weight file in the order of names, its name, a NUL,

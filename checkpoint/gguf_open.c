@@ -126,6 +126,16 @@ out:
     return st;
 }
 
+int64_t qb_checkpoint_loaded_bytes(const qb_checkpoint *ck, const qb_tensor *t) {
+    const qb_gguf_source *s = ck->gguf ? ck->tensors[t->index].source : NULL;
+    if (!s || !qb_ggml_type_is_packed(s->type)) return t->bytes;
+    const qb_ggml_type *type = s->type;
+    int64_t n = t->bytes / type->block_bytes * type->block_columns;
+    int64_t bits = type->bits > 4 ? 8 : type->bits == 3 ? 4 : type->bits;
+    int64_t group_bytes = (int64_t)qb_dtype_bytes(type->scale_dtype) * (type->has_offsets ? 2 : 1);
+    return n / 8 * bits + n / type->group_size * group_bytes;
+}
+
 /* ---- the layout ---- */
 
 static const qb_tensor *find_packed(const qb_checkpoint *ck, const char *module) {

@@ -52,7 +52,7 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
 qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) QB_NODISCARD;
 void qb_block_free(qb_model *m, qb_block *b); /* lets the checkpoint's pages go */
 
-int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, as the checkpoint stores it */
+int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, once loaded */
 int64_t qb_model_weight_bytes(const qb_model *m); /* resident bytes of all weights in their formats */
 int64_t qb_model_decode_bytes(const qb_model *m, int64_t context,
                               qb_dtype kv_dtype); /* read per decoded token */

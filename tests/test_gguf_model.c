@@ -18,11 +18,13 @@
 typedef struct {
     qb_model *model;
     qb_device *dev;
+    int64_t planned_bytes; /* of all weights, before they are loaded */
 } fixture;
 
 static fixture fixture_open(const char *path) {
     fixture f;
     assert_ok(qb_model_open(path, &f.model));
+    f.planned_bytes = qb_model_weight_bytes(f.model);
     assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 2}, &f.dev));
     assert_ok(qb_model_load(f.model, f.dev, f.model->config.max_positions, true));
     return f;
@@ -88,6 +90,9 @@ static void check_model(const qb_json *m) {
     assert_non_null(f.model->head.packed);
     assert_int_equal(f.model->embed.bytes, vocab * f.model->config.hidden * 4);
     assert_true(qb_model_weight_bytes(f.model) > f.model->embed.bytes + f.model->head.bytes);
+    double planned = (double)f.planned_bytes, loaded = (double)qb_model_weight_bytes(f.model);
+    print_message("planned %.0f bytes of weights, loaded %.0f\n", planned, loaded);
+    assert_true(fabs(planned / loaded - 1) < 0.03);
     assert_int_equal(tied, qb_checkpoint_find(f.model->checkpoint, "lm_head.weight") == NULL);
     qb_free(logits);
     fixture_close(&f);
