@@ -5,7 +5,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE uint64_t low_bits(int n) {
-    return n == 64 ? ~0ull : (1ull << (n & 63)) - 1;
+    return (1ull << n) - 1;
 }
 
 /* squeeze8 and spread8 for widths of which two do not fit a byte: each half is cut out before it moves. */
