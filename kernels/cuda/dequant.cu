@@ -29,27 +29,23 @@ __device__ uint4 scaled_run(const uint32_t (&w)[4], float scale, float offset) {
 
 /* One step of a row tile into to[16][padded_cols]: four lanes write 64 consecutive bytes of a row. */
 template <int KIND>
-__device__ void write_step(const qb_cuda_view &v, int row_tile, int step, int lane, const uint32_t *book,
+__device__ void write_step(const qb_cuda_view &v, int row_tile, int step, int lane, const unsigned char *book,
                            const float *map, half *to) {
-    constexpr int units = step_shape<KIND>::units;
-    constexpr bool packed = step_shape<KIND>::packed;
+    constexpr int units = step_shape<KIND, true>::units;
+    constexpr bool packed = step_shape<KIND, true>::packed;
+    const row_cursor cursor = cursor_of(v, row_tile, lane);
     step_codes<KIND, true> codes;
-    load_step<KIND, true>(v, row_tile, step, lane, codes);
+    load_step<KIND, true>(v, row_tile, cursor, step, lane, codes);
     const float factor = power_of_two(v.exponent);
 #pragma unroll
     for (int u = 0; u < units; u++) {
         zero_terms<packed ? KIND : QB_CODES_8> zero[2];
         row_pair scale = {{factor, factor}}, offset = {{0.0f, 0.0f}};
         if constexpr (packed) {
-            const int group = group_of_unit(v, step * units + u),
-                      place = scale_base(v, row_tile, lane) + group * 8;
-            const raw_scale raw = load_scale<KIND>(v, place);
-            if constexpr (KIND != QB_CODES_BOOK) {
-                int z[2];
-                decode_zeros(v, raw, place, z);
-                zero[0].set(z[0]), zero[1].set(z[1]);
-            }
-            scale = decode_scale<KIND>(v, raw, row_tile, group, lane, map);
+            const int group = (step * units + u) >> v.group_shift, place = cursor.scales + group * 8;
+            const raw_scale raw = load_scale<KIND, true>(v, place);
+            if constexpr (KIND != QB_CODES_BOOK) set_zeros<KIND, true>(v, raw, place, zero);
+            scale = decode_scale<KIND, true>(v, raw, cursor, group, map);
             offset = load_offsets(v, place);
         }
 #pragma unroll
@@ -57,7 +53,7 @@ __device__ void write_step(const qb_cuda_view &v, int row_tile, int step, int la
             uint32_t w[4];
             uint4 run;
             if constexpr (packed) {
-                run_halves<KIND>(codes.words, u, h, zero[h], book, w);
+                run_halves<KIND>(codes.words, u, h, zero[h], book, lane, w);
                 run = scaled_run(w, scale.half[h] * factor, offset.half[h] * factor);
             } else {
                 const uint32_t *pairs = codes.words + (u * 2 + h) * 4;
@@ -76,19 +72,19 @@ __device__ void write_step(const qb_cuda_view &v, int row_tile, int step, int la
 
 template <int KIND>
 __global__ void __launch_bounds__(WARPS * 32) panel_kernel(const __grid_constant__ panel_arguments a) {
-    uint32_t *book = ptx::dynamic_shared<uint32_t>();
+    unsigned char *book = ptx::dynamic_shared<unsigned char>();
     const int lane = static_cast<int>(threadIdx.x % 32);
-    const int steps = static_cast<int>(a.v.padded_cols) / (QB_UNIT_COLS * step_shape<KIND>::units);
+    const int steps = static_cast<int>(a.v.padded_cols) / (QB_UNIT_COLS * step_shape<KIND, true>::units);
     if constexpr (KIND == QB_CODES_BOOK) {
-        fill_book(book, a.v.table);
+        fill_book(reinterpret_cast<uint32_t *>(book), a.v.table);
         __syncthreads();
     }
     const int64_t all = static_cast<int64_t>(a.n_tiles) * steps;
     for (int64_t at = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / 32; at < all;
          at += static_cast<int64_t>(gridDim.x) * WARPS) {
         const int tile = static_cast<int>(at / steps);
-        write_step<KIND>(a.v, a.first_tile + tile, static_cast<int>(at % steps), lane, book + lane,
-                         a.v.table + 16, a.to + tile * static_cast<int64_t>(QB_TILE_ROWS) * a.v.padded_cols);
+        write_step<KIND>(a.v, a.first_tile + tile, static_cast<int>(at % steps), lane, book, a.v.table + 16,
+                         a.to + tile * static_cast<int64_t>(QB_TILE_ROWS) * a.v.padded_cols);
     }
 }
 

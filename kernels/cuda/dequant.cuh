@@ -31,19 +31,27 @@ __device__ __forceinline__ float power_of_two(int e) {
     return as_float(static_cast<uint32_t>(127 + e) << 23);
 }
 
-/* What brings magic numbers down: minus (1024 / 4^p + zero), in both halves. */
+/* What brings magic numbers down: minus (1024 / 4^p + zero) in both halves of term[p], put together as
+   integers, for the zero point's bits stand in those of the mantissa. */
 template <int KIND> struct zero_terms {
-    uint32_t term[KIND == QB_CODES_2 || KIND == QB_CODES_3 ? 4 : KIND == QB_CODES_4 ? 2 : 1];
+    static constexpr bool in_place =
+        KIND == QB_CODES_2 || KIND == QB_CODES_3; /* p = 0 .. 3; 4 bits have 0 and 2 */
+    uint32_t term[in_place ? 4 : KIND == QB_CODES_4 ? 2 : 1];
 
-    __device__ __forceinline__ void set(int zero) {
-        for (int p = 0; p < static_cast<int>(sizeof term / sizeof *term); p++) {
-            int base = KIND == QB_CODES_4 ? 1024 >> (4 * p) : 1024 >> (2 * p);
-            term[p] = bits_of(__float2half2_rn(static_cast<float>(-(base + zero))));
+    __device__ __forceinline__ void set(uint32_t zero) {
+        const uint32_t both = zero * 0x00010001u;
+        term[0] = 0xe400e400u + both; /* -1024 */
+        if constexpr (in_place) {
+            term[1] = 0xdc00dc00u + both * 4;  /* -256 */
+            term[2] = 0xd400d400u + both * 16; /* -64 */
+            term[3] = 0xcc00cc00u + both * 64; /* -16 */
+        } else if constexpr (KIND == QB_CODES_4) {
+            term[1] = 0xd400d400u + both * 16;
         }
     }
 };
 template <> struct zero_terms<QB_CODES_BOOK> {
-    __device__ __forceinline__ void set(int) {}
+    __device__ __forceinline__ void set(uint32_t) {}
 };
 
 template <uint32_t MASK> __device__ __forceinline__ uint32_t magic(uint32_t word) {
@@ -56,13 +64,20 @@ __device__ __forceinline__ uint32_t lower(uint32_t magic_bits, uint32_t term) {
     return bits_of(__hadd2(as_half2(magic_bits), as_half2(term)));
 }
 
+/* Entry b of a lane's copy of the book, b in bits 7 .. 14 of `shifted`: a bank is four bytes, an entry 32 of
+ * them. */
+__device__ __forceinline__ uint32_t book_entry(const unsigned char *book, uint32_t shifted, int lane) {
+    const uint32_t place = (shifted & 0x7f80) | static_cast<uint32_t>(lane) * 4;
+    return *reinterpret_cast<const uint32_t *>(book + place);
+}
+
 constexpr uint32_t QUARTER = 0x34003400, SIXTEENTH = 0x2c002c00, SIXTY_FOURTH = 0x24002400;
 
 /* The run (unit, half) of a lane's words as four pairs of float16: column 2 p in the low half of w[p]. `book`
    is the codebook's table for this lane: entry b at book[32 b]. */
 template <int KIND>
 __device__ __forceinline__ void run_halves(const uint32_t *words, int unit, int half,
-                                           const zero_terms<KIND> &zero, const uint32_t *book,
+                                           const zero_terms<KIND> &zero, const unsigned char *book, int lane,
                                            uint32_t (&w)[4]) {
     if constexpr (KIND == QB_CODES_4) {
         uint32_t q = words[unit * 2 + half], q8 = q >> 8;
@@ -78,10 +93,10 @@ __device__ __forceinline__ void run_halves(const uint32_t *words, int unit, int 
         w[3] = lower(__byte_perm(b, 0x64646464, 0x4342), zero.term[0]);
     } else if constexpr (KIND == QB_CODES_BOOK) {
         uint32_t q = words[unit * 2 + half];
-        w[0] = book[(q & 0xff) * QB_LANES];
-        w[1] = book[(q >> 8 & 0xff) * QB_LANES];
-        w[2] = book[(q >> 16 & 0xff) * QB_LANES];
-        w[3] = book[(q >> 24) * QB_LANES];
+        w[0] = book_entry(book, q << 7, lane);
+        w[1] = book_entry(book, q >> 1, lane);
+        w[2] = book_entry(book, q >> 9, lane);
+        w[3] = book_entry(book, q >> 17, lane);
     } else {
         uint32_t q = half ? words[unit] >> 8 : words[unit];
         uint32_t m0 = magic<0x00030003>(q), m1 = magic<0x000c000c>(q), m2 = magic<0x00300030>(q),
@@ -128,61 +143,67 @@ struct row_pair {
     float half[2];
 };
 
-/* Where a lane's scales of a row tile start: entry `group * 8` further on is that group's. Columns that pad
-   the row up to a tile have no group of their own and take the last. */
-__device__ __forceinline__ int scale_base(const qb_cuda_view &v, int row_tile, int lane) {
-    return row_tile * v.n_groups * 8 + lane / 4;
-}
-__device__ __forceinline__ int group_of_unit(const qb_cuda_view &v, int unit) {
-    return min(unit >> v.group_shift, v.n_groups - 1);
+/* Where a lane finds what it reads of a row tile. */
+struct row_cursor {
+    const uint8_t *codes; /* packed: of its first step */
+    int scales;           /* entry of the first group; those of group i are 8 i further on */
+    int blocks; /* nested absmax: number of the first row's first block; the second's is 8 rows on */
+};
+__device__ __forceinline__ row_cursor cursor_of(const qb_cuda_view &v, int row_tile, int lane) {
+    row_cursor c;
+    const int64_t tiles = v.padded_cols / QB_TILE_COLS;
+    c.codes = v.codes + row_tile * tiles * qb_tile_bytes(static_cast<qb_codes_kind>(v.kind)) + lane * 16;
+    c.scales = row_tile * v.n_groups * 8 + lane / 4;
+    c.blocks = (row_tile * QB_TILE_ROWS + lane / 4) * v.row_blocks;
+    return c;
 }
 
-template <int KIND> __device__ __forceinline__ raw_scale load_scale(const qb_cuda_view &v, int place) {
+/* Two zero points of up to 4 bits in a byte, of 8 in two. */
+template <int KIND> __device__ __forceinline__ uint32_t load_zeros(const qb_cuda_view &v, int place) {
+    return KIND == QB_CODES_8 ? __ldg(reinterpret_cast<const uint16_t *>(v.zeros) + place)
+                              : __ldg(v.zeros + place);
+}
+
+template <int KIND, bool FINE>
+__device__ __forceinline__ raw_scale load_scale(const qb_cuda_view &v, int place) {
     raw_scale r = {0, 0};
-    if (KIND == QB_CODES_BOOK ? v.scale_kind == QB_VIEW_SCALES_NESTED : v.scale_kind == QB_VIEW_SCALES_F16) {
-        if constexpr (KIND == QB_CODES_BOOK) {
+    if constexpr (KIND == QB_CODES_BOOK) {
+        if (v.scale_kind == QB_VIEW_SCALES_NESTED) {
             r.a = __ldg(static_cast<const uint16_t *>(v.scales) + place);
-        } else {
-            r.a = __ldg(static_cast<const uint32_t *>(v.scales) + place);
-            if (v.zeros)
-                r.b = v.bits <= 4 ? __ldg(v.zeros + place)
-                                  : __ldg(reinterpret_cast<const uint16_t *>(v.zeros) + place);
+            return r;
         }
-    } else {
-        uint2 pair = __ldg(static_cast<const uint2 *>(v.scales) + place);
-        r.a = pair.x, r.b = pair.y;
+    } else if (!FINE || v.scale_kind == QB_VIEW_SCALES_F16) {
+        r.a = __ldg(static_cast<const uint32_t *>(v.scales) + place);
+        if (v.zeros) r.b = load_zeros<KIND>(v, place);
+        return r;
     }
+    uint2 pair = __ldg(static_cast<const uint2 *>(v.scales) + place);
+    r.a = pair.x, r.b = pair.y;
     return r;
 }
 
 /* The zero points of integer codes. */
-__device__ __forceinline__ void decode_zeros(const qb_cuda_view &v, raw_scale r, int place, int (&zero)[2]) {
-    if (!v.zeros) {
-        zero[0] = zero[1] = v.zero;
-        return;
-    }
-    uint32_t pair = v.scale_kind == QB_VIEW_SCALES_F16 ? r.b
-                    : v.bits <= 4                      ? __ldg(v.zeros + place)
-                                  : __ldg(reinterpret_cast<const uint16_t *>(v.zeros) + place);
-    int width = v.bits <= 4 ? 4 : 8;
-    zero[0] = static_cast<int>(pair & ((1u << width) - 1));
-    zero[1] = static_cast<int>(pair >> width);
+template <int KIND, bool FINE>
+__device__ __forceinline__ void set_zeros(const qb_cuda_view &v, raw_scale r, int place,
+                                          zero_terms<KIND> (&zero)[2]) {
+    constexpr int width = KIND == QB_CODES_8 ? 8 : 4;
+    uint32_t pair = static_cast<uint32_t>(v.zero) * ((1u << width) + 1);
+    if (v.zeros) pair = !FINE || v.scale_kind == QB_VIEW_SCALES_F16 ? r.b : load_zeros<KIND>(v, place);
+    zero[0].set(pair & ((1u << width) - 1));
+    zero[1].set(pair >> width);
 }
 
 /* `map`: the nested map's 256 values, in shared or global memory. */
-template <int KIND>
-__device__ __forceinline__ row_pair decode_scale(const qb_cuda_view &v, raw_scale r, int row_tile, int group,
-                                                 int lane, const float *map) {
+template <int KIND, bool FINE>
+__device__ __forceinline__ row_pair decode_scale(const qb_cuda_view &v, raw_scale r, const row_cursor &c,
+                                                 int group, const float *map) {
     row_pair s;
     if (KIND == QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_NESTED) {
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            /* Rows that pad the tile have no block. */
-            int row = min(row_tile * QB_TILE_ROWS + qb_lane_row(lane, h), static_cast<int>(v.rows) - 1);
-            int block = row * v.n_groups + group;
-            s.half[h] = map[r.a >> (8 * h) & 0xff] * __ldg(v.nested + block / 256) + v.nested_offset;
-        }
-    } else if (KIND != QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_F16) {
+        const unsigned first = static_cast<unsigned>(c.blocks + group);
+        const unsigned second = first + 8 * static_cast<unsigned>(v.row_blocks);
+        s.half[0] = fmaf(map[r.a & 0xff], __ldg(v.nested + first / 256), v.nested_offset);
+        s.half[1] = fmaf(map[r.a >> 8], __ldg(v.nested + second / 256), v.nested_offset);
+    } else if (KIND != QB_CODES_BOOK && (!FINE || v.scale_kind == QB_VIEW_SCALES_F16)) {
         float2 pair = __half22float2(as_half2(r.a));
         s.half[0] = pair.x, s.half[1] = pair.y;
     } else {

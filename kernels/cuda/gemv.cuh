@@ -27,15 +27,22 @@ struct staged {
     const float *unscale;
 };
 
-template <int KIND> struct step_shape {
+/* A step is what a warp loads and computes at a time: a tile, half of one where scales are many or codes
+ * large. */
+template <int KIND, bool FINE> struct step_shape {
     static constexpr bool packed = KIND < QB_CODES_PACKED_COUNT;
-    static constexpr int units = KIND == QB_CODES_F32 ? 1 : KIND == QB_CODES_8 || !packed ? 2 : QB_TILE_UNITS;
-    static constexpr int words = KIND == QB_CODES_2 ? 4 : KIND == QB_CODES_3 ? 6 : packed ? 8 : 16;
+    static constexpr bool half_tile =
+        KIND == QB_CODES_8 || KIND == QB_CODES_BOOK || (KIND == QB_CODES_4 && FINE);
+    static constexpr int units = KIND == QB_CODES_F32 ? 1 : half_tile || !packed ? 2 : QB_TILE_UNITS;
+    static constexpr int words = !packed              ? 16
+                                 : KIND == QB_CODES_3 ? 6
+                                 : KIND == QB_CODES_2 ? 4
+                                                      : (KIND == QB_CODES_8 ? 4 : 2) * units;
 };
 
 /* Steps in flight: enough to keep the memory busy, as registers allow. */
 template <int KIND, bool FINE, int RT> __host__ __device__ constexpr int ring_depth() {
-    return RT > 1 ? (FINE && KIND != QB_CODES_BOOK ? 1 : 2) : KIND == QB_CODES_2 ? 4 : 2;
+    return (step_shape<KIND, FINE>::words == 4 ? 4 : 2) / (RT > 1 && (KIND < QB_CODES_4 || FINE) ? 2 : 1);
 }
 
 /* ---- loads ---- */
@@ -47,47 +54,47 @@ __device__ __forceinline__ void put_16(uint32_t *words, uint4 v) {
 /* What a lane holds of a step. Fine steps hold a scale for each unit, of which those that begin a group
  * count. */
 template <int KIND, bool FINE> struct step_codes {
-    uint32_t words[step_shape<KIND>::words];
-    raw_scale scale[FINE ? step_shape<KIND>::units : 1];
+    uint32_t words[step_shape<KIND, FINE>::words];
+    raw_scale scale[FINE ? step_shape<KIND, FINE>::units : 1];
 };
 
 /* Fine: units of a step that share a scale, less one: a mask, for groups are powers of two of units. */
-template <int KIND> __device__ __forceinline__ int group_mask(const qb_cuda_view &v) {
-    constexpr int units = step_shape<KIND>::units;
-    return v.group_shift < 2 ? min(1 << v.group_shift, units) - 1 : units - 1;
+template <int KIND, bool FINE> __device__ __forceinline__ int group_mask(const qb_cuda_view &v) {
+    constexpr int units = step_shape<KIND, FINE>::units;
+    return v.group_shift < 2 ? min(1 << v.group_shift, units) - 1 : units - 1; /* units is 2 or 4 */
 }
 
 template <int KIND, bool FINE>
-__device__ __forceinline__ void load_packed(const qb_cuda_view &v, int row_tile, int step, int lane,
+__device__ __forceinline__ void load_packed(const qb_cuda_view &v, const row_cursor &c, int step,
                                             step_codes<KIND, FINE> &to) {
-    constexpr int units = step_shape<KIND>::units, parts = QB_TILE_UNITS / units;
-    constexpr int step_bytes = static_cast<int>(qb_tile_bytes(static_cast<qb_codes_kind>(KIND))) / parts;
-    int64_t steps = v.padded_cols / (QB_UNIT_COLS * units);
-    const uint8_t *from = v.codes + (row_tile * steps + step) * step_bytes;
-    put_16(to.words, ptx::load_streaming_16(from + lane * 16));
-    if constexpr (KIND == QB_CODES_3) {
-        uint2 high = ptx::load_streaming_8(from + 512 + lane * 8);
+    constexpr int units = step_shape<KIND, FINE>::units, words = step_shape<KIND, FINE>::words;
+    constexpr int step_bytes =
+        static_cast<int>(qb_tile_bytes(static_cast<qb_codes_kind>(KIND))) / (QB_TILE_UNITS / units);
+    const uint8_t *from = c.codes + static_cast<int64_t>(step) * step_bytes;
+    put_16(to.words, ptx::load_streaming_16(from));
+    if constexpr (words == 6) { /* 8 bytes a lane, not 16 */
+        uint2 high = ptx::load_streaming_8(from + 512 - threadIdx.x % 32 * 8);
         to.words[4] = high.x, to.words[5] = high.y;
-    } else if constexpr (KIND != QB_CODES_2) {
-        put_16(to.words + 4, ptx::load_streaming_16(from + 512 + lane * 16));
+    } else if constexpr (words == 8) {
+        put_16(to.words + 4, ptx::load_streaming_16(from + 512));
     }
-    const int base = scale_base(v, row_tile, lane);
     if constexpr (FINE) {
-        const int mask = group_mask<KIND>(v);
+        const int mask = group_mask<KIND, FINE>(v);
 #pragma unroll
         for (int u = 0; u < units; u++)
             if ((u & mask) == 0)
-                to.scale[u] = load_scale<KIND>(v, base + group_of_unit(v, step * units + u) * 8);
+                to.scale[u] = load_scale<KIND, FINE>(v, c.scales + ((step * units + u) >> v.group_shift) * 8);
     } else {
-        to.scale[0] = load_scale<KIND>(v, base + group_of_unit(v, step * units) * 8);
+        to.scale[0] = load_scale<KIND, FINE>(v, c.scales + ((step * units) >> v.group_shift) * 8);
     }
 }
 
 /* Dense rows as they lie. Past the last column there is zero; past the last row, the last row again. */
-template <int KIND>
+template <int KIND, bool FINE>
 __device__ __forceinline__ void load_dense(const qb_cuda_view &v, int row_tile, int step, int lane,
                                            uint32_t *to) {
-    constexpr int units = step_shape<KIND>::units, size = KIND == QB_CODES_F32 ? 4 : 2, words = size * 2;
+    constexpr int units = step_shape<KIND, FINE>::units, size = KIND == QB_CODES_F32 ? 4 : 2,
+                  words = size * 2;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
         int64_t row = row_tile * static_cast<int64_t>(QB_TILE_ROWS) + qb_lane_row(lane, h);
@@ -123,12 +130,12 @@ __device__ __forceinline__ void load_dense(const qb_cuda_view &v, int row_tile, 
 }
 
 template <int KIND, bool FINE>
-__device__ __forceinline__ void load_step(const qb_cuda_view &v, int row_tile, int step, int lane,
-                                          step_codes<KIND, FINE> &to) {
-    if constexpr (step_shape<KIND>::packed)
-        load_packed<KIND, FINE>(v, row_tile, step, lane, to);
+__device__ __forceinline__ void load_step(const qb_cuda_view &v, int row_tile, const row_cursor &c, int step,
+                                          int lane, step_codes<KIND, FINE> &to) {
+    if constexpr (step_shape<KIND, FINE>::packed)
+        load_packed<KIND, FINE>(v, c, step, to);
     else
-        load_dense<KIND>(v, row_tile, step, lane, to.words);
+        load_dense<KIND, FINE>(v, row_tile, step, lane, to.words);
 }
 
 /* ---- arithmetic ---- */
@@ -223,11 +230,11 @@ template <int NT> __device__ __forceinline__ void clear(float (&sum)[NT][4]) {
 /* One step of RT row tiles. Products with (code - zero) are exact and are summed over a group, or what of it
    the step holds, before they take its scale. */
 template <int KIND, bool FINE, int NT, int RT, class Items>
-__device__ __forceinline__ void compute_packed(const Items &items, int item, int step, int lane,
-                                               const step_codes<KIND, FINE> (&codes)[RT], const staged &s,
-                                               int T, const uint32_t *book, const float *map,
-                                               tile_sums<KIND, NT> (&sums)[RT]) {
-    constexpr int units = step_shape<KIND>::units;
+__device__ __forceinline__ void compute_packed(const Items &items, int item, const row_cursor (&cursor)[RT],
+                                               int step, int lane, const step_codes<KIND, FINE> (&codes)[RT],
+                                               const staged &s, int T, const unsigned char *book,
+                                               const float *map, tile_sums<KIND, NT> (&sums)[RT]) {
+    constexpr int units = step_shape<KIND, FINE>::units;
     float sum[RT][NT][4];
     zero_terms<KIND> zero[RT][2];
     raw_scale raw[RT] = {};
@@ -238,25 +245,20 @@ __device__ __forceinline__ void compute_packed(const Items &items, int item, int
 #pragma unroll
         for (int r = 0; r < RT; r++) {
             const qb_cuda_view &v = items.view(item, r);
-            const int group = group_of_unit(v, FINE ? step * units + u : step * units);
-            const int place = scale_base(v, items.tile(item, r), lane) + group * 8;
-            const int mask = FINE ? group_mask<KIND>(v) : units - 1;
+            const int group = (step * units + (FINE ? u : 0)) >> v.group_shift,
+                      place = cursor[r].scales + group * 8;
+            const int mask = FINE ? group_mask<KIND, FINE>(v) : units - 1;
             if ((u & mask) == 0) {
                 raw[r] = codes[r].scale[FINE ? u : 0];
-                if constexpr (KIND != QB_CODES_BOOK) {
-                    int z[2];
-                    decode_zeros(v, raw[r], place, z);
-                    zero[r][0].set(z[0]), zero[r][1].set(z[1]);
-                }
+                if constexpr (KIND != QB_CODES_BOOK) set_zeros<KIND, FINE>(v, raw[r], place, zero[r]);
                 clear(sum[r]);
             }
             uint32_t w0[4], w1[4];
-            run_halves<KIND>(codes[r].words, u, 0, zero[r][0], book, w0);
-            run_halves<KIND>(codes[r].words, u, 1, zero[r][1], book, w1);
+            run_halves<KIND>(codes[r].words, u, 0, zero[r][0], book, lane, w0);
+            run_halves<KIND>(codes[r].words, u, 1, zero[r][1], book, lane, w1);
             multiply_unit(sum[r], w0, w1, b);
             if (((u + 1) & mask) == 0)
-                fold(sums[r].total, decode_scale<KIND>(v, raw[r], items.tile(item, r), group, lane, map),
-                     sum[r]);
+                fold(sums[r].total, decode_scale<KIND, FINE>(v, raw[r], cursor[r], group, map), sum[r]);
             if constexpr (FINE && KIND != QB_CODES_BOOK)
                 if (v.offsets) { /* offset times the sum of the activations, unit by unit */
                     constexpr uint32_t one[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00};
@@ -291,7 +293,7 @@ template <int KIND, bool FINE, int NT, int RT, class Items>
 __device__ __forceinline__ void compute_16_bit(const Items &items, int item, int step, int lane,
                                                const step_codes<KIND, FINE> (&codes)[RT], const staged &s,
                                                int T, tile_sums<KIND, NT> (&sums)[RT]) {
-    constexpr int units = step_shape<KIND>::units;
+    constexpr int units = step_shape<KIND, FINE>::units;
 #pragma unroll
     for (int u = 0; u < units; u++) {
         uint4 b[NT];
@@ -314,12 +316,12 @@ __device__ __forceinline__ void compute_16_bit(const Items &items, int item, int
 }
 
 template <int KIND, bool FINE, int NT, int RT, class Items>
-__device__ __forceinline__ void compute_step(const Items &items, int item, int step, int lane,
-                                             const step_codes<KIND, FINE> (&codes)[RT], const staged &s,
-                                             int T, const uint32_t *book, const float *map,
-                                             tile_sums<KIND, NT> (&sums)[RT]) {
-    if constexpr (step_shape<KIND>::packed)
-        compute_packed<KIND, FINE, NT, RT>(items, item, step, lane, codes, s, T, book, map, sums);
+__device__ __forceinline__ void compute_step(const Items &items, int item, const row_cursor (&cursor)[RT],
+                                             int step, int lane, const step_codes<KIND, FINE> (&codes)[RT],
+                                             const staged &s, int T, const unsigned char *book,
+                                             const float *map, tile_sums<KIND, NT> (&sums)[RT]) {
+    if constexpr (step_shape<KIND, FINE>::packed)
+        compute_packed<KIND, FINE, NT, RT>(items, item, cursor, step, lane, codes, s, T, book, map, sums);
     else if constexpr (KIND == QB_CODES_F32)
         for (int r = 0; r < RT; r++) compute_f32<KIND, NT>(step, lane, codes[r].words, s, T, sums[r]);
     else
@@ -336,14 +338,13 @@ struct split {
 
 /* Shared memory of a block in bytes from its start; what is absent takes none. */
 struct gemv_shared {
-    int64_t book, map, partial, unscale, x, sums, total;
+    int64_t map, partial, unscale, x, sums, total; /* the codebook's table is at 0 */
 };
 /* T_staged: tokens staged in shared memory, 0 when they are staged in global memory. */
 __host__ __device__ inline gemv_shared gemv_shared_plan(int kind, bool nested, int T_staged,
                                                         int64_t padded_cols, int warps, int RT, int T) {
     gemv_shared s = {};
-    s.book = 0;
-    s.map = s.book + (kind == QB_CODES_BOOK ? 256 * QB_LANES * 4 : 0);
+    s.map = (kind == QB_CODES_BOOK ? 256 * QB_LANES * 4 : 0);
     s.x = s.map + (nested ? 256 * 4 : 0);
     s.partial = s.x + T_staged * staged_stride(padded_cols) * 2;
     s.unscale = s.partial + (T_staged * warps + 3) / 4 * 16;
@@ -377,7 +378,7 @@ __device__ __forceinline__ void finish_items(const Items &items, int base, int i
 /* The codebook's tables. All threads call it; ends with a barrier. */
 __device__ __forceinline__ void fill_tables(const qb_cuda_view &v, const gemv_shared &plan,
                                             unsigned char *shared) {
-    fill_book(reinterpret_cast<uint32_t *>(shared + plan.book), v.table);
+    fill_book(reinterpret_cast<uint32_t *>(shared), v.table);
     if (plan.x > plan.map)
         for (unsigned i = threadIdx.x; i < 256; i += blockDim.x)
             reinterpret_cast<float *>(shared + plan.map)[i] = v.table[16 + i];
@@ -394,19 +395,26 @@ __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, c
               warps = static_cast<int>(blockDim.x) / 32, item_warps = warps / sp.k_warps;
     const int n_items = items.n_items(), per_round = static_cast<int>(gridDim.x) * item_warps;
     const int n_steps =
-        static_cast<int>(items.view(0, 0).padded_cols) / (QB_UNIT_COLS * step_shape<KIND>::units);
+        static_cast<int>(items.view(0, 0).padded_cols) / (QB_UNIT_COLS * step_shape<KIND, FINE>::units);
     const int first = static_cast<int>(blockIdx.y) * sp.k_warps + warp % sp.k_warps,
               stride = sp.k_blocks * sp.k_warps;
-    const uint32_t *book = reinterpret_cast<const uint32_t *>(shared + plan.book) + lane;
+    const unsigned char *book = shared; /* first, so that an entry's address is its place and a constant */
     const float *map = reinterpret_cast<const float *>(shared + plan.map);
     int base = static_cast<int>(blockIdx.x) * item_warps, item = base + warp / sp.k_warps;
     step_codes<KIND, FINE> ring[depth][RT];
 
+    row_cursor cursor[RT] = {};
+    auto begin_item = [&]() {
+        if (item >= n_items) return;
+#pragma unroll
+        for (int r = 0; r < RT; r++) cursor[r] = cursor_of(items.view(item, r), items.tile(item, r), lane);
+    };
+    begin_item();
     auto load = [&](int step, step_codes<KIND, FINE>(&to)[RT]) {
         if (item >= n_items || step >= n_steps) return;
 #pragma unroll
         for (int r = 0; r < RT; r++)
-            load_step<KIND, FINE>(items.view(item, r), items.tile(item, r), step, lane, to[r]);
+            load_step<KIND, FINE>(items.view(item, r), items.tile(item, r), cursor[r], step, lane, to[r]);
     };
 #pragma unroll
     for (int d = 0; d < depth; d++) load(first + d * stride, ring[d]);
@@ -423,7 +431,8 @@ __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, c
                 for (int d = 0; d < depth; d++) {
                     int step = at + d * stride;
                     if (step >= n_steps) break;
-                    compute_step<KIND, FINE, NT, RT>(items, item, step, lane, ring[d], s, T, book, map, sums);
+                    compute_step<KIND, FINE, NT, RT>(items, item, cursor, step, lane, ring[d], s, T, book,
+                                                     map, sums);
                     load(step + depth * stride, ring[d]);
                 }
             }
@@ -434,6 +443,7 @@ __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, c
             sums[r].store(out + (warp * RT + r) * T * QB_TILE_ROWS, T, lane);
         }
         item += per_round; /* the next items' weights are on their way while these are finished */
+        begin_item();
 #pragma unroll
         for (int d = 0; d < depth; d++) load(first + d * stride, ring[d]);
         __syncthreads(); /* one a round is enough: the next round writes the other half of `sums` */

@@ -16,9 +16,9 @@ constexpr int64_t IN_BLOCK_BYTES = 40 << 10;
 constexpr int WARPS_A_MULTIPROCESSOR = 16;
 constexpr int REDUCE_THREADS = 256;
 
+/* At least so many steps has a row, whatever the kernel (gemv.cuh, step_shape). */
 int steps_of(const qb_cuda_view &v) {
-    int units = v.kind == QB_CODES_8 || v.kind >= QB_CODES_PACKED_COUNT ? 2 : QB_TILE_UNITS;
-    return static_cast<int>(v.padded_cols / (QB_UNIT_COLS * units));
+    return static_cast<int>(v.padded_cols / QB_TILE_COLS);
 }
 
 /* y[i] = sum over k of partial[k][i], in order. */

@@ -37,19 +37,23 @@ template <int KIND, bool FINE, int NT> constexpr int blocks_a_multiprocessor() {
     return NT > 1 ? 1 : FINE || KIND >= QB_CODES_PACKED_COUNT ? 2 : 3;
 }
 
-template <int KIND, bool FINE, int NT, int RT>
+/* IN_BLOCK: the block stages its activations, in shared memory. */
+template <int KIND, bool FINE, bool IN_BLOCK, int NT, int RT>
 __global__ void __launch_bounds__(MATMUL_WARPS * 32, (blocks_a_multiprocessor<KIND, FINE, NT>()))
     matmul_kernel(const __grid_constant__ qb_cuda_view v, const __grid_constant__ matmul_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     const int first = static_cast<int>(blockIdx.z) * NT * 8, T = min(a.T - first, NT * 8);
     float *y = a.y + (static_cast<int64_t>(blockIdx.y) * a.T + first) * v.rows;
     auto stage = [&]() {
-        if (!a.x) return staged{a.staged_x + first * a.stride, a.stride, a.unscale + first};
-        half *x = reinterpret_cast<half *>(shared + a.plan.x);
-        float *unscale = reinterpret_cast<float *>(shared + a.plan.unscale);
-        stage_rows(x, a.stride, unscale, reinterpret_cast<float *>(shared + a.plan.partial), T, v.padded_cols,
-                   plain_rows{a.x, v.cols, v.source});
-        return staged{x, a.stride, unscale};
+        if constexpr (IN_BLOCK) {
+            half *x = reinterpret_cast<half *>(shared + a.plan.x);
+            float *unscale = reinterpret_cast<float *>(shared + a.plan.unscale);
+            stage_rows(x, a.stride, unscale, reinterpret_cast<float *>(shared + a.plan.partial), T,
+                       v.padded_cols, plain_rows{a.x, v.cols, v.source});
+            return staged{x, a.stride, unscale};
+        } else {
+            return staged{a.staged_x + first * a.stride, a.stride, a.unscale + first};
+        }
     };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[RT]) {
 #pragma unroll
@@ -61,29 +65,29 @@ __global__ void __launch_bounds__(MATMUL_WARPS * 32, (blocks_a_multiprocessor<KI
     gemv_body<KIND, FINE, NT, RT>(one_matrix<RT>{v}, T, a.sp, a.plan, shared, stage, epilogue);
 }
 
-template <int NT, int RT>
+template <bool IN_BLOCK, int NT, int RT>
 cudaError_t launch_matmul(const qb_cuda_view &v, dim3 grid, cudaStream_t stream, const matmul_arguments &a) {
     const dim3 block(MATMUL_WARPS * 32);
     const size_t shared = static_cast<size_t>(a.plan.total);
     const bool fine = qb_view_is_fine(&v);
     switch (v.kind) {
-#define KIND(name)                                                                                           \
+#define LAUNCH(name, fine)                                                                                   \
+    qb_launch(matmul_kernel<QB_CODES_##name, fine, IN_BLOCK, NT, RT>, grid, block, shared, stream, v, a)
+#define PACKED(name)                                                                                         \
     case QB_CODES_##name:                                                                                    \
-        return fine ? qb_launch(matmul_kernel<QB_CODES_##name, true, NT, RT>, grid, block, shared, stream,   \
-                                v, a)                                                                        \
-                    : qb_launch(matmul_kernel<QB_CODES_##name, false, NT, RT>, grid, block, shared, stream,  \
-                                v, a);
+        return fine ? LAUNCH(name, true) : LAUNCH(name, false);
 #define DENSE(name)                                                                                          \
     case QB_CODES_##name:                                                                                    \
-        return qb_launch(matmul_kernel<QB_CODES_##name, false, NT, RT>, grid, block, shared, stream, v, a);
-        KIND(2)
-        KIND(3)
-        KIND(4)
-        KIND(8)
-        KIND(BOOK)
+        return LAUNCH(name, false);
+        PACKED(2)
+        PACKED(3)
+        PACKED(4)
+        PACKED(8)
+        PACKED(BOOK)
         DENSE(F16)
         DENSE(BF16)
-#undef KIND
+#undef LAUNCH
+#undef PACKED
 #undef DENSE
     default:
         return cudaErrorInvalidValue;

@@ -3,5 +3,5 @@
 
 cudaError_t qb::launch_some(const qb_cuda_view &v, dim3 grid, cudaStream_t stream,
                             const matmul_arguments &a) {
-    return launch_matmul<SOME_TOKENS / 8, SOME_ROW_TILES>(v, grid, stream, a);
+    return launch_matmul<false, SOME_TOKENS / 8, SOME_ROW_TILES>(v, grid, stream, a);
 }

@@ -82,9 +82,9 @@ static bool usual_map(const qb_qweight *q) {
 /* ---- the arrays of a packed matrix ---- */
 
 typedef struct {
-    int64_t bytes;
-    void *host;     /* what to upload, or NULL: left as it is */
-    int64_t offset; /* in the matrix's allocation */
+    int64_t bytes, padding; /* the latter of the former */
+    void *host;             /* what to upload, or NULL: left as it is */
+    int64_t offset;         /* in the matrix's allocation */
 } array;
 
 typedef enum { CODES, SCALES, ZEROS, OFFSETS, TABLE, NESTED, SOURCE, ARRAYS } array_name;
@@ -137,7 +137,7 @@ static qb_status make_scales(pack_job *j) {
     qb_cuda_view *v = &j->view;
     bool book = j->q->coding == QB_CODING_CODEBOOK;
     bool nested = book && j->q->double_quant && j->group_cols == j->q->block_size &&
-                  j->order.n_parts * j->q->block_size == j->q->cols && usual_map(j->q);
+                  j->q->block_size >= QB_UNIT_COLS && usual_map(j->q);
     v->scale_kind = nested                               ? QB_VIEW_SCALES_NESTED
                     : !book && scales_exact_in_f16(j->q) ? QB_VIEW_SCALES_F16
                                                          : QB_VIEW_SCALES_F32;
@@ -156,8 +156,12 @@ static qb_status make_scales(pack_job *j) {
                 ((float *)to)[at] = scale_of(j, r, p);
         }
     if (!nested) return QB_OK;
+    /* Rows that pad the last tile read past the real ones: their places exist and are zero. */
     int64_t n = (j->q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK;
-    st = array_make(j, NESTED, n, 4, &to);
+    v->row_blocks = (int32_t)(j->q->cols / j->q->block_size);
+    int64_t padded = (j->row_tiles * QB_TILE_ROWS * v->row_blocks + j->order.n_parts) / QB_NESTED_BLOCK + 1;
+    st = array_make(j, NESTED, padded, 4, &to);
+    j->arrays[NESTED].padding = (padded - n) * 4;
     if (st == QB_OK) memcpy(to, j->q->nested_absmax, (size_t)n * 4);
     v->nested_offset = j->q->nested_offset;
     return st;
@@ -296,7 +300,7 @@ static qb_status place_packed(pack_job *j, qb_place place, qb_cuda_matrix *m, in
     for (int i = 0; i < ARRAYS; i++) {
         j->arrays[i].offset = total;
         total += round_up(j->arrays[i].bytes, 256);
-        if (i != TABLE) *bytes += j->arrays[i].bytes;
+        if (i != TABLE) *bytes += j->arrays[i].bytes - j->arrays[i].padding;
     }
     QB_TRY(st, place_alloc(j->d, place, total, m));
     set_view(j, m);

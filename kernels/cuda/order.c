@@ -74,7 +74,7 @@ qb_status qb_column_order_make(int64_t cols, int64_t group_cols, int64_t n_group
     for (int64_t c = 0; c < cols; c++) j.count[group_of(&j, c)]++;
     int64_t units = lay_groups(&j, &out->shift);
     out->padded_cols = round_up(units * QB_UNIT_COLS, QB_TILE_COLS);
-    out->n_parts = ((units - 1) >> out->shift) + 1;
+    out->n_parts = ((out->padded_cols / QB_UNIT_COLS - 1) >> out->shift) + 1;
     QB_TRY(st, qb_alloc_zero((size_t)out->n_parts, sizeof *out->group, &out->group));
     QB_TRY(st, qb_alloc((size_t)out->padded_cols, sizeof *out->source, &out->source));
     place_columns(&j, out);

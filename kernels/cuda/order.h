@@ -12,7 +12,7 @@ typedef struct qb_column_order {
     int64_t cols, padded_cols;
     int64_t n_parts; /* of a row */
     int shift;
-    int32_t *group; /* [n_parts] the weight's group that a part belongs to */
+    int32_t *group; /* [n_parts] the weight's group that a part belongs to; 0 for one of padding */
     int32_t
         *source; /* [padded_cols] column of the matrix, -1 for padding; NULL: each column at its own place */
     uint64_t digest; /* of source; 0 for NULL */

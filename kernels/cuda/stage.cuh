@@ -55,6 +55,7 @@ __device__ __forceinline__ void stage_rows(half *xs, int64_t stride, float *unsc
     int warps = static_cast<int>(blockDim.x) / 32, warp = static_cast<int>(threadIdx.x) / 32;
     for (int t = 0; t < T; t++) {
         float m = 0.0f;
+#pragma unroll 4
         for (int64_t k = threadIdx.x * 4; k < padded_cols; k += blockDim.x * 4) m = largest(m, value(t, k));
         m = warp_largest(m);
         if (threadIdx.x % 32 == 0) partial[t * warps + warp] = m;

@@ -26,9 +26,10 @@ typedef struct qb_cuda_view {
     int64_t padded_cols; /* whole tiles */
     int32_t kind;        /* qb_codes_kind */
     int32_t scale_kind;  /* qb_view_scales */
-    int32_t bits;        /* 4 or less: two zero points share a byte */
+    int32_t bits; /* of a zero point: 4 or less for codes of that many, two in a byte; else a byte each */
     int32_t zero;
-    int32_t n_groups;    /* of a row */
+    int32_t n_groups;    /* of a row, up to padded_cols */
+    int32_t row_blocks;  /* codebook: blocks of a row, where its absmax is nested */
     int32_t group_shift; /* a group is 2^group_shift units of 32 columns */
     int32_t codebook;    /* qb_codebook of the table */
     float nested_offset;
@@ -37,9 +38,12 @@ typedef struct qb_cuda_view {
     uint64_t order; /* equal in two matrices of as many columns whose `source` says the same; 0: NULL */
 } qb_cuda_view;
 
-/* Whether a step of a kernel (4 units; 2 of 8 bits) may hold several groups, or offsets: such have kernels of
-   their own. */
+/* Kernels come in two kinds. The plain one takes integer codes with float16 scales, and steps (4 units; 2 of
+   codes of 8 bits and of codebooks) within one group; the fine one takes everything: smaller groups, float32
+   scales, offsets. */
 static inline int qb_view_is_fine(const qb_cuda_view *v) {
-    return v->kind < QB_CODES_PACKED_COUNT &&
-           (v->offsets || v->group_shift < (v->kind == QB_CODES_8 ? 1 : 2));
+    const int step_shift = v->kind == QB_CODES_8 || v->kind == QB_CODES_BOOK ? 1 : 2;
+    if (v->kind >= QB_CODES_PACKED_COUNT) return 0;
+    return v->offsets || v->group_shift < step_shift ||
+           (v->kind != QB_CODES_BOOK && v->scale_kind != QB_VIEW_SCALES_F16);
 }
