@@ -123,11 +123,12 @@ static qb_json *check_folders(findings *f, const char *data_option) {
     return j;
 }
 
-static qb_json *examine(const qb_device_facts *facts, const char *data, findings *f) {
+static qb_json *examine(const qb_device_facts *facts, const char *backend, const char *data, findings *f) {
     qb_json *top = qb_json_object(), *context = qb_record_context(NULL, facts, NULL);
     qb_json_put(top, "program", qb_json_copy(qb_json_get(context, "program")));
     qb_json_put(top, "machine", qb_json_copy(qb_json_get(context, "machine")));
     qb_json_free(context);
+    qb_json_put_text(top, "backend", backend);
     qb_json_put_int(top, "memory_available_bytes", qb_host_memory_now().available_bytes);
     qb_json_put(top, "openblas", check_blas(f));
     qb_json_put(top, "cuda", qb_cuda_json());
@@ -213,7 +214,8 @@ static void print_text(const qb_json *top) {
     print_cuda(qb_json_get(top, "cuda"));
     qb_output("gnuplot        %s\n", text_of(qb_json_get(top, "gnuplot"), "version"));
     qb_output("read ceiling   %s/s\n", qb_format_bytes(number_of(ceilings, "read_bytes_per_s"), a));
-    qb_output("GEMM ceiling   %.1f GFLOP/s in float32\n", number_of(ceilings, "gemm_flop_per_s") * 1e-9);
+    qb_output("GEMM ceiling   %.1f GFLOP/s in %s\n", number_of(ceilings, "gemm_flop_per_s") * 1e-9,
+              strcmp(text_of(top, "backend"), "cpu") ? "float16 with float32 sums" : "float32");
     qb_output("cache          %s, %s free\n", text_of(folders, "cache"),
               qb_format_bytes(number_of(folders, "cache_free_bytes"), a));
     qb_output("data           %s\n", text_of(folders, "data"));
@@ -239,7 +241,7 @@ static qb_status doctor_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_session_device(&compute, &dev));
     QB_TRY(st, qb_device_facts_take(dev, true, &facts));
     findings found = {.missing = qb_json_array()};
-    top = examine(&facts, options.data, &found);
+    top = examine(&facts, compute.backend, options.data, &found);
     if (common.json)
         st = qb_output_json(top);
     else

@@ -5,7 +5,7 @@
 
 #ifdef QB_WITH_CUDA
 #include "kernels/backend.h"
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_probe.h"
 #endif
 
 #include <dlfcn.h>

@@ -115,8 +115,10 @@ typedef struct qb_decoder {
 } qb_decoder;
 
 typedef struct qb_ceilings { /* what the machine can do; speed rows quote their share of these */
-    double read_bytes_per_s; /* streaming read with all threads, working set far beyond cache */
-    double gemm_flop_per_s;  /* float32 GEMM (2 * m * n * k operations) with all threads */
+    double read_bytes_per_s; /* streaming read with all threads, working set far beyond cache; on a GPU a
+                                copy's bytes read and written */
+    double gemm_flop_per_s;  /* 2 * m * n * k operations of a GEMM with all threads: float32; on a GPU float16
+                                in  and float32 sums */
 } qb_ceilings;
 
 /* What the device's sensors say now; NaN and -1 where it has none. */

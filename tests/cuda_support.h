@@ -5,7 +5,7 @@
 #include "tests/kernels_support.h"
 
 #include "kernels/cuda/cuda_device.h"
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_probe.h"
 #ifdef QB_SHIM
 #include "tests/shim/shim.h"
 #endif

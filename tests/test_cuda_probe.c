@@ -12,16 +12,6 @@ static void test_cuda_probe__describes_the_device(void **state) {
     assert_non_null(strstr(why, "invalid device"));
 }
 
-static void test_cuda_probe__copy_rate(void **state) {
-    (void)state;
-    char why[256] = "";
-    double rate = 0;
-    assert_int_equal(qb_cuda_copy_rate(0, 1 << 18, &rate, why, sizeof why), 0);
-    assert_true(rate > 0 && isfinite(rate));
-    assert_int_not_equal(qb_cuda_copy_rate(0, (int64_t)1 << 50, &rate, why, sizeof why), 0);
-    assert_non_null(strstr(why, "memory"));
-}
-
 #ifdef QB_SHIM
 static void test_cuda_probe__says_why_there_is_none(void **state) {
     (void)state;
@@ -42,7 +32,6 @@ static void test_cuda_probe__says_why_there_is_none(void **state) {
 static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_probe__describes_the_device),
-        cmocka_unit_test(test_cuda_probe__copy_rate),
 #ifdef QB_SHIM
         cmocka_unit_test(test_cuda_probe__says_why_there_is_none),
 #endif

@@ -1,7 +1,5 @@
-/* Devices and their copy rate. The kernel copies 16 bytes a thread and step, which is what a GEMV's loads
- * look like. */
-#include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/launch.cuh"
+/* The devices that CUDA sees. */
+#include "kernels/cuda/cuda_probe.h"
 
 #include <cstdio>
 #include <cuda_runtime.h>
@@ -13,23 +11,6 @@ int fail(cudaError_t error, char *why, size_t why_bytes) {
     cudaGetLastError(); /* the next call shall not report it again */
     return 1;
 }
-
-__global__ void copy_kernel(const int4 *__restrict__ from, int4 *__restrict__ to, int64_t n) {
-    int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride)
-        to[i] = from[i];
-}
-
-struct copy_buffers {
-    int4 *from = nullptr, *to = nullptr;
-    cudaEvent_t start = nullptr, stop = nullptr;
-    ~copy_buffers() {
-        if (start) cudaEventDestroy(start);
-        if (stop) cudaEventDestroy(stop);
-        cudaFree(from);
-        cudaFree(to);
-    }
-};
 
 } // namespace
 
@@ -64,35 +45,5 @@ extern "C" int qb_cuda_describe(int device, qb_cuda_info *out, char *why, size_t
     if (error != cudaSuccess) return fail(error, why, why_bytes);
     out->memory_bytes = static_cast<int64_t>(total);
     out->free_bytes = static_cast<int64_t>(free_bytes);
-    return 0;
-}
-
-extern "C" int qb_cuda_copy_rate(int device, int64_t bytes, double *bytes_per_s, char *why,
-                                 size_t why_bytes) {
-    copy_buffers b;
-    int64_t n = bytes / static_cast<int64_t>(sizeof(int4));
-    size_t size = static_cast<size_t>(n) * sizeof(int4);
-    cudaDeviceProp p;
-    cudaError_t error = cudaSetDevice(device);
-    if (error == cudaSuccess) error = cudaGetDeviceProperties(&p, device);
-    if (error == cudaSuccess) error = cudaMalloc(&b.from, size);
-    if (error == cudaSuccess) error = cudaMalloc(&b.to, size);
-    if (error == cudaSuccess) error = cudaMemset(b.from, 0x5a, size);
-    if (error == cudaSuccess) error = cudaEventCreate(&b.start);
-    if (error == cudaSuccess) error = cudaEventCreate(&b.stop);
-    float best_ms = 0;
-    for (int round = 0; error == cudaSuccess && round < 12; round++) {
-        cudaEventRecord(b.start);
-        error =
-            qb_launch(copy_kernel, dim3(p.multiProcessorCount * 16), dim3(512), 0, nullptr, b.from, b.to, n);
-        cudaEventRecord(b.stop);
-        if (error == cudaSuccess) error = cudaEventSynchronize(b.stop);
-        if (error == cudaSuccess) error = cudaGetLastError();
-        float ms = 0;
-        if (error == cudaSuccess) error = cudaEventElapsedTime(&ms, b.start, b.stop);
-        if (round >= 2 && (best_ms == 0 || ms < best_ms)) best_ms = ms; /* two rounds warm up */
-    }
-    if (error != cudaSuccess) return fail(error, why, why_bytes);
-    *bytes_per_s = 2.0 * static_cast<double>(size) / (static_cast<double>(best_ms) * 1e-3);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* The plain-C seam to CUDA: no CUDA types, no exceptions, extern "C" here and at the definitions. For now it
-   finds devices and measures their copy rate for `bench doctor`; the backend's ops will stand here too. */
+/* What CUDA sees on this machine, before a device is opened: plain C, extern "C" here and at the definitions.
+ */
 #pragma once
 
 #include <stddef.h>
@@ -21,8 +21,6 @@ typedef struct qb_cuda_info {
 int qb_cuda_count(char *why, size_t why_bytes);
 /* 0 on success; otherwise `why` holds the reason. */
 int qb_cuda_describe(int device, qb_cuda_info *out, char *why, size_t why_bytes);
-/* Device-to-device copy of `bytes`: bytes read and written a second, best of several. 0 on success. */
-int qb_cuda_copy_rate(int device, int64_t bytes, double *bytes_per_s, char *why, size_t why_bytes);
 
 #ifdef __cplusplus
 }
