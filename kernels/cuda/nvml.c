@@ -119,7 +119,7 @@ qb_status qb_nvml_open(const char *library, const char *pci_bus_id, qb_nvml **ou
     int error;
     *out = NULL;
     if (!library) library = "libnvidia-ml.so.1";
-    qb_status st = qb_alloc(1, sizeof *n, &n);
+    qb_status st = qb_alloc_zero(1, sizeof *n, &n);
     if (st != QB_OK) return st;
     pthread_mutex_init(&n->lock, NULL);
     n->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
