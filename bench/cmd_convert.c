@@ -69,6 +69,7 @@ static qb_status print_report(const convert_options *o, const qb_model *m, const
         qb_json_put_int(j, "weights", r->weights);
         qb_json_put_int(j, "rounded", r->rounded);
         qb_json_put_int(j, "widened", r->widened);
+        qb_json_put_int(j, "skipped", r->skipped);
         qb_json_put_int(j, "tensor_bytes", r->tensor_bytes);
         qb_json_put_real(j, "seconds", r->seconds);
         qb_status st = qb_output_json(j);
@@ -83,6 +84,7 @@ static qb_status print_report(const convert_options *o, const qb_model *m, const
     else
         qb_output("; every weight is the same number");
     if (r->widened) qb_output("; %" PRId64 " quantized embedding or head became float32", r->widened);
+    if (r->skipped) qb_output("; %" PRId64 " that were left dense stay so", r->skipped);
     qb_output("\n");
     return QB_OK;
 }

@@ -20,6 +20,7 @@ typedef struct {
     /* what is common to all modules of an affine layout */
     qb_qweight common;
     bool any_index, all_symmetric;
+    qb_json *skipped;     /* modules that the source left dense, as the new config names them; NULL: none */
     int64_t group_size;   /* of modules whose rows have several groups; 0: none has */
     int64_t widest_whole; /* columns of the widest module with one group a row */
 } conversion;
@@ -167,13 +168,55 @@ static qb_status plan_dense(conversion *c, const qb_module *module) {
     return qb_writer_plan(c->writer, name, c->dense, 2, (int64_t[]){module->rows, module->cols});
 }
 
+/* A module that the source's quantizer skipped stays as it is where the new config can say so in the same
+ * way. */
+static bool stays(const conversion *c, const qb_weight *w) {
+    const char *method = qb_checkpoint_quantization(c->m->checkpoint)->method;
+    return !w->packed && ((!strcmp(method, "gptq") && !strncmp(c->layout->name, "gptq", 4)) ||
+                          (!strcmp(method, "bitsandbytes") && !strncmp(c->layout->name, "bnb", 3)));
+}
+
+/* GPTQModel: a "dynamic" key "-:REGEX" skips modules. transformers' bitsandbytes: a list of their names. */
+static void note_skipped(conversion *c, const char *module) {
+    bool gptq = !strncmp(c->layout->name, "gptq", 4);
+    qb_str key = {0};
+    c->report->skipped++;
+    if (!c->skipped) c->skipped = gptq ? qb_json_object() : qb_json_array();
+    qb_str_text(&key, gptq ? "-:^" : "");
+    for (const char *p = module; *p; p++) qb_str_printf(&key, gptq && *p == '.' ? "\\%c" : "%c", *p);
+    qb_str_text(&key, gptq ? "$" : "");
+    if (gptq)
+        qb_json_put(c->skipped, qb_str_get(&key), qb_json_object());
+    else
+        qb_json_push_text(c->skipped, qb_str_get(&key));
+    qb_str_free(&key);
+}
+
+static qb_status plan_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    note_skipped(c, module->name);
+    return qb_writer_plan(c->writer, name, w->dtype, 2, (int64_t[]){module->rows, module->cols});
+}
+
+static qb_status put_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    return qb_writer_put(c->writer, name, w->dense,
+                         module->rows * module->cols * (int64_t)qb_dtype_bytes(w->dtype));
+}
+
+static qb_status plan_packed(conversion *c, const qb_module *module, const qb_weight *w) {
+    qb_status st = check_fits(c, module->name, w);
+    return st == QB_OK ? c->layout->plan(c->writer, module->name, w->packed) : st;
+}
+
 static qb_status plan_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
     if (goes_dense(c, module)) return plan_dense(c, module);
     qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
     if (st != QB_OK) return st;
-    st = check_fits(c, module->name, &w);
-    if (st == QB_OK) st = c->layout->plan(c->writer, module->name, w.packed);
+    st = stays(c, &w) ? plan_as_is(c, module, &w) : plan_packed(c, module, &w);
     qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
     return st;
 }
@@ -205,7 +248,12 @@ static qb_status put_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
     qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
     if (st != QB_OK) return st;
-    st = goes_dense(c, module) ? put_dense(c, module, &w) : c->layout->put(c->writer, module->name, w.packed);
+    if (goes_dense(c, module))
+        st = put_dense(c, module, &w);
+    else if (stays(c, &w))
+        st = put_as_is(c, module, &w);
+    else
+        st = c->layout->put(c->writer, module->name, w.packed);
     qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
     c->report->modules++;
     c->report->weights += module->rows * module->cols;
@@ -238,6 +286,9 @@ static qb_status put_config(conversion *c) {
                   *meta = qb_json_get(source, "meta");
     if (qb_json_is_object(meta) && qb_json_get(config, "meta"))
         qb_json_put(config, "meta", qb_json_copy(meta));
+    if (c->skipped)
+        qb_json_put(config, qb_json_is_object(c->skipped) ? "dynamic" : "llm_int8_skip_modules",
+                    qb_json_copy(c->skipped));
     qb_status st = qb_target_put_config(c->m, config, c->layout->quantize_config_file, NULL, c->writer);
     qb_json_free(options);
     qb_json_free(config);
@@ -280,6 +331,11 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
     QB_TRY(st, qb_modules_list(m, &c.modules));
     QB_TRY(st, qb_writer_create(target->dir, target->replace, target->shard_bytes, &c.writer));
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, plan_module(&c, &c.modules.items[i]));
+    if (c.layout && out->skipped == (int64_t)c.modules.count) {
+        st = qb_fail(QB_ERR_UNSUPPORTED, "%s: no module is quantized, although its config says %s", m->name,
+                     qb_checkpoint_quantization(m->checkpoint)->layout);
+        goto out;
+    }
     QB_TRY(st, qb_target_plan_others(m, &c.modules, others, c.writer));
     QB_TRY(st, qb_writer_begin(c.writer));
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));
@@ -294,5 +350,6 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
 out:
     qb_writer_abort(c.writer);
     qb_modules_free(&c.modules);
+    qb_json_free(c.skipped);
     return st;
 }

@@ -8,6 +8,7 @@ typedef struct qb_conversion {
     int64_t weights; /* of those */
     int64_t rounded; /* weights that a 16-bit float does not hold exactly (quantized to f16 or bf16) */
     int64_t widened; /* quantized embeddings and heads that the layout cannot hold: float32 now */
+    int64_t skipped; /* modules that the source left dense, and that stay so */
     int64_t tensor_bytes;
     double seconds;
 } qb_conversion;

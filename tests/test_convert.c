@@ -297,6 +297,65 @@ static void test_convert__gguf_becomes_what_holds_it(void **state) {
     }
 }
 
+/* The first module of `from` dense again, as quantizers leave modules that they are told to skip. */
+static void write_with_a_dense_module(const char *from, const char *dense, const char *to) {
+    qb_model *m = model_at(from), *d = model_at(dense);
+    qb_modules modules;
+    qb_writer *w;
+    assert_ok(qb_modules_list(m, &modules));
+    modules.count = 1;
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", modules.items[0].name);
+    const qb_tensor *own = qb_checkpoint_find(d->checkpoint, name);
+    const void *bytes;
+    assert_non_null(own);
+    assert_ok(qb_writer_create(to, true, 0, &w));
+    for (int pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+            const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+            if (qb_modules_own(&modules, t->name)) continue;
+            assert_ok(qb_checkpoint_acquire(m->checkpoint, t, &bytes));
+            if (pass == 0) assert_ok(qb_writer_plan(w, t->name, t->dtype, t->n_dims, t->shape));
+            if (pass == 1) assert_ok(qb_writer_put(w, t->name, bytes, t->bytes));
+            qb_checkpoint_release(m->checkpoint, t);
+        }
+        assert_ok(qb_checkpoint_acquire(d->checkpoint, own, &bytes));
+        if (pass == 0) assert_ok(qb_writer_plan(w, name, own->dtype, own->n_dims, own->shape));
+        if (pass == 1) assert_ok(qb_writer_put(w, name, bytes, own->bytes));
+        qb_checkpoint_release(d->checkpoint, own);
+        if (pass == 0) assert_ok(qb_writer_begin(w));
+    }
+    assert_ok(qb_writer_put_json(w, "config.json", qb_checkpoint_config(m->checkpoint)));
+    assert_ok(qb_writer_finish(w));
+    qb_modules_free(&modules);
+    qb_model_close(m);
+    qb_model_close(d);
+}
+
+static void test_convert__modules_left_dense_stay_so(void **state) {
+    (void)state;
+    static const struct {
+        const char *method, *to, *key;
+    } rows[] = {{"rtn", "gptq_v2", "dynamic"}, {"nf4", "nf4", "llm_int8_skip_modules"}};
+    for (size_t i = 0; i < 2; i++) {
+        qb_conversion r;
+        assert_ok(quantize(rows[i].method, 4, i ? 64 : 32, true, false, NULL, below("w4")));
+        write_with_a_dense_module(below("w4"), demo, below("mixed"));
+        assert_ok(convert(below("mixed"), rows[i].to, below("kept"), &r));
+        assert_int_equal(r.skipped, 1);
+        assert_true(same_numbers(below("mixed"), below("kept")));
+        qb_model *m = model_at(below("kept"));
+        const qb_json *how = qb_json_get(qb_checkpoint_config(m->checkpoint), "quantization_config"),
+                      *first = qb_json_first(qb_json_get(how, rows[i].key));
+        assert_string_equal(i ? qb_json_string(first) : qb_json_key(first),
+                            i ? "model.layers.0.self_attn.q_proj"
+                              : "-:^model\\.layers\\.0\\.self_attn\\.q_proj$");
+        qb_model_close(m);
+    }
+    /* Another family has no such place for it. */
+    assert_fails(convert(below("mixed"), "gptq", below("out"), NULL), QB_ERR_UNSUPPORTED, "is dense");
+}
+
 /* A conversion keeps to the shards that it is told. */
 static void test_convert__writes_shards(void **state) {
     (void)state;
@@ -522,6 +581,7 @@ int main(void) {
         cmocka_unit_test(test_convert__refuses_what_would_lose),
         cmocka_unit_test(test_convert__awq_becomes_gptq),
         cmocka_unit_test(test_convert__gguf_becomes_what_holds_it),
+        cmocka_unit_test(test_convert__modules_left_dense_stay_so),
         cmocka_unit_test(test_convert__writes_shards),
         cmocka_unit_test(test_inspect__describes_what_is_there),
         cmocka_unit_test(test_inspect__names_damage_and_oddities),
