@@ -37,6 +37,7 @@ void qb_measures_free(qb_measures *m);
 typedef struct qb_perplexity_plan {
     bool layer_major;
     int64_t windows_per_batch, windows_per_pass, passes, peak_bytes;
+    int64_t head_rows; /* whose logits are held at once */
     double flops;
 } qb_perplexity_plan;
 void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,

@@ -12,8 +12,10 @@
 #include <string.h>
 
 enum {
-    BATCH_ROWS = 2048, /* enough rows to spread a panel's dequantization over many tokens */
-    HEAD_ROWS = 128,   /* logits held at once */
+    BATCH_ROWS =
+        2048, /* enough rows to spread a panel's dequantization over many tokens (qb_backend.batch_rows) */
+    BATCHES_A_HEAD = 16, /* a batch's share of rows whose logits are held at once */
+    BUDGET_A_BATCH = 4,  /* the part of the memory that a batch larger than BATCH_ROWS may take */
 };
 
 /* A plan may be asked for before a device is open; then it is for the host. */
@@ -29,6 +31,26 @@ static double forward_flops(const qb_config *c, double rows, double length) {
            (2.0 * (double)qb_config_linear_params(c) + attention + 2.0 * (double)(c->vocab * c->hidden));
 }
 
+/* What `rows` rows take in windows of `length` beside the weights and the residual stream. */
+static int64_t batch_bytes(const qb_config *c, int64_t rows, int64_t batch, int64_t length) {
+    return qb_workspace_bytes(c, batch * length) + qb_kv_bytes(c, QB_DTYPE_F32, 1, batch, length) +
+           rows / BATCHES_A_HEAD * (c->vocab + c->hidden) * (int64_t)sizeof(float);
+}
+
+static int64_t windows_in(int64_t rows, const qb_windows *w) {
+    int64_t batch = rows / w->max_length > 0 ? rows / w->max_length : 1;
+    return batch < w->count ? batch : w->count;
+}
+
+/* Rows of a batch: what the device likes best, or less where its memory is small. */
+static int64_t batch_rows(const qb_model *m, const qb_windows *w, int64_t budget) {
+    int64_t rows = m->dev && m->dev->backend->batch_rows > 0 ? m->dev->backend->batch_rows : BATCH_ROWS;
+    while (rows > BATCH_ROWS &&
+           batch_bytes(&m->config, rows, windows_in(rows, w), w->max_length) > budget / BUDGET_A_BATCH)
+        rows /= 2;
+    return rows;
+}
+
 static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
                       qb_perplexity_plan *out) {
     const qb_config *c = &m->config;
@@ -36,10 +58,8 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
     if (w->count == 0 || w->max_length == 0) return;
     int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes(m) / 10 * 8;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
-    int64_t batch = BATCH_ROWS / length > 0 ? BATCH_ROWS / length : 1;
-    if (batch > w->count) batch = w->count;
-    int64_t fixed = qb_workspace_bytes(c, batch * length) + qb_kv_bytes(c, QB_DTYPE_F32, 1, batch, length) +
-                    HEAD_ROWS * (c->vocab + c->hidden) * (int64_t)sizeof(float);
+    int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
+    int64_t fixed = batch_bytes(c, rows, batch, length);
     int64_t weights = qb_model_weight_bytes(m);
     int64_t ends = weights - c->n_layers * qb_model_block_bytes(m);
     out->layer_major = layer_major || weights + fixed + batch * length * row_bytes > budget;
@@ -51,6 +71,7 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
         if (held > w->count) held = w->count;
     }
     out->windows_per_batch = batch;
+    out->head_rows = rows / BATCHES_A_HEAD;
     out->windows_per_pass = held;
     out->passes = (w->count + held - 1) / held;
     out->peak_bytes =
@@ -70,8 +91,8 @@ typedef struct {
     qb_workspace ws;
     qb_kv kv;
     float *x;                /* [windows_per_pass * max_length, D] */
-    float *logits;           /* [HEAD_ROWS, V] */
-    float *normed;           /* [HEAD_ROWS, D] */
+    float *logits;           /* [plan.head_rows, V] */
+    float *normed;           /* [plan.head_rows, D] */
     double *nll;             /* [max_length] of one window */
     double *window_nll;      /* [count] sum over a window's targets */
     double sum, sum_squares; /* over all scored tokens */
@@ -132,7 +153,8 @@ static qb_status score_window(scorer *s, int64_t begin, int64_t i) {
     const float *x = window_x(s, begin, i);
     double total = 0;
     for (int32_t at = win->score_begin; at < win->score_end;) {
-        int32_t rows = win->score_end - at < HEAD_ROWS ? win->score_end - at : HEAD_ROWS;
+        int32_t left = win->score_end - at, most = (int32_t)s->plan.head_rows,
+                rows = left < most ? left : most;
         qb_status st = qb_model_head(s->m, s->logits, x + (int64_t)(at - 1) * c->hidden, s->normed, rows);
         if (st == QB_OK)
             st = s->m->dev->backend->nll(s->m->dev, s->logits, rows, c->vocab, s->w->ids + win->offset + at,
@@ -202,9 +224,9 @@ static qb_status allocate(scorer *s) {
     QB_TRY(st, qb_kv_create(s->m, QB_DTYPE_F32, 1, s->plan.windows_per_batch, length, &s->kv));
     QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.windows_per_pass * length * c->hidden * f,
                          &s->x));
-    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, HEAD_ROWS * c->vocab * f, &s->logits));
-    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, HEAD_ROWS * c->hidden * f, &s->normed));
-    QB_TRY(st, qb_alloc(HEAD_ROWS, sizeof *s->nll, &s->nll));
+    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.head_rows * c->vocab * f, &s->logits));
+    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.head_rows * c->hidden * f, &s->normed));
+    QB_TRY(st, qb_alloc((size_t)s->plan.head_rows, sizeof *s->nll, &s->nll));
     QB_TRY(st, qb_alloc_zero((size_t)s->w->count, sizeof *s->window_nll, &s->window_nll));
 out:
     return st;

@@ -134,6 +134,9 @@ typedef struct qb_monitor {
 
 struct qb_backend {
     const char *name, *summary;
+    /* Rows of activations that one matmul wants, where there are many, to spread its dequantization over
+       them; 0: no wish. */
+    int64_t batch_rows;
     bool separate_memory; /* what alloc gives is not the host's memory */
     qb_status (*open)(const qb_device_options *options, qb_device **out);
     void (*close)(qb_device *dev);

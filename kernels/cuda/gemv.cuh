@@ -42,7 +42,9 @@ template <int KIND, bool FINE> struct step_shape {
 
 /* Steps in flight: enough to keep the memory busy, as registers allow. */
 template <int KIND, bool FINE, int RT> __host__ __device__ constexpr int ring_depth() {
-    return (step_shape<KIND, FINE>::words == 4 ? 4 : 2) / (RT > 1 && (KIND < QB_CODES_4 || FINE) ? 2 : 1);
+    return RT > 1 && FINE && KIND == QB_CODES_2 ? 1
+                                                : (step_shape<KIND, FINE>::words == 4 ? 4 : 2) /
+                                                      (RT > 1 && (KIND < QB_CODES_4 || FINE) ? 2 : 1);
 }
 
 /* ---- loads ---- */
