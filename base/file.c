@@ -52,6 +52,12 @@ void qb_map_release(const void *bytes, size_t n) {
     if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
+void qb_map_prefetch(const void *bytes, size_t n) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = (uintptr_t)bytes / page * page;
+    if (n) madvise((void *)from, (uintptr_t)bytes + n - from, MADV_WILLNEED);
+}
+
 qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *out_size) {
     *out = NULL;
     if (out_size) *out_size = 0;

@@ -17,6 +17,8 @@ void qb_map_close(qb_map *map);
 /* Tells the kernel that these mapped bytes are not needed now (they are read again from the file when
  * touched). */
 void qb_map_release(const void *bytes, size_t n);
+/* Asks the system to begin reading a mapped range from disk; does not wait. */
+void qb_map_prefetch(const void *bytes, size_t n);
 
 /* Whole file with a NUL behind it; refuses files above max_bytes. Free *out with qb_free. */
 qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *out_size) QB_NODISCARD;

@@ -75,6 +75,8 @@ qb_status qb_checkpoint_sha256(const qb_checkpoint *ck, char hex[QB_SHA256_HEX])
    again when touched) or frees the copy. Thread-safe. */
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *t, const void **out) QB_NODISCARD;
 void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *t);
+/* Asks the system to begin reading a tensor's part of its file; does not wait, and nothing depends on it. */
+void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *t);
 
 /* The weight of linear module `module` ("model.layers.0.self_attn.q_proj"), [rows, cols] as the config wants
    it: a dense view of MODULE.weight, or the quantized form in whatever layout the checkpoint has, checked

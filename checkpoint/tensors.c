@@ -79,6 +79,11 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
     pthread_mutex_unlock(&ck->lock);
 }
 
+void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *tensor) {
+    const qb_tensor_state *t = tensor ? &ck->tensors[tensor->index] : NULL;
+    if (t && t->mapped) qb_map_prefetch(t->mapped, (size_t)t->tensor.bytes);
+}
+
 bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which) {
     pthread_mutex_lock(&ck->lock);
     bool first = !(ck->warned & (unsigned)which);

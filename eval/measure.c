@@ -112,7 +112,8 @@ qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
     QB_TRY(st, add_value(out, "peak_rss_bytes", (double)qb_peak_rss_bytes()));
     qb_memory memory;
     dev->backend->memory(dev, &memory);
-    put_kinds(memory.peak_bytes, "_bytes", out->rows[out->count - 1].extra);
+    if (!dev->backend->separate_memory)
+        put_kinds(memory.peak_bytes, "_bytes", out->rows[out->count - 1].extra);
     QB_TRY(st, add_device_memory(dev, &memory, out));
 out:
     return st;

@@ -135,6 +135,7 @@ static qb_status forward_pass(scorer *s, int64_t begin, int64_t end) {
         qb_block loaded = {0};
         qb_block *block = s->m->resident ? &s->m->blocks[l] : &loaded;
         if (!s->m->resident && (st = qb_block_load(s->m, l, &loaded)) != QB_OK) return st;
+        if (!s->m->resident) qb_block_prefetch(s->m, l + 1);
         for (int64_t i = begin, next; st == QB_OK && i < end; i = next) {
             next = contiguous(s, i) ? batch_end(s, i, end) : i + 1;
             qb_span span = {next - i, s->w->windows[i].length, 0, &s->kv, 0};

@@ -50,6 +50,8 @@ qb_status qb_model_tensor_specs(const qb_config *c, qb_tensor_spec *specs, size_
  * blocks too. */
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) QB_NODISCARD;
 qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) QB_NODISCARD;
+/* Lets the system read a block's files while another block is worked on; past the last layer does nothing. */
+void qb_block_prefetch(qb_model *m, int64_t layer);
 void qb_block_free(qb_model *m, qb_block *b); /* lets the checkpoint's pages go */
 
 int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, once loaded */

@@ -28,6 +28,14 @@ static int64_t planned_bytes(const qb_model *m) {
     return sum;
 }
 
+void qb_block_prefetch(qb_model *m, int64_t layer) {
+    if (layer >= m->config.n_layers) return;
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        if (in_layer(&m->config, t->name, layer)) qb_checkpoint_prefetch(m->checkpoint, t);
+    }
+}
+
 int64_t qb_model_block_bytes(const qb_model *m) {
     int64_t largest = 0;
     for (int64_t layer = 0; layer < m->config.n_layers; layer++) {

@@ -165,7 +165,10 @@ qb_status qb_sheet_subtitle(qb_sheet *s, const qb_panel *panel, const char *prot
     put_part(&text, " on ", panel->dataset);
     put_part(&text, " · ", panel->protocol);
     put_part(&text, " · ", protocol);
-    if (cpu && !panel->dataset) { /* a speed belongs to its machine; a perplexity does not */
+    const char *device = qb_json_string(qb_json_get(machine, "device"));
+    if (device && !panel->dataset) {
+        put_part(&text, " · ", device);
+    } else if (cpu && !panel->dataset) { /* a speed belongs to its machine; a perplexity does not */
         qb_str_printf(&part, "%.48s, %.0f thread%s", cpu, threads, threads == 1 ? "" : "s");
         put_part(&text, " · ", qb_str_get(&part));
     }

@@ -283,6 +283,7 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
     for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         qb_block block;
         QB_TRY(st, qb_block_load(r->m, layer, &block));
+        qb_block_prefetch(r->m, layer + 1);
         st = r->config->true_sequential ? sequential_block(r, &block) : parallel_block(r, &block);
         qb_block_free(r->m, &block);
         if (st == QB_OK) st = qb_target_save(&r->target, layer + 1, r->report);

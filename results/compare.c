@@ -80,7 +80,7 @@ static void put_difference(const char *what, const char *key, const qb_json *a, 
 
 /* Writes into `why` what makes speeds of the two documents incomparable; empty when nothing does. */
 static void machines_differ(const qb_results *a, const qb_results *b, qb_str *why) {
-    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "gpu"};
+    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "gpu", "device"};
     const qb_json *ma = qb_json_get(qb_json_get(a->doc, "context"), "machine");
     const qb_json *mb = qb_json_get(qb_json_get(b->doc, "context"), "machine");
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {

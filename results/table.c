@@ -259,6 +259,7 @@ static void put_title(const table *t, qb_str *out) {
     double threads = qb_json_number(qb_json_get(machine, "threads"));
     qb_str_printf(&part, "%s, %.0f thread%s", text_of(machine, "cpu"), threads, threads == 1 ? "" : "s");
     if (*text_of(machine, "simd")) qb_str_printf(&part, ", %s", text_of(machine, "simd"));
+    put_separated(&line, text_of(machine, "device")); /* a GPU that computed */
     put_separated(&line, qb_str_get(&part));
     if (!qb_json_is_null(qb_json_get(context, "projection"))) put_separated(&line, "projected");
     put_separated(&line, text_of(context, "created"));

@@ -244,6 +244,7 @@ static const shape machine_shape = {.rules = (const rule[]){
                                         {"memory_bytes", COUNT, NULL, NULL, NULL, 0},
                                         {"os", TEXT, NULL, NULL, NULL, 0},
                                         {"kernel", TEXT, NULL, NULL, NULL, 0},
+                                        {"device", TEXT, NULL, NULL, NULL, 0},
                                         {"gpu", ARRAY | NULLABLE, NULL, NULL, &string_or_object, 0},
                                         {"ceilings", OBJECT | NULLABLE, NULL, &ceilings_shape, NULL, 0},
                                         {0},
