@@ -121,6 +121,7 @@ static qb_status quantize(void *ctx, qb_json **result) {
                                       fingerprint));
         target.fingerprint = fingerprint;
         target.resume = true;
+        target.stream_every_s = 120;
     }
     QB_TRY(st, qb_quantize_model(m, dev, v->method, &v->config, calibration, &target, &report));
     *result = qb_quant_report_json(&report);

@@ -24,7 +24,7 @@ enum { METHODS_MAX = 16 };
 typedef struct {
     const char *method, *output, *data;
     const char *format;
-    double shard_gb;
+    double shard_gb, save_every_s;
     bool force, dry_run, synthetic, resume;
 } quantize_options;
 
@@ -43,6 +43,11 @@ static const qb_option rows[] = {
      "it gptq for symmetric and gptq_v2 for asymmetric ones, and bitsandbytes' own for NF4 and FP4"},
     {"resume", 0, QB_OPTION_BOOL, offsetof(quantize_options, resume), "true", 0, 0, NULL, NULL,
      "go on after the last finished block of an interrupted run of the same command"},
+    {"save-every", 0, QB_OPTION_REAL, offsetof(quantize_options, save_every_s), "120", 0, 1e6, NULL,
+     "SECONDS",
+     "store the calibration stream (4 bytes x tokens x width) at most this often, so that less is computed "
+     "again "
+     "after a kill"},
     {"shard-size", 0, QB_OPTION_REAL, offsetof(quantize_options, shard_gb), "5", 0.0001, 1e6, NULL, "GB",
      "largest safetensors file (1 GB = 1e9 bytes); more tensors make several files with an index"},
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(quantize_options, synthetic), NULL, 0, 0, NULL, NULL,
@@ -73,7 +78,7 @@ static const qb_page page = {
         "the\n"
         "last finished block and gives the same bytes; with another model, other options or other data it "
         "begins\n"
-        "anew and says so. For GPTQ the calibration tokens are first brought through the finished blocks.\n"
+        "anew and says so. For GPTQ the calibration tokens are first brought behind the finished blocks.\n"
         "\n"
         "A Hessian that is not positive definite is damped more, then that module falls back to "
         "round-to-nearest;\n"
@@ -325,6 +330,7 @@ static qb_status quantize_child(void *ctx, qb_json **result) {
                               .format = o->format,
                               .fingerprint = fingerprint,
                               .resume = o->resume,
+                              .stream_every_s = o->save_every_s,
                               .source_sha256 = w->sha256,
                               .command = qb_str_get(&command),
                               .program = qb_program_version()};

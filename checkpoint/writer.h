@@ -25,6 +25,9 @@ qb_status qb_writer_save(qb_writer *w, const qb_json *state) QB_NODISCARD;
 /* Frees the writer and leaves what was saved for another run. Without anything saved: qb_writer_abort. */
 void qb_writer_keep(qb_writer *w);              /* takes NULL */
 const char *qb_writer_path(const qb_writer *w); /* where the files are now */
+/* A path for the caller's own state beside them, kept and removed with what was saved; NULL unless resumable.
+   Free with qb_free. */
+char *qb_writer_beside(const qb_writer *w, const char *name);
 
 qb_status qb_writer_plan(qb_writer *w, const char *name, qb_dtype dtype, int n_dims,
                          const int64_t *shape) QB_NODISCARD;

@@ -54,6 +54,10 @@ const qb_json *qb_writer_saved(const qb_writer *w) {
     return w->begun && w->journal ? w->journal->state : NULL;
 }
 
+char *qb_writer_beside(const qb_writer *w, const char *name) {
+    return w->journal ? qb_path_join(w->staging.kept, name) : NULL;
+}
+
 /* ---- which tensors are done, as hex digits in planned order ---- */
 
 static qb_status marks_of(const qb_writer *w, qb_str *out) {

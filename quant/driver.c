@@ -1,10 +1,12 @@
 #include "quant/driver.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "quant/calibration.h"
 #include "quant/on_device.h"
 #include "quant/plan.h"
+#include "quant/stream.h"
 #include "quant/target.h"
 
 #include <stdio.h>
@@ -21,6 +23,9 @@ typedef struct {
     qb_calibration calibration;
     qb_quant_report *report;
     qb_progress progress;
+    char *stream_path; /* NULL: nothing is stored */
+    int64_t stream_stored_ns;
+    double stream_cost_s; /* of the last time */
 } run_state;
 
 /* ---- one linear ---- */
@@ -251,15 +256,18 @@ out:
     return st;
 }
 
-/* Brings the calibration tokens behind the blocks that an interrupted run finished, computing with the
-   weights as they lie in the files: the stream is then what it was. Storing it would take tokens x D floats
-   of disk after every block, for the one case in many that a run is taken up. */
+/* Brings the calibration tokens behind the blocks that an interrupted run finished: to the stream that was
+   stored last, then through the blocks since, computing with the weights as they lie in the files. */
 static qb_status replay(run_state *r, const qb_windows *windows) {
     qb_model *done = NULL;
-    qb_status st;
+    int64_t first = 0;
+    qb_status st = QB_OK;
+    if (r->stream_path)
+        QB_TRY(st, qb_stream_restore(&r->calibration, r->stream_path, r->target.blocks, &first));
+    if (first == r->target.blocks) goto out;
     QB_TRY(st, qb_model_open(qb_writer_path(r->target.writer), &done));
     QB_TRY(st, qb_model_load(done, r->dev, windows->max_length, false));
-    for (int64_t layer = 0; layer < r->target.blocks; layer++) {
+    for (int64_t layer = first; layer < r->target.blocks; layer++) {
         qb_block block;
         QB_TRY(st, qb_block_load(done, layer, &block));
         st = qb_calibration_forward(&r->calibration, &block);
@@ -272,6 +280,21 @@ out:
     return st;
 }
 
+/* Stores the stream when that is due. A disk without room for it costs time after a kill, and no more. */
+static void store_stream(run_state *r, int64_t blocks) {
+    int64_t begun = qb_now_ns();
+    double since = (double)(begun - r->stream_stored_ns) * 1e-9;
+    if (!r->stream_path || blocks == r->m->config.n_layers || since < r->target.target->stream_every_s ||
+        since < 20 * r->stream_cost_s)
+        return;
+    if (qb_stream_save(&r->calibration, r->stream_path, blocks) != QB_OK) {
+        qb_warn("the calibration stream is not stored: %s", qb_error_text());
+        qb_error_clear();
+    }
+    r->stream_stored_ns = qb_now_ns();
+    r->stream_cost_s = (double)(r->stream_stored_ns - begun) * 1e-9;
+}
+
 static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int64_t other_bytes) {
     const qb_config *c = &r->m->config;
     qb_status st = QB_OK;
@@ -279,6 +302,8 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
     QB_TRY(st, qb_model_load(r->m, r->dev, windows->max_length, false));
     QB_TRY(st,
            qb_calibration_create(r->m, windows, r->config->true_sequential, other_bytes, &r->calibration));
+    r->stream_path = qb_writer_beside(r->target.writer, "stream");
+    r->stream_stored_ns = qb_now_ns();
     if (r->target.blocks > 0) QB_TRY(st, replay(r, windows));
     for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         qb_block block;
@@ -288,8 +313,11 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
         qb_block_free(r->m, &block);
         if (st == QB_OK) st = qb_target_save(&r->target, layer + 1, r->report);
         if (st != QB_OK) goto out;
+        store_stream(r, layer + 1);
     }
 out:
+    qb_free(r->stream_path);
+    r->stream_path = NULL;
     return st;
 }
 

@@ -301,8 +301,8 @@ static void test_resume__killed_again_and_again_it_gives_the_same_bytes(void **s
 }
 
 /* A run that is stopped behind a finished block: what comes next depends on what is asked for. */
-static void leave_partial(const char *out, const char *progress) {
-    pid_t pid = start(out, NULL);
+static void leave_partial(const char *out, const char *progress, const char *const *more) {
+    pid_t pid = start(out, more);
     for (int i = 0; i < 6000 && !has_saved(progress); i++) pause_ms(1);
     kill(pid, SIGKILL);
     wait_for(pid);
@@ -315,16 +315,52 @@ static void leave_partial(const char *out, const char *progress) {
 static void test_resume__says_what_it_does(void **state) {
     (void)state;
     const char *out = below("said");
-    leave_partial(out, below("said.partial/progress.json"));
+    leave_partial(out, below("said.partial/progress.json"), NULL);
     assert_worked(start(out, NULL));
     assert_true(log_has("going on after block"));
-    leave_partial(below("said2"), below("said2.partial/progress.json"));
+    leave_partial(below("said2"), below("said2.partial/progress.json"), NULL);
     assert_worked(start(below("said2"), (const char *const[]){"--seed", "7", NULL}));
     assert_true(log_has("starting anew"));
-    leave_partial(below("said3"), below("said3.partial/progress.json"));
+    leave_partial(below("said3"), below("said3.partial/progress.json"), NULL);
     assert_worked(start(below("said3"), (const char *const[]){"--no-resume", NULL}));
     assert_false(log_has("going on after block"));
     assert_same_files(out, below("said3"));
+}
+
+/* From the stored stream the same bytes come; one that is damaged is not believed. */
+static void test_resume__the_stream_is_taken_from_the_disk(void **state) {
+    (void)state;
+    static const char *const stored[] = {"--save-every", "0", NULL};
+    assert_worked(start(below("streamless"), NULL));
+    for (int damaged = 0; damaged < 2; damaged++) {
+        const char *out = below(damaged ? "stream2" : "stream1");
+        char file[1100], progress[1100];
+        snprintf(file, sizeof file, "%s.partial/stream", out);
+        snprintf(progress, sizeof progress, "%s.partial/progress.json", out);
+        leave_partial(out, progress, stored);
+        for (int i = 0; i < 20 && !qb_path_exists(file); i++) { /* killed before it was there: once more */
+            pid_t pid = start(out, stored);
+            for (int ms = 0; ms < 6000 && !qb_path_exists(file) && !qb_path_exists(out); ms++) pause_ms(1);
+            kill(pid, SIGKILL);
+            wait_for(pid);
+        }
+        if (qb_path_exists(out)) {
+            print_message("skipped: the run was over before it could be stopped\n");
+            skip();
+        }
+        if (damaged) {
+            int fd = open(file, O_RDWR);
+            char byte;
+            assert_int_equal(pread(fd, &byte, 1, 5000), 1);
+            byte ^= 1;
+            assert_int_equal(pwrite(fd, &byte, 1, 5000), 1);
+            close(fd);
+        }
+        assert_worked(start(out, stored));
+        assert_true(log_has("going on after block"));
+        assert_int_equal(log_has("stream is not whole"), damaged);
+        assert_same_files(below("streamless"), out);
+    }
 }
 
 static void test_resume__interrupted_it_keeps_what_is_done(void **state) {
@@ -362,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_resume__a_second_writer_is_refused),
         cmocka_unit_test(test_resume__killed_again_and_again_it_gives_the_same_bytes),
         cmocka_unit_test(test_resume__says_what_it_does),
+        cmocka_unit_test(test_resume__the_stream_is_taken_from_the_disk),
         cmocka_unit_test(test_resume__interrupted_it_keeps_what_is_done),
         cmocka_unit_test(test_resume__a_second_process_is_refused),
     };
