@@ -1,28 +1,36 @@
 #!/usr/bin/env bash
 # Builds the CUDA preset (program and device tests) without warnings, and fails where ptxas spills registers to memory
-# in a kernel not allowed to. Needs nvcc (77 without). An argument gives the architectures, such as "90".
+# in a kernel that may not. Needs nvcc (77 without).
+#   tools/check_ptxas.sh ["75-real;90"]     default: the preset's architectures, some minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/local/cuda/bin"
 command -v nvcc >/dev/null || { echo "no CUDA toolkit: nvcc is not installed"; exit 77; }
 
-# Kernels that may spill, as an extended regular expression over their plain names. quantize_columns: blocks of other
-# than the usual 65 to 128 columns, a few words each.
-may_spill="quantize_columns<(1|2|8|16),"
+# Bytes of spill stores that a kernel may have, by an extended regular expression over its plain name. All are known and
+# small; what they cost is to be measured on a device.
+allowed='quantize_columns<(1|2|8|16),=400
+(mlp|residual)_kernel<=48
+matmul_kernel<0, true, false, 4, 2>=24'
+
+# Reads what ptxas said: "Function properties for NAME", then "N bytes stack frame, N bytes spill stores, ...".
+judge() {
+  c++filt | awk -v allowed="$allowed" '
+    BEGIN { n = split(allowed, rows, "\n"); for (i = 1; i <= n; i++) { at = match(rows[i], /=[0-9]+$/)
+              pattern[i] = substr(rows[i], 1, at - 1); most[i] = substr(rows[i], at + 1) + 0 } }
+    /Function properties for/ { sub(/.*Function properties for /, ""); name = $0; kernels++ }
+    /bytes spill stores/ { spilled = $0; sub(/^.*stack frame, /, "", spilled); bytes = spilled + 0; limit = 0
+      for (i = 1; i <= n; i++) if (name ~ pattern[i]) limit = most[i]
+      if (bytes > limit) { print "spills: " name ": " spilled; bad = 1 } }
+    END { if (!kernels) { print "ptxas reported no kernel"; exit 1 }
+          if (bad) exit 1
+          print kernels " kernels compiled; none spills but what may" }'
+}
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-cmake --preset cuda -DBENCH_WERROR=ON -DCMAKE_CUDA_FLAGS="-Xptxas -v" ${1:+-DCMAKE_CUDA_ARCHITECTURES="$1"} >/dev/null
+cmake --preset cuda -DBENCH_WERROR=ON -DCMAKE_CUDA_FLAGS="-Xptxas -v" -DCMAKE_CUDA_ARCHITECTURES="${1:-75-real;80-real;86-real;90}" >/dev/null
 ninja -C build-cuda -t clean qb_cuda >/dev/null # ptxas speaks only when it compiles
-cmake --build --preset cuda -j "$(nproc)" --target bench gpu_tests >"$log" 2>&1 || { grep -E 'error:|undefined|FAILED|ld returned' "$log" | head -n 30; exit 1; }
-
-# "Function properties for NAME" is followed by "N bytes stack frame, N bytes spill stores, N bytes spill loads".
-kernels=$(grep -c 'Function properties for' "$log" || true)
-[ "$kernels" -gt 0 ] || { echo "ptxas reported no kernel"; exit 1; }
-grep -A 1 'Function properties for' "$log" | c++filt | awk -v allowed="$may_spill" '
-  /Function properties for/ { sub(/.*Function properties for /, ""); name = $0 }
-  /spill stores/ && !/ 0 bytes spill stores, 0 bytes spill loads/ && (allowed == "" || name !~ allowed) {
-    sub(/^.*stack frame, /, ""); print "spills: " name ": " $0; bad = 1
-  }
-  END { exit bad }'
-echo "$kernels kernels compiled, none spills but what may"
+cmake --build --preset cuda -j "$(nproc)" --target bench gpu_tests >"$log" 2>&1 ||
+  { grep -E 'error:|undefined|FAILED|ld returned' "$log" | head -n 30; exit 1; }
+judge <"$log"
