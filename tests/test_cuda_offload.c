@@ -130,8 +130,45 @@ static void test_cuda_offload__perplexity_streams_what_does_not_fit(void **state
     assert_true(found[0] == found[1]);
 }
 
+#ifdef QB_SHIM /* whose device has a gibibyte */
+static qb_json *plan_of(const char *options) {
+    char command[1024], text[4096];
+    snprintf(command, sizeof command,
+             "%s speed tinyllama-1.1b --synthetic --backend cuda --dry-run --json %s 2>/dev/null",
+             QB_BENCH_PROGRAM, options);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t n = fread(text, 1, sizeof text, pipe);
+    assert_int_equal(pclose(pipe), 0);
+    qb_json *json;
+    assert_ok(qb_json_parse(text, n, "dry run", &json));
+    return json;
+}
+
+static void test_cuda_offload__a_dry_run_tells_bytes_and_cost(void **state) {
+    (void)state;
+    qb_json *j = plan_of("--offload");
+    double device = qb_json_number(qb_json_get(j, "device_bytes")),
+           host = qb_json_number(qb_json_get(j, "host_bytes"));
+    assert_true(qb_json_true(qb_json_get(j, "fits")));
+    assert_true(device > 5e8 && device < 1.08e9 && host > 1e9);
+    assert_true(fabs(device + host - 2.2e9) < 2e7); /* 1.1 billion weights in 16 bits */
+    assert_true(qb_json_number(qb_json_get(j, "bus_bytes_per_token")) == host);
+    assert_true(qb_json_number(qb_json_get(j, "seconds_per_token")) >=
+                host / qb_json_number(qb_json_get(j, "bus_bytes_per_s")));
+    qb_json_free(j);
+    j = plan_of("");
+    assert_false(qb_json_true(qb_json_get(j, "fits")));
+    assert_non_null(strstr(qb_json_string(qb_json_get(j, "reason")), "the weights take 2.20 GB"));
+    qb_json_free(j);
+}
+#endif
+
 static int run(void) {
     const struct CMUnitTest tests[] = {
+#ifdef QB_SHIM
+        cmocka_unit_test(test_cuda_offload__a_dry_run_tells_bytes_and_cost),
+#endif
         cmocka_unit_test(test_cuda_offload__plans_add_up),
         cmocka_unit_test(test_cuda_offload__placement_follows_the_device),
         cmocka_unit_test(test_cuda_offload__host_blocks_give_the_same_bits),
