@@ -40,6 +40,13 @@ static const format formats[] = {
     {.name = "int8 g32 float32 scales", .bits = 8, .group = 32, .odd_scales = true},
     {.name = "int5 g32 offsets", .bits = 5, .group = 32, .offsets = true},
     {.name = "int6 g16 sym", .bits = 6, .group = 16, .symmetric = true, .odd_scales = true},
+    {.name = "int4 g32 both signs", .bits = 4, .group = 32, .symmetric = true, .any_sign = true},
+    {.name = "int2 g16 offsets",
+     .bits = 2,
+     .group = 16,
+     .offsets = true,
+     .any_sign = true,
+     .odd_scales = true},
     {.name = "nf4 b64", .codebook = QB_CODEBOOK_NF4, .group = 64},
     {.name = "nf4 b64 dq", .codebook = QB_CODEBOOK_NF4, .group = 64, .double_quant = true},
     {.name = "fp4 b32", .codebook = QB_CODEBOOK_FP4, .group = 32},
@@ -119,11 +126,12 @@ static void test_cuda_matmul__packed_equals_the_dequantized_weight(void **state)
     }
 }
 
-/* Long rows: every warp has a share of the columns, blocks divide them too, items outnumber blocks. */
+/* Long rows: every warp has a share of the columns, blocks divide them too, items outnumber blocks. Blocks
+   and threads in other orders too, which a missing barrier would show. */
 static void test_cuda_matmul__long_and_tall(void **state) {
     (void)state;
     static const int some[] = {1, 4, 40, 0};
-    for (int i = 0; i < FORMATS; i += 3) {
+    FOR_EACH_ORDER(seed) for (int i = (int)seed; i < FORMATS; i += 4) {
         check_packed(&formats[i], QB_PLACE_DEVICE, 48, 4096, some);
         check_packed(&formats[i], QB_PLACE_DEVICE, 2064, 128, some);
     }

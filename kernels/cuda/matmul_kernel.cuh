@@ -33,13 +33,13 @@ struct matmul_arguments {
 };
 
 /* Registers for as many blocks a multiprocessor as keep the memory busy. */
-template <int KIND, bool FINE, int NT> constexpr int blocks_a_multiprocessor() {
-    return NT > 1 ? 1 : FINE || KIND >= QB_CODES_PACKED_COUNT ? 2 : 3;
+template <int KIND, bool FINE, bool IN_BLOCK, int NT> constexpr int blocks_a_multiprocessor() {
+    return NT > 1 ? 1 : FINE || !IN_BLOCK || KIND >= QB_CODES_PACKED_COUNT ? 2 : 3;
 }
 
 /* IN_BLOCK: the block stages its activations, in shared memory. */
 template <int KIND, bool FINE, bool IN_BLOCK, int NT, int RT>
-__global__ void __launch_bounds__(MATMUL_WARPS * 32, (blocks_a_multiprocessor<KIND, FINE, NT>()))
+__global__ void __launch_bounds__(MATMUL_WARPS * 32, (blocks_a_multiprocessor<KIND, FINE, IN_BLOCK, NT>()))
     matmul_kernel(const __grid_constant__ qb_cuda_view v, const __grid_constant__ matmul_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     const int first = static_cast<int>(blockIdx.z) * NT * 8, T = min(a.T - first, NT * 8);

@@ -351,6 +351,16 @@ static qb_status create_expanded(cuda_device *d, const qb_qweight *q, qb_place p
     return st;
 }
 
+/* Groups are padded to whole units of columns: said where it costs. */
+static void log_padding(const pack_job *j) {
+    char name[48];
+    if (j->order.padded_cols * 4 > round_up(j->q->cols, QB_TILE_COLS) * 5)
+        qb_debug("cuda: %s [%lld, %lld]: groups that are no multiple of %d columns are padded, %lld columns "
+                 "become %lld",
+                 qb_qweight_describe(j->q, name), (long long)j->q->rows, (long long)j->q->cols, QB_UNIT_COLS,
+                 (long long)j->q->cols, (long long)j->order.padded_cols);
+}
+
 static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place place, qb_cuda_matrix *m,
                                qb_matrix *out) {
     bool book = q->coding == QB_CODING_CODEBOOK;
@@ -367,6 +377,7 @@ static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place pla
         st = create_expanded(d, q, place, m, out);
         goto out;
     }
+    log_padding(&j);
     j.view = (qb_cuda_view){.rows = q->rows,
                             .cols = q->cols,
                             .padded_cols = j.order.padded_cols,
