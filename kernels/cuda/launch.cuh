@@ -4,16 +4,30 @@
 #include <cuda_runtime.h>
 #include <utility>
 
-enum { QB_SHARED_BYTES_DEFAULT = 48 << 10 }; /* above it a kernel must be allowed its dynamic shared memory */
+/* Shared memory that a block has without asking, static and dynamic together. No kernel declares QUESTIONED
+   bytes statically, so that less dynamic memory than the rest needs no look at the kernel. */
+enum { QB_SHARED_BYTES_DEFAULT = 48 << 10, QB_SHARED_BYTES_QUESTIONED = 16 << 10 };
+
+/* Allows `kernel` as much dynamic shared memory as it is launched with. Only ever more: a captured launch of
+   the same kernel may still count on what it was allowed. */
+template <typename... Parameters>
+cudaError_t qb_allow_shared(void (*kernel)(Parameters...), size_t shared_bytes) {
+    if (shared_bytes <= QB_SHARED_BYTES_DEFAULT - QB_SHARED_BYTES_QUESTIONED) return cudaSuccess;
+    cudaFuncAttributes now = {};
+    cudaError_t error = cudaFuncGetAttributes(&now, kernel);
+    if (error != cudaSuccess) return error;
+    size_t allowed = static_cast<size_t>(now.maxDynamicSharedSizeBytes), fixed = now.sharedSizeBytes;
+    if (fixed + shared_bytes <= QB_SHARED_BYTES_DEFAULT) return cudaSuccess;
+    if (shared_bytes <= allowed && fixed + allowed > QB_SHARED_BYTES_DEFAULT) return cudaSuccess;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                static_cast<int>(shared_bytes));
+}
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t qb_launch_with(bool dependent, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                            size_t shared_bytes, cudaStream_t stream, Arguments &&...arguments) {
-    if (shared_bytes > QB_SHARED_BYTES_DEFAULT) {
-        cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                 static_cast<int>(shared_bytes));
-        if (error != cudaSuccess) return error;
-    }
+    cudaError_t error = qb_allow_shared(kernel, shared_bytes);
+    if (error != cudaSuccess) return error;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

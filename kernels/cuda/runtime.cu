@@ -154,11 +154,12 @@ extern "C" qb_status qb_cuda_raw_alloc(cuda_device *d, bool pinned, int64_t byte
 }
 
 extern "C" void qb_cuda_raw_free(cuda_device *d, bool pinned, void *pointer) {
-    (void)d;
-    if (pinned)
+    if (pinned) { /* cudaFree waits for the device; that this does is nowhere said */
+        if (d->stream) cudaStreamSynchronize(d->stream);
         cudaFreeHost(pointer);
-    else
+    } else {
         cudaFree(pointer);
+    }
     /* An earlier fault is told by the op that waits for the device next, or it has been told. */
 }
 

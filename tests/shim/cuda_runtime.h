@@ -48,6 +48,10 @@ enum cudaFuncAttribute {
     cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes; /* declared in the kernel, which the shim cannot see: 0 */
+    int maxDynamicSharedSizeBytes;
+};
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeGlobal,
     cudaStreamCaptureModeThreadLocal,
@@ -124,6 +128,7 @@ cudaError_t device_alloc(void **out, size_t bytes);
 cudaError_t host_alloc(void **out, size_t bytes);
 cudaError_t launch(const cudaLaunchConfig_t &config, const void *kernel, std::function<void()> body);
 cudaError_t max_dynamic_shared(const void *kernel, cudaFuncAttribute attribute, int value);
+cudaError_t function_attributes(struct ::cudaFuncAttributes *out, const void *kernel);
 cudaError_t blocks_per_multiprocessor(int *out, int threads, size_t shared_bytes);
 } // namespace shim
 
@@ -183,6 +188,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
 template <typename... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribute, int value) {
     return shim::max_dynamic_shared(reinterpret_cast<const void *>(kernel), attribute, value);
+}
+template <typename... P> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *out, void (*kernel)(P...)) {
+    return shim::function_attributes(out, reinterpret_cast<const void *>(kernel));
 }
 template <typename... P>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *out, void (*)(P...), int threads,

@@ -98,6 +98,16 @@ cudaError_t max_dynamic_shared(const void *kernel, cudaFuncAttribute attribute, 
     return cudaSuccess;
 }
 
+static size_t dynamic_shared_limit(const void *kernel) {
+    auto limit = dynamic_limit.find(kernel);
+    return limit == dynamic_limit.end() ? shared_default : limit->second;
+}
+
+cudaError_t function_attributes(cudaFuncAttributes *out, const void *kernel) {
+    *out = {0, static_cast<int>(dynamic_shared_limit(kernel))};
+    return lost ? note(cudaErrorIllegalAddress) : cudaSuccess;
+}
+
 cudaError_t blocks_per_multiprocessor(int *out, int threads, size_t shared_bytes) {
     int by_threads = 2048 / (threads > 0 ? threads : 1);
     int by_shared = shared_bytes ? static_cast<int>((shared_optin() + 1024) / (shared_bytes + 1024)) : 32;
@@ -108,12 +118,10 @@ cudaError_t blocks_per_multiprocessor(int *out, int threads, size_t shared_bytes
 cudaError_t launch(const cudaLaunchConfig_t &c, const void *kernel, std::function<void()> body) {
     if (lost) return note(cudaErrorIllegalAddress);
     unsigned long long threads = 1ull * c.blockDim.x * c.blockDim.y * c.blockDim.z;
-    auto limit = dynamic_limit.find(kernel);
-    size_t shared_limit = limit == dynamic_limit.end() ? shared_default : limit->second;
     if (threads < 1 || threads > 1024 || c.blockDim.z > 64 || c.gridDim.x < 1 || c.gridDim.x > 0x7fffffffu ||
         c.gridDim.y < 1 || c.gridDim.y > 65535 || c.gridDim.z < 1 || c.gridDim.z > 65535)
         return note(cudaErrorInvalidConfiguration);
-    if (c.dynamicSmemBytes > shared_limit) return note(cudaErrorInvalidValue);
+    if (c.dynamicSmemBytes > dynamic_shared_limit(kernel)) return note(cudaErrorInvalidValue);
     dim3 grid = c.gridDim, block = c.blockDim;
     size_t bytes = c.dynamicSmemBytes;
     enqueue(c.stream, [=] {

@@ -163,6 +163,11 @@ static void test_shim__launches_are_checked(void **) {
     assert_int_equal(qb_launch(dynamic_kernel, dim3(1), dim3(1), 228 << 10, nullptr, 0),
                      cudaErrorInvalidValue);
     ok(qb_launch(dynamic_kernel, dim3(1), dim3(1), 227 << 10, nullptr, (227 << 8) - 1));
+    /* What a kernel was allowed stays, for a graph may hold the larger launch. */
+    cudaFuncAttributes allowed;
+    ok(qb_launch(dynamic_kernel, dim3(1), dim3(1), 64 << 10, nullptr, 0));
+    ok(cudaFuncGetAttributes(&allowed, dynamic_kernel));
+    assert_int_equal(allowed.maxDynamicSharedSizeBytes, 227 << 10);
     ok(cudaDeviceSynchronize());
     cudaGetLastError();
 }
