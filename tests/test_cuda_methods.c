@@ -11,11 +11,22 @@ enum { WINDOW = 128, TEXT_WINDOWS = 48, FORWARD_WINDOWS = 1 };
 /* Few tokens, since the shim takes a second for a dozen: their Hessians leave GPTQ's choices loose, and the
    device's float16 activations then move the result by more than with the paper's amount of data. */
 enum { SAMPLES = 4, SAMPLE_TOKENS = 64 };
-static const double gptq_tolerance = 0.02;
 #else
 enum { SAMPLES = 64, SAMPLE_TOKENS = 256 };
-static const double gptq_tolerance = 1e-3;
 #endif
+
+/* A code that goes the other way moves all that follow, so GPTQ answers a change of the last digits of its
+   Hessian with other codes that are as good. On the host alone, with damping changed by 2e-4 to 1e-3 of its
+   value, the perplexity of the demo model moves by up to 1e-5 (8 bits), 5e-4 (4), 5e-3 (3) and 5e-2 (2);
+   allowed is some times that. */
+static double gptq_tolerance(int bits) {
+#ifdef QB_SHIM
+    (void)bits;
+    return 0.02;
+#else
+    return bits == 8 ? 1e-3 : bits == 4 ? 4e-3 : bits == 3 ? 2e-2 : 0.15;
+#endif
+}
 
 static qb_windows text_windows(const char *file, int64_t count, int32_t length, bool scored) {
     char *text;
@@ -93,7 +104,7 @@ static void compare_method(const char *method, int bits, bool act_order, const c
     print_message("%-5s %d bit%-4s  made by host %8.4f, by device %8.4f: %+.4f %%   forward %+.4f %%\n",
                   method, bits ? bits : 4, act_order ? " act" : "", on_host[0], on_host[1], 100 * change,
                   100 * (there / here - 1));
-    if (!(fabs(change) <= (gptq ? gptq_tolerance : 0)))
+    if (!(fabs(change) <= (gptq ? gptq_tolerance(bits) : 0)))
         fail_msg("%s, %d bits: the device's codes have perplexity %.6f, the host's %.6f", method, bits,
                  on_host[1], on_host[0]);
     if (!(fabs(there / here - 1) <= 1e-3))

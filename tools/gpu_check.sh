@@ -41,7 +41,7 @@ step() {
   timeout --kill-after=5 "$limit" "$@" >"$work/$name.out" 2>"$work/$name.err" || code=$?
   local seconds=$((SECONDS - start))
   case $code in
-    0) note "$name" ok $seconds "" ;;
+    0) note "$name" ok $seconds ""; : >"$work/$name.ok" ;;
     77) note "$name" skipped $seconds "$(tail -n 1 "$work/$name.out")"; return 77 ;;
     124 | 137) note "$name" timeout $seconds "limit of $limit s"; return 1 ;;
     *) note "$name" failed $seconds "$({ tail -n 12 "$work/$name.out"; tail -n 5 "$work/$name.err"; } 2>/dev/null | cut -c1-300)"; return 1 ;;
@@ -55,7 +55,7 @@ build() {
   fi
 }
 gpu_tests() {
-  ctest --test-dir build-cuda -L gpu --output-on-failure -j 2
+  ctest --test-dir build-cuda -L gpu --output-on-failure -j 4
 }
 # sanitize TOOL: the programs of single ops, whole models aside.
 sanitize() {
@@ -96,9 +96,15 @@ if step build 170 bash -c build; then
   step racecheck 50 bash -c "sanitize racecheck"
 fi
 
-# document NAME: its standard output where that is JSON, else null.
+# document NAME: its standard output, as JSON where the step ended well, else what there is of it as a string.
 document() {
-  if [ -s "$work/$1.out" ] && head -c 1 "$work/$1.out" | grep -q '[[{]'; then cat "$work/$1.out"; else echo null; fi
+  if [ ! -s "$work/$1.out" ]; then
+    echo null
+  elif [ -e "$work/$1.ok" ] && head -c 1 "$work/$1.out" | grep -q '[[{]'; then
+    cat "$work/$1.out"
+  else
+    quote "$(cat "$work/$1.out")"
+  fi
 }
 {
   printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "passed": %s,\n "steps": [\n  %s],\n' \
