@@ -42,6 +42,7 @@ struct attention_args {
     float *partial;       /* [n_seq][n_heads][n_splits][head_dim]: values weighted by 2^(score - largest) */
     float2 *partial_sums; /* [n_seq][n_heads][n_splits]: largest score, sum of the weights */
     attention_append append;
+    bool dependent; /* launched while the kernel before still runs (launch.cuh) */
 };
 
 /* How the keys 0 .. visible - 1 are cut. The length of a split follows from `bound`, the power of two at or

@@ -246,10 +246,13 @@ __device__ __forceinline__ void decode_values(const attention_args &a, const dec
 }
 
 template <typename T, int G, int LANES, bool ALIGNED>
-__global__ void __launch_bounds__(THREADS) decode_kernel(attention_args a) {
+__global__ void __launch_bounds__(THREADS, (sizeof(T) == 4 && G == 8 ? 3 : 4))
+    decode_kernel(attention_args a) {
     /* queries[G][head_dim], then scores[split][G], then sums[WARPS][G][head_dim] */
     float *shared = ptx::dynamic_shared<float>();
     __shared__ float2 sums[G];
+    ptx::let_next_kernel_begin();
+    ptx::wait_for_previous_kernel();
     decode_span s;
     if (!decode_span_of<G>(a, &s)) return;
     decode_begin<T>(a, s, shared);
@@ -296,6 +299,8 @@ __device__ __forceinline__ float join_block(float v, bool largest, float *scratc
    head; `lanes` threads stand over a head's elements, the rest of the block over further splits. */
 __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(attention_args a, int lanes) {
     __shared__ float scratch[JOIN_THREADS / 32], weights[ATTENTION_MAX_SPLITS], slices[JOIN_THREADS];
+    ptx::let_next_kernel_begin();
+    ptx::wait_for_previous_kernel();
     const int visible = (a.dev_first ? *a.dev_first : a.first) + 1,
               splits = (visible + a.split - 1) / a.split;
     const int64_t head = static_cast<int64_t>(blockIdx.y) * a.n_heads + blockIdx.x;
@@ -337,8 +342,8 @@ cudaError_t launch_decode(const attention_args &a, cudaStream_t stream) {
     const dim3 grid(a.n_splits, a.n_heads / a.group * chunks, a.n_seq);
     const size_t floats =
         static_cast<size_t>(G) * (a.split > WARPS * a.head_dim ? a.split : WARPS * a.head_dim);
-    return qb_launch(decode_kernel<T, G, LANES, ALIGNED>, grid, dim3(THREADS), floats * sizeof(float), stream,
-                     a);
+    return qb_launch_with(a.dependent, decode_kernel<T, G, LANES, ALIGNED>, grid, dim3(THREADS),
+                          floats * sizeof(float), stream, a);
 }
 
 template <typename T, int G> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {
@@ -361,5 +366,6 @@ cudaError_t qb_attention_decode(const attention_args &a, cudaStream_t stream) {
     cudaError_t error = a.half_cache ? launch_group<half>(a, stream) : launch_group<float>(a, stream);
     if (error != cudaSuccess || a.n_splits == 1) return error;
     const int lanes = power_of_two(a.head_dim < 32 ? 32 : a.head_dim);
-    return qb_launch(join_kernel, dim3(a.n_heads, a.n_seq), dim3(JOIN_THREADS), 0, stream, a, lanes);
+    return qb_launch_with(a.dependent, join_kernel, dim3(a.n_heads, a.n_seq), dim3(JOIN_THREADS), 0, stream,
+                          a, lanes);
 }

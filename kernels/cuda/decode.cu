@@ -6,12 +6,17 @@
    whenever any of its weights moves), the cache's arrays and shape, the logits, the step's own buffers, the
    device's scratch. A cache that was freed and made anew at the same address in the same shape is what the
    graph expects; at another address it has another key. Graphs of what is gone are never launched, and the
-   least recently used of DECODE_GRAPHS gives way to a new one. */
+   least recently used of DECODE_GRAPHS gives way to a new one.
+
+   BENCH_CUDA_DEPENDENT=1 launches the step's kernels as programmatic dependents (compute capability 9.0 and
+   above): each begins while the one before still runs, reads its first weights, and waits before it touches
+   anything else. Off until measured to gain. */
 #include "kernels/cuda/decode_step.cuh"
 
 extern "C" {
 #include "base/memory.h"
 }
+#include <stdlib.h>
 #include <string.h>
 
 namespace {
@@ -38,6 +43,7 @@ struct decode_state {
     int64_t slab_bytes;
     graph_entry graphs[DECODE_GRAPHS];
     uint64_t clock;
+    bool dependent;
 };
 
 void forget(graph_entry *e) {
@@ -58,6 +64,8 @@ qb_status state_of(cuda_device *dev, decode_state **out) {
         qb_status st = qb_alloc_zero(1, sizeof(decode_state), &part.state);
         if (st != QB_OK) return st;
         part.free = free_state;
+        const char *asked = getenv("BENCH_CUDA_DEPENDENT");
+        static_cast<decode_state *>(part.state)->dependent = dev->major >= 9 && asked && !strcmp(asked, "1");
     }
     *out = static_cast<decode_state *>(part.state);
     return QB_OK;
@@ -187,7 +195,7 @@ extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const 
     attention_plan plan =
         qb_attention_plan(first + 1, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
     plan = qb_attention_plan(plan.bound, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
-    decode_step s = {dev, d, kv, n_seq, plan, {}, logits};
+    decode_step s = {dev, d, kv, n_seq, plan, {}, logits, state->dependent};
     if ((st = lay_out(state, &s)) != QB_OK) return st;
     decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
     memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);

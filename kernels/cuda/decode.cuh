@@ -13,6 +13,14 @@ struct decode_tokens {
     int32_t ids[QB_DECODE_MAX_SEQ];
 };
 
+/* Where a step's kernels go and how much of the device they may take. */
+struct decode_device {
+    cudaStream_t stream;
+    int multiprocessors;
+    int64_t shared_bytes; /* that a block may have */
+    bool dependent;       /* kernels begin while the one before still runs, and wait for it inside */
+};
+
 /* A norm of rows of `dim`; bias NULL without. */
 struct decode_norm {
     qb_norm_kind kind;
@@ -26,8 +34,8 @@ cudaError_t qb_decode_embed(const decode_tokens &t, const qb_matrix *table, cons
                             float *x, int32_t *dev_first, cudaStream_t stream);
 /* x += y + bias (y NULL: x stays; bias may be NULL), then out = norm(x) unless out is NULL. */
 cudaError_t qb_decode_residual_norm(const decode_norm &n, int64_t n_seq, float *x, const float *y,
-                                    const float *bias, float *out, cudaStream_t stream);
+                                    const float *bias, float *out, const decode_device &dev);
 /* y[n_seq][n] = act(gate + bias) * (up + bias); gate NULL: act(up + bias). */
 cudaError_t qb_decode_activate(qb_activation kind, int64_t n_seq, int64_t n, float *y, const float *gate,
                                const float *gate_bias, const float *up, const float *up_bias,
-                               cudaStream_t stream);
+                               const decode_device &dev);

@@ -15,13 +15,6 @@ struct decode_parts {
                   1]; /* row tile where each begins, and their number; what is absent is empty */
 };
 
-/* Where a product's launch goes and how much of the device it may take. */
-struct decode_device {
-    cudaStream_t stream;
-    int multiprocessors;
-    int64_t shared_bytes; /* that a block may have */
-};
-
 /* Whether a product of T tokens with this matrix has a fused kernel: its codes do, and its inputs fit shared
  * memory. */
 bool qb_decode_gemv_fits(const qb_cuda_view &v, int64_t T, const decode_device &dev);

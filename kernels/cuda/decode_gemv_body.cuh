@@ -78,6 +78,7 @@ __device__ __forceinline__ void stage_rms(half *xs, float *unscale, const decode
 /* norm(x) staged in shared memory, in the order of the columns of v. */
 __device__ __forceinline__ staged stage_normed(unsigned char *shared, const decode_launch &l,
                                                const qb_cuda_view &v, const decode_norm &n, const float *x) {
+    ptx::wait_for_previous_kernel();
     half *xs = reinterpret_cast<half *>(shared + l.plan.x);
     float *unscale = reinterpret_cast<float *>(shared + l.plan.unscale);
     if (n.kind == QB_NORM_RMS) {
@@ -101,6 +102,7 @@ __device__ __forceinline__ staged stage_normed(unsigned char *shared, const deco
 /* x as it is. */
 __device__ __forceinline__ staged stage_plain(unsigned char *shared, const decode_launch &l,
                                               const qb_cuda_view &v, const float *x) {
+    ptx::wait_for_previous_kernel();
     half *xs = reinterpret_cast<half *>(shared + l.plan.x);
     float *unscale = reinterpret_cast<float *>(shared + l.plan.unscale);
     stage_rows(xs, l.stride, unscale, reinterpret_cast<float *>(shared + l.plan.partial), l.T, v.padded_cols,
@@ -117,9 +119,13 @@ struct decode_grid {
     dim3 grid;
     decode_launch launch;
 };
-/* Blocks that share a multiprocessor: as many as the registers of a kernel leave without spilling. */
+/* Blocks that share a multiprocessor: as many as the registers of a kernel leave without spilling (ptxas of
+   CUDA 13 for 7.5 to 9.0). What a single block's warps have in flight covers the memory's latency where it
+   must be one. */
 __host__ __device__ constexpr int decode_blocks(int kind, bool fine, int RT) {
-    return RT == 1 && !fine && kind < QB_CODES_PACKED_COUNT && kind != QB_CODES_2 ? 3 : 2;
+    return RT == 2 && (kind == QB_CODES_BF16 || (kind == QB_CODES_2 && fine))       ? 1
+           : RT == 1 && !fine && kind < QB_CODES_PACKED_COUNT && kind != QB_CODES_2 ? 3
+                                                                                    : 2;
 }
 
 /* Two rounds of items for every warp that the device holds, where the matrix has so many; with fewer, more

@@ -25,6 +25,7 @@ template <int KIND, bool FINE, int RT>
 __global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, RT)))
     mlp_kernel(const __grid_constant__ mlp_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
+    ptx::let_next_kernel_begin();
     auto stage = [&]() { return stage_normed(shared, a.launch, a.up, a.norm, a.x); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[RT]) {
         const int row = item * QB_TILE_ROWS + row_in_tile;
@@ -49,6 +50,7 @@ template <int KIND, bool FINE>
 __global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1)))
     residual_kernel(const __grid_constant__ residual_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
+    ptx::let_next_kernel_begin();
     auto stage = [&]() { return stage_plain(shared, a.launch, a.w, a.x); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[1]) {
         const int row = item * QB_TILE_ROWS + row_in_tile;
@@ -58,14 +60,15 @@ __global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1))
                                 epilogue);
 }
 
-template <int RT> cudaError_t launch_mlp(const mlp_arguments &a, dim3 grid, cudaStream_t stream) {
+template <int RT> cudaError_t launch_mlp(const mlp_arguments &a, dim3 grid, const decode_device &dev) {
     const dim3 block(DECODE_THREADS);
     const size_t shared = static_cast<size_t>(a.launch.plan.total);
     const bool fine = qb_view_is_fine(&a.up) || qb_view_is_fine(&a.gate);
     switch (decode_codes(a.up.kind, fine)) {
 #define LAUNCH(CODES, FINE)                                                                                  \
     case decode_codes(QB_CODES_##CODES, FINE):                                                               \
-        return qb_launch(mlp_kernel<QB_CODES_##CODES, FINE, RT>, grid, block, shared, stream, a);
+        return qb_launch_with(dev.dependent, mlp_kernel<QB_CODES_##CODES, FINE, RT>, grid, block, shared,    \
+                              dev.stream, a);
         QB_DECODE_CODES(LAUNCH)
 #undef LAUNCH
     default:
@@ -89,7 +92,7 @@ cudaError_t qb_decode_mlp(const qb_cuda_view *gate, const float *gate_bias, cons
     const bool fine = qb_view_is_fine(&up) || (gate && qb_view_is_fine(gate));
     const decode_grid g = decode_grid_of(up, fine, tiles(up), RT, T, dev);
     const mlp_arguments a = {gate ? *gate : up, up, gate_bias, up_bias, x, y, kind, n, g.launch};
-    return gate ? launch_mlp<2>(a, g.grid, dev.stream) : launch_mlp<1>(a, g.grid, dev.stream);
+    return gate ? launch_mlp<2>(a, g.grid, dev) : launch_mlp<1>(a, g.grid, dev);
 }
 
 cudaError_t qb_decode_residual(const qb_cuda_view &w, const float *bias, const float *x, float *y, int64_t T,
@@ -100,8 +103,8 @@ cudaError_t qb_decode_residual(const qb_cuda_view &w, const float *bias, const f
     switch (decode_codes(w.kind, qb_view_is_fine(&w))) {
 #define LAUNCH(CODES, FINE)                                                                                  \
     case decode_codes(QB_CODES_##CODES, FINE):                                                               \
-        return qb_launch(residual_kernel<QB_CODES_##CODES, FINE>, g.grid, dim3(DECODE_THREADS), shared,      \
-                         dev.stream, a);
+        return qb_launch_with(dev.dependent, residual_kernel<QB_CODES_##CODES, FINE>, g.grid,                \
+                              dim3(DECODE_THREADS), shared, dev.stream, a);
         QB_DECODE_CODES(LAUNCH)
 #undef LAUNCH
     default:

@@ -28,6 +28,8 @@ __global__ void __launch_bounds__(THREADS)
 __global__ void __launch_bounds__(NORM_WARPS * 32)
     residual_norm_kernel(decode_norm n, float *x, const float *y, const float *bias, float *out) {
     __shared__ float scratch[NORM_WARPS];
+    ptx::let_next_kernel_begin();
+    ptx::wait_for_previous_kernel();
     const int64_t row = static_cast<int64_t>(blockIdx.x) * n.dim;
     x += row;
     if (y)
@@ -43,6 +45,8 @@ __global__ void __launch_bounds__(NORM_WARPS * 32)
 __global__ void __launch_bounds__(THREADS)
     activate_kernel(qb_activation kind, int n, float *y, const float *gate, const float *gate_bias,
                     const float *up, const float *up_bias) {
+    ptx::let_next_kernel_begin();
+    ptx::wait_for_previous_kernel();
     const int i = blockIdx.x * THREADS + threadIdx.x;
     if (i >= n) return;
     const int64_t at = static_cast<int64_t>(blockIdx.y) * n + i;
@@ -64,14 +68,14 @@ cudaError_t qb_decode_embed(const decode_tokens &t, const qb_matrix *table, cons
 }
 
 cudaError_t qb_decode_residual_norm(const decode_norm &n, int64_t n_seq, float *x, const float *y,
-                                    const float *bias, float *out, cudaStream_t stream) {
-    return qb_launch(residual_norm_kernel, dim3(static_cast<unsigned>(n_seq)), dim3(NORM_WARPS * 32), 0,
-                     stream, n, x, y, bias, out);
+                                    const float *bias, float *out, const decode_device &dev) {
+    return qb_launch_with(dev.dependent, residual_norm_kernel, dim3(static_cast<unsigned>(n_seq)),
+                          dim3(NORM_WARPS * 32), 0, dev.stream, n, x, y, bias, out);
 }
 
 cudaError_t qb_decode_activate(qb_activation kind, int64_t n_seq, int64_t n, float *y, const float *gate,
                                const float *gate_bias, const float *up, const float *up_bias,
-                               cudaStream_t stream) {
-    return qb_launch(activate_kernel, grid_of(n, n_seq), dim3(THREADS), 0, stream, kind, static_cast<int>(n),
-                     y, gate, gate_bias, up, up_bias);
+                               const decode_device &dev) {
+    return qb_launch_with(dev.dependent, activate_kernel, grid_of(n, n_seq), dim3(THREADS), 0, dev.stream,
+                          kind, static_cast<int>(n), y, gate, gate_bias, up, up_bias);
 }

@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1))
     project_kernel(const __grid_constant__ decode_parts p, const decode_norm n, const float *x,
                    const decode_launch l) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
+    ptx::let_next_kernel_begin();
     const part_items items = {p};
     auto stage = [&]() { return stage_normed(shared, l, p.v[0], n, x); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[1]) {
@@ -43,8 +44,9 @@ cudaError_t qb_decode_project(const decode_parts &parts, const decode_norm &n, c
     switch (decode_codes(parts.v[0].kind, fine)) {
 #define LAUNCH(CODES, FINE)                                                                                  \
     case decode_codes(QB_CODES_##CODES, FINE):                                                               \
-        return qb_launch(project_kernel<QB_CODES_##CODES, FINE>, g.grid, dim3(DECODE_THREADS),               \
-                         static_cast<size_t>(g.launch.plan.total), dev.stream, parts, n, x, g.launch);
+        return qb_launch_with(dev.dependent, project_kernel<QB_CODES_##CODES, FINE>, g.grid,                 \
+                              dim3(DECODE_THREADS), static_cast<size_t>(g.launch.plan.total), dev.stream,    \
+                              parts, n, x, g.launch);
         QB_DECODE_CODES(LAUNCH)
 #undef LAUNCH
     default:

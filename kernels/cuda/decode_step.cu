@@ -33,6 +33,10 @@ static decode_norm norm_of(const qb_decoder *d, const float *weight, const float
     return {d->norm, weight, bias, static_cast<int32_t>(d->hidden), d->norm_eps};
 }
 
+static decode_device device_of(const decode_step &s) {
+    return {s.dev->stream, s.dev->multiprocessors, s.dev->shared_bytes, s.dependent};
+}
+
 /* What a product left in b.y and has not been added to the residual stream yet. */
 struct pending_sum {
     bool waits;
@@ -51,7 +55,7 @@ static qb_status add_and_norm(const decode_step &s, pending_sum *pending, const 
     decode_norm norm = n ? *n : none;
     norm.dim = static_cast<int32_t>(s.d->hidden);
     const cudaError_t error =
-        qb_decode_residual_norm(norm, s.n_seq, s.b.x, y, pending->bias, n ? s.b.normed : NULL, s.dev->stream);
+        qb_decode_residual_norm(norm, s.n_seq, s.b.x, y, pending->bias, n ? s.b.normed : NULL, device_of(s));
     *pending = {};
     return qb_cuda_status(s.dev, error, "residual and norm");
 }
@@ -64,6 +68,7 @@ static qb_status attend(const decode_step &s, int64_t layer) {
     a.q = s.b.q;
     a.out = s.b.context;
     a.dev_first = s.b.first;
+    a.dependent = s.dependent;
     a.n_tok = 1;
     a.n_seq = static_cast<int32_t>(s.n_seq);
     qb_attention_cut(&a, s.plan, s.b.partial);
@@ -80,15 +85,11 @@ static qb_status activate(const decode_step &s, const qb_block_weights *w) {
     const decode_buffers &b = s.b;
     const cudaError_t error =
         qb_decode_activate(s.d->activation, s.n_seq, s.d->ffn, b.up, s.d->gated ? b.gate : NULL,
-                           w->bias[QB_LINEAR_GATE], b.up, w->bias[QB_LINEAR_UP], s.dev->stream);
+                           w->bias[QB_LINEAR_GATE], b.up, w->bias[QB_LINEAR_UP], device_of(s));
     return qb_cuda_status(s.dev, error, "activation");
 }
 
 /* ---- products that fold in what stands around them ---- */
-
-static decode_device device_of(const decode_step &s) {
-    return {s.dev->stream, s.dev->multiprocessors, s.dev->shared_bytes};
-}
 
 static bool fits(const decode_step &s, const qb_matrix *m) {
     return qb_decode_gemv_fits(*qb_cuda_view_of(m), s.n_seq, device_of(s));

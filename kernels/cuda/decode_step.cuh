@@ -25,6 +25,7 @@ struct decode_step {
     attention_plan plan;
     decode_buffers b;
     float *logits;
+    bool dependent; /* each kernel may begin while the one before still runs */
 };
 
 /* Lays the buffers out from `slab` (NULL: only measures). Gives their bytes. */
