@@ -185,6 +185,15 @@ static void sum_on(qb_device *dev, const float *h, int64_t n, qb_hessian_sum *su
     sum->n_samples = SAMPLES;
 }
 
+/* What one code that goes the other way moves on: with the factor's and the products' last bits changed at
+   random, as libraries differ in them, up to 24 of 12288 codes and 4e-3 of a small weight's output error. The
+   shim's libraries are the host's. */
+#ifdef QB_SHIM
+static const double error_tolerance = 1e-3, norm_tolerance = 1e-5;
+#else
+static const double error_tolerance = 2e-2, norm_tolerance = 1e-4;
+#endif
+
 typedef struct {
     int64_t codes, differing;
     double worst; /* relative difference of output errors */
@@ -196,12 +205,12 @@ static void compare_linears(const qb_qweight *a, const qb_qweight *b, const qb_m
     sum->codes += a->rows * a->cols;
     double difference = fabs(rb->error - ra->error) / ra->error;
     if (difference > sum->worst) sum->worst = difference;
-    if (!(difference <= 1e-3))
+    if (!(difference <= error_tolerance))
         fail_msg("%s: output error %.9g, on the host %.9g", what, rb->error, ra->error);
     /* 0 where w H w^T is not positive, on both alike */
     assert_int_equal(ra->relative_error == 0, rb->relative_error == 0);
     if (ra->relative_error != 0)
-        expect_near(rb->error / rb->relative_error, ra->error / ra->relative_error, 1e-5, what);
+        expect_near(rb->error / rb->relative_error, ra->error / ra->relative_error, norm_tolerance, what);
     assert_int_equal(ra->dead_columns, rb->dead_columns);
     assert_int_equal(ra->retries, rb->retries);
     assert_float_equal((float)ra->damp_percent, (float)rb->damp_percent, 1e-7);
