@@ -58,10 +58,19 @@ void qb_map_prefetch(const void *bytes, size_t n) {
     if (n) madvise((void *)from, (uintptr_t)bytes + n - from, MADV_WILLNEED);
 }
 
+/* A pipe is read when somebody writes into it, but not waited for: nobody may ever come. */
+static FILE *open_stream(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    FILE *f = flags >= 0 && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) == 0 ? fdopen(fd, "rb") : NULL;
+    if (!f && fd >= 0) close(fd);
+    return f;
+}
+
 qb_status qb_file_read(const char *path, size_t max_bytes, char **out, size_t *out_size) {
     *out = NULL;
     if (out_size) *out_size = 0;
-    FILE *f = fopen(path, "rbe");
+    FILE *f = open_stream(path);
     if (!f) return fail_errno("cannot open", path);
     qb_str text = {0};
     char buffer[65536];
