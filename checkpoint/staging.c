@@ -147,6 +147,26 @@ static qb_status make_dir(const char *path) {
     return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(errno));
 }
 
+/* A run left nothing there, or its two first entries are: what else bears the name is somebody's own. */
+static qb_status check_kept(const char *kept, const char *target) {
+    static const char *const ours[] = {"checkpoint", "progress.json"};
+    content found;
+    if (!qb_path_is_dir(kept)) return QB_OK;
+    qb_status st = look_into(kept, &found);
+    if (st != QB_OK || found.entries == 0) return st;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        char *path = qb_path_join(kept, ours[i]);
+        if (!path) return no_memory();
+        bool there = qb_path_exists(path);
+        qb_free(path);
+        if (there) return QB_OK;
+    }
+    return qb_fail(QB_ERR_IO,
+                   "%s is there and was not left by an interrupted run; writing %s needs that name: move it "
+                   "away or choose another output",
+                   kept, target);
+}
+
 static qb_status make_kept(qb_staging *s) {
     qb_str outer = {0};
     qb_str_printf(&outer, "%s.partial", s->target);
@@ -158,6 +178,7 @@ static qb_status make_kept(qb_staging *s) {
     s->kept = outer.text;
     s->path = qb_path_join(s->kept, "checkpoint");
     if (!s->path) return no_memory();
+    QB_TRY(st, check_kept(s->kept, s->target));
     QB_TRY(st, make_dir(s->kept));
     QB_TRY(st, lock_kept(s));
     QB_TRY(st, make_dir(s->path));
