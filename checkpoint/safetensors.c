@@ -245,6 +245,11 @@ qb_status qb_safetensors_parse(const uint8_t *bytes, size_t size, const char *fi
     if (size < 8)
         return qb_fail(QB_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file", file, size);
     uint64_t header_bytes;
+    if (!memcmp(bytes, "version ", 8) && size < 1024)
+        return qb_fail(
+            QB_ERR_FORMAT,
+            "%s: is a Git LFS pointer of %zu bytes that stands for the file; fetch it (git lfs pull)", file,
+            size);
     memcpy(&header_bytes, bytes, 8);
     if (header_bytes > QB_SAFETENSORS_MAX_HEADER)
         return qb_fail(QB_ERR_FORMAT,
