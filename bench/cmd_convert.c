@@ -1,5 +1,4 @@
 /* bench convert: the same weights in another layout. */
-#include "base/file.h"
 #include "base/log.h"
 #include "bench/command.h"
 #include "bench/identity.h"
@@ -51,12 +50,6 @@ static const qb_page page = {
                 "bench convert ./llama2-7b-nf4 --to f16 -o ./llama2-7b-nf4-dense",
 };
 
-static qb_status check_output(const convert_options *o) {
-    if (qb_path_exists(o->output) && !o->force)
-        return qb_fail(QB_ERR_USAGE, "%s exists already; --force replaces it", o->output);
-    return QB_OK;
-}
-
 static qb_status print_report(const convert_options *o, const qb_model *m, const qb_conversion *r,
                               bool json) {
     char size[32], time[32];
@@ -106,8 +99,8 @@ static qb_status convert_main(int argc, char **argv, int *exit_code) {
     if (!word) return qb_command_missing(&page, "MODEL");
     if (!options.to) return qb_command_missing(&page, "--to");
     if (!options.output) return qb_command_missing(&page, "--output");
-    QB_TRY(st, check_output(&options));
     QB_TRY(st, qb_session_model(word, false, &m));
+    QB_TRY(st, qb_session_check_output(m, options.output, options.force));
     QB_TRY(st, qb_identity_of(m, sha256));
     qb_quant_target target = {.dir = options.output,
                               .replace = options.force,

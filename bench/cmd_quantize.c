@@ -202,13 +202,13 @@ static qb_status open_calibration(quantizing *q, const qb_model *m, qb_windows *
     return st;
 }
 
-static qb_status check_output(const quantizing *q) {
+static qb_status check_output(const quantizing *q, const qb_model *m) {
     const char *dir = q->options.output;
     if (!dir) return QB_OK;
-    if (qb_path_exists(dir) && !q->options.force)
-        return qb_fail(QB_ERR_USAGE, "%s exists already; --force replaces it", dir);
+    qb_status st = qb_session_check_output(m, dir, q->options.force);
+    if (st != QB_OK) return st;
     char *parent = qb_path_dir(dir);
-    qb_status st = parent ? qb_make_dirs(parent) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    st = parent ? qb_make_dirs(parent) : qb_fail(QB_ERR_MEMORY, "out of memory");
     if (st == QB_OK) st = qb_dir_writable(parent);
     qb_free(parent);
     return st;
@@ -395,7 +395,7 @@ static qb_status quantize_main(int argc, char **argv, int *exit_code) {
     qb_now_rfc3339(started);
     QB_TRY(st, qb_session_backend(q.compute.backend, &backend));
     QB_TRY(st, qb_session_model(q.model, q.options.synthetic, &m));
-    QB_TRY(st, check_output(&q));
+    QB_TRY(st, check_output(&q, m));
     QB_TRY(st, open_calibration(&q, m, &calibration));
     if (q.options.dry_run) {
         st = print_plan(&q, m);

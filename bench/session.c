@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "bench/gguf_tokenizer.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { NAMES_MAX = 32 };
@@ -65,6 +66,27 @@ qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) {
     if (st == QB_OK) st = qb_model_open(spec, out);
     qb_free(spec);
     return st;
+}
+
+/* Whether `path` lies in the directory `dir` or is it, links followed. */
+static bool lies_in(const char *path, const char *dir) {
+    char *inner = realpath(path, NULL), *outer = realpath(dir, NULL);
+    size_t n = outer ? strlen(outer) : 0;
+    bool found = inner && outer && !strncmp(inner, outer, n) && (inner[n] == '/' || !inner[n] || n == 1);
+    free(inner);
+    free(outer);
+    return found;
+}
+
+qb_status qb_session_check_output(const qb_model *m, const char *dir, bool replace) {
+    if (!qb_path_exists(dir)) return QB_OK;
+    if (!qb_checkpoint_is_synthetic(m->checkpoint) && lies_in(m->path, dir))
+        return qb_fail(QB_ERR_USAGE,
+                       "%s holds the model that is read (%s), which would be lost: choose another "
+                       "output directory",
+                       dir, m->path);
+    if (!replace) return qb_fail(QB_ERR_USAGE, "%s exists already; --force replaces it", dir);
+    return QB_OK;
 }
 
 qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {

@@ -14,6 +14,8 @@ void qb_session_close(qb_device *dev); /* takes NULL */
  * qb_free. */
 qb_status qb_session_spec(const char *word, bool synthetic, char **spec) QB_NODISCARD;
 qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) QB_NODISCARD;
+/* Fails with QB_ERR_USAGE when the output directory is there and may not be replaced, or holds the model. */
+qb_status qb_session_check_output(const qb_model *m, const char *dir, bool replace) QB_NODISCARD;
 /* Synthetic models have none: QB_ERR_USAGE says so. */
 qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) QB_NODISCARD;
 /* "synthetic:DIR", "DIR" and "FILE.gguf" -> its tokenizer, so that `tokenize` needs no weights. */
