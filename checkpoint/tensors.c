@@ -174,16 +174,27 @@ qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) {
     return st;
 }
 
+static qb_status need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
+                             const qb_tensor **out) {
+    int64_t shape[2] = {shape0, shape1};
+    qb_status st = qb_checkpoint_need(ck, name, out);
+    return st == QB_OK ? expect_float(ck, *out, shape1 ? 2 : 1, shape) : st;
+}
+
+qb_status qb_checkpoint_need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0,
+                                    int64_t shape1) {
+    const qb_tensor *t;
+    return need_floats(ck, name, shape0, shape1, &t);
+}
+
 qb_status qb_checkpoint_read_f32(qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
                                  float **out) {
-    int64_t shape[2] = {shape0, shape1};
     const qb_tensor *t, *held = NULL;
     const void *bytes;
     float *values = NULL;
     qb_status st;
     *out = NULL;
-    QB_TRY(st, qb_checkpoint_need(ck, name, &t));
-    QB_TRY(st, expect_float(ck, t, shape1 ? 2 : 1, shape));
+    QB_TRY(st, need_floats(ck, name, shape0, shape1, &t));
     QB_TRY(st, qb_checkpoint_acquire(ck, t, &bytes));
     held = t;
     int64_t n = t->bytes / (int64_t)qb_dtype_bytes(t->dtype);

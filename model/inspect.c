@@ -289,16 +289,15 @@ static bool is_expected(const qb_tensor_spec *specs, size_t n, const char *name)
     return false;
 }
 
+static void take_failure(void *ctx, const char *tensor) {
+    note_failure(ctx, tensor);
+}
+
 static void look_at_others(inspection *in, const qb_tensor_spec *specs, size_t n) {
     const qb_config *c = &in->m->config;
     char head[160];
     qb_config_layer_name(c->family->head, 0, ".weight", head);
-    for (size_t i = 0; i < n; i++)
-        if (!qb_modules_own(&in->modules, specs[i].name) && !qb_checkpoint_find(in->ck, specs[i].name)) {
-            char text[200];
-            snprintf(text, sizeof text, "tensor %s is missing", specs[i].name);
-            note(in, true, specs[i].name, text);
-        }
+    if (qb_modules_check_others(in->m, &in->modules, take_failure, in) != QB_OK) note_failure(in, NULL);
     for (size_t i = 0; i < qb_checkpoint_count(in->ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(in->ck, i);
         if (qb_modules_own(&in->modules, t->name)) continue;

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/modules.h"
 #include "model/rope.h"
 
 #include <math.h>
@@ -134,31 +135,13 @@ qb_status qb_model_open(const char *spec, qb_model **out) {
 
 /* ---- loading ---- */
 
-/* Some writers give every linear a bias of zeros. One that is not zero belongs to a model that the config
-   does not describe. */
-static qb_status check_unused_bias(qb_model *m, const char *name, int64_t n) {
-    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
-    if (!t) return QB_OK;
-    float *values;
-    qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, n, 0, &values);
-    if (st != QB_OK) return st;
-    for (int64_t i = 0; st == QB_OK && i < n; i++)
-        if (values[i] != 0.0F)
-            st = qb_fail(QB_ERR_FORMAT,
-                         "%s: tensor %.200s is not zero, but the config says that there is no such bias "
-                         "(attention_bias, mlp_bias)",
-                         qb_checkpoint_dir(m->checkpoint), name);
-    qb_free(values);
-    return st;
-}
-
 /* A 1-D tensor into device float32; optional ones may be absent. */
 static qb_status load_vector(qb_model *m, const char *pattern, int64_t layer, const char *suffix, int64_t n,
                              bool needed, float **out) {
     char name[128];
     qb_config_layer_name(pattern, layer, suffix, name);
     *out = NULL;
-    if (!needed) return check_unused_bias(m, name, n);
+    if (!needed) return qb_modules_check_no_bias(m, name, n);
     float *host;
     qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, n, 0, &host);
     if (st != QB_OK) return st;

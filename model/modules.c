@@ -54,3 +54,60 @@ bool qb_modules_own(const qb_modules *modules, const char *tensor) {
     }
     return false;
 }
+
+/* ---- what stands beside the modules ---- */
+
+qb_status qb_modules_check_no_bias(const qb_model *m, const char *name, int64_t n) {
+    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
+    if (!t) return QB_OK;
+    float *values;
+    qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, n, 0, &values);
+    if (st != QB_OK) return st;
+    for (int64_t i = 0; st == QB_OK && i < n; i++)
+        if (values[i] != 0.0F)
+            st = qb_fail(QB_ERR_FORMAT,
+                         "%s: tensor %.200s is not zero, but the config says that there is no such bias "
+                         "(attention_bias, mlp_bias)",
+                         qb_checkpoint_dir(m->checkpoint), name);
+    qb_free(values);
+    return st;
+}
+
+static qb_status check_biases(const qb_model *m, int64_t layer, qb_linear linear) {
+    const qb_config *c = &m->config;
+    int64_t rows, cols;
+    char name[136];
+    if (!qb_config_has_linear(c, linear) || qb_config_linear_has_bias(c, linear)) return QB_OK;
+    qb_config_linear_shape(c, linear, &rows, &cols);
+    qb_config_layer_name(c->family->linear[linear], layer, ".bias", name);
+    return qb_modules_check_no_bias(m, name, rows);
+}
+
+qb_status qb_modules_check_others(const qb_model *m, const qb_modules *modules,
+                                  void (*failed)(void *ctx, const char *tensor), void *ctx) {
+    const qb_config *c = &m->config;
+    qb_tensor_spec *specs;
+    size_t n = 0;
+    qb_status st = qb_alloc_zero((size_t)c->n_layers * 18 + 8, sizeof *specs, &specs);
+    if (st != QB_OK) return st;
+    QB_TRY(st, qb_model_tensor_specs(c, specs, &n));
+    for (size_t i = 0; i < n; i++) {
+        if (qb_modules_own(modules, specs[i].name)) continue;
+        st = qb_checkpoint_need_floats(m->checkpoint, specs[i].name, specs[i].shape[0],
+                                       specs[i].n_dims > 1 ? specs[i].shape[1] : 0);
+        if (st == QB_OK) continue;
+        if (!failed) goto out;
+        failed(ctx, specs[i].name);
+    }
+    for (int64_t layer = 0; layer < c->n_layers; layer++)
+        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            st = check_biases(m, layer, l);
+            if (st == QB_OK) continue;
+            if (!failed) goto out;
+            failed(ctx, NULL);
+        }
+    st = QB_OK;
+out:
+    qb_free(specs);
+    return st;
+}

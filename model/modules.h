@@ -22,3 +22,11 @@ void qb_modules_free(qb_modules *modules);
 /* Whether a tensor holds a part of one of the modules in any layout (MODULE.weight, MODULE.qweight,
    MODULE.weight.absmax, ..); a bias is a plain tensor. */
 bool qb_modules_own(const qb_modules *modules, const char *tensor);
+/* Some writers give every linear a bias of zeros. One that is not zero belongs to a model that the config
+   does not describe: an error. n: its elements. Absent is fine. */
+qb_status qb_modules_check_no_bias(const qb_model *m, const char *tensor, int64_t n) QB_NODISCARD;
+/* The tensors that the config wants beside the modules must be there, as floats of its shapes, and no bias
+   that it knows nothing of. The first failure is returned; with `failed` each is handed over instead, its
+   text in qb_error_text, the tensor NULL where the text alone names it. */
+qb_status qb_modules_check_others(const qb_model *m, const qb_modules *modules,
+                                  void (*failed)(void *ctx, const char *tensor), void *ctx) QB_NODISCARD;
