@@ -30,6 +30,7 @@ static const format formats[] = {
     {"gptq 8 bits g128", "gptq_v2", 8, 128, false, false, false},
     {"nf4 b64", "bnb4", 0, 64, false, false, false},
     {"nf4 b64 double", "bnb4", 0, 64, false, false, true},
+    {"int8 rows", "bnb8", 8, COLS, true, false, false},
 };
 
 static void check(qb_status st) {
