@@ -137,12 +137,83 @@ static void test_cli__the_card_says_how_and_how_good(void **state) {
                    "is it the card that bench wrote?");
 }
 
+/* Replaces the first `from` in a file of the scratch folder by `to`, of the same length. */
+static void edit(const char *file, const char *from, const char *to) {
+    char *text, *path = qb_path_join(scratch, file);
+    size_t n;
+    assert_ok(qb_file_read(path, 1 << 20, &text, &n));
+    char *at = strstr(text, from);
+    assert_non_null(at);
+    assert_int_equal(strlen(from), strlen(to));
+    memcpy(at, to, strlen(to));
+    assert_ok(qb_file_write_atomic(path, text, n));
+    qb_free(text);
+    qb_free(path);
+}
+
+static void in_scratch(const char *command) {
+    qb_str line = {0};
+    qb_str_printf(&line, "cd '%s' && %s", scratch, command);
+    assert_int_equal(system(qb_str_get(&line)), 0);
+    qb_str_free(&line);
+}
+
+static void test_cli__never_replaces_the_model_that_it_reads(void **state) {
+    (void)state;
+    in_scratch(
+        "cp -rL model own && chmod -R u+w own && ln -s own alias && mkdir own/sub && cp -r own/*.* own/sub");
+    static const char *const outputs[] = {"own", "own/", "./sub/../own", "alias"};
+    in_scratch("mkdir sub");
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
+        char line[128];
+        snprintf(line, sizeof line, "quantize own -m rtn --force -o %s -q", outputs[i]);
+        assert_refused(line, 2, "holds the model that is read");
+        snprintf(line, sizeof line, "convert own --to f32 --force -o %s -q", outputs[i]);
+        assert_refused(line, 2, "holds the model that is read");
+    }
+    assert_refused("convert own/sub --to f32 --force -o own -q", 2, "holds the model that is read");
+    assert_prints("diff model own", 0, "equal: ");
+}
+
+static void test_cli__leaves_a_folder_alone_that_has_the_name_of_a_partial_one(void **state) {
+    (void)state;
+    in_scratch("mkdir mine.partial && echo precious >mine.partial/notes.txt");
+    assert_refused("quantize model -m rtn -o mine -q", 1, "was not left by an interrupted run");
+    in_scratch("grep -q precious mine.partial/notes.txt");
+}
+
+static void test_cli__tensors_beside_the_linears_must_fit_the_config(void **state) {
+    (void)state;
+    assert_prints("quantize model -m rtn --bits 4 --group-size 32 -o beside -q", 0, "28 modules");
+    edit("beside/config.json", "\"vocab_size\":\t1024", "\"vocab_size\":\t1000");
+    assert_prints(
+        "inspect beside", 1,
+        "damaged: model.embed_tokens.weight: beside: tensor model.embed_tokens.weight: expected F16 "
+        "[1000, 128], found F16 [1024, 128]");
+    assert_refused("convert beside --to f32 -o no -q", 1, "expected F16 [1000, 128], found F16 [1024, 128]");
+    in_scratch("test ! -e no");
+}
+
+static void test_cli__names_what_is_no_checkpoint(void **state) {
+    (void)state;
+    in_scratch(
+        "cp -rL model pointer && chmod -R u+w pointer && printf 'version https://git-lfs.github.com/spec/v1\n"
+        "oid sha256:0\nsize 9\n' >pointer/model.safetensors");
+    assert_refused("inspect pointer", 1, "is a Git LFS pointer");
+    in_scratch("cp -rL model pipe && chmod -R u+w pipe && rm pipe/config.json && mkfifo pipe/config.json");
+    assert_refused("inspect pipe", 1, "pipe/config.json");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli__converts_and_compares),
         cmocka_unit_test(test_cli__refuses_what_cannot_be_kept),
         cmocka_unit_test(test_cli__inspect_reports_damage_with_exit_1),
         cmocka_unit_test(test_cli__the_card_says_how_and_how_good),
+        cmocka_unit_test(test_cli__never_replaces_the_model_that_it_reads),
+        cmocka_unit_test(test_cli__leaves_a_folder_alone_that_has_the_name_of_a_partial_one),
+        cmocka_unit_test(test_cli__tensors_beside_the_linears_must_fit_the_config),
+        cmocka_unit_test(test_cli__names_what_is_no_checkpoint),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }
