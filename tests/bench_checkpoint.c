@@ -58,6 +58,14 @@ static void fill(const format *f, qb_qweight *q) {
     for (int64_t i = 0; i < q->n_blocks; i++) q->absmax[i] = 1;
     for (int64_t c = 0; q->g_idx && c < COLS; c++) q->g_idx[c] = (int32_t)(c * 37 % COLS / f->group);
     q->symmetric = f->symmetric;
+    if (strcmp(f->layout, "bnb8") != 0) return;
+    q->int8_rows = true;
+    for (int64_t i = 0; i < (int64_t)ROWS * COLS; i++) q->codes[i] |= q->codes[i] == 0; /* -127 to 127 */
+    check(qb_alloc(ROWS, sizeof *q->absmax, &q->absmax));
+    for (int64_t row = 0; row < ROWS; row++) {
+        q->absmax[row] = 1;
+        q->scales[row] = 1.0f / 127;
+    }
 }
 
 /* Of this process: what others do on the core does not count, what the system does for us does. */
@@ -138,7 +146,7 @@ int main(int argc, char **argv) {
             if (rate > get) get = rate;
         }
         printf("%-28s  write %5.2f GB/s  read %8.2f GB/s\n", f->name, put, get);
-        if (f->bits) measure_bits(f->bits, &q, words, codes);
+        if (f->bits && !q.int8_rows) measure_bits(f->bits, &q, words, codes);
         qb_qweight_free(&q);
     }
     check(qb_remove_tree(dir));
