@@ -16,7 +16,7 @@ typedef struct {
     qb_modules modules;
     bool damaged;
     bool convention_doubtful; /* a reader said so */
-    double bits, weights;     /* of the modules that could be read */
+    double bits, weights;     /* of the blocks' modules that could be read */
     int64_t zeros_at_zero, all_symmetric;
     bool any_index;
 } inspection;
@@ -225,9 +225,9 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         qb_json_put_null(o, "format");
         return o;
     }
-    double weights = (double)module->rows * (double)module->cols, bits;
+    double weights = (double)module->rows * (double)module->cols;
+    double bits = 8.0 * (double)qb_model_module_bytes(in->m, module->name);
     if (w.packed) {
-        bits = qb_qweight_bits_per_weight(w.packed);
         qb_json_put_text(o, "format", qb_qweight_describe(w.packed, what));
         qb_json_put_bool(o, "act_order", w.packed->g_idx != NULL);
         if (w.packed->coding == QB_CODING_AFFINE) {
@@ -237,14 +237,15 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         look_at_codes(in, module->name, w.packed);
     } else {
         char tensor[160];
-        bits = 8.0 * (double)qb_dtype_bytes(w.dtype);
         qb_json_put_text(o, "format", qb_dtype_torch_name(w.dtype));
         snprintf(tensor, sizeof tensor, "%s.weight", module->name);
         look_at_dense(in, tensor);
     }
-    qb_json_put_real(o, "bits_per_weight", bits);
-    in->bits += bits * weights;
-    in->weights += weights;
+    qb_json_put_real(o, "bits_per_weight", bits / weights);
+    if (module->layer >= 0) {
+        in->bits += bits;
+        in->weights += weights;
+    }
     qb_checkpoint_free_linear(in->ck, module->name, &w);
     return o;
 }

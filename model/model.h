@@ -61,6 +61,7 @@ int64_t qb_model_decode_bytes(const qb_model *m, int64_t context,
 /* Stored bits a weight of the blocks' linears: codes, scales, zeros, absmax and an act-order index; not what
    the file repeats (a g_idx without act-order, code tables). 16 for float16. */
 double qb_model_bits_per_weight(const qb_model *m);
+int64_t qb_model_module_bytes(const qb_model *m, const char *module); /* of one module, counted so */
 
 /* Known shapes (known_models.def): name, Hugging Face id, config.json text. */
 typedef struct qb_known_model {

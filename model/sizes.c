@@ -83,6 +83,17 @@ static bool is_constant(const qb_model *m, const char *suffix) {
            !strcmp(suffix, ".nested_quant_map") || !strncmp(suffix, ".bitsandbytes__", 15);
 }
 
+int64_t qb_model_module_bytes(const qb_model *m, const char *module) {
+    size_t n = strlen(module);
+    int64_t bytes = 0;
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        if (!strncmp(t->name, module, n) && t->name[n] == '.' && !is_constant(m, strrchr(t->name, '.')))
+            bytes += t->bytes;
+    }
+    return bytes;
+}
+
 double qb_model_bits_per_weight(const qb_model *m) {
     const qb_config *c = &m->config;
     int64_t bytes = 0;

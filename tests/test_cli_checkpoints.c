@@ -204,6 +204,16 @@ static void test_cli__names_what_is_no_checkpoint(void **state) {
     assert_refused("inspect pipe", 1, "pipe/config.json");
 }
 
+static void test_cli__inspect_and_eval_agree_on_bits_per_weight(void **state) {
+    (void)state;
+    /* Blocks of llama.cpp say less than a neutral form of them would take: 6.5625 bits for Q6_K. */
+    assert_prints("inspect '" QB_SOURCE_DIR "/tests/golden/gguf/k.gguf'", 0, "bits per weight  4.682291667");
+    assert_prints("inspect '" QB_SOURCE_DIR "/tests/golden/gguf/k.gguf'", 0, "  6.5625  ");
+    assert_prints("eval '" QB_SOURCE_DIR "/tests/golden/gguf/k.gguf' --dataset model/test.txt --protocol "
+                  "gptq-32 --max-windows 1 --json -q",
+                  0, "\"bits_per_weight\":\t4.68229166666");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli__converts_and_compares),
@@ -214,6 +224,7 @@ int main(void) {
         cmocka_unit_test(test_cli__leaves_a_folder_alone_that_has_the_name_of_a_partial_one),
         cmocka_unit_test(test_cli__tensors_beside_the_linears_must_fit_the_config),
         cmocka_unit_test(test_cli__names_what_is_no_checkpoint),
+        cmocka_unit_test(test_cli__inspect_and_eval_agree_on_bits_per_weight),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }

@@ -484,7 +484,7 @@ static void test_inspect__names_damage_and_oddities(void **state) {
         const char *extra, *needle;
         bool damage;
     } rows[] = {
-        {drop_norm, NULL, "tensor model.norm.weight is missing", true},
+        {drop_norm, NULL, "holds no tensor model.norm.weight", true},
         {drop_scales, NULL, "no tensor model.layers.1.mlp.up_proj.scales", true},
         {poison_norm, NULL, "element 0 is NaN", true},
         {group_out_of_range, NULL, "is in group 200", true},
