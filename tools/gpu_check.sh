@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can say, in one command that ends inside nine minutes on an H200:
-# build, the gpu tests, compute-sanitizer, ceilings, op sweep, GPTQ of a synthetic Llama-2-7B, its decode and prefill.
+# build, the gpu tests, compute-sanitizer, ceilings, op sweep, GPTQ of a synthetic Llama-2-7B, its decode and prefill,
+# and its decode with kernels that overlap.
 #   tools/gpu_check.sh [RESULT.json]     default: gpu_check.json
 # Each step has a limit of its own and prints a line; what was measured, and every step's end, goes into the JSON.
 # Exit 77 without GPU or toolkit, 1 when a step failed or ran out of time.
@@ -81,8 +82,15 @@ speed() {
   build-cuda/bin/bench speed "$work/llama2-7b-w4" --backend cuda --prefill 512,2048 --decode 128 --depth 0,2048 --batch 1,8 \
     --repeat 5 --json
 }
+# The decode step with kernels that begin before those ahead of them end: the same bits twice, and its speed.
+overlap() {
+  [ "${capability%%.*}" -ge 9 ] || { echo "compute capability $capability has no dependent launches"; return 77; }
+  export BENCH_CUDA_DEPENDENT=1
+  build-cuda/bin/test_cuda_decode >&2 || return 1
+  build-cuda/bin/bench speed "$work/llama2-7b-w4" --backend cuda --prefill 0 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json
+}
 
-export -f build gpu_tests sanitize op_sweep quantize speed
+export -f build gpu_tests sanitize op_sweep quantize speed overlap
 export capability work
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1
 
@@ -92,6 +100,7 @@ if step build 170 bash -c build; then
   step op_sweep 45 bash -c op_sweep
   step gptq 150 bash -c quantize
   step speed 60 bash -c speed
+  step overlap 40 bash -c overlap
   step memcheck 50 bash -c "sanitize memcheck"
   step racecheck 50 bash -c "sanitize racecheck"
 fi
@@ -110,7 +119,7 @@ document() {
   printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "passed": %s,\n "steps": [\n  %s],\n' \
     "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(quote "$(git describe --always --dirty 2>/dev/null)")" "$SECONDS" \
     "$([ $failed = 0 ] && echo true || echo false)" "$steps"
-  for name in ceilings op_sweep gptq speed; do printf ' "%s": %s,\n' "$name" "$(document $name)"; done
+  for name in ceilings op_sweep gptq speed overlap; do printf ' "%s": %s,\n' "$name" "$(document $name)"; done
   printf ' "device": %s}\n' "$(quote "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader | head -n 1)")"
 } >"$work/result" && mv "$work/result" "$result"
 echo "$result: $([ $failed = 0 ] && echo "all steps ended well" || echo "some steps failed or ran out of time"), $SECONDS s"
