@@ -15,9 +15,9 @@ typedef struct {
     qb_model *m; /* NULL when config.json cannot be understood */
     qb_modules modules;
     bool damaged;
-    bool convention_doubtful; /* a reader said so */
-    double bits, weights;     /* of the blocks' modules that could be read */
-    int64_t zeros_at_zero, all_symmetric;
+    bool convention_doubtful;          /* a reader said so */
+    double bits, weights;              /* of the blocks' modules that could be read */
+    int64_t zeros_at_zero, asymmetric; /* asymmetric: modules */
     bool any_index;
 } inspection;
 
@@ -151,7 +151,7 @@ static void look_at_affine(inspection *in, const char *name, const qb_qweight *q
         note(in, false, name, text);
     }
     in->any_index |= q->g_idx != NULL;
-    in->all_symmetric &= q->symmetric;
+    in->asymmetric += !q->symmetric;
 }
 
 static void look_at_codes(inspection *in, const char *name, const qb_qweight *q) {
@@ -163,6 +163,16 @@ static void look_at_codes(inspection *in, const char *name, const qb_qweight *q)
             snprintf(text, sizeof text, "every code is %d: the weight is constant", code);
             note(in, false, name, text);
         }
+}
+
+/* A dense weight left beside GPTQ's or AWQ's codes; bitsandbytes and GGUF put the codes there. */
+static void look_for_twin(inspection *in, const char *name) {
+    char tensor[160];
+    snprintf(tensor, sizeof tensor, "%.140s.qweight", name);
+    if (!qb_checkpoint_find(in->ck, tensor)) return;
+    snprintf(tensor, sizeof tensor, "%.140s.weight", name);
+    if (qb_checkpoint_find(in->ck, tensor))
+        note(in, false, tensor, "is not read: the packed form beside it is");
 }
 
 /* True with *value when every element is the same. */
@@ -235,6 +245,7 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
             look_at_affine(in, module->name, w.packed);
         }
         look_at_codes(in, module->name, w.packed);
+        look_for_twin(in, module->name);
     } else {
         char tensor[160];
         qb_json_put_text(o, "format", qb_dtype_torch_name(w.dtype));
@@ -252,7 +263,6 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
 
 static void put_modules(inspection *in) {
     qb_json *modules = qb_json_array();
-    in->all_symmetric = true;
     for (size_t i = 0; i < in->modules.count; i++)
         qb_json_push(modules, module_json(in, &in->modules.items[i]));
     if (in->weights > 0) qb_json_put_real(in->report, "bits_per_weight", in->bits / in->weights);
@@ -268,7 +278,7 @@ static void put_zero_points(inspection *in) {
     bool minus_one = v1 != in->convention_doubtful;
     snprintf(text, sizeof text, "stored %s, %s", minus_one ? "minus one (v1)" : "as they are (v2)",
              in->convention_doubtful ? "unlike the label: the stored value of symmetric zero points shows it"
-             : in->all_symmetric     ? "as labelled; the stored value of symmetric zero points confirms it"
+             : !in->asymmetric       ? "as labelled; the stored value of symmetric zero points confirms it"
                                      : "as labelled; asymmetric zero points cannot confirm it");
     qb_json_put_text(in->report, "zero_points", text);
     if (v1 && in->zeros_at_zero) {
@@ -278,7 +288,14 @@ static void put_zero_points(inspection *in) {
                  in->zeros_at_zero);
         note(in, false, NULL, text);
     }
-    if (q->desc_act && !in->any_index)
+    if (q->symmetric && in->asymmetric) {
+        snprintf(text, sizeof text,
+                 "labelled symmetric, but %" PRId64 " of %zu modules %s other zero points than the middle: "
+                 "programs that trust the label compute other weights",
+                 in->asymmetric, in->modules.count, in->asymmetric == 1 ? "has" : "have");
+        note(in, false, NULL, text);
+    }
+    if (q->desc_act && !q->static_groups && !in->any_index)
         note(in, false, NULL, "desc_act is true, but every column lies in its natural group");
 }
 

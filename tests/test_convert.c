@@ -468,6 +468,10 @@ static void true_zeros(const qb_tensor *t, uint8_t *bytes, bool *leave_out) {
     (void)leave_out;
     if (strstr(t->name, ".qzeros")) memset(bytes, 0x88, (size_t)t->bytes);
 }
+static void skew_zeros(const qb_tensor *t, uint8_t *bytes, bool *leave_out) {
+    (void)leave_out;
+    if (strstr(t->name, "layers.0.mlp.up_proj.qzeros")) memset(bytes, 0x55, (size_t)t->bytes);
+}
 static void one_code(const qb_tensor *t, uint8_t *bytes, bool *leave_out) {
     (void)leave_out;
     if (strstr(t->name, "layers.2.self_attn.k_proj.qweight")) bytes[0] ^= 1;
@@ -491,6 +495,9 @@ static void test_inspect__names_damage_and_oddities(void **state) {
         {flatten_codes, NULL, "every code is 8", false},
         {drop_steps, NULL, "scales are 0", false},
         {true_zeros, NULL, "is labelled gptq", false},
+        {skew_zeros, NULL, "1 of 28 modules has other zero points than the middle", false},
+        {leave_as_is, "model.layers.0.self_attn.q_proj.weight", "the packed form beside it is", false},
+        {leave_as_is, "model.layers.0.self_attn.q_proj.bias", "found F32 [2]", true},
         {leave_as_is, "model.layers.0.self_attn.rotary_emb.inv_freq", "the model has no use for it", false},
     };
     assert_ok(quantize("rtn", 4, 32, true, false, NULL, below("w4")));
