@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/backend.h"
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
