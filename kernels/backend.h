@@ -145,6 +145,9 @@ struct qb_backend {
                        void *out_pointer);       /* 64-byte aligned */
     void (*free)(qb_device *dev, void *pointer); /* takes NULL */
     qb_status (*upload)(qb_device *dev, void *to, const void *from, int64_t bytes);
+    /* The same into memory that no op has used since it was allocated, which may go beside what is queued;
+       ops queued later find it there. */
+    qb_status (*upload_new)(qb_device *dev, void *to, const void *from, int64_t bytes);
     qb_status (*download)(qb_device *dev, void *to, const void *from, int64_t bytes);
     qb_status (*copy)(qb_device *dev, void *to, const void *from,
                       int64_t bytes);                            /* within the device, no overlap */

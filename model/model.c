@@ -149,7 +149,7 @@ static qb_status load_vector(qb_model *m, const char *pattern, int64_t layer, co
     int64_t bytes = n * (int64_t)sizeof(float);
     st = qb_checkpoint_check_finite(m->checkpoint, qb_checkpoint_find(m->checkpoint, name));
     if (st == QB_OK) st = be->alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, out);
-    if (st == QB_OK) st = be->upload(m->dev, *out, host, bytes);
+    if (st == QB_OK) st = be->upload_new(m->dev, *out, host, bytes);
     qb_free(host);
     return st;
 }

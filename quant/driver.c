@@ -21,6 +21,8 @@ typedef struct {
     float *weight;  /* one linear in float32, the largest fits */
     bool host_only; /* the device has no kernel for these options, which was said once */
     qb_calibration calibration;
+    qb_block ahead; /* the next block, once it is loaded */
+    bool has_ahead;
     qb_quant_report *report;
     qb_progress progress;
     char *stream_path; /* NULL: nothing is stored */
@@ -222,6 +224,15 @@ static void note_progress(run_state *r, const qb_block *b, int stages_done) {
     qb_progress_update(&r->progress, (double)b->layer + stages_done / (double)QB_INPUT_COUNT);
 }
 
+/* Loads `layer` unless it is there. Called when much is queued on the device, which then computes while the
+   weights are copied. */
+static qb_status load_ahead(run_state *r, int64_t layer) {
+    if (r->has_ahead || layer >= r->m->config.n_layers) return QB_OK;
+    qb_status st = qb_block_load(r->m, layer, &r->ahead);
+    r->has_ahead = st == QB_OK;
+    return st;
+}
+
 static qb_status sequential_block(run_state *r, qb_block *b) {
     const qb_config *c = &r->m->config;
     qb_status st = QB_OK;
@@ -229,6 +240,7 @@ static qb_status sequential_block(run_state *r, qb_block *b) {
         qb_hessian_sum sum = {0};
         QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, input), &sum));
         st = qb_calibration_observe(&r->calibration, b, input, &sum);
+        if (st == QB_OK && input == QB_INPUT_OUTPUT) st = load_ahead(r, b->layer + 1);
         if (st == QB_OK) st = use_sum(r, b, input, &sum);
         qb_hessian_sum_free(r->dev, &sum);
         if (st != QB_OK) goto out;
@@ -246,6 +258,7 @@ static qb_status parallel_block(run_state *r, qb_block *b) {
     for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++)
         QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, i), &sums[i]));
     QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, sums));
+    QB_TRY(st, load_ahead(r, b->layer + 1));
     for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) {
         QB_TRY(st, use_sum(r, b, i, &sums[i]));
         note_progress(r, b, (int)i + 1);
@@ -307,7 +320,9 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
     if (r->target.blocks > 0) QB_TRY(st, replay(r, windows));
     for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         qb_block block;
-        QB_TRY(st, qb_block_load(r->m, layer, &block));
+        QB_TRY(st, load_ahead(r, layer));
+        block = r->ahead;
+        r->has_ahead = false;
         qb_block_prefetch(r->m, layer + 1);
         st = r->config->true_sequential ? sequential_block(r, &block) : parallel_block(r, &block);
         qb_block_free(r->m, &block);
@@ -316,6 +331,8 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
         store_stream(r, layer + 1);
     }
 out:
+    if (r->has_ahead) qb_block_free(r->m, &r->ahead);
+    r->has_ahead = false;
     qb_free(r->stream_path);
     r->stream_path = NULL;
     return st;

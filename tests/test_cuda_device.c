@@ -56,6 +56,28 @@ static void test_cuda_device__upload_takes_its_own_copy(void **state) {
     cuda_close_device(dev);
 }
 
+/* Uploads to new memory may pass what is queued, and ops queued after them find what they brought. */
+static void test_cuda_device__new_memory_is_filled_before_it_is_used(void **state) {
+    (void)state;
+    qb_device *dev = cuda_open_device();
+    int64_t n = (33 << 20) + 12; /* more than the pinned buffers hold */
+    uint8_t *from, *to, *a, *b;
+    assert_ok(qb_alloc((size_t)n, 1, &from));
+    assert_ok(qb_alloc((size_t)n, 1, &to));
+    for (int64_t i = 0; i < n; i++) from[i] = (uint8_t)(i * 7 + i / 4096);
+    assert_ok(cuda->alloc(dev, QB_MEMORY_WEIGHTS, n, &a));
+    assert_ok(cuda->clear(dev, a, n));
+    assert_ok(cuda->alloc(dev, QB_MEMORY_WEIGHTS, n, &b));
+    assert_ok(cuda->upload_new(dev, b, from, n));
+    memset(from, 0xa5, (size_t)n); /* the caller's again */
+    assert_ok(cuda->copy(dev, a, b, n));
+    assert_ok(cuda->download(dev, to, a, n));
+    for (int64_t i = 0; i < n; i++)
+        if (to[i] != (uint8_t)(i * 7 + i / 4096)) fail_msg("byte %lld is %d", (long long)i, to[i]);
+    cuda->free(dev, a), cuda->free(dev, b), qb_free(from), qb_free(to);
+    cuda_close_device(dev);
+}
+
 static void test_cuda_device__memory_is_counted(void **state) {
     (void)state;
     qb_device *dev = cuda_open_device();
@@ -281,6 +303,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_device__registry),
         cmocka_unit_test(test_cuda_device__transfers_of_any_size),
         cmocka_unit_test(test_cuda_device__upload_takes_its_own_copy),
+        cmocka_unit_test(test_cuda_device__new_memory_is_filled_before_it_is_used),
         cmocka_unit_test(test_cuda_device__memory_is_counted),
         cmocka_unit_test(test_cuda_device__memory_limit),
         cmocka_unit_test(test_cuda_device__scratch_grows),

@@ -176,6 +176,7 @@ const qb_backend qb_backend_cpu = {
     .alloc = qb_cpu_alloc,
     .free = qb_cpu_free,
     .upload = cpu_copy,
+    .upload_new = cpu_copy,
     .download = cpu_copy,
     .copy = cpu_copy,
     .clear = cpu_clear,

@@ -85,9 +85,11 @@ void qb_cuda_free(qb_device *dev, void *pointer);
    may still use the old one. Not while the stream is captured, unless it need not grow. */
 qb_status qb_cuda_scratch(cuda_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
 
-/* ---- transfer.cu: through pinned buffers, on `stream` ---- */
+/* ---- transfer.cu: through pinned buffers, on `stream`; upload_new on `copy_stream`, which `stream` then
+ * waits for ---- */
 
 qb_status qb_cuda_upload(qb_device *dev, void *to, const void *from, int64_t bytes) QB_NODISCARD;
+qb_status qb_cuda_upload_new(qb_device *dev, void *to, const void *from, int64_t bytes) QB_NODISCARD;
 qb_status qb_cuda_download(qb_device *dev, void *to, const void *from, int64_t bytes) QB_NODISCARD;
 qb_status qb_cuda_copy(qb_device *dev, void *to, const void *from, int64_t bytes) QB_NODISCARD;
 qb_status qb_cuda_clear(qb_device *dev, void *to, int64_t bytes) QB_NODISCARD;

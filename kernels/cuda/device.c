@@ -161,6 +161,7 @@ const qb_backend qb_backend_cuda = {
     .alloc = qb_cuda_alloc,
     .free = qb_cuda_free,
     .upload = qb_cuda_upload,
+    .upload_new = qb_cuda_upload_new,
     .download = qb_cuda_download,
     .copy = qb_cuda_copy,
     .clear = qb_cuda_clear,

@@ -256,7 +256,7 @@ static qb_status place_alloc(cuda_device *d, qb_place place, int64_t bytes, qb_c
 static qb_status place_put(cuda_device *d, const qb_cuda_matrix *m, int64_t offset, const void *from,
                            int64_t bytes) {
     uint8_t *to = (uint8_t *)m->memory + offset;
-    if (!m->pinned) return qb_cuda_upload(&d->base, to, from, bytes);
+    if (!m->pinned) return qb_cuda_upload_new(&d->base, to, from, bytes);
     memcpy(to, from, (size_t)bytes);
     return QB_OK;
 }
