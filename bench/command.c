@@ -50,7 +50,8 @@ const qb_option qb_compute_options[] = {
     {"device-gb", 0, QB_OPTION_REAL, offsetof(qb_compute, device_gb), "0", 0, 1e6, NULL, "GB",
      "use at most this much of the device's memory; 0: what there is"},
     {"offload", 0, QB_OPTION_BOOL, offsetof(qb_compute, offload), NULL, 0, 0, NULL, NULL,
-     "let blocks that do not fit the device lie in host memory, which it reads over its bus"},
+     "let blocks that do not fit the device lie in host memory, which it reads over its bus; perplexity and "
+     "quantizing go block by block without it"},
     {0},
 };
 

@@ -131,8 +131,10 @@ static qb_status check_fits(conversion *c, const char *module, const qb_weight *
                        "%s is dense: making %s of it would lose information and is quantizing (`bench "
                        "quantize --method ..`)",
                        module, c->to);
-    if (is_codebook(c->to) &&
-        (q->coding != QB_CODING_CODEBOOK || strcmp(qb_codebook_name(q->codebook), c->to) != 0))
+    bool same_values = is_codebook(c->to)
+                           ? q->coding == QB_CODING_CODEBOOK && !strcmp(qb_codebook_name(q->codebook), c->to)
+                           : q->coding == QB_CODING_AFFINE;
+    if (!same_values)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s is %s, whose values are not those of %s: it can become f32, or be quantized anew "
                        "from the original",
