@@ -66,14 +66,13 @@ static qb_json *check_blas(findings *f) {
     qb_json_put_text(j, "core", core);
     qb_json_put_text(j, "chosen_by", restarted ? "bench" : forced ? "OPENBLAS_CORETYPE" : "OpenBLAS");
     qb_json_put_text(j, "simd", simd);
-    static const char *const old_cores[] = {"Prescott", "Core2", "Nehalem", "Katmai", "Northwood", "Generic"};
-    bool is_old = false;
-    for (size_t i = 0; i < sizeof old_cores / sizeof old_cores[0]; i++)
-        is_old = is_old || !strcmp(core, old_cores[i]);
-    if (is_old && strcmp(simd, "generic") != 0)
-        find(f, true, "a fast OpenBLAS core", "matrix products run several times slower than this CPU can",
-             !strcmp(simd, "avx512") ? "export OPENBLAS_CORETYPE=SkylakeX"
-                                     : "export OPENBLAS_CORETYPE=Haswell");
+    const char *better = qb_blas_better_core();
+    char fix[128];
+    snprintf(fix, sizeof fix,
+             forced && !restarted ? "unset OPENBLAS_CORETYPE (or set it to %s)"
+                                  : "export OPENBLAS_CORETYPE=%s",
+             better ? better : "");
+    if (better) find(f, false, "a fast OpenBLAS core", "matrix products run slower than this CPU can", fix);
     return j;
 }
 

@@ -17,6 +17,10 @@ qb_status qb_session_backend(const char *name, const qb_backend **out) {
     const char *names[NAMES_MAX];
     size_t n = 0;
     for (; n < NAMES_MAX && qb_backend_at(n); n++) names[n] = qb_backend_at(n)->name;
+    if (!strcmp(name, "cuda"))
+        return qb_fail(QB_ERR_USAGE,
+                       "this build has no backend 'cuda': build it with `cmake --preset cuda && "
+                       "cmake --build --preset cuda`, and run build-cuda/bin/bench");
     const char *near = qb_nearest(name, names, n);
     return qb_fail(QB_ERR_USAGE, "no backend '%s'%s%s%s `bench list backends` shows them", name,
                    near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "bench/command.h"
+#include "kernels/backend.h"
 #include "results/results.h"
 
 #include <errno.h>
@@ -173,6 +174,8 @@ static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     assert_refused(BENCH("project", "a.json", "--device", "t4,t4"), 2, "names t4 twice");
     assert_refused(BENCH("list", "--quiet", "--verbose"), 2, "exclude each other");
     assert_refused(BENCH("speed", "synthetic:llama2-7b", "--backend", "cpuu"), 2, "did you mean cpu?");
+    if (!qb_backend_find("cuda"))
+        assert_refused(BENCH("speed", "synthetic:llama2-7b", "--backend", "cuda"), 2, "cmake --preset cuda");
 }
 
 static void test_cli__closed_streams_and_special_outputs_are_survived(void **state) {

@@ -34,11 +34,16 @@ const char *qb_blas_core(void) {
     return openblas_get_corename();
 }
 
+const char *qb_blas_better_core(void) {
+    const char *wanted = core_wanted();
+    return wanted && core_level(qb_blas_core()) < core_level(wanted) ? wanted : NULL;
+}
+
 void qb_blas_ensure_core(char **argv) {
     openblas_set_num_threads(
         1); /* all parallelism is ours: fixed tiles, the same bits for any thread count */
-    const char *wanted = core_wanted();
-    if (!wanted || core_level(qb_blas_core()) >= core_level(wanted)) return;
+    const char *wanted = qb_blas_better_core();
+    if (!wanted) return;
     if (!strstr(openblas_get_config(), "DYNAMIC_ARCH"))
         return; /* one core only: the variable would not be read */
     if (getenv("OPENBLAS_CORETYPE") || getenv("BENCH_BLAS_RESTARTED")) return;

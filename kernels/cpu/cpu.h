@@ -10,6 +10,8 @@ extern const qb_backend qb_backend_cpu;
    thing in main, also in benchmarks and test programs. Returns only when nothing had to be done, or could be.
  */
 void qb_blas_ensure_core(char **argv);
+/* The core that this CPU deserves ("SKYLAKEX") where OpenBLAS uses a lesser one; NULL where it does not. */
+const char *qb_blas_better_core(void);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
 const char *
 qb_cpu_simd(void); /* "avx512", "avx2" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
