@@ -196,7 +196,7 @@ static void put_labels(qb_canvas canvas, const qb_tag *tags, const int *hues, in
 }
 
 qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_str *script) {
-    static const double margins[4] = {74, 26, 60, 70};
+    static const double margins[4] = {82, 26, 60, 70};
     const qb_box area = {margins[0], margins[2], canvas.width - margins[1], canvas.height - margins[3]};
     const qb_box inner = {area.x0 + 4, area.y0 + 3, area.x1 - 4, area.y1 - 3};
     qb_tag *tags;
