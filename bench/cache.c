@@ -108,7 +108,7 @@ static bool is_key(const char *name) {
     return strspn(name, "0123456789abcdef") == 32 && (!name[32] || !strcmp(name + 32, ".partial"));
 }
 
-/* Another process is writing it (checkpoint/staging.h). */
+/* Another process is writing it (checkpoint/writing/staging.h). */
 static bool is_locked(const char *path) {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     bool locked = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;

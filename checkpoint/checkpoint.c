@@ -1,9 +1,9 @@
 #include "checkpoint/checkpoint.h"
 
 #include "base/str.h"
-#include "checkpoint/gguf.h"
+#include "checkpoint/gguf/gguf.h"
 #include "checkpoint/state.h"
-#include "checkpoint/torch_file.h"
+#include "checkpoint/torch/torch_file.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -44,7 +44,7 @@ void qb_checkpoint_close(qb_checkpoint *ck);
 const qb_json *qb_checkpoint_config(const qb_checkpoint *ck);     /* config.json, never NULL */
 const char *qb_checkpoint_config_source(const qb_checkpoint *ck); /* the file it was read from, for errors */
 const char *qb_checkpoint_dir(const qb_checkpoint *ck); /* as opened; "synthetic" for a synthetic one */
-/* The GGUF file (checkpoint/gguf.h) behind the checkpoint, with its metadata; NULL for others. */
+/* The GGUF file (checkpoint/gguf/gguf.h) behind the checkpoint, with its metadata; NULL for others. */
 const struct qb_gguf *qb_checkpoint_gguf(const qb_checkpoint *ck);
 /* The GGUF file that a path means: the path itself when it is no directory, the one .gguf file of a directory
    without other weights; of a model split into parts (NAME-00002-of-00003.gguf) the first. *out stays NULL

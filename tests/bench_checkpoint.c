@@ -3,8 +3,8 @@
    (/dev/shm) written and read again. */
 #include "base/file.h"
 #include "base/memory.h"
-#include "checkpoint/bitpack.h"
 #include "checkpoint/layout.h"
+#include "checkpoint/layouts/bitpack.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
 #include "tests/support.h"
 
 #include "base/str.h"
-#include "checkpoint/gguf.h"
+#include "checkpoint/gguf/gguf.h"
 
 typedef struct gguf_file {
     qb_str bytes;

@@ -2,9 +2,9 @@
    (tools/record_layout_golden.py), against published packing vectors, and against themselves. */
 #include "base/hash.h"
 #include "base/rng.h"
-#include "checkpoint/bitpack.h"
 #include "checkpoint/layout.h"
-#include "checkpoint/quant_state.h"
+#include "checkpoint/layouts/bitpack.h"
+#include "checkpoint/layouts/quant_state.h"
 #include "tests/checkpoint_files.h"
 #include "tests/support.h"
 

@@ -1,6 +1,6 @@
 /* Files of torch.save against files written by PyTorch 1.13 and 2.15 (tools/record_torch_golden.py), and
    hostile ones. */
-#include "checkpoint/torch_file.h"
+#include "checkpoint/torch/torch_file.h"
 #include "tests/checkpoint_files.h"
 #include "tests/support.h"
 

@@ -1,7 +1,7 @@
 /* Any bytes as a GGUF file: what is accepted lies inside the file, aligned, apart and sized as its types say,
    and its metadata, config, names, blocks and tokenizer can be read. */
 #include "bench/gguf_tokenizer.h"
-#include "checkpoint/gguf_model.h"
+#include "checkpoint/gguf/gguf_model.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Any bytes as a pickle: nothing is run, and what comes out is within its limits. */
-#include "checkpoint/torch_objects.h"
+#include "checkpoint/torch/torch_objects.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * quant_state. */
 #include "base/log.h"
 #include "checkpoint/layout.h"
-#include "checkpoint/quant_state.h"
+#include "checkpoint/layouts/quant_state.h"
 #include "checkpoint/state.h"
 #include "tests/fuzz/fuzz.h"
 

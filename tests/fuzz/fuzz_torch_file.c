@@ -1,7 +1,7 @@
 /* Any bytes as a file of torch.save, archive or older form, and as a bare pickle: what is accepted lies
    within the bytes and can be read. */
 #include "checkpoint/safetensors.h"
-#include "checkpoint/torch_file.h"
+#include "checkpoint/torch/torch_file.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>

@@ -1,0 +1,266 @@
+#include "checkpoint/gguf/gguf_blocks.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static float half_at(const uint8_t *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return qb_f32_of_f16(h);
+}
+
+/* ---- blocks of 32: float16 scale, float16 minimum in the _1 types, high bits of 5-bit codes, nibbles ----
+ */
+
+/* Low nibbles are the first half of the columns, high ones the second. */
+static void nibbles_32(const uint8_t *bytes, uint8_t *codes) {
+    for (int i = 0; i < 16; i++) {
+        codes[i] = bytes[i] & 15;
+        codes[i + 16] = bytes[i] >> 4;
+    }
+}
+
+static void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
+    for (int i = 0; i < 32; i++) codes[i] = (uint8_t)(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
+}
+
+static void decode_q4_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    scales[0] = half_at(b);
+    nibbles_32(b + 2, codes);
+}
+
+static void decode_q4_1(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    scales[0] = half_at(b);
+    offsets[0] = half_at(b + 2);
+    nibbles_32(b + 4, codes);
+}
+
+static void decode_q5_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    scales[0] = half_at(b);
+    nibbles_32(b + 6, codes);
+    fifth_bits_32(b + 2, codes);
+}
+
+static void decode_q5_1(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    scales[0] = half_at(b);
+    offsets[0] = half_at(b + 2);
+    nibbles_32(b + 8, codes);
+    fifth_bits_32(b + 4, codes);
+}
+
+static void decode_q8_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    scales[0] = half_at(b);
+    for (int i = 0; i < 32; i++) codes[i] = b[2 + i] ^ 0x80; /* signed to code - 128 */
+}
+
+/* ---- blocks of 256: groups of 16 or 32 with small integer scales of a float16 scale ---- */
+
+/* Two bits a code: 32 bytes are four rows of 32 columns, lowest bits first. */
+static void pairs_256(const uint8_t *bytes, uint8_t *codes) {
+    for (int i = 0; i < 256; i++) codes[i] = bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+}
+
+/* One bit a code: bit i / 32 of byte i % 32. */
+static uint8_t bit_256(const uint8_t *bytes, int i) {
+    return bytes[i % 32] >> (i / 32) & 1;
+}
+
+static void decode_q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    float d = half_at(b + 80), dmin = half_at(b + 82);
+    for (int g = 0; g < 16; g++) {
+        scales[g] = d * (float)(b[g] & 15);
+        offsets[g] = -(dmin * (float)(b[g] >> 4));
+    }
+    pairs_256(b + 16, codes);
+}
+
+static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    const uint8_t *packed = b + 96; /* low four bits in eight bytes, high two in four */
+    float d = half_at(b + 108);
+    for (int g = 0; g < 16; g++) {
+        int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
+        scales[g] = d * (float)((low | high << 4) - 32);
+    }
+    pairs_256(b + 32, codes);
+    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)(codes[i] | bit_256(b, i) << 2);
+}
+
+/* Eight 6-bit scales and minimums in twelve bytes: the first four of each whole in the low six bits of bytes
+   0 .. 7, the others as nibbles in bytes 8 .. 11 with their top two bits above the first ones. */
+static void scales_256(const uint8_t *b, float *scales, float *offsets) {
+    float d = half_at(b), dmin = half_at(b + 2);
+    const uint8_t *p = b + 4;
+    for (int g = 0; g < 8; g++) {
+        int scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | (p[g - 4] >> 6) << 4;
+        int least = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | (p[g] >> 6) << 4;
+        scales[g] = d * (float)scale;
+        offsets[g] = -(dmin * (float)least);
+    }
+}
+
+/* 32 bytes are two rows of 32 columns. */
+static void nibbles_256(const uint8_t *bytes, uint8_t *codes) {
+    for (int i = 0; i < 256; i++) codes[i] = bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
+}
+
+static void decode_q4_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    scales_256(b, scales, offsets);
+    nibbles_256(b + 16, codes);
+}
+
+static void decode_q5_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    scales_256(b, scales, offsets);
+    nibbles_256(b + 48, codes);
+    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)(codes[i] | bit_256(b + 16, i) << 4);
+}
+
+static void decode_q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    uint8_t high[256];
+    float d = half_at(b + 208);
+    for (int g = 0; g < 16; g++) {
+        int8_t scale;
+        memcpy(&scale, b + 192 + g, 1);
+        scales[g] = d * (float)scale;
+    }
+    pairs_256(b + 128, high);
+    /* 64 bytes are two rows of 64 columns. */
+    for (int i = 0; i < 256; i++)
+        codes[i] = (uint8_t)((b[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15) | high[i] << 4);
+}
+
+/* ---- the types ---- */
+
+#define PLAIN(name, id, bytes, dtype)                                                                        \
+    { name, id, 1, bytes, dtype, 0, 0, 0, false, NULL, QB_DTYPE_COUNT }
+#define LISTED(name, id, columns, bytes)                                                                     \
+    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, NULL, QB_DTYPE_COUNT }
+#define ZEROS(name, id, columns, bytes, bits, group, decode, scale)                                          \
+    {                                                                                                        \
+        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, decode,               \
+            QB_DTYPE_##scale                                                                                 \
+    }
+#define OFFSETS(name, id, columns, bytes, bits, group, decode, scale)                                        \
+    { name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, decode, QB_DTYPE_##scale }
+
+static const qb_ggml_type types[] = {
+    PLAIN("F32", 0, 4, QB_DTYPE_F32),
+    PLAIN("F16", 1, 2, QB_DTYPE_F16),
+    ZEROS("Q4_0", 2, 32, 18, 4, 32, decode_q4_0, F16),
+    OFFSETS("Q4_1", 3, 32, 20, 4, 32, decode_q4_1, F16),
+    LISTED("Q4_2", 4, 1, 0),
+    LISTED("Q4_3", 5, 1, 0),
+    ZEROS("Q5_0", 6, 32, 22, 5, 32, decode_q5_0, F16),
+    OFFSETS("Q5_1", 7, 32, 24, 5, 32, decode_q5_1, F16),
+    ZEROS("Q8_0", 8, 32, 34, 8, 32, decode_q8_0, F16),
+    LISTED("Q8_1", 9, 32, 36),
+    OFFSETS("Q2_K", 10, 256, 84, 2, 16, decode_q2_k, F32),
+    ZEROS("Q3_K", 11, 256, 110, 3, 16, decode_q3_k, F32),
+    OFFSETS("Q4_K", 12, 256, 144, 4, 32, decode_q4_k, F32),
+    OFFSETS("Q5_K", 13, 256, 176, 5, 32, decode_q5_k, F32),
+    ZEROS("Q6_K", 14, 256, 210, 6, 16, decode_q6_k, F32),
+    LISTED("Q8_K", 15, 256, 292),
+    LISTED("IQ2_XXS", 16, 256, 66),
+    LISTED("IQ2_XS", 17, 256, 74),
+    LISTED("IQ3_XXS", 18, 256, 98),
+    LISTED("IQ1_S", 19, 256, 50),
+    LISTED("IQ4_NL", 20, 32, 18),
+    LISTED("IQ3_S", 21, 256, 110),
+    LISTED("IQ2_S", 22, 256, 82),
+    LISTED("IQ4_XS", 23, 256, 136),
+    PLAIN("I8", 24, 1, QB_DTYPE_I8),
+    PLAIN("I16", 25, 2, QB_DTYPE_I16),
+    PLAIN("I32", 26, 4, QB_DTYPE_I32),
+    PLAIN("I64", 27, 8, QB_DTYPE_I64),
+    PLAIN("F64", 28, 8, QB_DTYPE_F64),
+    LISTED("IQ1_M", 29, 256, 56),
+    PLAIN("BF16", 30, 2, QB_DTYPE_BF16),
+    LISTED("Q4_0_4_4", 31, 1, 0),
+    LISTED("Q4_0_4_8", 32, 1, 0),
+    LISTED("Q4_0_8_8", 33, 1, 0),
+    LISTED("TQ1_0", 34, 256, 54),
+    LISTED("TQ2_0", 35, 256, 66),
+    LISTED("IQ4_NL_4_4", 36, 1, 0),
+    LISTED("IQ4_NL_4_8", 37, 1, 0),
+    LISTED("IQ4_NL_8_8", 38, 1, 0),
+    LISTED("MXFP4", 39, 32, 17),
+    LISTED("NVFP4", 40, 64, 36),
+    LISTED("Q1_0", 41, 128, 18),
+};
+enum { N_TYPES = sizeof types / sizeof types[0], MAX_BLOCK_GROUPS = 16 };
+
+const qb_ggml_type *qb_ggml_type_at(size_t index) {
+    return index < N_TYPES ? &types[index] : NULL;
+}
+
+const qb_ggml_type *qb_ggml_type_find(uint32_t id) {
+    for (size_t i = 0; i < N_TYPES; i++)
+        if (types[i].id == id) return &types[i];
+    return NULL;
+}
+
+bool qb_ggml_type_is_packed(const qb_ggml_type *t) {
+    return t->bits > 0;
+}
+
+bool qb_ggml_type_is_blocks(const qb_ggml_type *t) {
+    return t->dtype == QB_DTYPE_COUNT;
+}
+
+const char *qb_ggml_packed_names(char buffer[160]) {
+    size_t used = 0;
+    buffer[0] = 0;
+    for (size_t i = 0; i < N_TYPES && used < 160; i++)
+        if (qb_ggml_type_is_packed(&types[i]))
+            used += (size_t)snprintf(buffer + used, 160 - used, "%s%s", used ? ", " : "", types[i].name);
+    return buffer;
+}
+
+/* ---- reading ---- */
+
+static qb_status check_finite(const qb_ggml_type *t, const float *values, int64_t n, const char *what) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return qb_fail(QB_ERR_NUMERIC, "%s %" PRId64 " of the %s blocks is %s: the file is damaged", what,
+                           i, t->name, isnan(values[i]) ? "NaN" : "infinite");
+    return QB_OK;
+}
+
+qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t rows, int64_t cols,
+                       int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx, qb_qweight *out) {
+    *out = (qb_qweight){0};
+    char known[160];
+    if (!qb_ggml_type_is_packed(t))
+        return qb_fail(QB_ERR_UNSUPPORTED, "type %s is not supported (supported: F32, F16, BF16, %s)",
+                       t->name, qb_ggml_packed_names(known));
+    if (cols % t->block_columns)
+        return qb_fail(QB_ERR_FORMAT, "%" PRId64 " columns are no whole number of %s blocks of %d", cols,
+                       t->name, t->block_columns);
+    qb_status st = t->has_offsets ? qb_qweight_alloc_offsets(rows, cols, t->bits, t->group_size, out)
+                                  : qb_qweight_alloc_affine(rows, cols, t->bits, t->group_size, false, out);
+    if (st != QB_OK) return st;
+    out->scale_dtype = t->scale_dtype;
+    out->symmetric = !t->has_offsets;
+    int64_t blocks_a_row = cols / t->block_columns, groups = t->block_columns / t->group_size;
+    float unused[MAX_BLOCK_GROUPS] = {0};
+    for (int64_t r = 0; r < rows; r++) {
+        const uint8_t *from = blocks + (row_of ? row_of(ctx, r) : r) * blocks_a_row * t->block_bytes;
+        for (int64_t b = 0; b < blocks_a_row; b++) {
+            int64_t group = r * out->n_groups + b * groups;
+            t->decode(from + b * t->block_bytes, out->codes + r * cols + b * t->block_columns,
+                      out->scales + group, out->offsets ? out->offsets + group : unused);
+        }
+    }
+    int64_t n = rows * out->n_groups;
+    if (out->zeros) memset(out->zeros, t->zero, (size_t)n);
+    st = check_finite(t, out->scales, n, "scale");
+    if (st == QB_OK && out->offsets) st = check_finite(t, out->offsets, n, "minimum");
+    if (st != QB_OK) qb_qweight_free(out);
+    return st;
+}

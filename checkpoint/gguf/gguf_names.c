@@ -1,0 +1,73 @@
+/* Tensor names of GGUF architectures. */
+#include "checkpoint/gguf/gguf_model.h"
+
+#include "base/str.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const qb_gguf_architecture architectures[] = {
+#include "checkpoint/gguf/gguf_architectures.def"
+};
+enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
+
+qb_status qb_gguf_architecture_of(const qb_gguf *g, const qb_gguf_architecture **out) {
+    const char *name = NULL;
+    *out = NULL;
+    qb_status st = qb_gguf_text(g, "general.architecture", true, &name);
+    if (st != QB_OK) return st;
+    for (size_t i = 0; i < N_ARCHITECTURES; i++)
+        if (!strcmp(architectures[i].name, name)) *out = &architectures[i];
+    if (*out) return QB_OK;
+    qb_str known = {0};
+    for (size_t i = 0; i < N_ARCHITECTURES; i++)
+        qb_str_printf(&known, "%s%s", i ? ", " : "", architectures[i].name);
+    st = qb_fail(QB_ERR_UNSUPPORTED, "%s: architecture \"%.60s\" is not supported (supported: %s)", g->file,
+                 name, qb_str_get(&known));
+    qb_str_free(&known);
+    return st;
+}
+
+/* "blk.12.attn_q.weight" -> "12", "attn_q", ".weight"; without "blk." the layer is empty. */
+typedef struct {
+    const char *layer, *stem, *suffix;
+    int n_layer, n_stem;
+} parts;
+
+static parts split(const char *name) {
+    parts p = {.layer = name, .stem = name};
+    if (!strncmp(name, "blk.", 4)) {
+        p.layer = name + 4;
+        p.n_layer = (int)strspn(p.layer, "0123456789");
+        p.stem = p.layer + p.n_layer + (p.layer[p.n_layer] == '.');
+        if (p.n_layer > 1 && p.layer[0] == '0') p.stem = ""; /* "007" would be a second name of 7 */
+    }
+    p.suffix = strrchr(p.stem, '.');
+    if (!p.suffix) p.suffix = p.stem + strlen(p.stem);
+    p.n_stem = (int)(p.suffix - p.stem);
+    return p;
+}
+
+static bool same(const parts *p, const char *name) {
+    return strlen(name) == (size_t)p->n_stem && !strncmp(p->stem, name, (size_t)p->n_stem);
+}
+
+qb_status qb_gguf_tensor_name(const qb_gguf *g, const qb_gguf_architecture *a, const char *name,
+                              char out[QB_TENSOR_NAME_MAX]) {
+    parts p = split(name);
+    const char *to = NULL;
+    out[0] = 0;
+    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->ignored[i]; i++)
+        if (same(&p, a->ignored[i])) return QB_OK;
+    for (int i = 0; i < QB_GGUF_NAMES_MAX && !to; i++) {
+        const char *from = p.n_layer ? a->inside[i].from : a->outside[i].from;
+        if (!from) break;
+        if (same(&p, from)) to = p.n_layer ? a->inside[i].to : a->outside[i].to;
+    }
+    if (!to || (strcmp(p.suffix, ".weight") != 0 && strcmp(p.suffix, ".bias") != 0))
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s has no place in a model of architecture %s",
+                       g->file, name, a->name);
+    snprintf(out, QB_TENSOR_NAME_MAX, "%s%.*s%s%s%s", p.n_layer ? a->layer : "", p.n_layer, p.layer,
+             p.n_layer ? "." : "", to, p.suffix);
+    return QB_OK;
+}

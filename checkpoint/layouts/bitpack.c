@@ -1,0 +1,182 @@
+#include "checkpoint/layouts/bitpack.h"
+
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE uint64_t low_bits(int n) {
+    return (1ull << n) - 1;
+}
+
+/* squeeze8 and spread8 for widths of which two do not fit a byte: each half is cut out before it moves. */
+INLINE uint64_t squeeze8_wide(uint64_t x, int b) {
+    const uint64_t ones = low_bits(b) * 0x0001000100010001ull;
+    const uint64_t pairs = low_bits(2 * b) * 0x0000000100000001ull;
+    x = (x & ones) | (x >> 8 & ones) << b;
+    x = (x & pairs) | (x >> 16 & pairs) << 2 * b;
+    return (x & low_bits(4 * b)) | (x >> 32 & low_bits(4 * b)) << 4 * b;
+}
+
+INLINE uint64_t spread8_wide(uint64_t x, int b) {
+    const uint64_t ones = low_bits(b) * 0x0001000100010001ull;
+    const uint64_t pairs = low_bits(2 * b) * 0x0000000100000001ull;
+    x = (x & low_bits(4 * b)) | (x >> 4 * b & low_bits(4 * b)) << 32;
+    x = (x & pairs) | (x >> 2 * b & pairs) << 16;
+    return (x & ones) | (x >> b & ones) << 8;
+}
+
+/* Eight bytes of b-bit codes to 8*b contiguous bits: neighbours are joined, then pairs, then fours. `b` is a
+   constant after inlining, so each step is two operations. */
+INLINE uint64_t squeeze8(uint64_t x, int b) {
+    if (b == 5 || b == 6) return squeeze8_wide(x, b);
+    const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
+    const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
+    x = (x | x >> (8 - b)) & pairs;
+    x = (x | x >> (16 - 2 * b)) & fours;
+    x = x | x >> (32 - 4 * b);
+    return b == 8 ? x : x & ((1ull << (8 * b & 63)) - 1);
+}
+
+INLINE uint64_t spread8(uint64_t x, int b) {
+    if (b == 5 || b == 6) return spread8_wide(x, b);
+    const uint64_t ones = ((1ull << b) - 1) * 0x0101010101010101ull;
+    const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
+    const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
+    x = (x | x << (32 - 4 * b)) & fours;
+    x = (x | x << (16 - 2 * b)) & pairs;
+    return (x | x << (8 - b)) & ones;
+}
+
+/* 32 codes and b words. */
+INLINE void pack32(const uint8_t *codes, int b, uint32_t *words) {
+    uint64_t held = 0;
+    int n_held = 0;
+    for (int i = 0; i < 4; i++) {
+        uint64_t x;
+        memcpy(&x, codes + 8 * i, 8);
+        held |= squeeze8(x, b) << n_held;
+        for (n_held += 8 * b; n_held >= 32; n_held -= 32) {
+            *words++ = (uint32_t)held;
+            held >>= 32;
+        }
+    }
+}
+
+INLINE void unpack32(const uint32_t *words, int b, uint8_t *codes) {
+    const uint64_t mask = b == 8 ? ~0ull : (1ull << (8 * b & 63)) - 1;
+    uint64_t held = 0;
+    int n_held = 0;
+    for (int i = 0; i < 4; i++) {
+        for (; n_held < 8 * b; n_held += 32) held |= (uint64_t)*words++ << n_held;
+        uint64_t x = spread8(held & mask, b);
+        memcpy(codes + 8 * i, &x, 8);
+        held = b == 8 ? 0 : held >> (8 * b & 63);
+        n_held -= 8 * b;
+    }
+}
+
+INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32, words += b) pack32(codes + i, b, words);
+    if (i == n) return;
+    uint8_t tail[32] = {0};
+    uint32_t tail_words[8];
+    memcpy(tail, codes + i, (size_t)(n - i));
+    pack32(tail, b, tail_words);
+    memcpy(words, tail_words, (size_t)(((n - i) * b + 31) / 32) * 4);
+}
+
+INLINE void unpack_any(const uint32_t *words, int64_t n, int b, uint8_t *codes) {
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32, words += b) unpack32(words, b, codes + i);
+    if (i == n) return;
+    uint8_t tail[32];
+    uint32_t tail_words[8] = {0};
+    memcpy(tail_words, words, (size_t)(((n - i) * b + 31) / 32) * 4);
+    unpack32(tail_words, b, tail);
+    memcpy(codes + i, tail, (size_t)(n - i));
+}
+
+void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words) {
+    switch (bits) {
+    case 2:
+        pack_any(codes, n, 2, words);
+        break;
+    case 3:
+        pack_any(codes, n, 3, words);
+        break;
+    case 4:
+        pack_any(codes, n, 4, words);
+        break;
+    case 5:
+        pack_any(codes, n, 5, words);
+        break;
+    case 6:
+        pack_any(codes, n, 6, words);
+        break;
+    default:
+        pack_any(codes, n, 8, words);
+        break;
+    }
+}
+
+void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) {
+    switch (bits) {
+    case 2:
+        unpack_any(words, n, 2, codes);
+        break;
+    case 3:
+        unpack_any(words, n, 3, codes);
+        break;
+    case 4:
+        unpack_any(words, n, 4, codes);
+        break;
+    case 5:
+        unpack_any(words, n, 5, codes);
+        break;
+    case 6:
+        unpack_any(words, n, 6, codes);
+        break;
+    default:
+        unpack_any(words, n, 8, codes);
+        break;
+    }
+}
+
+/* Tiles of 32 rows and 256 columns: read and written in runs of whole cache lines, and at most 8 KiB between.
+ */
+enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
+
+void qb_bits_pack_transposed(const uint8_t *codes, int64_t rows, int64_t cols, int bits, uint32_t *words) {
+    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
+    for (int64_t c = 0; c < cols; c += TILE_COLS) {
+        int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
+        int64_t n_words = width * bits / 32;
+        for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+            int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
+            for (int64_t i = 0; i < height; i++) {
+                qb_bits_pack(codes + (r + i) * cols + c, width, bits, row_words);
+                for (int64_t w = 0; w < n_words; w++) tile[w][i] = row_words[w];
+            }
+            for (int64_t w = 0; w < n_words; w++)
+                memcpy(words + (c * bits / 32 + w) * rows + r, tile[w], (size_t)height * 4);
+        }
+    }
+}
+
+void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, uint8_t *codes) {
+    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
+    for (int64_t c = 0; c < cols; c += TILE_COLS) {
+        int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
+        int64_t n_words = width * bits / 32;
+        for (int64_t r = 0; r < rows; r += TILE_ROWS) {
+            int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
+            for (int64_t w = 0; w < n_words; w++)
+                memcpy(tile[w], words + (c * bits / 32 + w) * rows + r, (size_t)height * 4);
+            for (int64_t i = 0; i < height; i++) {
+                for (int64_t w = 0; w < n_words; w++) row_words[w] = tile[w][i];
+                qb_bits_unpack(row_words, width, bits, codes + (r + i) * cols + c);
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+/* AWQ checkpoints, GEMM version: qweight [in, out/8], qzeros [groups, out/8], scales [groups, out]; eight
+   4-bit codes of neighbouring rows of W to a word, in an order of its own. Formats: AutoAWQ
+   modules/linear/gemm.py, utils/packing_utils.py; FIELD.md a3-F. */
+#include "base/memory.h"
+#include "checkpoint/layouts/layout_rows.h"
+#include "checkpoint/layouts/read_parts.h"
+#include "checkpoint/state.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { PER_WORD = 8, TILE = 64 };
+
+/* Nibble i of a word, the lowest first, belongs to this one of its eight rows. */
+static const uint8_t row_of_nibble[PER_WORD] = {0, 2, 4, 6, 1, 3, 5, 7};
+
+static bool present(const qb_checkpoint *ck, const char *module) {
+    return qb_module_tensor_find(ck, module, "qweight") != NULL;
+}
+
+/* words [cols, rows / 8] to fields [rows, cols], in tiles whose lines stay in cache. */
+static void unpack(const uint32_t *words, int64_t rows, int64_t cols, uint8_t *fields) {
+    int64_t stride = rows / PER_WORD;
+    uint8_t tile[PER_WORD][TILE];
+    for (int64_t c = 0; c < cols; c += TILE) {
+        int64_t width = cols - c < TILE ? cols - c : TILE;
+        for (int64_t w = 0; w < stride; w++) {
+            for (int64_t k = 0; k < width; k++) {
+                uint32_t word = words[(c + k) * stride + w];
+                for (int i = 0; i < PER_WORD; i++) tile[row_of_nibble[i]][k] = (uint8_t)(word >> 4 * i & 15);
+            }
+            for (int64_t i = 0; i < PER_WORD; i++)
+                memcpy(fields + (w * PER_WORD + i) * cols + c, tile[i], (size_t)width);
+        }
+    }
+}
+
+static qb_status read_words(qb_checkpoint *ck, const qb_tensor *t, int64_t rows, int64_t cols,
+                            uint8_t *fields) {
+    const void *words;
+    qb_status st = qb_checkpoint_acquire(ck, t, &words);
+    if (st != QB_OK) return st;
+    unpack(words, rows, cols, fields);
+    qb_checkpoint_release(ck, t);
+    return QB_OK;
+}
+
+static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
+    const qb_quantization *how = qb_checkpoint_quantization(ck);
+    const qb_tensor *qweight, *qzeros, *scales;
+    int64_t group = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
+    *out = (qb_qweight){0};
+    if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX || rows % PER_WORD != 0)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: %s: an awq weight of shape [%" PRId64 ", %" PRId64 "] does not fill whole words",
+                       ck->dir, module, rows, cols);
+    int64_t n_groups = (cols + group - 1) / group;
+    qb_status st;
+    QB_TRY(st, qb_module_tensor(ck, module, "qweight", &qweight));
+    QB_TRY(st, qb_module_tensor(ck, module, "qzeros", &qzeros));
+    QB_TRY(st, qb_module_tensor(ck, module, "scales", &scales));
+    QB_TRY(st, qb_tensor_expect(ck, qweight, QB_DTYPE_I32, 2, (int64_t[]){cols, rows / PER_WORD}));
+    QB_TRY(st, qb_tensor_expect(ck, qzeros, QB_DTYPE_I32, 2, (int64_t[]){n_groups, rows / PER_WORD}));
+    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, how->bits, group, false, out));
+    QB_TRY(st, qb_read_scales(ck, scales, QB_SCALES_BY_GROUP, out));
+    QB_TRY(st, read_words(ck, qzeros, rows, n_groups, out->zeros));
+    QB_TRY(st, read_words(ck, qweight, rows, cols, out->codes));
+    qb_note_symmetry(out);
+out:
+    if (st != QB_OK) qb_qweight_free(out);
+    return st;
+}
+
+const qb_layout qb_layout_awq = {
+    .name = "awq",
+    .summary = "AWQ safetensors, GEMM version (AutoAWQ, GPTQModel, vLLM); read only",
+    .source = "AutoAWQ modules/linear/gemm.py",
+    .present = present,
+    .read = read,
+};

@@ -1,0 +1,80 @@
+#include "checkpoint/layouts/read_parts.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "checkpoint/state.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+qb_status qb_read_scales(qb_checkpoint *ck, const qb_tensor *t, qb_scale_order order, qb_qweight *q) {
+    bool by_row = order == QB_SCALES_BY_ROW;
+    qb_dtype dtype = t->dtype == QB_DTYPE_F32 || t->dtype == QB_DTYPE_BF16 ? t->dtype : QB_DTYPE_F16;
+    float *values = NULL;
+    qb_status st;
+    QB_TRY(st, qb_tensor_expect(ck, t, dtype, 2,
+                                (int64_t[]){by_row ? q->rows : q->n_groups, by_row ? q->n_groups : q->rows}));
+    QB_TRY(st, qb_checkpoint_read_f32(ck, t->name, t->shape[0], t->shape[1], &values));
+    q->scale_dtype = dtype;
+    for (int64_t r = 0; st == QB_OK && r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            float s = values[by_row ? r * q->n_groups + g : g * q->rows + r];
+            q->scales[r * q->n_groups + g] = s;
+            if (isfinite(s)) continue;
+            st = qb_fail(QB_ERR_NUMERIC,
+                         "%s: tensor %.200s: the scale of group %" PRId64 ", row %" PRId64
+                         " is %g: expected finite numbers; the checkpoint is damaged",
+                         ck->dir, t->name, g, r, (double)s);
+            break;
+        }
+out:
+    qb_free(values);
+    return st;
+}
+
+static int64_t group_at(const qb_tensor *t, const void *bytes, int64_t column) {
+    return t->dtype == QB_DTYPE_I64 ? ((const int64_t *)bytes)[column] : ((const int32_t *)bytes)[column];
+}
+
+static qb_status check_groups(const qb_checkpoint *ck, const qb_tensor *t, const void *bytes,
+                              const qb_qweight *q, bool *natural, bool *zeros) {
+    *natural = *zeros = true;
+    for (int64_t c = 0; c < q->cols; c++) {
+        int64_t group = group_at(t, bytes, c);
+        if (group < 0 || group >= q->n_groups)
+            return qb_fail(QB_ERR_FORMAT,
+                           "%s: tensor %.200s: column %" PRId64 " is in group %" PRId64
+                           ", outside [0, %" PRId64 ")",
+                           ck->dir, t->name, c, group, q->n_groups);
+        *natural = *natural && group == c / q->group_size;
+        *zeros = *zeros && group == 0;
+    }
+    return QB_OK;
+}
+
+qb_status qb_read_groups(qb_checkpoint *ck, const qb_tensor *t, qb_qweight *q) {
+    const void *bytes;
+    bool natural, zeros;
+    qb_dtype dtype = t->dtype == QB_DTYPE_I64 ? QB_DTYPE_I64 : QB_DTYPE_I32;
+    qb_status st = qb_tensor_expect(ck, t, dtype, 1, &q->cols);
+    if (st == QB_OK) st = qb_checkpoint_acquire(ck, t, &bytes);
+    if (st != QB_OK) return st;
+    QB_TRY(st, check_groups(ck, t, bytes, q, &natural, &zeros));
+    if (zeros && !natural && qb_checkpoint_first_warning(ck, QB_WARNING_ZERO_GROUPS))
+        qb_warn("%s: %.200s puts every column into group 0 although there are %" PRId64
+                " groups: taken as not filled in, columns in their natural order",
+                ck->dir, t->name, q->n_groups);
+    if (natural || zeros) goto out;
+    QB_TRY(st, qb_alloc((size_t)q->cols, sizeof *q->g_idx, &q->g_idx));
+    for (int64_t c = 0; c < q->cols; c++) q->g_idx[c] = (int32_t)group_at(t, bytes, c);
+out:
+    qb_checkpoint_release(ck, t);
+    return st;
+}
+
+void qb_note_symmetry(qb_qweight *q) {
+    uint8_t middle = (uint8_t)(1 << (q->bits - 1));
+    q->symmetric = true;
+    for (int64_t i = 0; q->symmetric && i < q->rows * q->n_groups; i++) q->symmetric = q->zeros[i] == middle;
+}

@@ -1,0 +1,301 @@
+/* For renameat2, the atomic exchange of two directories. */
+#define _GNU_SOURCE
+#include "checkpoint/writing/staging.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/str.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static qb_status no_memory(void) {
+    return qb_fail(QB_ERR_MEMORY, "out of memory");
+}
+
+/* ---- the target ---- */
+
+/* A copy without trailing slashes; an existing target with its links resolved, so that the link stays. */
+static qb_status resolve(const char *target, char **out) {
+    char *real = qb_path_exists(target) ? realpath(target, NULL) : NULL;
+    *out = qb_strdup(real ? real : target);
+    free(real);
+    if (!*out) return no_memory();
+    for (size_t n = strlen(*out); n > 1 && (*out)[n - 1] == '/'; n--) (*out)[n - 1] = 0;
+    const char *base = qb_path_base(*out);
+    if (!base[0] || !strcmp(base, ".") || !strcmp(base, ".."))
+        return qb_fail(QB_ERR_USAGE, "\"%s\" is no name for an output directory", target);
+    return QB_OK;
+}
+
+typedef struct {
+    int entries;
+    bool like_checkpoint;
+} content;
+
+static qb_status look_into(const char *path, content *out) {
+    *out = (content){0};
+    DIR *dir = opendir(path);
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", path, strerror(errno));
+    for (struct dirent *e; (e = readdir(dir));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        out->entries++;
+        if (!strcmp(e->d_name, "config.json") || strstr(e->d_name, ".safetensors"))
+            out->like_checkpoint = true;
+    }
+    closedir(dir);
+    return QB_OK;
+}
+
+static qb_status check_target(const char *target, bool replace) {
+    content found;
+    if (!qb_path_exists(target)) return QB_OK;
+    if (!qb_path_is_dir(target)) return qb_fail(QB_ERR_IO, "%s exists and is not a directory", target);
+    qb_status st = look_into(target, &found);
+    if (st != QB_OK || found.entries == 0) return st;
+    if (!replace)
+        return qb_fail(QB_ERR_IO, "%s exists and is not empty; choose another directory or ask to replace it",
+                       target);
+    if (!found.like_checkpoint)
+        return qb_fail(
+            QB_ERR_IO,
+            "%s holds neither config.json nor a safetensors file, so it is not replaced; remove it by hand",
+            target);
+    return QB_OK;
+}
+
+/* ---- leftovers ---- */
+
+/* A lock that can be taken and a process id that is gone (or our own, given out again): nobody works there.
+ */
+static bool is_abandoned(const char *path, long pid) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return false;
+    bool locked_elsewhere = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return !locked_elsewhere && (pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH));
+}
+
+static void remove_leftovers(const char *parent, const char *base) {
+    DIR *dir = opendir(parent);
+    size_t n = strlen(base);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (strncmp(e->d_name, base, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0) continue;
+        char *end;
+        long pid = isdigit((unsigned char)e->d_name[n + 5]) ? strtol(e->d_name + n + 5, &end, 10) : 0;
+        if (pid <= 0 || pid > INT32_MAX || *end) continue;
+        char *path = qb_path_join(parent, e->d_name);
+        if (path && is_abandoned(path, pid)) {
+            qb_info("removing %s, left by a run that was interrupted", path);
+            if (qb_remove_tree(path) != QB_OK) qb_warn("%s", qb_error_text());
+        }
+        qb_free(path);
+    }
+    if (dir) closedir(dir);
+}
+
+/* ---- temporary directories ---- */
+
+static qb_status make_staging(qb_staging *s) {
+    qb_str path = {0};
+    qb_str_printf(&path, "%s.tmp.%ld", s->target, (long)getpid());
+    if (path.failed) {
+        qb_str_free(&path);
+        return no_memory();
+    }
+    if (mkdir(path.text, 0777) != 0) {
+        int error = errno;
+        qb_status st = qb_fail(QB_ERR_IO, "cannot create %s: %s", path.text,
+                               error == EEXIST ? "this process is writing it already" : strerror(error));
+        qb_str_free(&path);
+        return st;
+    }
+    s->path = path.text;
+    s->lock_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Some network filesystems lock no directories: the process id alone must do there. */
+    if (s->lock_fd >= 0) (void)flock(s->lock_fd, LOCK_EX | LOCK_NB);
+    return QB_OK;
+}
+
+/* ---- directories that are kept ---- */
+
+static qb_status lock_kept(qb_staging *s) {
+    s->lock_fd = open(s->kept, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (s->lock_fd < 0) return qb_fail(QB_ERR_IO, "cannot open %s: %s", s->kept, strerror(errno));
+    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0) return QB_OK;
+    if (errno == EWOULDBLOCK)
+        return qb_fail(QB_ERR_IO,
+                       "another process is writing %s (it holds %s); wait for it or choose another directory",
+                       s->target, s->kept);
+    qb_warn("%s cannot be locked (%s): see to it that no other process writes %s", s->kept, strerror(errno),
+            s->target);
+    return QB_OK;
+}
+
+static qb_status make_dir(const char *path) {
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && qb_path_is_dir(path))) return QB_OK;
+    return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(errno));
+}
+
+/* A run left nothing there, or its two first entries are: what else bears the name is somebody's own. */
+static qb_status check_kept(const char *kept, const char *target) {
+    static const char *const ours[] = {"checkpoint", "progress.json"};
+    content found;
+    if (!qb_path_is_dir(kept)) return QB_OK;
+    qb_status st = look_into(kept, &found);
+    if (st != QB_OK || found.entries == 0) return st;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        char *path = qb_path_join(kept, ours[i]);
+        if (!path) return no_memory();
+        bool there = qb_path_exists(path);
+        qb_free(path);
+        if (there) return QB_OK;
+    }
+    return qb_fail(QB_ERR_IO,
+                   "%s is there and was not left by an interrupted run; writing %s needs that name: move it "
+                   "away or choose another output",
+                   kept, target);
+}
+
+static qb_status make_kept(qb_staging *s) {
+    qb_str outer = {0};
+    qb_str_printf(&outer, "%s.partial", s->target);
+    qb_status st = qb_str_status(&outer);
+    if (st != QB_OK) {
+        qb_str_free(&outer);
+        return st;
+    }
+    s->kept = outer.text;
+    s->path = qb_path_join(s->kept, "checkpoint");
+    if (!s->path) return no_memory();
+    QB_TRY(st, check_kept(s->kept, s->target));
+    QB_TRY(st, make_dir(s->kept));
+    QB_TRY(st, lock_kept(s));
+    QB_TRY(st, make_dir(s->path));
+out:
+    if (st != QB_OK) { /* not ours to remove */
+        qb_free(s->path);
+        s->path = NULL;
+    }
+    return st;
+}
+
+qb_status qb_staging_clear(qb_staging *s) {
+    qb_status st = QB_OK;
+    DIR *dir = opendir(s->kept);
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", s->kept, strerror(errno));
+    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        char *path = qb_path_join(s->kept, e->d_name);
+        st = path ? qb_remove_tree(path) : no_memory();
+        qb_free(path);
+    }
+    closedir(dir);
+    return st == QB_OK ? make_dir(s->path) : st;
+}
+
+/* ---- open ---- */
+
+static qb_status open_with(const char *target, bool replace, qb_status (*make)(qb_staging *),
+                           qb_staging *out) {
+    *out = (qb_staging){.lock_fd = -1, .replace = replace};
+    char *parent = NULL;
+    qb_status st;
+    QB_TRY(st, resolve(target, &out->target));
+    QB_TRY(st, check_target(out->target, replace));
+    parent = qb_path_dir(out->target);
+    if (!parent) {
+        st = no_memory();
+        goto out;
+    }
+    QB_TRY(st, qb_make_dirs(parent));
+    QB_TRY(st, qb_dir_writable(parent));
+    remove_leftovers(parent, qb_path_base(out->target));
+    QB_TRY(st, make(out));
+out:
+    qb_free(parent);
+    return st;
+}
+
+qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
+    return open_with(target, replace, make_staging, out);
+}
+qb_status qb_staging_open_kept(const char *target, bool replace, qb_staging *out) {
+    return open_with(target, replace, make_kept, out);
+}
+
+/* ---- publish, discard ---- */
+
+static void sync_dir(const char *path) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
+/* Puts s->path in the place of the older target and the older target in its place. */
+static qb_status exchange(const qb_staging *s) {
+    if (renameat2(AT_FDCWD, s->path, AT_FDCWD, s->target, RENAME_EXCHANGE) == 0) return QB_OK;
+    if (errno != EINVAL && errno != ENOSYS)
+        return qb_fail(QB_ERR_IO, "cannot exchange %s with %s: %s", s->path, s->target, strerror(errno));
+    /* No exchange on this filesystem: for a moment there is no target, but both directories are whole. */
+    qb_str aside = {0};
+    qb_str_printf(&aside, "%s.old.%ld", s->target, (long)getpid());
+    qb_status st = qb_str_status(&aside);
+    if (st == QB_OK && (rename(s->target, aside.text) != 0 || rename(s->path, s->target) != 0 ||
+                        rename(aside.text, s->path) != 0))
+        st = qb_fail(QB_ERR_IO, "cannot replace %s: %s", s->target, strerror(errno));
+    qb_str_free(&aside);
+    return st;
+}
+
+qb_status qb_staging_publish(qb_staging *s) {
+    content found = {0};
+    sync_dir(s->path);
+    qb_status st = check_target(s->target, s->replace); /* it may have come into being meanwhile */
+    if (st == QB_OK && qb_path_exists(s->target)) st = look_into(s->target, &found);
+    if (st == QB_OK && found.entries > 0) {
+        st = exchange(s);
+        if (st == QB_OK && qb_remove_tree(s->path) != QB_OK)
+            qb_warn("the older directory stays: %s", qb_error_text());
+    } else if (st == QB_OK && rename(s->path, s->target) != 0) {
+        st = qb_fail(QB_ERR_IO, "cannot rename %s to %s: %s", s->path, s->target, strerror(errno));
+    }
+    if (st != QB_OK) return st;
+    qb_free(s->path);
+    s->path = NULL;
+    if (s->kept && qb_remove_tree(s->kept) != QB_OK) qb_warn("%s", qb_error_text());
+    char *parent = qb_path_dir(s->target);
+    if (parent) sync_dir(parent);
+    qb_free(parent);
+    return QB_OK;
+}
+
+void qb_staging_discard(qb_staging *s) {
+    if (!s->path) return;
+    /* The error that led here is the one to tell. */
+    char kept[1024];
+    snprintf(kept, sizeof kept, "%s", qb_error_text());
+    if (qb_remove_tree(s->kept ? s->kept : s->path) != QB_OK) qb_warn("%s", qb_error_text());
+    (void)qb_fail(QB_OK, "%s", kept);
+    qb_free(s->path);
+    s->path = NULL;
+}
+
+void qb_staging_close(qb_staging *s) {
+    if (s->lock_fd >= 0) close(s->lock_fd);
+    qb_free(s->path);
+    qb_free(s->kept);
+    qb_free(s->target);
+    *s = (qb_staging){.lock_fd = -1};
+}
