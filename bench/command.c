@@ -10,12 +10,12 @@
 enum { EXIT_CLOSED_PIPE = 141 }; /* 128 + SIGPIPE, what a shell shows for a program that the signal ended */
 
 #define X(name) extern const qb_command qb_command_##name;
-#include "bench/commands.def"
+#include "bench/commands/commands.def"
 #undef X
 
 static const qb_command *const commands[] = {
 #define X(name) &qb_command_##name,
-#include "bench/commands.def"
+#include "bench/commands/commands.def"
 #undef X
 };
 

@@ -2,8 +2,8 @@
 #include "bench/command.h"
 
 #include "base/log.h"
-#include "bench/machine.h"
-#include "bench/record.h"
+#include "bench/machine/machine.h"
+#include "bench/measure/record.h"
 #include "kernels/cpu/cpu.h"
 
 #include <errno.h>

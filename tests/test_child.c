@@ -1,8 +1,8 @@
 /* Work in processes of its own: results, failures, crashes, memory, interruption. */
 #include "tests/support.h"
 
-#include "bench/child.h"
-#include "bench/leftovers.h"
+#include "bench/run/child.h"
+#include "bench/run/leftovers.h"
 
 #include <signal.h>
 #include <sys/wait.h>

@@ -1,6 +1,6 @@
 /* Models larger than their device: blocks in host memory give the same bits, plans add up, and what does not
    fit fails with the sizes. */
-#include "bench/placement.h"
+#include "bench/measure/placement.h"
 #include "eval/eval.h"
 #include "tests/cuda_support.h"
 

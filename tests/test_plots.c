@@ -1,4 +1,4 @@
-#include "bench/project.h"
+#include "bench/project/project.h"
 #include "plots/axis.h"
 #include "plots/gnuplot.h"
 #include "plots/labels.h"

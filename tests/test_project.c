@@ -1,6 +1,6 @@
 /* Projections against figures computed by hand from the same datasheets (../shared/reference/PERFORMANCE.md
    2a to 2d): Llama-2-7B in int4 g128 with the share of its ceiling set to known values. */
-#include "bench/project.h"
+#include "bench/project/project.h"
 #include "tests/support.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Suite files: what is read, refused, overridden and expanded. */
 #include "tests/support.h"
 
-#include "bench/suite.h"
+#include "bench/suite/suite.h"
 
 static const char tiny[] =
     "{\"name\":\"t\",\"summary\":\"s\",\"models\":[\"org/some model\"],"

@@ -1,5 +1,5 @@
 /* Suite files: whatever is accepted expands into cases with unique, bounded ids. */
-#include "bench/suite.h"
+#include "bench/suite/suite.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>

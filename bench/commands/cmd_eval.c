@@ -1,0 +1,248 @@
+/* bench eval: perplexity of a model as it is found. */
+#include "base/log.h"
+#include "base/memory.h"
+#include "bench/card.h"
+#include "bench/command.h"
+#include "bench/run/found.h"
+#include "bench/run/plan.h"
+#include "bench/session.h"
+#include "results/case.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SCORINGS_MAX = 64 };
+
+typedef struct {
+    const char *dataset, *protocol, *data;
+    int64_t max_windows;
+    double memory_gb;
+    bool dry_run, card;
+} eval_options;
+
+static const qb_option rows[] = {
+    {"dataset", 0, QB_OPTION_TEXT, offsetof(eval_options, dataset), "wikitext2", 0, 0, NULL, "NAME,NAME",
+     "datasets of `bench list datasets`, or your own text or JSON lines files"},
+    {"protocol", 'p', QB_OPTION_TEXT, offsetof(eval_options, protocol), "gptq-2048", 0, 0, NULL, "NAME,NAME",
+     "how the text is cut and scored; `bench list protocols` explains them"},
+    {"max-windows", 0, QB_OPTION_INT, offsetof(eval_options, max_windows), "0", 0, 1e9, NULL, "N",
+     "score at most this many windows of each text; 0 takes all. The result says what part of the text that "
+     "is"},
+    {"data", 'd', QB_OPTION_TEXT, offsetof(eval_options, data), NULL, 0, 0, NULL, "DIR",
+     "where dataset files are looked for first"},
+    {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
+     "memory to use (1 GB = 1e9 bytes); 0 takes what is free. Less than the model needs runs it layer by "
+     "layer"},
+    {"card", 0, QB_OPTION_BOOL, offsetof(eval_options, card), NULL, 0, 0, NULL, NULL,
+     "put the perplexities into the model card (README.md) that quantize or convert wrote beside the "
+     "weights"},
+    {"dry-run", 'n', QB_OPTION_BOOL, offsetof(eval_options, dry_run), NULL, 0, 0, NULL, NULL,
+     "check everything, print windows, peak memory and estimated time, measure nothing"},
+    {0},
+};
+
+static const qb_page page = {
+    .name = "eval",
+    .summary = "measure the perplexity of a model",
+    .synopsis = "eval MODEL [--dataset NAME,NAME] [--protocol NAME,NAME] [--data DIR] [--json]",
+    .description = "Scores each dataset under each protocol and prints the perplexity with its standard "
+                   "error. A perplexity is\n"
+                   "comparable only with those of the same protocol, window, tokenizer and file: the result "
+                   "document (--json)\n"
+                   "names them all, with hashes of file and ids. Windows that exceed the model's positions "
+                   "are refused.\n"
+                   "\n"
+                   "A model that is larger than memory runs layer by layer over all windows at once.",
+    .examples = "bench eval demo --dataset demo --protocol gptq-256\n"
+                "bench eval ./Llama-2-7b-hf --dataset wikitext2 --protocol gptq-2048 --data ./data --json\n"
+                "bench eval ./llama2-7b-w4 --dataset wikitext2,./notes.txt --protocol strided-1024-512",
+};
+
+/* Walks the words of "a,b,c"; false at the end. */
+static bool next_word(const char **at, char out[512]) {
+    const char *p = *at + strspn(*at, ",");
+    size_t n = strcspn(p, ",");
+    if (!n || n >= 512) return false;
+    memcpy(out, p, n);
+    out[n] = 0;
+    *at = p + n;
+    return true;
+}
+
+static qb_status open_scorings(const eval_options *o, const qb_model *m, const qb_tokenizer *t, qb_json *data,
+                               qb_scoring *scorings, size_t *n) {
+    char dataset[512], protocol[512];
+    for (const char *d = o->dataset; next_word(&d, dataset);)
+        for (const char *p = o->protocol; next_word(&p, protocol);) {
+            if (*n == SCORINGS_MAX)
+                return qb_fail(QB_ERR_USAGE, "more than %d perplexities at once", SCORINGS_MAX);
+            qb_status st =
+                qb_scoring_open(dataset, protocol, o->data, t, m, o->max_windows, data, &scorings[*n]);
+            if (st != QB_OK) return st;
+            ++*n;
+        }
+    if (!*n) return qb_fail(QB_ERR_USAGE, "--dataset and --protocol need at least one name");
+    return QB_OK;
+}
+
+static void print_rows(const qb_json *doc) {
+    const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
+    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
+        const qb_json *value = qb_json_get(row, "value");
+        if (strcmp(qb_json_string(qb_json_get(row, "name")), "perplexity") || !qb_json_is_number(value))
+            continue;
+        double error = qb_json_number(qb_json_get(row, "stderr"));
+        qb_output("perplexity %.4f", qb_json_number(value));
+        if (isfinite(error)) qb_output(" ± %.4f", error);
+        qb_output(" (%s, %s, %.0f windows, %.0f tokens scored", qb_json_string(qb_json_get(row, "dataset")),
+                  qb_json_string(qb_json_get(row, "protocol")), qb_json_number(qb_json_get(row, "windows")),
+                  qb_json_number(qb_json_get(row, "scored_tokens")));
+        double part = qb_perplexity_part(row);
+        if (part < 1) qb_output(", %.3g %% of the text", 100 * part);
+        qb_output(")\n");
+    }
+}
+
+static qb_json *eval_config(const eval_options *o) {
+    qb_json *j = qb_json_object();
+    qb_json_put_int(j, "max_windows", o->max_windows);
+    return j;
+}
+
+static void warn_substitutes(const qb_json *data) {
+    for (const qb_json *f = qb_json_first(data); f; f = qb_json_next(f)) {
+        const char *note = qb_json_string(qb_json_get(f, "note"));
+        if (note) qb_warn("%s: %s", qb_json_string(qb_json_get(f, "file")), note);
+    }
+}
+
+/* One line a perplexity, before anything is loaded: what it takes and how it will run. */
+static void describe_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                          const qb_ceilings *ceilings, qb_str *out) {
+    qb_perplexity_plan plan;
+    char peak[32], time[32];
+    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
+                  s->windows.count);
+    if (plan.layer_major)
+        qb_str_printf(out, "layer by layer in %" PRId64 " %s", plan.passes,
+                      plan.passes == 1 ? "pass" : "passes");
+    else
+        qb_str_text(out, "all weights held");
+    qb_str_printf(out, ", peak memory %s", qb_format_bytes((double)plan.peak_bytes, peak));
+    if (ceilings)
+        qb_str_printf(
+            out, ", about %s",
+            qb_format_seconds(qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings), time));
+}
+
+static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                          const qb_ceilings *ceilings) {
+    qb_perplexity_plan plan;
+    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "dataset", s->windows.dataset);
+    qb_json_put_text(j, "protocol", s->windows.protocol);
+    qb_json_put_int(j, "windows", s->windows.count);
+    qb_json_put_bool(j, "layer_major", plan.layer_major);
+    qb_json_put_int(j, "peak_bytes", plan.peak_bytes);
+    qb_json_put_real(j, "flop", plan.flops);
+    qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings));
+    return j;
+}
+
+static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scoring *scorings, size_t n,
+                             const qb_compute *compute, bool as_json) {
+    qb_device *dev = NULL;
+    qb_ceilings ceilings;
+    qb_json *all = qb_json_array();
+    qb_status st;
+    QB_TRY(st, qb_session_device(compute, &dev));
+    m->dev = dev; /* plans ask it what memory there is */
+    QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
+    for (size_t i = 0; i < n; i++) {
+        qb_str line = {0};
+        describe_plan(o, m, &scorings[i], &ceilings, &line);
+        if (!as_json) qb_output("%s\n", qb_str_get(&line));
+        qb_str_free(&line);
+        qb_json_push(all, plan_json(o, m, &scorings[i], &ceilings));
+    }
+    if (as_json) st = qb_output_json(all);
+out:
+    qb_json_free(all);
+    m->dev = NULL;
+    qb_session_close(dev);
+    return st;
+}
+
+static void announce_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        qb_str line = {0};
+        describe_plan(o, m, &scorings[i], NULL, &line);
+        qb_info("%s", qb_str_get(&line));
+        qb_str_free(&line);
+    }
+}
+
+static qb_status eval_main(int argc, char **argv, int *exit_code) {
+    (void)exit_code;
+    eval_options options;
+    qb_compute compute;
+    qb_common common;
+    qb_option_set sets[] = {{"OPTIONS", rows, &options},
+                            {"COMPUTING", qb_compute_options, &compute},
+                            {"COMMON OPTIONS", qb_common_options, &common}};
+    const char *word = NULL;
+    size_t n_words, n = 0;
+    bool done;
+    qb_found found = {0};
+    qb_tokenizer *t = NULL;
+    qb_scoring *scorings = NULL;
+    qb_results results = {0};
+    qb_status st;
+    QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, &word, 1, &n_words, &done));
+    if (done) goto out;
+    if (!word) return qb_command_missing(&page, "MODEL");
+    QB_TRY(st, qb_session_model(word, false, &found.model));
+    QB_TRY(st, qb_session_tokenizer(found.model, &t));
+    QB_TRY(st, qb_alloc_zero(SCORINGS_MAX, sizeof *scorings, &scorings));
+    found.data = qb_json_array();
+    QB_TRY(st, open_scorings(&options, found.model, t, found.data, scorings, &n));
+    warn_substitutes(found.data);
+    qb_tokenizer_close(t);
+    t = NULL;
+    if (options.dry_run) {
+        st = print_plans(&options, found.model, scorings, n, &compute, common.json);
+        goto out;
+    }
+    QB_TRY(st, qb_session_device(&compute, &found.dev));
+    found.model->dev = found.dev; /* plans ask it what memory there is */
+    announce_plans(&options, found.model, scorings, n);
+    found.config = eval_config(&options);
+    qb_measuring what = {
+        .scorings = scorings, .n_scorings = n, .memory_bytes = (int64_t)(options.memory_gb * 1e9)};
+    st = qb_found_measure(&found, &what, &results);
+    if (results.doc && common.json) {
+        qb_status shown = qb_output_json(results.doc);
+        if (st == QB_OK) st = shown;
+    } else if (results.doc) {
+        print_rows(results.doc);
+    }
+    if (st == QB_OK && options.card)
+        st = qb_card_put_perplexities(
+            found.model->path, qb_json_get(qb_json_first(qb_json_get(results.doc, "cases")), "metrics"));
+out:
+    for (size_t i = 0; i < n; i++) qb_scoring_free(&scorings[i]);
+    qb_free(scorings);
+    qb_results_close(&results);
+    qb_tokenizer_close(t);
+    qb_json_free(found.config);
+    qb_json_free(found.data);
+    qb_model_close(found.model);
+    qb_session_close(found.dev);
+    return st;
+}
+
+const qb_command qb_command_eval = {"eval", "measure the perplexity of a model", eval_main};

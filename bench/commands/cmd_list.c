@@ -1,0 +1,230 @@
+/* bench list: the registries, as text or JSON. */
+#include "base/memory.h"
+#include "bench/command.h"
+#include "bench/suite/suite.h"
+#include "checkpoint/layout.h"
+#include "model/model.h"
+#include "plots/plots.h"
+
+#include <string.h>
+
+static const qb_page page = {
+    .name = "list",
+    .summary = "show the suites, models, methods, layouts, datasets, protocols, metrics, backends or plots",
+    .synopsis = "list suites|models|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
+    .description =
+        "Prints what the program knows by name, one a line: the name and what it is. Without a word it\n"
+        "prints all of them. --json gives arrays of objects with name, summary and, where there is one,\n"
+        "the source that defines it.",
+    .examples = "bench list suites\n"
+                "bench list methods --json",
+};
+
+static qb_json *item(const char *name, const char *summary) {
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "name", name);
+    qb_json_put_text(j, "summary", summary);
+    return j;
+}
+
+static qb_json *list_suites(void) {
+    qb_json *array = qb_json_array();
+    char **names;
+    size_t n;
+    if (qb_suite_names(&names, &n) != QB_OK) n = 0;
+    for (size_t i = 0; i < n; i++) {
+        qb_suite suite;
+        /* A broken file is listed with what is wrong with it: nobody else would tell. */
+        if (qb_suite_load(names[i], &suite) == QB_OK) {
+            qb_json *j = item(names[i], suite.summary);
+            qb_json_put_int(j, "cases", (int64_t)suite.n_variants * suite.models.n * suite.backends.n);
+            qb_json_push(array, j);
+            qb_suite_free(&suite);
+        } else {
+            qb_json_push(array, item(names[i], qb_error_text()));
+        }
+        qb_free(names[i]);
+    }
+    qb_free(names);
+    return array;
+}
+
+static qb_json *list_models(void) {
+    qb_json *array = qb_json_array();
+    qb_json_push(array, item("demo", "the little model that comes with the program"));
+    for (size_t i = 0; qb_known_model_at(i); i++) {
+        const qb_known_model *m = qb_known_model_at(i);
+        qb_json *j = item(m->name, m->summary);
+        char *dir = NULL;
+        bool here = qb_model_resolve(m->name, &dir) == QB_OK;
+        qb_json_put_text(j, "hub_id", m->hub_id);
+        qb_json_put_text(j, "path", here ? dir : NULL);
+        qb_json_push(array, j);
+        qb_free(dir);
+    }
+    return array;
+}
+
+static qb_json *list_methods(void) {
+    qb_json *array = qb_json_array();
+    qb_json_push(array, item("none", "the model as it is"));
+    for (size_t i = 0; qb_quant_method_at(i); i++) {
+        const qb_quant_method *m = qb_quant_method_at(i);
+        qb_json *j = item(m->name, m->summary), *options = qb_json_array();
+        qb_json_put_text(j, "source", m->source);
+        qb_json_put_bool(j, "needs_calibration", m->needs_calibration);
+        for (const qb_option *row = m->options; row->name; row++) {
+            qb_json *o = item(row->name, row->help);
+            qb_json_put_text(o, "default", row->initial);
+            qb_json_push(options, o);
+        }
+        qb_json_put(j, "options", options);
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
+static qb_json *list_layouts(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_layout_at(i); i++) {
+        const qb_layout *l = qb_layout_at(i);
+        qb_json *j = item(l->name, l->summary);
+        qb_json_put_text(j, "source", l->source);
+        qb_json_put_bool(j, "written", qb_layout_is_writable(l));
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
+static qb_json *list_datasets(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_dataset_at(i); i++) {
+        const qb_dataset *d = qb_dataset_at(i);
+        qb_json *j = item(d->name, d->summary);
+        qb_json_put_text(j, "source", d->source);
+        qb_json_put_text(j, "evaluation_files", d->evaluation_files);
+        qb_json_put_text(j, "calibration_files", d->calibration_files);
+        qb_json_put_text(j, "how_to_get", d->how_to_get);
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
+static qb_json *list_protocols(void) {
+    static const struct {
+        const char *name;
+        qb_protocol_kind kind;
+    } rows[] = {{"gptq-<n>", QB_PROTOCOL_GPTQ},
+                {"llamacpp-<n>", QB_PROTOCOL_LLAMACPP},
+                {"strided-<n>-<stride>", QB_PROTOCOL_STRIDED}};
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        qb_json_push(array, item(rows[i].name, qb_protocol_summary(rows[i].kind)));
+    return array;
+}
+
+static qb_json *list_metrics(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_metric_at(i); i++) {
+        const qb_metric *m = qb_metric_at(i);
+        qb_json *j = item(m->name, m->summary);
+        qb_json_put_text(j, "unit", m->unit);
+        qb_json_put_text(j, "better", m->higher_is_better ? "higher" : "lower");
+        qb_json_put_text(j, "source", m->source);
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
+static qb_json *list_backends(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_backend_at(i); i++)
+        qb_json_push(array, item(qb_backend_at(i)->name, qb_backend_at(i)->summary));
+    return array;
+}
+
+static qb_json *list_plots(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_plot_at(i); i++)
+        qb_json_push(array, item(qb_plot_at(i)->name, qb_plot_at(i)->summary));
+    return array;
+}
+
+static const struct {
+    const char *name;
+    qb_json *(*list)(void);
+} registries[] = {
+    {"suites", list_suites},   {"models", list_models},     {"methods", list_methods},
+    {"layouts", list_layouts}, {"datasets", list_datasets}, {"protocols", list_protocols},
+    {"metrics", list_metrics}, {"backends", list_backends}, {"plots", list_plots},
+};
+enum { N_REGISTRIES = sizeof registries / sizeof registries[0] };
+
+static void print_items(const qb_json *array, const char *indent) {
+    int width = 12;
+    for (const qb_json *j = qb_json_first(array); j; j = qb_json_next(j)) {
+        int n = (int)strlen(qb_json_string(qb_json_get(j, "name")));
+        if (n > width) width = n;
+    }
+    for (const qb_json *j = qb_json_first(array); j; j = qb_json_next(j)) {
+        const char *path = qb_json_string(qb_json_get(j, "path")),
+                   *hub = qb_json_string(qb_json_get(j, "hub_id"));
+        const char *summary = qb_json_string(qb_json_get(j, "summary"));
+        qb_output("%s%-*s  %s", indent, width, qb_json_string(qb_json_get(j, "name")),
+                  summary ? summary : "");
+        if (hub) qb_output(" (%s%s%s)", hub, path ? ", at " : "", path ? path : "");
+        qb_output("\n");
+    }
+}
+
+static qb_status unknown_registry(const char *word) {
+    const char *names[N_REGISTRIES];
+    for (size_t i = 0; i < N_REGISTRIES; i++) names[i] = registries[i].name;
+    const char *near = qb_nearest(word, names, N_REGISTRIES);
+    return qb_fail(QB_ERR_USAGE, "cannot list '%s'%s%s%s `bench list --help` names what can be listed", word,
+                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
+}
+
+static qb_status list_one(size_t index, bool json) {
+    qb_json *array = registries[index].list();
+    qb_status st = QB_OK;
+    if (json)
+        st = qb_output_json(array);
+    else
+        print_items(array, "");
+    qb_json_free(array);
+    return st;
+}
+
+static qb_status list_all(bool json) {
+    qb_json *top = qb_json_object();
+    for (size_t i = 0; i < N_REGISTRIES; i++) {
+        qb_json *array = registries[i].list();
+        if (!json) {
+            qb_output("%s%s\n", i ? "\n" : "", registries[i].name);
+            print_items(array, "    ");
+        }
+        qb_json_put(top, registries[i].name, array);
+    }
+    qb_status st = json ? qb_output_json(top) : QB_OK;
+    qb_json_free(top);
+    return st;
+}
+
+static qb_status list_main(int argc, char **argv, int *exit_code) {
+    (void)exit_code;
+    qb_common common;
+    qb_option_set sets[] = {{"OPTIONS", qb_common_options, &common}};
+    const char *word = NULL;
+    size_t n_words;
+    bool done;
+    qb_status st = qb_command_parse(&page, sets, 1, argc, argv, &word, 1, &n_words, &done);
+    if (st != QB_OK || done) return st;
+    if (!n_words) return list_all(common.json);
+    for (size_t i = 0; i < N_REGISTRIES; i++)
+        if (!strcmp(registries[i].name, word)) return list_one(i, common.json);
+    return unknown_registry(word);
+}
+
+const qb_command qb_command_list = {
+    "list", "show the suites, models, methods, layouts, datasets, metrics, backends, plots", list_main};

@@ -1,0 +1,179 @@
+/* bench speed: prefill, decode, first token and latency of a model as it is found, against the machine's
+ * ceilings. */
+#include "base/memory.h"
+#include "bench/command.h"
+#include "bench/measure/placement.h"
+#include "bench/run/found.h"
+#include "bench/run/plan.h"
+#include "bench/run/probe.h"
+#include "bench/session.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    bool synthetic;
+    bool dry_run;
+} speed_options;
+
+static const qb_option rows[] = {
+    {"dry-run", 'n', QB_OPTION_BOOL, offsetof(speed_options, dry_run), NULL, 0, 0, NULL, NULL,
+     "print what lies where and what a token takes at best, measure nothing"},
+    {"synthetic", 0, QB_OPTION_BOOL, offsetof(speed_options, synthetic), NULL, 0, 0, NULL, NULL,
+     "random weights of the model's true shapes"},
+    {0},
+};
+
+static const qb_page page = {
+    .name = "speed",
+    .summary = "measure how fast a model reads and writes tokens",
+    .synopsis = "speed MODEL [--prefill N,N] [--decode N,N] [--repeat N] [--prompts FILE] [--json]",
+    .description = "Times prefill (pp<N>: N prompt tokens at once) and decode (tg<N>: N tokens one after "
+                   "another) apart, at each\n"
+                   "depth and batch size, after a warm-up that does not count. Each row keeps its raw "
+                   "samples; the headline is\n"
+                   "their median. Rows say how much of the machine's measured ceiling they reach: bytes read "
+                   "a second for\n"
+                   "decode, float operations a second for prefill. Tokenizing and loading are not timed.\n"
+                   "\n"
+                   "--prompts times whole prompts of a file, prefill and generation together; a blank line "
+                   "ends a prompt.\n"
+                   "--prompts default takes the prompts that come with the program.",
+    .examples = "bench speed ./llama2-7b-w4 --prefill 512 --decode 128 --repeat 5 --json\n"
+                "bench speed demo --prefill 64,128 --decode 32 --prompts default\n"
+                "bench speed synthetic:tinyllama-1.1b --decode 32 --depth 0,1024 --batch 1,4",
+};
+
+static qb_status print_rows(const qb_json *doc) {
+    const qb_json *ceilings = qb_json_get(qb_json_get(qb_json_get(doc, "context"), "machine"), "ceilings");
+    const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
+    qb_output("%-22s %-16s %14s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
+              "ceiling");
+    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
+        const char *name = qb_json_string(qb_json_get(row, "name"));
+        const char *protocol = qb_json_string(qb_json_get(row, "protocol"));
+        double value = qb_json_number(qb_json_get(row, "value")), sd = qb_json_number(qb_json_get(row, "sd"));
+        double share = qb_json_number(qb_json_get(row, "share_of_ceiling"));
+        if (!isfinite(value)) {
+            const char *reason = qb_json_string(qb_json_get(row, "error"));
+            if (reason) qb_output("%-22s %s: %s\n", name, qb_json_string(qb_json_get(row, "status")), reason);
+            continue;
+        }
+        const char *unit = qb_json_string(qb_json_get(row, "unit"));
+        char figure[32], spread[32] = "-", part[32] = "-";
+        if (unit && !strcmp(unit, "B")) /* sizes in full: they are exact */
+            snprintf(figure, sizeof figure, "%.0f", value);
+        else
+            snprintf(figure, sizeof figure, value >= 1e4 ? "%.0f" : "%.5g", value);
+        if (isfinite(sd)) snprintf(spread, sizeof spread, sd >= 1e3 ? "%.0f" : "%.3g", sd);
+        if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
+        qb_output("%-22s %-16s %14s %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
+                  unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
+    }
+    char read_rate[32];
+    qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
+              qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
+              qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
+    return QB_OK;
+}
+
+static qb_status open_prompts(const qb_model *m, const char *file, qb_windows *out) {
+    qb_tokenizer *t;
+    if (!file) return QB_OK;
+    qb_status st = qb_session_tokenizer(m, &t);
+    if (st == QB_OK) st = qb_prompts_open(file, t, out);
+    qb_tokenizer_close(t);
+    return st;
+}
+
+static qb_status check_positions(const qb_model *m, const qb_speed_config *c) {
+    int64_t need = qb_speed_positions(c), room = m->config.max_positions;
+    if (need <= room) return QB_OK;
+    return qb_fail(QB_ERR_USAGE,
+                   "--prefill, --depth and --decode need %" PRId64 " positions, but %s has %" PRId64
+                   "; try --prefill %" PRId64 " --decode %" PRId64,
+                   need, m->name, room, room / 2, room / 4);
+}
+
+/* Where the weights would lie, the bytes that cross the bus for a token, and what that costs. */
+static qb_status print_placement(const qb_model *m, qb_device *dev, const qb_speed_config *config,
+                                 const qb_ceilings *ceilings, const qb_compute *compute, bool as_json) {
+    qb_placement p;
+    double bus = 0;
+    qb_str line = {0};
+    qb_status st = QB_OK;
+    qb_placement_make(m, dev, qb_plan_speed_bytes(m, config), 0, compute->offload, &p);
+    if (p.kind == QB_PLACEMENT_SPLIT) QB_TRY(st, qb_bus_rate(dev, &bus));
+    const double *rate = bus > 0 ? &bus : NULL;
+    if (as_json) {
+        qb_json *j = qb_placement_json(&p, rate, ceilings);
+        st = qb_output_json(j);
+        qb_json_free(j);
+    } else {
+        qb_placement_describe(&p, rate, ceilings, &line);
+        qb_output("%s: %s\n", m->name, qb_str_get(&line));
+    }
+out:
+    qb_str_free(&line);
+    return st;
+}
+
+static qb_status speed_main(int argc, char **argv, int *exit_code) {
+    (void)exit_code;
+    speed_options options;
+    qb_speed_config config;
+    qb_compute compute;
+    qb_common common;
+    qb_option_set sets[] = {{"SPEED OPTIONS", qb_speed_options, &config},
+                            {"OPTIONS", rows, &options},
+                            {"COMPUTING", qb_compute_options, &compute},
+                            {"COMMON OPTIONS", qb_common_options, &common}};
+    const char *word = NULL;
+    size_t n_words;
+    bool done;
+    qb_found found = {0};
+    qb_windows prompts = {0};
+    qb_results results = {0};
+    qb_ceilings ceilings;
+    qb_status st;
+    QB_TRY(st, qb_command_parse(&page, sets, 4, argc, argv, &word, 1, &n_words, &done));
+    if (done) goto out;
+    if (!word) return qb_command_missing(&page, "MODEL");
+    QB_TRY(st, qb_session_model(word, options.synthetic, &found.model));
+    QB_TRY(st, check_positions(found.model, &config));
+    QB_TRY(st, open_prompts(found.model, config.prompts, &prompts));
+    QB_TRY(st, qb_device_probe(&compute, true, &found.facts));
+    ceilings = found.facts.ceilings;
+    QB_TRY(st, qb_session_device(&compute, &found.dev));
+    if (options.dry_run) {
+        st = print_placement(found.model, found.dev, &config, &ceilings, &compute, common.json);
+        goto out;
+    }
+    found.config = qb_json_object();
+    qb_json *speed = qb_json_object();
+    qb_options_to_json(qb_speed_options, &config, speed);
+    qb_json_put(found.config, "speed", speed);
+    qb_measuring what = {.speed = &config,
+                         .prompts = prompts.count ? &prompts : NULL,
+                         .ceilings = &ceilings,
+                         .memory = true,
+                         .determinism = true,
+                         .offload = compute.offload};
+    st = qb_found_measure(&found, &what, &results);
+    if (results.doc) {
+        qb_status shown = common.json ? qb_output_json(results.doc) : print_rows(results.doc);
+        if (st == QB_OK) st = shown;
+    }
+out:
+    qb_results_close(&results);
+    qb_windows_free(&prompts);
+    qb_json_free(found.config);
+    qb_device_facts_free(&found.facts);
+    qb_model_close(found.model);
+    qb_session_close(found.dev);
+    return st;
+}
+
+const qb_command qb_command_speed = {"speed", "measure how fast a model reads and writes tokens", speed_main};

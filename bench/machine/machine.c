@@ -1,0 +1,160 @@
+#include "bench/machine/machine.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/threads.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+
+/* The preprocessor knows the instrumentation, the build type only the speed. */
+#if defined(__SANITIZE_ADDRESS__)
+#define BUILD QB_BUILD_TYPE "+sanitizers"
+#else
+#define BUILD QB_BUILD_TYPE
+#endif
+
+const char *qb_program_version(void) {
+    static char text[160];
+    snprintf(text, sizeof text, "%s (%s%s, %s)", QB_VERSION, QB_GIT[0] ? "git " QB_GIT ", " : "", BUILD,
+             QB_COMPILER);
+    return text;
+}
+
+qb_json *qb_program_json(void) {
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "name", "bench");
+    qb_json_put_text(j, "version", QB_VERSION);
+    qb_json_put_text(j, "git", QB_GIT[0] ? QB_GIT : NULL);
+    qb_json_put_text(j, "build", BUILD);
+    qb_json_put_text(j, "compiler", QB_COMPILER);
+    return j;
+}
+
+qb_status qb_program_sha256(char hex[QB_SHA256_HEX]) {
+    return qb_hash_file("/proc/self/exe", hex);
+}
+
+/* The value of the first "key<spaces>:<spaces>value" line of a /proc or os-release file. */
+static bool line_value(const char *path, const char *key, char separator, char *out, size_t size) {
+    FILE *file = fopen(path, "re");
+    if (!file) return false;
+    char line[1024];
+    bool found = false;
+    size_t n = strlen(key);
+    while (!found && fgets(line, sizeof line, file)) {
+        if (strncmp(line, key, n) != 0) continue;
+        const char *p = line + n;
+        p += strspn(p, " \t");
+        if (*p != separator) continue;
+        p++;
+        p += strspn(p, " \t\"");
+        size_t length = strcspn(p, "\"\n");
+        snprintf(out, size, "%.*s", (int)length, p);
+        found = true;
+    }
+    fclose(file);
+    return found;
+}
+
+static int64_t meminfo_bytes(const char *key) {
+    char text[64];
+    return line_value("/proc/meminfo", key, ':', text, sizeof text) ? strtoll(text, NULL, 10) * 1024 : 0;
+}
+
+/* One number from a control-group file; -1 when absent or "max". */
+static int64_t cgroup_number(const char *path) {
+    FILE *file = fopen(path, "re");
+    if (!file) return -1;
+    int64_t v = -1;
+    if (fscanf(file, "%" SCNd64, &v) != 1) v = -1;
+    fclose(file);
+    return v;
+}
+
+/* Page cache counts as used in a control group but yields; "inactive_file" of its statistics says how much.
+ */
+static int64_t cgroup_reclaimable(const char *path, const char *key) {
+    FILE *file = fopen(path, "re");
+    if (!file) return 0;
+    char name[64];
+    int64_t v, found = 0;
+    while (fscanf(file, "%63s %" SCNd64, name, &v) == 2)
+        if (!strcmp(name, key)) found = v;
+    fclose(file);
+    return found;
+}
+
+qb_host_memory qb_host_memory_now(void) {
+    qb_host_memory m = {meminfo_bytes("MemTotal"), meminfo_bytes("MemAvailable")};
+    static const struct {
+        const char *limit, *used, *statistics, *reclaimable;
+    } groups[] = {
+        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
+         "inactive_file"},
+        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+         "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"},
+    };
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
+        int64_t limit = cgroup_number(groups[i].limit), used = cgroup_number(groups[i].used);
+        if (limit <= 0 || limit >= m.total_bytes || used < 0) continue;
+        m.total_bytes = limit;
+        int64_t left = limit - used + cgroup_reclaimable(groups[i].statistics, groups[i].reclaimable);
+        if (left < 0) left = 0;
+        if (left < m.available_bytes) m.available_bytes = left;
+    }
+    return m;
+}
+
+int64_t qb_disk_free_bytes(const char *path) {
+    char *at = qb_strdup(path);
+    struct statvfs info;
+    int64_t free_bytes = -1;
+    while (at) {
+        if (statvfs(at, &info) == 0) {
+            free_bytes = (int64_t)info.f_bavail * (int64_t)info.f_frsize;
+            break;
+        }
+        if (errno != ENOENT || !strcmp(at, ".") || !strcmp(at, "/")) break;
+        char *up = qb_path_dir(at);
+        qb_free(at);
+        at = up;
+    }
+    qb_free(at);
+    return free_bytes;
+}
+
+static void put_cpu(qb_json *j) {
+    char text[256];
+    /* "model name" on x86; ARM kernels give only numbers, so the architecture speaks. */
+    if (!line_value("/proc/cpuinfo", "model name", ':', text, sizeof text)) {
+        struct utsname u;
+        snprintf(text, sizeof text, "%s", uname(&u) == 0 ? u.machine : "unknown");
+    }
+    qb_json_put_text(j, "cpu", text);
+    qb_json_put_int(j, "cores", qb_cores_available());
+}
+
+qb_json *qb_machine_json(void) {
+    qb_json *j = qb_json_object();
+    put_cpu(j);
+    qb_json_put_int(j, "memory_bytes", qb_host_memory_now().total_bytes);
+    char os[256];
+    qb_json_put_text(j, "os",
+                     line_value("/etc/os-release", "PRETTY_NAME", '=', os, sizeof os) ? os : "unknown");
+    struct utsname u;
+    if (uname(&u) == 0) {
+        char kernel[160];
+        snprintf(kernel, sizeof kernel, "%.60s %.80s", u.sysname, u.release);
+        qb_json_put_text(j, "kernel", kernel);
+    } else {
+        qb_json_put_null(j, "kernel");
+    }
+    qb_json_put(j, "gpu", qb_gpus_json());
+    return j;
+}

@@ -1,0 +1,188 @@
+#include "bench/measure/record.h"
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "bench/machine/machine.h"
+#include "results/results.h"
+
+#include <string.h>
+
+/* ---- the device ---- */
+
+qb_status qb_device_facts_take(qb_device *dev, bool measure, qb_device_facts *out) {
+    *out = (qb_device_facts){.describe = dev->backend->describe(dev), .measured = measure};
+    if (!out->describe) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    return measure ? dev->backend->ceilings(dev, &out->ceilings) : QB_OK;
+}
+
+void qb_device_facts_free(qb_device_facts *f) {
+    qb_json_free(f->describe);
+    *f = (qb_device_facts){0};
+}
+
+qb_json *qb_device_facts_json(const qb_device_facts *f) {
+    qb_json *j = qb_json_object();
+    qb_json_put(j, "describe", qb_json_copy(f->describe));
+    if (f->measured) {
+        qb_json_put_real(j, "read_bytes_per_s", f->ceilings.read_bytes_per_s);
+        qb_json_put_real(j, "gemm_flop_per_s", f->ceilings.gemm_flop_per_s);
+    }
+    return j;
+}
+
+qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) {
+    *out = (qb_device_facts){.describe = qb_json_copy(qb_json_get(json, "describe"))};
+    out->measured = !qb_json_is_null(qb_json_get(json, "read_bytes_per_s"));
+    out->ceilings.read_bytes_per_s = qb_json_number(qb_json_get(json, "read_bytes_per_s"));
+    out->ceilings.gemm_flop_per_s = qb_json_number(qb_json_get(json, "gemm_flop_per_s"));
+    return out->describe ? QB_OK : qb_fail(QB_ERR_INTERNAL, "the probe told nothing of the device");
+}
+
+/* ---- context ---- */
+
+static int command_argc;
+static char **command_argv;
+
+void qb_record_command(int argc, char **argv) {
+    command_argc = argc;
+    command_argv = argv;
+}
+
+void qb_record_command_text(qb_str *out) {
+    qb_str_text(out, "bench");
+    for (int i = 1; i < command_argc; i++) {
+        const char *word = command_argv[i];
+        bool plain = *word && !word[strcspn(word, " \t\n\"'\\$`*?[]{}()<>|&;#~!")];
+        qb_str_text(out, plain ? " " : " '");
+        for (const char *p = word; *p; p++)
+            if (*p == '\'')
+                qb_str_text(out, "'\\''");
+            else
+                qb_str_append(out, p, 1);
+        if (!plain) qb_str_text(out, "'");
+    }
+}
+
+static qb_json *machine_json(const qb_device_facts *facts) {
+    qb_json *m = qb_machine_json();
+    qb_json_put(m, "threads", qb_json_copy(qb_json_get(facts->describe, "threads")));
+    for (const qb_json *j = qb_json_first(facts->describe); j; j = qb_json_next(j))
+        if (!qb_json_get(m, qb_json_key(j))) qb_json_put(m, qb_json_key(j), qb_json_copy(j));
+    if (facts->measured) {
+        qb_json *c = qb_json_object();
+        qb_json_put_real(c, "read_bytes_per_s", facts->ceilings.read_bytes_per_s);
+        qb_json_put_real(c, "gemm_flop_per_s", facts->ceilings.gemm_flop_per_s);
+        qb_json_put(m, "ceilings", c);
+    } else {
+        qb_json_put_null(m, "ceilings");
+    }
+    return m;
+}
+
+qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_json *data) {
+    qb_json *c = qb_json_object();
+    char now[32];
+    qb_now_rfc3339(now);
+    qb_json_put(c, "program", qb_program_json());
+    qb_json_put_text(c, "created", now);
+    qb_json_put_text(c, "suite", suite);
+    qb_json *command = qb_json_array();
+    for (int i = 0; i < command_argc; i++) qb_json_push_text(command, command_argv[i]);
+    qb_json_put(c, "command", command);
+    qb_json_put(c, "machine", machine_json(facts));
+    qb_json_put(c, "data", data ? data : qb_json_array());
+    return c;
+}
+
+/* ---- cases ---- */
+
+qb_json *qb_record_model(const qb_model *m, const char *sha256) {
+    const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
+    bool quantized = q && q->method[0];
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "name", m->name);
+    qb_json_put_text(j, "path", m->path);
+    qb_json_put_text(j, "sha256", sha256 && *sha256 ? sha256 : NULL);
+    qb_json_put_text(j, "architecture", m->config.architecture);
+    qb_json_put_int(j, "n_layers", m->config.n_layers);
+    qb_json_put_int(j, "n_params", qb_config_params(&m->config));
+    qb_json_put_int(j, "n_quantized_params", quantized ? qb_config_linear_params(&m->config) : 0);
+    qb_json_put_int(j, "checkpoint_bytes", qb_checkpoint_tensor_bytes(m->checkpoint));
+    qb_json_put_real(j, "bits_per_weight", qb_model_bits_per_weight(m));
+    return j;
+}
+
+qb_json *qb_record_found_method(const qb_model *m) {
+    const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
+    qb_json *j = qb_json_object();
+    bool quantized = q && q->method[0];
+    bool codebook = quantized && q->codebook[0], int8 = quantized && !strcmp(q->layout, "bnb8");
+    qb_json_put_text(j, "method", !quantized ? "none" : codebook ? q->codebook : int8 ? "int8" : q->method);
+    if (!quantized) return j;
+    qb_json_put_text(j, "layout", q->layout);
+    qb_json_put_int(j, "bits", q->bits);
+    if (codebook) {
+        qb_json_put_bool(j, "double_quant", q->double_quant);
+    } else {
+        qb_json_put_int(j, "group_size", q->group_size);
+        qb_json_put_bool(j, "sym", q->symmetric);
+        qb_json_put_bool(j, "act_order", q->desc_act);
+    }
+    return j;
+}
+
+qb_json *qb_record_case(const qb_case_record *r) {
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "id", r->id);
+    qb_json_put_text(j, "status", r->status);
+    qb_json_put_text(j, "error", r->error);
+    qb_json_put_text(j, "started", r->started);
+    qb_json_put_real(j, "seconds", r->seconds);
+    qb_json_put(j, "config", r->config ? r->config : qb_json_object());
+    if (r->model)
+        qb_json_put(j, "model", r->model);
+    else
+        qb_json_put_null(j, "model");
+    if (r->quantization)
+        qb_json_put(j, "quantization", r->quantization);
+    else
+        qb_json_put_null(j, "quantization");
+    qb_json_put(j, "metrics", r->metrics ? r->metrics : qb_json_array());
+    return j;
+}
+
+/* The report calls a module's place "module" and its rate by the whole word; the result's schema is shorter.
+ */
+static qb_json *modules_json(const qb_json *modules) {
+    qb_json *array = qb_json_array();
+    for (const qb_json *m = qb_json_first(modules); m; m = qb_json_next(m)) {
+        qb_json *j = qb_json_object();
+        qb_json_put_text(j, "name", qb_json_string(qb_json_get(m, "module")));
+        for (const qb_json *e = qb_json_first(m); e; e = qb_json_next(e))
+            if (strcmp(qb_json_key(e), "module") != 0) qb_json_put(j, qb_json_key(e), qb_json_copy(e));
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
+qb_json *qb_record_quantization(const char *method, const qb_json *report, bool cached) {
+    static const struct {
+        const char *key, *from;
+    } members[] = {{"seconds", "seconds"},
+                   {"params_per_s", "params_per_second"},
+                   {"peak_rss_bytes", "peak_rss_bytes"},
+                   {"checkpoint_bytes", "checkpoint_bytes"},
+                   {"bits_per_weight", "bits_per_weight"}};
+    qb_json *j = qb_json_object();
+    qb_json_put_text(j, "method", method);
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        const qb_json *value = qb_json_get(report, members[i].from);
+        if (value)
+            qb_json_put(j, members[i].key, qb_json_copy(value));
+        else
+            qb_json_put_null(j, members[i].key);
+    }
+    qb_json_put_bool(j, "cached", cached);
+    qb_json_put(j, "modules", modules_json(qb_json_get(report, "modules")));
+    return j;
+}

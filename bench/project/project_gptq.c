@@ -1,0 +1,31 @@
+/* How much arithmetic GPTQ of a list of modules is (PERFORMANCE.md 2c). */
+#include "bench/project/project.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Linears that see the same input have the same Hessian; the first of each set stands for it. A name that is
+   in none of the sets has its own. */
+static bool shares_input(const char *module) {
+    static const char *const followers[] = {"k_proj", "v_proj", "up_proj"};
+    const char *leaf = strrchr(module, '.');
+    leaf = leaf ? leaf + 1 : module;
+    for (size_t i = 0; i < sizeof followers / sizeof followers[0]; i++)
+        if (!strcmp(leaf, followers[i])) return true;
+    return false;
+}
+
+bool qb_gptq_work_of(const qb_json *modules, double tokens, qb_gptq_work *out) {
+    *out = (qb_gptq_work){0};
+    for (const qb_json *m = qb_json_first(modules); m; m = qb_json_next(m)) {
+        double rows = qb_json_number(qb_json_get(m, "rows")), cols = qb_json_number(qb_json_get(m, "cols"));
+        const char *name = qb_json_string(qb_json_get(m, "name"));
+        if (!(rows > 0) || !(cols > 0) || !name) return false;
+        out->forward += 2 * rows * cols * tokens;
+        out->update += rows * cols * cols;
+        if (shares_input(name)) continue;
+        out->hessian += tokens * cols * cols; /* the lower triangle: half of 2 n d^2 */
+        out->factor += 4.0 / 3 * cols * cols * cols;
+    }
+    return out->forward > 0 && tokens > 0;
+}

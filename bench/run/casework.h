@@ -1,0 +1,14 @@
+/* One case of a run: its config, its quantized checkpoint, its measurements, each in a process of its own. */
+#pragma once
+
+#include "bench/run/runner.h"
+
+/* Everything that decides the case's result: equal configs need no second run. Caller frees. */
+qb_json *qb_case_config(const qb_run *run, const qb_case *c);
+const qb_subject *qb_case_subject(const qb_run *run, const qb_case *c);
+/* Where the case's quantized checkpoint lies or will lie; *dir is NULL for the unquantized model. Free with
+ * qb_free. */
+qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) QB_NODISCARD;
+/* Runs it and returns its record (caller frees), also for a failed case. NULL with QB_ERR_INTERRUPTED in
+ *status when the run was asked to end: an unfinished case leaves no record. */
+qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status);

@@ -1,0 +1,336 @@
+#include "bench/run/runner.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "bench/machine/machine.h"
+#include "bench/run/cache.h"
+#include "bench/run/casework.h"
+#include "bench/run/child.h"
+#include "bench/run/probe.h"
+#include "plots/plots.h"
+
+#include <inttypes.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- opening ---- */
+
+static qb_status load_suite(const qb_run_options *o, const char *const *sets, size_t n_sets, qb_run *run) {
+    qb_status st;
+    if (!o->suite) return qb_fail(QB_ERR_USAGE, "--suite is missing; `bench list suites` shows the suites");
+    QB_TRY(st, qb_suite_load(o->suite, &run->suite));
+    if (o->model) QB_TRY(st, qb_suite_set_list(&run->suite, "models", o->model));
+    if (o->backend) QB_TRY(st, qb_suite_set_list(&run->suite, "backends", o->backend));
+    for (size_t i = 0; i < n_sets; i++) QB_TRY(st, qb_suite_set(&run->suite, sets[i]));
+    st = qb_suite_expand(&run->suite, o->only, &run->cases);
+out:
+    return st;
+}
+
+/* The places that are written to, tried before anything is computed. */
+static qb_status check_outputs(const qb_run_options *o) {
+    qb_status st = QB_OK;
+    char *folder = NULL;
+    if (o->output) {
+        folder = qb_path_dir(o->output);
+        if ((st = qb_file_replaceable(o->output)) != QB_OK) st = qb_fail_prefix(st, "--output");
+        if (st == QB_OK) st = folder ? qb_dir_writable(folder) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        if (st != QB_OK) goto out;
+    }
+    if (o->resume && !o->output) {
+        st = qb_fail(QB_ERR_USAGE, "--resume needs --output, the result to go on with");
+        goto out;
+    }
+    if (o->plots) {
+        char version[64];
+        if (!qb_gnuplot_find(version)) {
+            st = qb_fail(QB_ERR_NOT_FOUND,
+                         "--plots needs gnuplot; apt-get install gnuplot-nox, or leave --plots out");
+            goto out;
+        }
+        QB_TRY(st, qb_make_dirs(o->plots));
+        QB_TRY(st, qb_dir_writable(o->plots));
+    }
+    QB_TRY(st, qb_cache_writable());
+out:
+    qb_free(folder);
+    return st;
+}
+
+static qb_status open_subjects(qb_run *run) {
+    qb_subject_request request = {&run->suite, &run->cases, run->options->data, run->options->synthetic,
+                                  run->data};
+    qb_status st = qb_alloc_zero((size_t)run->suite.models.n, sizeof *run->subjects, &run->subjects);
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        const char *word = run->cases.items[i].model;
+        bool known = false;
+        for (size_t k = 0; k < run->n_subjects; k++) known = known || !strcmp(run->subjects[k].word, word);
+        if (known) continue;
+        st = qb_subject_open(&request, word, &run->subjects[run->n_subjects]);
+        if (st == QB_OK) run->n_subjects++;
+    }
+    for (size_t i = 0; st == QB_OK && i < run->n_subjects; i++) st = qb_subject_identify(&run->subjects[i]);
+    return st;
+}
+
+/* A figure on a sample of a dataset must not be taken for one on the whole. */
+static void warn_substitutes(const qb_json *data) {
+    for (const qb_json *f = qb_json_first(data); f; f = qb_json_next(f)) {
+        const char *note = qb_json_string(qb_json_get(f, "note"));
+        if (note)
+            qb_warn("%s (%s, %s): %s", qb_json_string(qb_json_get(f, "file")),
+                    qb_json_string(qb_json_get(f, "dataset")), qb_json_string(qb_json_get(f, "role")), note);
+    }
+}
+
+static qb_status take_facts(qb_run *run) {
+    qb_compute compute = {run->options->threads, run->suite.backends.items[0], run->options->device,
+                          run->options->device_gb, run->options->offload};
+    bool ceilings = run->options->dry_run || (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED);
+    return qb_device_probe(&compute, ceilings, &run->facts);
+}
+
+qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets, qb_run *run) {
+    *run = (qb_run){.options = options};
+    qb_status st;
+    if (!(run->data = qb_json_array())) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    QB_TRY(st, load_suite(options, sets, n_sets, run));
+    QB_TRY(st, check_outputs(options));
+    QB_TRY(st, open_subjects(run));
+    /* Tokenizers and texts are gone; their memory must not stand in the children's peaks. */
+    malloc_trim(0);
+    warn_substitutes(run->data);
+    QB_TRY(st, take_facts(run));
+out:
+    return st;
+}
+
+void qb_run_close(qb_run *run) {
+    for (size_t i = 0; i < run->n_subjects; i++) qb_subject_free(&run->subjects[i]);
+    qb_free(run->subjects);
+    qb_free(run->cases.items);
+    qb_json_free(run->data);
+    qb_device_facts_free(&run->facts);
+    if (run->began) qb_results_close(&run->results);
+    qb_file_unlock(&run->output_lock);
+    qb_suite_free(&run->suite);
+    *run = (qb_run){0};
+}
+
+/* ---- plans ---- */
+
+qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) {
+    qb_status st = qb_alloc_zero(run->cases.count, sizeof **plans, plans);
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        const qb_case *c = &run->cases.items[i];
+        char *dir;
+        st = qb_case_checkpoint(run, c, &dir);
+        if (st == QB_OK)
+            st = qb_case_plan_make(qb_case_subject(run, c), c->variant, &run->suite, dir && qb_cache_hit(dir),
+                                   &run->facts.ceilings, &(*plans)[i]);
+        qb_free(dir);
+    }
+    return st;
+}
+
+qb_status qb_run_check_disk(const qb_run *run, const qb_case_plan *plans) {
+    int64_t sum = 0, most = 0, have = qb_cache_free_bytes();
+    for (size_t i = 0; i < run->cases.count; i++) {
+        sum += plans[i].written_bytes;
+        if (plans[i].written_bytes > most) most = plans[i].written_bytes;
+    }
+    int64_t need = run->options->cache ? sum : most;
+    if (have < 0 || need <= have) return QB_OK;
+    char a[32], b[32], *dir = qb_cache_dir();
+    qb_status st = qb_fail(QB_ERR_IO, "the quantized checkpoints take %s, but the cache %s has %s free; %s",
+                           qb_format_bytes((double)need, a), dir ? dir : "", qb_format_bytes((double)have, b),
+                           run->options->cache && most <= have
+                               ? "--no-cache keeps one at a time, or set BENCH_CACHE to a larger disk"
+                               : "set BENCH_CACHE to a folder on a larger disk");
+    qb_free(dir);
+    return st;
+}
+
+/* ---- the document ---- */
+
+static bool same_json(const qb_json *a, const qb_json *b) {
+    char *ta = NULL, *tb = NULL;
+    bool same = a && b && qb_json_print(a, false, &ta) == QB_OK && qb_json_print(b, false, &tb) == QB_OK &&
+                !strcmp(ta, tb);
+    qb_free(ta);
+    qb_free(tb);
+    return same;
+}
+
+/* A document has one machine: cases of two would be compared as if they were equals. */
+static qb_status check_same_machine(const qb_results *old_results, const qb_json *context) {
+    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "memory_bytes"};
+    const qb_json *then = qb_json_get(qb_json_get(old_results->doc, "context"), "machine");
+    const qb_json *now = qb_json_get(context, "machine");
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const qb_json *a = qb_json_get(then, keys[i]), *b = qb_json_get(now, keys[i]);
+        if (!a || !b || same_json(a, b)) continue;
+        return qb_fail(
+            QB_ERR_USAGE,
+            "%s was measured with another %s; a result holds one machine: use another --output, or leave "
+            "--resume out",
+            old_results->path, keys[i]);
+    }
+    return QB_OK;
+}
+
+/* What earlier runs of a resumed document were made by. */
+static void note_earlier(const qb_json *old_context, qb_json *context) {
+    qb_json *list = qb_json_copy(qb_json_get(old_context, "resumed"));
+    if (!list) list = qb_json_array();
+    qb_json *entry = qb_json_object();
+    static const char *const keys[] = {"created", "program", "command"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const qb_json *value = qb_json_get(old_context, keys[i]);
+        if (value) qb_json_put(entry, keys[i], qb_json_copy(value));
+    }
+    qb_json_push(list, entry);
+    qb_json_put(context, "resumed", list);
+}
+
+static qb_status resume(qb_run *run, qb_json *context) {
+    const qb_run_options *o = run->options;
+    qb_status st = qb_results_open(o->output, &run->results);
+    if (st != QB_OK) goto out;
+    run->began = true;
+    QB_TRY(st, check_same_machine(&run->results, context));
+    const qb_json *old_context = qb_json_get(run->results.doc, "context");
+    const char *suite = qb_json_string(qb_json_get(old_context, "suite"));
+    if (suite && strcmp(suite, run->suite.name) != 0)
+        qb_warn("%s was begun with suite %s, now it is %s", o->output, suite, run->suite.name);
+    if (!same_json(qb_json_get(old_context, "program"), qb_json_get(context, "program")))
+        qb_warn("%s was begun by another build of the program; its finished cases are kept", o->output);
+    note_earlier(old_context, context);
+    qb_json_put(run->results.doc, "context", context);
+    return qb_results_write(&run->results);
+out:
+    qb_json_free(context);
+    return st;
+}
+
+/* Finished cases cost hours: a new run to the same file puts the old document aside. */
+static qb_status put_aside(const char *path) {
+    if (!path || !qb_path_exists(path)) return QB_OK;
+    qb_str kept = {0};
+    qb_str_printf(&kept, "%s.old", path);
+    qb_status st = qb_str_status(&kept);
+    if (st == QB_OK && rename(path, qb_str_get(&kept)) != 0)
+        st = qb_fail(QB_ERR_IO, "cannot rename %s to %s", path, qb_str_get(&kept));
+    if (st == QB_OK)
+        qb_info("the earlier %s is now %s (--resume would have gone on with it)", path, qb_str_get(&kept));
+    qb_str_free(&kept);
+    return st;
+}
+
+static qb_status begin_document(qb_run *run) {
+    const qb_run_options *o = run->options;
+    qb_json *context = qb_record_context(run->suite.name, &run->facts, run->data);
+    run->data = NULL;
+    if (o->resume && qb_path_exists(o->output)) return resume(run, context);
+    qb_status st = put_aside(o->output);
+    if (st != QB_OK) {
+        qb_json_free(context);
+        return st;
+    }
+    st = qb_results_create(o->output, context, &run->results);
+    run->began = st == QB_OK;
+    return st;
+}
+
+/* ---- the cases ---- */
+
+static bool is_kept(const qb_run *run, const qb_case *c) {
+    const qb_json *old = run->options->resume ? qb_results_case(&run->results, c->id) : NULL;
+    const char *status = qb_json_string(qb_json_get(old, "status"));
+    if (!status || strcmp(status, "ok") != 0) return false;
+    qb_json *config = qb_case_config(run, c);
+    bool same = same_json(qb_json_get(old, "config"), config);
+    qb_json_free(config);
+    if (!same) qb_info("%s: its settings or data changed since; it is run again", c->id);
+    return same;
+}
+
+static void print_metric(qb_str *line, const qb_json *record, const char *name, const char *label,
+                         const char *format, double scale) {
+    const qb_json *row = qb_results_metric(record, name, NULL, NULL);
+    const qb_json *value = qb_json_get(row, "value");
+    if (!qb_json_is_number(value)) return;
+    qb_str_printf(line, "  %s ", label);
+    char text[64];
+    double figure = qb_json_number(value) * scale;
+    snprintf(text, sizeof text, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
+    qb_str_printf(line, format, text);
+}
+
+static void tell(const qb_run *run, size_t index, const qb_case *c, const qb_json *record) {
+    qb_str line = {0};
+    const char *status = qb_json_string(qb_json_get(record, "status"));
+    qb_str_printf(&line, "[%*zu/%zu] %-28s %-6s", run->cases.count >= 100 ? 3 : 2, index + 1,
+                  run->cases.count, c->variant->label, status);
+    if (!strcmp(status, "ok")) {
+        print_metric(&line, record, "perplexity", "perplexity", "%s", 1);
+        print_metric(&line, record, "decode", "decode", "%s tok/s", 1);
+        print_metric(&line, record, "checkpoint_bytes", "size", "%s MB", 1e-6);
+        char spent[32];
+        qb_str_printf(&line, "  %s",
+                      qb_format_seconds(qb_json_number(qb_json_get(record, "seconds")), spent));
+        if (qb_json_true(qb_json_get(qb_json_get(record, "quantization"), "cached")))
+            qb_str_text(&line, " (cached)");
+    } else {
+        qb_str_printf(&line, " %s", qb_json_string(qb_json_get(record, "error")));
+    }
+    qb_info("%s", qb_str_get(&line));
+    qb_str_free(&line);
+}
+
+static qb_status run_case(qb_run *run, size_t index) {
+    const qb_case *c = &run->cases.items[index];
+    if (is_kept(run, c)) {
+        qb_info("[%2zu/%zu] %-28s kept", index + 1, run->cases.count, c->variant->label);
+        run->n_kept++;
+        return QB_OK;
+    }
+    qb_status st;
+    qb_json *record = qb_case_run(run, c, &st);
+    if (!record) return st;
+    bool ok = st == QB_OK;
+    if (!ok) run->n_failed++;
+    tell(run, index, c, record);
+    st = qb_results_put_case(&run->results, record);
+    if (st == QB_OK && !ok && !run->options->keep_going)
+        return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
+    return st;
+}
+
+static qb_status interrupted(const qb_run *run, size_t done) {
+    const char *path = run->options->output;
+    return qb_fail(QB_ERR_INTERRUPTED, "interrupted after %zu of %zu cases%s%s%s", done, run->cases.count,
+                   path ? "; they are in " : "", path ? path : "",
+                   path ? ", and --resume goes on from there" : "");
+}
+
+qb_status qb_run_cases(qb_run *run) {
+    qb_status st = run->options->output ? qb_file_lock_take(run->options->output, &run->output_lock) : QB_OK;
+    if (st != QB_OK) return qb_fail_prefix(st, "--output");
+    st = begin_document(run);
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        if (qb_interrupted()) return interrupted(run, i);
+        st = run_case(run, i);
+        if (st == QB_ERR_INTERRUPTED) return interrupted(run, i);
+    }
+    if (st == QB_OK && run->options->cache && run->options->cache_gb > 0) {
+        int64_t removed;
+        st = qb_cache_shrink((int64_t)(run->options->cache_gb * 1e9), &removed);
+        if (st == QB_OK && removed)
+            qb_info("%" PRId64 " old checkpoints were removed from the cache", removed);
+    }
+    return st;
+}

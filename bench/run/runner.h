@@ -1,0 +1,48 @@
+/* The straight line of `bench run`: open everything, begin the document, run case after case in processes of
+   their own, write the document after each. */
+#pragma once
+
+#include "base/file.h"
+#include "bench/measure/record.h"
+#include "bench/run/plan.h"
+#include "results/results.h"
+
+typedef struct qb_run_options {
+    const char *suite, *model, *data, *backend, *output, *only, *plots;
+    const char *set;         /* only for --help: cmd_run.c collects every --set */
+    int64_t threads, device; /* device and device_gb as in qb_compute */
+    double device_gb;
+    bool offload; /* blocks that do not fit the device may lie in host memory */
+    bool synthetic, resume, dry_run, keep_going, cache;
+    double cache_gb;
+} qb_run_options;
+
+typedef struct qb_run {
+    const qb_run_options *options;
+    qb_suite suite;
+    qb_cases cases;
+    qb_subject *subjects; /* one a model; owned */
+    size_t n_subjects;
+    qb_json *data; /* array: the files read; owned until the context takes it */
+    qb_device_facts facts;
+    qb_file_lock output_lock; /* of options->output while cases run */
+    qb_results results;
+    bool began; /* results holds a document */
+    size_t n_failed, n_kept;
+} qb_run;
+
+/* Opens suite, models, texts, output, cache and plots; nothing is computed but token ids and hashes. Free
+   with qb_run_close also when it fails. */
+qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets,
+                      qb_run *run) QB_NODISCARD;
+void qb_run_close(qb_run *run);
+
+/* The plan of every case; allocates *plans [cases.count] (qb_free). */
+qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) QB_NODISCARD;
+/* Fails when the disk cannot hold what will be written. */
+qb_status qb_run_check_disk(const qb_run *run, const qb_case_plan *plans) QB_NODISCARD;
+
+/* Begins or resumes the document, runs the cases. Failed cases are in the document and counted in
+   run->n_failed; the status is not QB_OK when the run itself could not go on (QB_ERR_INTERRUPTED, document
+   not writable). */
+qb_status qb_run_cases(qb_run *run) QB_NODISCARD;
