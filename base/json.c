@@ -99,6 +99,31 @@ static const char *type_name(const qb_json *j) {
     return "null";
 }
 
+static bool equal_items(const qb_json *a, const qb_json *b) {
+    const qb_json *x = a->child, *y = b->child;
+    for (; x && y; x = x->next, y = y->next)
+        if (!qb_json_equal(x, y)) return false;
+    return !x && !y;
+}
+
+static bool equal_members(const qb_json *a, const qb_json *b) {
+    for (const qb_json *x = a->child; x; x = x->next)
+        if (!qb_json_equal(x, qb_json_get(b, x->string))) return false;
+    for (const qb_json *y = b->child; y; y = y->next)
+        if (!qb_json_is_null(y) && !qb_json_get(a, y->string)) return false;
+    return true;
+}
+
+bool qb_json_equal(const qb_json *a, const qb_json *b) {
+    if (qb_json_is_null(a) || qb_json_is_null(b)) return qb_json_is_null(a) && qb_json_is_null(b);
+    if ((a->type & 0xFF) != (b->type & 0xFF)) return false;
+    if (cJSON_IsNumber(a)) return a->valuedouble == b->valuedouble;
+    if (cJSON_IsString(a) || cJSON_IsRaw(a)) return !strcmp(a->valuestring, b->valuestring);
+    if (cJSON_IsArray(a)) return equal_items(a, b);
+    if (cJSON_IsObject(a)) return equal_members(a, b);
+    return true; /* of one type: both true, or both false */
+}
+
 /* Finds the member; *found stays NULL when it is absent and may be. */
 static qb_status member(const qb_json *object, const char *key, const char *where, bool required,
                         const qb_json **found) {

@@ -28,6 +28,8 @@ bool qb_json_is_null(const qb_json *json);       /* absent or null */
 const char *qb_json_string(const qb_json *json); /* NULL unless a string */
 double qb_json_number(const qb_json *json);      /* NaN unless a number */
 bool qb_json_true(const qb_json *json);
+/* The same value: members in any order, numbers by value; absent and null are one. */
+bool qb_json_equal(const qb_json *a, const qb_json *b);
 
 /* Typed members. `where` heads the error. A missing or null key keeps *out unless `required`. A wrong type, a
    fraction where an integer is asked or a value outside [min, max] fails. */

@@ -7,10 +7,10 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/statistics.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ROW(name, type, field, initial, min, max, choices, unit, help)                                       \
@@ -108,28 +108,21 @@ static qb_status decode(bench_run *r, int64_t first, int64_t n) {
     return QB_OK;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* value = median of samples; extra: mean, sd, min, max. */
 static void summarize(qb_measure *row) {
     int n = row->n_samples;
-    double sorted[QB_SAMPLES_MAX], sum = 0, squares = 0;
-    memcpy(sorted, row->samples, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
-    for (int i = 0; i < n; i++) sum += sorted[i];
-    double mean = sum / n;
-    for (int i = 0; i < n; i++) squares += (sorted[i] - mean) * (sorted[i] - mean);
-    double sd = n > 1 ? sqrt(squares / (n - 1)) : (double)NAN;
-    row->value = n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+    double least = row->samples[0], most = row->samples[0], sd = qb_stddev(row->samples, n);
+    for (int i = 1; i < n; i++) {
+        least = fmin(least, row->samples[i]);
+        most = fmax(most, row->samples[i]);
+    }
+    row->value = qb_median(row->samples, n);
     row->n = n;
     row->stderr_value = sd / sqrt(n);
-    qb_json_put_real(row->extra, "mean", mean);
+    qb_json_put_real(row->extra, "mean", qb_mean_of(row->samples, n));
     qb_json_put_real(row->extra, "sd", sd);
-    qb_json_put_real(row->extra, "min", sorted[0]);
-    qb_json_put_real(row->extra, "max", sorted[n - 1]);
+    qb_json_put_real(row->extra, "min", least);
+    qb_json_put_real(row->extra, "max", most);
 }
 
 static double causal_flops(const qb_config *c, double tokens) {

@@ -3,6 +3,7 @@
    samples AND a minimum effect say so, and only between equal machines and configurations. What cannot be
    compared is said, never guessed. */
 #include "base/memory.h"
+#include "base/statistics.h"
 #include "results/case.h"
 #include "results/compare_rows.h"
 #include "results/text.h"
@@ -19,28 +20,6 @@ static const char *text_of(const qb_json *object, const char *key) {
 
 /* ---- equality of what a figure rests on ---- */
 
-/* Members in any order, numbers by value. */
-static bool equal_json(const qb_json *a, const qb_json *b) {
-    if (qb_json_is_null(a) || qb_json_is_null(b)) return qb_json_is_null(a) && qb_json_is_null(b);
-    if (qb_json_is_string(a)) return qb_json_is_string(b) && !strcmp(qb_json_string(a), qb_json_string(b));
-    if (qb_json_is_number(a)) return qb_json_is_number(b) && qb_json_number(a) == qb_json_number(b);
-    if (qb_json_is_array(a)) {
-        if (!qb_json_is_array(b) || qb_json_count(a) != qb_json_count(b)) return false;
-        const qb_json *y = qb_json_first(b);
-        for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x), y = qb_json_next(y))
-            if (!equal_json(x, y)) return false;
-        return true;
-    }
-    if (qb_json_is_object(a)) {
-        if (!qb_json_is_object(b) || qb_json_count(a) != qb_json_count(b)) return false;
-        for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
-            if (!equal_json(x, qb_json_get(b, qb_json_key(x)))) return false;
-        return true;
-    }
-    return !qb_json_is_string(b) && !qb_json_is_number(b) && !qb_json_is_array(b) && !qb_json_is_object(b) &&
-           qb_json_true(a) == qb_json_true(b);
-}
-
 static bool one_of(const char *key, const char *const *keys) {
     for (; *keys; keys++)
         if (!strcmp(key, *keys)) return true;
@@ -50,7 +29,7 @@ static bool one_of(const char *key, const char *const *keys) {
 /* The first key of a whose value differs in b and that is not ignored; NULL when there is none. */
 static const char *first_difference(const qb_json *a, const qb_json *b, const char *const *ignored) {
     for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
-        if (!one_of(qb_json_key(x), ignored) && !equal_json(x, qb_json_get(b, qb_json_key(x))))
+        if (!one_of(qb_json_key(x), ignored) && !qb_json_equal(x, qb_json_get(b, qb_json_key(x))))
             return qb_json_key(x);
     for (const qb_json *y = qb_json_first(b); y; y = qb_json_next(y))
         if (!one_of(qb_json_key(y), ignored) && !qb_json_is_null(y) &&
@@ -87,7 +66,7 @@ static void machines_differ(const qb_results *a, const qb_results *b, qb_str *wh
         const qb_json *va = qb_json_get(ma, keys[i]), *vb = qb_json_get(mb, keys[i]);
         bool both_empty = (qb_json_is_null(va) || (qb_json_is_array(va) && !qb_json_count(va))) &&
                           (qb_json_is_null(vb) || (qb_json_is_array(vb) && !qb_json_count(vb)));
-        if (!both_empty && !equal_json(va, vb)) {
+        if (!both_empty && !qb_json_equal(va, vb)) {
             put_difference("machine", keys[i], ma, mb, why);
             return;
         }

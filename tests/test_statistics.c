@@ -1,4 +1,4 @@
-#include "results/results.h"
+#include "base/statistics.h"
 #include "tests/support.h"
 
 #include <math.h>

@@ -156,15 +156,6 @@ qb_status qb_run_check_disk(const qb_run *run, const qb_case_plan *plans) {
 
 /* ---- the document ---- */
 
-static bool same_json(const qb_json *a, const qb_json *b) {
-    char *ta = NULL, *tb = NULL;
-    bool same = a && b && qb_json_print(a, false, &ta) == QB_OK && qb_json_print(b, false, &tb) == QB_OK &&
-                !strcmp(ta, tb);
-    qb_free(ta);
-    qb_free(tb);
-    return same;
-}
-
 /* A document has one machine: cases of two would be compared as if they were equals. */
 static qb_status check_same_machine(const qb_results *old_results, const qb_json *context) {
     static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "memory_bytes"};
@@ -172,7 +163,7 @@ static qb_status check_same_machine(const qb_results *old_results, const qb_json
     const qb_json *now = qb_json_get(context, "machine");
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const qb_json *a = qb_json_get(then, keys[i]), *b = qb_json_get(now, keys[i]);
-        if (!a || !b || same_json(a, b)) continue;
+        if (!a || !b || qb_json_equal(a, b)) continue;
         return qb_fail(
             QB_ERR_USAGE,
             "%s was measured with another %s; a result holds one machine: use another --output, or leave "
@@ -206,7 +197,7 @@ static qb_status resume(qb_run *run, qb_json *context) {
     const char *suite = qb_json_string(qb_json_get(old_context, "suite"));
     if (suite && strcmp(suite, run->suite.name) != 0)
         qb_warn("%s was begun with suite %s, now it is %s", o->output, suite, run->suite.name);
-    if (!same_json(qb_json_get(old_context, "program"), qb_json_get(context, "program")))
+    if (!qb_json_equal(qb_json_get(old_context, "program"), qb_json_get(context, "program")))
         qb_warn("%s was begun by another build of the program; its finished cases are kept", o->output);
     note_earlier(old_context, context);
     qb_json_put(run->results.doc, "context", context);
@@ -252,7 +243,7 @@ static bool is_kept(const qb_run *run, const qb_case *c) {
     const char *status = qb_json_string(qb_json_get(old, "status"));
     if (!status || strcmp(status, "ok") != 0) return false;
     qb_json *config = qb_case_config(run, c);
-    bool same = same_json(qb_json_get(old, "config"), config);
+    bool same = qb_json_equal(qb_json_get(old, "config"), config);
     qb_json_free(config);
     if (!same) qb_info("%s: its settings or data changed since; it is run again", c->id);
     return same;

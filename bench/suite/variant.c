@@ -201,11 +201,7 @@ qb_status qb_variants_read(qb_suite *s) {
 static bool same_settings(const qb_variant *a, const qb_variant *b) {
     if (a->method != b->method) return false;
     qb_json *ja = qb_variant_json(a), *jb = qb_variant_json(b);
-    char *ta = NULL, *tb = NULL;
-    bool same =
-        qb_json_print(ja, false, &ta) == QB_OK && qb_json_print(jb, false, &tb) == QB_OK && !strcmp(ta, tb);
-    qb_free(ta);
-    qb_free(tb);
+    bool same = ja && jb && qb_json_equal(ja, jb);
     qb_json_free(ja);
     qb_json_free(jb);
     return same;

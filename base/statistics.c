@@ -1,5 +1,6 @@
+#include "base/statistics.h"
+
 #include "base/memory.h"
-#include "results/results.h"
 
 #define MATHLIB_STANDALONE
 #include <Rmath.h>
