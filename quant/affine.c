@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "base/str.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
 
@@ -45,6 +46,19 @@ qb_status qb_affine_describe(const char *module, int64_t rows, int64_t cols, qb_
         .source_dtype = source_dtype,
     };
     return QB_OK;
+}
+
+void qb_affine_label(const qb_quant_config *config, qb_str *out) {
+    qb_str_printf(out, "-%" PRId64 "b", config->bits);
+    if (config->group_size > 0)
+        qb_str_printf(out, "-g%" PRId64, config->group_size);
+    else
+        qb_str_text(out, "-row");
+    if (!config->symmetric) qb_str_text(out, "-asym");
+}
+
+void qb_affine_label_search(const qb_quant_config *config, qb_str *out) {
+    if (config->mse) qb_str_text(out, "-mse");
 }
 
 qb_grid_rule qb_affine_rule(const qb_quant_config *config) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "quant/grid.h"
-#include "quant/method.h"
+#include "quant/site.h"
 
 #include <stddef.h>
 
@@ -36,6 +36,11 @@
 /* qb_quant_method.describe of the affine methods. */
 qb_status qb_affine_describe(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
                              const qb_quant_config *config, qb_qweight *out) QB_NODISCARD;
+
+/* qb_quant_method.label in two parts, between which a method puts its own words: bits, groups and zero
+   points, and how ranges are found. */
+void qb_affine_label(const qb_quant_config *config, qb_str *out);
+void qb_affine_label_search(const qb_quant_config *config, qb_str *out);
 
 /* The grid rule of a configuration. */
 qb_grid_rule qb_affine_rule(const qb_quant_config *config);

@@ -1,11 +1,11 @@
 /* NF4 and FP4: blocks of the flattened weight, each scaled by its largest magnitude onto a table of 16 values
    (Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes' quantize_4bit, FIELD a3-E). */
-#include "base/clock.h"
 #include "base/memory.h"
 #include "quant/affine.h"
 #include "quant/on_device.h"
 #include "quant/output_error.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 enum { CODES = 16, SPAN_ELEMENTS = 65536, CHUNK = 32 /* divides every block size */ };
@@ -123,24 +123,21 @@ static qb_status describe(qb_codebook codebook, const char *module, int64_t rows
 static qb_status quantize(qb_codebook codebook, const qb_quant_job *job, qb_qweight *out,
                           qb_module_report *report) {
     *out = (qb_qweight){0};
-    int64_t started = qb_now_ns();
     qb_qweight shape = {0};
     qb_status st;
     QB_TRY(st, describe(codebook, job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
-    bool on_device = qb_rounds_on_device(job);
-    if (!on_device) QB_TRY(st, qb_weight_check_finite(job));
+    if (!job->dev) QB_TRY(st, qb_weight_check_finite(job));
     QB_TRY(st, qb_qweight_alloc_codebook(job->rows, job->cols, codebook, shape.block_size, shape.double_quant,
                                          out));
     out->source_dtype = shape.source_dtype;
     encode_run run = {job->weight, job->rows * job->cols, decision_of(codebook), out};
-    if (on_device) {
+    if (job->dev) {
         QB_TRY(st, qb_round_on_device(job, NULL, &run.decision, out, report));
     } else {
         qb_parallel_for(job->threads, out->n_blocks, SPAN_ELEMENTS / out->block_size, encode_blocks, &run);
         if (out->double_quant) compress_absmax(out);
         QB_TRY(st, qb_output_error(job, out, report));
     }
-    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;
@@ -160,6 +157,17 @@ static qb_status quantize_nf4(const qb_quant_job *job, qb_qweight *out, qb_modul
 static qb_status quantize_fp4(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
     return quantize(QB_CODEBOOK_FP4, job, out, report);
 }
+static qb_status site_nf4(const qb_site_job *job) {
+    return qb_site_each(job, NULL, qb_device_rounds(job->dev), quantize_nf4);
+}
+static qb_status site_fp4(const qb_site_job *job) {
+    return qb_site_each(job, NULL, qb_device_rounds(job->dev), quantize_fp4);
+}
+
+static void label(const qb_quant_config *config, qb_str *out) {
+    if (config->block_size != 64) qb_str_printf(out, "-b%" PRId64, config->block_size);
+    if (config->double_quant) qb_str_text(out, "-dq");
+}
 
 static const qb_option options[] = {
     {"block-size", 0, QB_OPTION_INT, offsetof(qb_quant_config, block_size), "64", 32, 4096, NULL, "WEIGHTS",
@@ -176,7 +184,8 @@ const qb_quant_method qb_method_nf4 = {
     .source = "Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes",
     .options = options,
     .describe = describe_nf4,
-    .quantize = quantize_nf4,
+    .site = site_nf4,
+    .label = label,
 };
 const qb_quant_method qb_method_fp4 = {
     .name = "fp4",
@@ -184,5 +193,6 @@ const qb_quant_method qb_method_fp4 = {
     .source = "bitsandbytes",
     .options = options,
     .describe = describe_fp4,
-    .quantize = quantize_fp4,
+    .site = site_fp4,
+    .label = label,
 };

@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "quant/calibration.h"
-#include "quant/on_device.h"
 #include "quant/plan.h"
 #include "quant/stream.h"
 #include "quant/target.h"
@@ -19,7 +18,7 @@ typedef struct {
     const qb_quant_config *config;
     qb_target_run target;
     float *weight;  /* one linear in float32, the largest fits */
-    bool host_only; /* the device has no kernel for these options, which was said once */
+    bool host_only; /* qb_site_job.host_only */
     qb_calibration calibration;
     qb_block ahead; /* the next block, once it is loaded */
     bool has_ahead;
@@ -30,23 +29,7 @@ typedef struct {
     double stream_cost_s; /* of the last time */
 } run_state;
 
-/* ---- one linear ---- */
-
-typedef struct {
-    const qb_weight *from;
-    float *to;
-    qb_status st;
-} widen_run;
-
-static void widen_rows(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    widen_run *run = ctx;
-    int64_t cols = run->from->cols;
-    const char *from =
-        (const char *)run->from->dense + (size_t)(begin * cols) * qb_dtype_bytes(run->from->dtype);
-    qb_status st = qb_to_f32(run->from->dtype, from, (end - begin) * cols, run->to + begin * cols);
-    if (st != QB_OK) run->st = st;
-}
+/* ---- one site ---- */
 
 static qb_status check_dense(const char *module, const qb_weight *from) {
     if (!from->dense)
@@ -57,13 +40,6 @@ static qb_status check_dense(const char *module, const qb_weight *from) {
                        "%s: weights of dtype %s cannot be quantized; expected F32, F16 or BF16", module,
                        qb_dtype_name(from->dtype));
     return QB_OK;
-}
-
-/* The weight in float32; check_dense has asked for its dtype, so that workers have nothing to report. */
-static qb_status widen(run_state *r, const qb_weight *from) {
-    widen_run run = {from, r->weight, QB_OK};
-    qb_parallel_for(r->dev->threads, from->rows, 64, widen_rows, &run);
-    return run.st;
 }
 
 /* Writes one quantized linear; *q becomes what a reader of the file will find. */
@@ -81,25 +57,62 @@ out:
     return st;
 }
 
-/* Reads, quantizes and writes one linear; *q is what a reader of the file will find. */
-static qb_status quantize_linear(run_state *r, const char *module, const qb_weight *from, qb_hessian *hessian,
-                                 qb_qweight *q) {
-    qb_module_report report = {.rows = from->rows, .cols = from->cols};
-    snprintf(report.module, sizeof report.module, "%s", module);
-    qb_quant_job job = {.module = module,
-                        .rows = from->rows,
-                        .cols = from->cols,
-                        .weight = r->weight,
-                        .source_dtype = from->dtype,
-                        .hessian = hessian,
-                        .config = r->config,
-                        .threads = r->dev->threads,
-                        .dev = hessian ? NULL : r->dev,
-                        .source = from};
-    qb_status st = check_dense(module, from);
-    if (st == QB_OK && !qb_rounds_on_device(&job)) st = widen(r, from);
-    if (st == QB_OK) st = r->method->quantize(&job, q, &report);
-    return st == QB_OK ? store_linear(r, module, q, &report) : st;
+/* A site of the model, and where its results go. */
+typedef struct {
+    run_state *r;
+    qb_block *b; /* whose linears are replaced; NULL without calibration */
+    int64_t n;
+    qb_site_linear linears[QB_LINEAR_COUNT];
+    qb_linear which[QB_LINEAR_COUNT];
+    char names[QB_LINEAR_COUNT][128];
+} site;
+
+static void add_linear(site *s, int64_t layer, qb_linear l, const qb_weight *from) {
+    qb_config_linear_name(&s->r->m->config, layer, l, s->names[s->n]);
+    s->which[s->n] = l;
+    s->linears[s->n] = (qb_site_linear){s->names[s->n], from};
+    s->n++;
+}
+
+/* The packed weight in the place of the one it stands for, so that what follows computes with the very
+   weights that are stored. */
+static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const char *module, qb_qweight *q) {
+    qb_weight packed = {.rows = q->rows, .cols = q->cols, .packed = q};
+    r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
+    b->w.linear[l] = (qb_matrix){0};
+    qb_status st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
+    qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
+    b->source[l] = (qb_weight){0};
+    return st;
+}
+
+/* qb_site_job.take */
+static qb_status take_linear(void *ctx, int64_t i, qb_qweight *q, qb_module_report *report) {
+    site *s = ctx;
+    qb_status st = store_linear(s->r, s->names[i], q, report);
+    if (st == QB_OK && s->b) st = replace_linear(s->r, s->b, s->which[i], s->names[i], q);
+    qb_qweight_free(q);
+    return st;
+}
+
+/* sum: NULL without calibration. */
+static qb_status quantize_site(site *s, qb_hessian_sum *sum) {
+    run_state *r = s->r;
+    qb_site_job job = {.linears = s->linears,
+                       .n = s->n,
+                       .sum = sum,
+                       .config = r->config,
+                       .dev = r->dev,
+                       .threads = r->dev->threads,
+                       .scratch = r->weight,
+                       .host_only = &r->host_only,
+                       .take = take_linear,
+                       .ctx = s};
+    for (int64_t i = 0; i < s->n; i++) {
+        qb_status st = check_dense(s->names[i], s->linears[i].from);
+        if (st != QB_OK) return st;
+    }
+    return r->method->site(&job);
 }
 
 /* ---- without calibration ---- */
@@ -107,21 +120,19 @@ static qb_status quantize_linear(run_state *r, const char *module, const qb_weig
 static qb_status quantize_by_linear(run_state *r) {
     const qb_config *c = &r->m->config;
     qb_checkpoint *ck = r->m->checkpoint;
-    char module[128];
     for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
         for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
             if (!qb_config_has_linear(c, l)) continue;
             qb_weight from = {0};
-            qb_qweight q = {0};
+            site s = {.r = r};
             int64_t rows, cols;
             qb_config_linear_shape(c, l, &rows, &cols);
-            qb_config_linear_name(c, layer, l, module);
-            qb_status st = qb_checkpoint_linear(ck, module, rows, cols, &from);
+            add_linear(&s, layer, l, &from);
+            qb_status st = qb_checkpoint_linear(ck, s.names[0], rows, cols, &from);
             if (st == QB_OK) {
-                st = quantize_linear(r, module, &from, NULL, &q);
-                qb_checkpoint_free_linear(ck, module, &from);
+                st = quantize_site(&s, NULL);
+                qb_checkpoint_free_linear(ck, s.names[0], &from);
             }
-            qb_qweight_free(&q);
             if (st != QB_OK) return st;
         }
         qb_status st = qb_target_save(&r->target, layer + 1, r->report);
@@ -133,83 +144,13 @@ static qb_status quantize_by_linear(run_state *r) {
 
 /* ---- with calibration ---- */
 
-/* The packed weight in the place of the one it stands for. */
-static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const char *module, qb_qweight *q) {
-    qb_weight packed = {.rows = q->rows, .cols = q->cols, .packed = q};
-    r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
-    b->w.linear[l] = (qb_matrix){0};
-    qb_status st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
-    qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
-    b->source[l] = (qb_weight){0};
-    return st;
-}
-
-/* Quantizes a block's linears that read one input and puts the packed result in their place, so that what
-   follows computes with the very weights that are stored. */
-static qb_status quantize_group(run_state *r, qb_block *b, qb_linear_input input, qb_hessian *hessian) {
-    const qb_config *c = &r->m->config;
-    char module[128];
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-        if (!qb_config_has_linear(c, l) || qb_linear_input_of(l) != input) continue;
-        qb_qweight q = {0};
-        qb_config_linear_name(c, b->layer, l, module);
-        qb_status st = quantize_linear(r, module, &b->source[l], hessian, &q);
-        if (st == QB_OK) st = replace_linear(r, b, l, module, &q);
-        qb_qweight_free(&q);
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
-}
-
-/* The first linear that reads an input names it in errors. */
-static void input_name(const qb_config *c, int64_t layer, qb_linear_input input, char name[128]) {
+/* The block's linears that read one input. */
+static qb_status quantize_input(run_state *r, qb_block *b, qb_linear_input input, qb_hessian_sum *sum) {
+    site s = {.r = r, .b = b};
     for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
-        if (qb_config_has_linear(c, l) && qb_linear_input_of(l) == input) {
-            qb_config_linear_name(c, layer, l, name);
-            return;
-        }
-}
-
-/* The same as one problem of the device, where the Hessian is. QB_ERR_UNSUPPORTED: nothing was done. */
-static qb_status quantize_group_on_device(run_state *r, qb_block *b, qb_linear_input input,
-                                          qb_hessian_sum *sum) {
-    const qb_config *c = &r->m->config;
-    qb_device_linear linears[QB_LINEAR_COUNT];
-    qb_linear which[QB_LINEAR_COUNT];
-    char names[QB_LINEAR_COUNT][128];
-    int64_t n = 0;
-    qb_status st = QB_OK;
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-        if (!qb_config_has_linear(c, l) || qb_linear_input_of(l) != input) continue;
-        qb_config_linear_name(c, b->layer, l, names[n]);
-        which[n] = l;
-        linears[n] = (qb_device_linear){.module = names[n], .from = &b->source[l]};
-        if ((st = check_dense(names[n++], &b->source[l])) != QB_OK) return st;
-    }
-    st = qb_gptq_on_device(r->dev, r->config, sum, linears, n);
-    if (st != QB_OK) return st;
-    for (int64_t i = 0; i < n; i++) {
-        if (st == QB_OK) st = store_linear(r, names[i], &linears[i].q, &linears[i].report);
-        if (st == QB_OK) st = replace_linear(r, b, which[i], names[i], &linears[i].q);
-        qb_qweight_free(&linears[i].q);
-    }
-    return st;
-}
-
-static qb_status use_sum(run_state *r, qb_block *b, qb_linear_input input, qb_hessian_sum *sum) {
-    char name[128] = "";
-    qb_hessian hessian = {0};
-    if (r->dev->backend->gptq && !r->host_only) {
-        qb_status on_device = quantize_group_on_device(r, b, input, sum);
-        if (on_device != QB_ERR_UNSUPPORTED) return on_device;
-        qb_warn("%s; the processor takes its place", qb_error_text());
-        r->host_only = true;
-    }
-    input_name(&r->m->config, b->layer, input, name);
-    qb_status st = qb_hessian_finish(r->dev, sum, name, &hessian);
-    if (st == QB_OK) st = quantize_group(r, b, input, &hessian);
-    qb_hessian_free(&hessian);
-    return st;
+        if (qb_config_has_linear(&r->m->config, l) && qb_linear_input_of(l) == input)
+            add_linear(&s, b->layer, l, &b->source[l]);
+    return quantize_site(&s, sum);
 }
 
 static int64_t input_width(const qb_config *c, qb_linear_input input) {
@@ -241,7 +182,7 @@ static qb_status sequential_block(run_state *r, qb_block *b) {
         QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, input), &sum));
         st = qb_calibration_observe(&r->calibration, b, input, &sum);
         if (st == QB_OK && input == QB_INPUT_OUTPUT) st = load_ahead(r, b->layer + 1);
-        if (st == QB_OK) st = use_sum(r, b, input, &sum);
+        if (st == QB_OK) st = quantize_input(r, b, input, &sum);
         qb_hessian_sum_free(r->dev, &sum);
         if (st != QB_OK) goto out;
         note_progress(r, b, (int)input + 1);
@@ -260,7 +201,7 @@ static qb_status parallel_block(run_state *r, qb_block *b) {
     QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, sums));
     QB_TRY(st, load_ahead(r, b->layer + 1));
     for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) {
-        QB_TRY(st, use_sum(r, b, i, &sums[i]));
+        QB_TRY(st, quantize_input(r, b, i, &sums[i]));
         note_progress(r, b, (int)i + 1);
     }
     if (b->layer + 1 < c->n_layers) QB_TRY(st, qb_calibration_forward(&r->calibration, b));
@@ -366,12 +307,12 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
     qb_quant_plan plan;
     qb_status st;
     QB_TRY(st, check_source(m));
-    if (method->needs_calibration && (!calibration || calibration->count < 1)) {
+    if (method->needs && (!calibration || calibration->count < 1)) {
         st = qb_fail(QB_ERR_USAGE, "%s needs calibration windows, found none", method->name);
         goto out;
     }
     qb_quant_config actual = *config; /* the windows in hand, whatever was asked for */
-    if (method->needs_calibration) {
+    if (method->needs) {
         actual.samples = calibration->count;
         actual.seqlen = calibration->max_length;
     }
@@ -380,11 +321,11 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
     QB_TRY(st, qb_alloc((size_t)largest_linear(&m->config), sizeof *r.weight, &r.weight));
     qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,
                       method->name);
-    if (method->needs_calibration)
+    if (method->needs)
         QB_TRY(st, quantize_by_block(&r, calibration, qb_quant_plan_other_bytes(&plan)));
     else
         QB_TRY(st, quantize_by_linear(&r));
-    st = qb_target_finish(&r.target, method->needs_calibration ? calibration : NULL, report);
+    st = qb_target_finish(&r.target, method->needs ? calibration : NULL, report);
 out:
     qb_progress_end(&r.progress);
     qb_calibration_free(&r.calibration);

@@ -1,11 +1,12 @@
 /* GPTQ (Frantar et al. 2022, arXiv:2210.17323, algorithm 1), with the choices of the paper's own code: FIELD
    (d) 1-11. Given U, rows are independent: each tile of rows runs through all columns by itself, so a weight
    takes one parallel loop and the result does not depend on how many threads share it. */
-#include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 #include "quant/affine.h"
 #include "quant/hessian.h"
+#include "quant/on_device.h"
 #include "quant/output_error.h"
 
 #include <math.h>
@@ -197,7 +198,6 @@ static qb_status describe(const char *module, int64_t rows, int64_t cols, qb_dty
 
 static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
     *out = (qb_qweight){0};
-    int64_t started = qb_now_ns();
     const qb_quant_config *c = job->config;
     qb_hessian *h = job->hessian;
     qb_qweight shape = {0};
@@ -224,10 +224,40 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
         if (!isfinite(report->error))
             QB_TRY(st, fall_back(job, "the compensated weights overflow float32", out, report));
     }
-    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;
+}
+
+static qb_status on_host(const qb_site_job *job) {
+    qb_hessian own = {0}, *h = job->hessian;
+    qb_status st = QB_OK;
+    if (!h) {
+        st = qb_hessian_finish(job->dev, job->sum, job->linears[0].module, &own);
+        h = &own;
+    }
+    if (st == QB_OK) st = qb_site_each(job, h, false, quantize);
+    qb_hessian_free(&own);
+    return st;
+}
+
+/* The device does it all where the sum lies, if it has a kernel for these options. */
+static qb_status site(const qb_site_job *job) {
+    if (job->sum && job->dev->backend->gptq && !*job->host_only) {
+        qb_status st = qb_gptq_on_device(job);
+        if (st != QB_ERR_UNSUPPORTED || !job->sum->dev_h) return st;
+        qb_warn("%s; the processor takes its place", qb_error_text());
+        *job->host_only = true;
+    }
+    return on_host(job);
+}
+
+static void label(const qb_quant_config *config, qb_str *out) {
+    qb_affine_label(config, out);
+    if (config->act_order) qb_str_text(out, "-act");
+    if (config->static_groups) qb_str_text(out, "-static");
+    if (!config->true_sequential) qb_str_text(out, "-noseq");
+    qb_affine_label_search(config, out);
 }
 
 #define FIELD(member) offsetof(qb_quant_config, member)
@@ -258,8 +288,9 @@ const qb_quant_method qb_method_gptq = {
     .name = "gptq",
     .summary = "error-compensating rounding on affine groups, calibrated by the inputs' Hessian",
     .source = "Frantar et al. 2022, arXiv:2210.17323; github.com/IST-DASLab/gptq",
-    .needs_calibration = true,
+    .needs = QB_NEEDS_HESSIAN,
     .options = options,
     .describe = describe,
-    .quantize = quantize,
+    .site = site,
+    .label = label,
 };

@@ -1,7 +1,6 @@
 /* The weights of LLM.int8(): each row scaled by its largest magnitude onto -127 .. 127 (Dettmers et al. 2022,
    arXiv:2208.07339; bitsandbytes' int8_vectorwise_quant). The method also rounds activations to int8 at run
    time, outliers excepted; here they stay floats, so that what is measured is the weights' part. */
-#include "base/clock.h"
 #include "base/memory.h"
 #include "quant/affine.h"
 #include "quant/output_error.h"
@@ -73,7 +72,6 @@ static qb_status check_range(const qb_quant_job *job) {
 
 static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
     *out = (qb_qweight){0};
-    int64_t started = qb_now_ns();
     qb_qweight shape = {0};
     qb_status st;
     QB_TRY(st, describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
@@ -87,10 +85,13 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
     encode_run run = {job->weight, out};
     qb_parallel_for(job->threads, out->rows, ROWS_AT_ONCE, encode_rows, &run);
     QB_TRY(st, qb_output_error(job, out, report));
-    report->seconds = (double)(qb_now_ns() - started) * 1e-9;
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;
+}
+
+static qb_status site(const qb_site_job *job) {
+    return qb_site_each(job, NULL, false, quantize); /* no backend has a kernel for it */
 }
 
 static const qb_option options[] = {{0}};
@@ -102,5 +103,5 @@ const qb_quant_method qb_method_int8 = {
     .source = "Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes",
     .options = options,
     .describe = describe,
-    .quantize = quantize,
+    .site = site,
 };

@@ -28,3 +28,8 @@ const qb_quant_method *qb_quant_method_find(const char *name) {
         if (name && strcmp(methods[i]->name, name) == 0) return methods[i];
     return NULL;
 }
+
+void qb_quant_label(const qb_quant_method *method, const qb_quant_config *config, qb_str *out) {
+    qb_str_text(out, method->name);
+    if (method->label) method->label(config, out);
+}

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/option.h"
+#include "base/str.h"
 #include "base/threads.h"
 #include "kernels/backend.h"
 #include "kernels/qweight.h"
@@ -55,29 +56,54 @@ typedef struct qb_hessian {
     char reason[160];
 } qb_hessian;
 
-typedef struct qb_quant_job {
+/* A linear of a site. */
+typedef struct qb_site_linear {
     const char *module;
-    int64_t rows, cols;
-    float *weight; /* [rows, cols]; the method may overwrite it */
-    qb_dtype source_dtype;
-    qb_hessian *hessian; /* NULL for methods that need none */
+    const qb_weight *from; /* dense (F32, F16 or BF16), in host memory */
+} qb_site_linear;
+
+/* Linears that read one input, and what is known of that input. A method that needs nothing gets them one by
+   one. */
+typedef struct qb_site_job {
+    const qb_site_linear *linears;
+    int64_t n;
+    /* With QB_NEEDS_HESSIAN one of these two: the sum on the device, which the method may free, or the
+       Hessian in host memory, which it may factor. */
+    struct qb_hessian_sum *sum;
+    qb_hessian *hessian;
     const qb_quant_config *config;
+    qb_device *dev; /* may choose the codes itself, where its backend can */
     qb_threads *threads;
-    qb_device *dev;          /* that may choose the codes itself; NULL: the threads do */
-    const qb_weight *source; /* the weight as it came, for such a device; `weight` may then be NULL */
-} qb_quant_job;
+    float *scratch;  /* room for the largest linear of the run */
+    bool *host_only; /* kept over the sites of a run: the device has no kernel for these options, which
+                        was said once */
+    /* Called once for each linear, in order, with its codes and what happened to it; q is taken over in any
+       case. */
+    qb_status (*take)(void *ctx, int64_t linear, qb_qweight *q, qb_module_report *report);
+    void *ctx;
+} qb_site_job;
+
+/* What a method asks of a run, as bits. */
+enum { QB_NEEDS_HESSIAN = 1 };
 
 typedef struct qb_quant_method {
     const char *name, *summary, *source;
-    bool needs_calibration;
+    unsigned needs;           /* anything: calibration windows pass through the model */
     const qb_option *options; /* rows over qb_quant_config, NULL-name terminated */
     /* Fills out's shape and options without arrays, for plans: what would come of a [rows, cols] weight.
        Checks the options against the shape (bits, group size that does not divide, ...). */
     qb_status (*describe)(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
                           const qb_quant_config *config, qb_qweight *out);
-    /* Quantizes one weight. NaN or infinity in it is QB_ERR_NUMERIC naming module, row and column. */
-    qb_status (*quantize)(const qb_quant_job *job, qb_qweight *out, qb_module_report *report);
+    /* Quantizes all linears of a site; the method decides whether the device or the host computes. NaN or
+       infinity in a weight is QB_ERR_NUMERIC naming module, row and column. */
+    qb_status (*site)(const qb_site_job *job);
+    /* Appends what distinguishes the codes that come of these options, behind the method's name:
+       "-4b-g128-act". */
+    void (*label)(const qb_quant_config *config, qb_str *out);
 } qb_quant_method;
+
+/* "gptq-4b-g128-act", "nf4-dq": the method's name and its label. */
+void qb_quant_label(const qb_quant_method *method, const qb_quant_config *config, qb_str *out);
 
 const qb_quant_method *qb_quant_method_find(const char *name);
 const qb_quant_method *qb_quant_method_at(size_t index);

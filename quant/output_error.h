@@ -1,7 +1,7 @@
 /* How far a quantized weight is from the weight it stands for. */
 #pragma once
 
-#include "quant/method.h"
+#include "quant/site.h"
 
 /* Fills report's error, relative_error and error_kind from the job's weight (as it was before quantization)
    and q. With a Hessian: sum over rows of (w - q) H (w - q)^T, which is 2 / n_samples times the summed

@@ -64,8 +64,8 @@ static qb_status measure_block(const qb_model *m, const qb_quant_method *method,
         if (cols > out->widest) out->widest = cols;
         seen[qb_linear_input_of(l)] = cols * cols;
         out->params += weights;
-        out->bits += weights * qb_qweight_bits_per_weight(&q) +
-                     (method->needs_calibration && index ? 32.0 * (double)cols : 0.0);
+        out->bits +=
+            weights * qb_qweight_bits_per_weight(&q) + (method->needs && index ? 32.0 * (double)cols : 0.0);
         out->update_flops += 3 * weights * (double)cols; /* compensation, and the two forms of the error */
     }
     for (int i = 0; i < QB_INPUT_COUNT; i++) out->narrow += seen[i];
@@ -137,7 +137,7 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     out->bits_per_weight = s.bits / s.params;
     out->checkpoint_bytes = s.packed * c->n_layers + other_tensors(m, &s) +
                             (int64_t)qb_checkpoint_count(m->checkpoint) * HEADER_BYTES_A_TENSOR;
-    if (!method->needs_calibration) {
+    if (!method->needs) {
         out->block_bytes = s.largest_work;
         out->flops = layers * s.params;
         out->workspace_bytes = tile_bytes(&s, 128);

@@ -78,7 +78,7 @@ static void quantize(const char *backend, const char *method, const qb_quant_con
     qb_quant_report report;
     const qb_quant_method *how = qb_quant_method_find(method);
     assert_ok(qb_model_open(DEMO, &m));
-    assert_ok(qb_quantize_model(m, dev, how, c, how->needs_calibration ? w : NULL,
+    assert_ok(qb_quantize_model(m, dev, how, c, how->needs ? w : NULL,
                                 &(qb_quant_target){.dir = dir, .replace = true}, &report));
     qb_quant_report_free(&report);
     qb_model_close(m);

@@ -3,6 +3,7 @@
 #include "quant/hessian.h"
 #include "quant/on_device.h"
 #include "tests/cuda_support.h"
+#include "tests/method_support.h"
 
 static qb_device *host, *device;
 
@@ -62,8 +63,8 @@ static void quantize_on(const char *method, test_weight *w, const qb_quant_confi
                         .dev = on_device ? device : NULL,
                         .source = &w->view};
     *report = (qb_module_report){0};
-    assert_int_equal(qb_rounds_on_device(&job), on_device);
-    assert_ok(qb_quant_method_find(method)->quantize(&job, q, report));
+    assert_true(qb_device_rounds(device));
+    assert_ok(quantize_alone(method, &job, q, report));
     qb_free(copy);
 }
 
@@ -152,8 +153,8 @@ static void test_cuda_quantize__what_is_not_finite_is_named(void **state) {
     qb_quant_job job = {.module = "m", .rows = 6, .cols = 64, .config = &c, .dev = device, .source = &w.view};
     qb_qweight q;
     qb_module_report report = {0};
-    assert_fails(qb_quant_method_find("rtn")->quantize(&job, &q, &report), QB_ERR_NUMERIC, "m: weight[2, 5]");
-    assert_fails(qb_quant_method_find("nf4")->quantize(&job, &q, &report), QB_ERR_NUMERIC, "m: weight[2, 5]");
+    assert_fails(quantize_alone("rtn", &job, &q, &report), QB_ERR_NUMERIC, "m: weight[2, 5]");
+    assert_fails(quantize_alone("nf4", &job, &q, &report), QB_ERR_NUMERIC, "m: weight[2, 5]");
     weight_free(&w);
 }
 
@@ -219,22 +220,52 @@ static void compare_linears(const qb_qweight *a, const qb_qweight *b, const qb_m
     if (a->g_idx) assert_memory_equal(a->g_idx, b->g_idx, (size_t)a->cols * sizeof *a->g_idx);
 }
 
+typedef struct {
+    int64_t n;
+    qb_qweight q[LINEARS];
+    qb_module_report report[LINEARS];
+} taken_linears;
+
+static qb_status take_next(void *ctx, int64_t linear, qb_qweight *q, qb_module_report *report) {
+    taken_linears *to = ctx;
+    assert_int_equal(linear, to->n);
+    to->q[to->n] = *q;
+    to->report[to->n++] = *report;
+    *q = (qb_qweight){0};
+    return QB_OK;
+}
+
+static qb_status gptq_on_device(const qb_quant_config *c, qb_hessian_sum *sum, const qb_site_linear *linears,
+                                int64_t n, taken_linears *to) {
+    qb_site_job job = {.linears = linears,
+                       .n = n,
+                       .sum = sum,
+                       .config = c,
+                       .dev = device,
+                       .threads = device->threads,
+                       .take = take_next,
+                       .ctx = to};
+    *to = (taken_linears){0};
+    return qb_gptq_on_device(&job);
+}
+
 /* All linears as one problem on the device, one by one on the host. */
 static agreement run_gptq(const qb_quant_config *c, int64_t cols, const float *h, const char *what) {
     static const int64_t heights[LINEARS] = {24, 7, 33};
     test_weight w[LINEARS];
-    qb_device_linear linears[LINEARS];
+    qb_site_linear linears[LINEARS];
+    taken_linears on_device;
     qb_hessian_sum sum;
     qb_hessian hessian;
     agreement found = {0};
     for (int i = 0; i < LINEARS; i++) {
         w[i] = weight_new(heights[i], cols, i == 1 ? QB_DTYPE_F32 : QB_DTYPE_F16);
-        linears[i] = (qb_device_linear){.module = "m", .from = &w[i].view};
+        linears[i] = (qb_site_linear){"m", &w[i].view};
     }
     sum_on(host, h, cols, &sum);
     assert_ok(qb_hessian_finish(host, &sum, "m", &hessian));
     sum_on(device, h, cols, &sum);
-    assert_ok(qb_gptq_on_device(device, c, &sum, linears, LINEARS));
+    assert_ok(gptq_on_device(c, &sum, linears, LINEARS, &on_device));
     assert_null(sum.dev_h);
     for (int i = 0; i < LINEARS; i++) {
         qb_qweight q;
@@ -247,10 +278,10 @@ static agreement run_gptq(const qb_quant_config *c, int64_t cols, const float *h
                             .hessian = &hessian,
                             .config = c,
                             .threads = host->threads};
-        assert_ok(qb_quant_method_find("gptq")->quantize(&job, &q, &report));
-        compare_linears(&q, &linears[i].q, &report, &linears[i].report, what, &found);
+        assert_ok(quantize_alone("gptq", &job, &q, &report));
+        compare_linears(&q, &on_device.q[i], &report, &on_device.report[i], what, &found);
         qb_qweight_free(&q);
-        qb_qweight_free(&linears[i].q);
+        qb_qweight_free(&on_device.q[i]);
         weight_free(&w[i]);
     }
     qb_hessian_free(&hessian);
@@ -329,21 +360,22 @@ static void test_cuda_gptq__bad_input_is_named(void **state) {
     float *h = make_sum(N, false);
     qb_hessian_sum sum;
     test_weight w = weight_new(8, N, QB_DTYPE_F32);
-    qb_device_linear linear = {.module = "block.1.q", .from = &w.view};
+    qb_site_linear linear = {"block.1.q", &w.view};
+    taken_linears none;
     for (int act = 0; act < 2; act++) { /* an order must come even of a damaged diagonal */
         c.act_order = act;
         h[7 * N + 7] = NAN;
         sum_on(device, h, N, &sum);
-        assert_fails(qb_gptq_on_device(device, &c, &sum, &linear, 1), QB_ERR_NUMERIC,
+        assert_fails(gptq_on_device(&c, &sum, &linear, 1, &none), QB_ERR_NUMERIC,
                      "block.1.q: input channel 7");
         qb_hessian_sum_free(device, &sum);
     }
     h[7 * N + 7] = 1;
     ((float *)w.dense)[3 * N + 2] = NAN;
     sum_on(device, h, N, &sum);
-    assert_fails(qb_gptq_on_device(device, &c, &sum, &linear, 1), QB_ERR_NUMERIC, "block.1.q: weight[3, 2]");
+    assert_fails(gptq_on_device(&c, &sum, &linear, 1, &none), QB_ERR_NUMERIC, "block.1.q: weight[3, 2]");
     c.block_columns = 1000;
-    assert_fails(qb_gptq_on_device(device, &c, &sum, &linear, 1), QB_ERR_UNSUPPORTED, "1000 columns");
+    assert_fails(gptq_on_device(&c, &sum, &linear, 1, &none), QB_ERR_UNSUPPORTED, "1000 columns");
     qb_hessian_sum_free(device, &sum);
     weight_free(&w);
     qb_free(h);

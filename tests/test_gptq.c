@@ -1,5 +1,6 @@
 /* GPTQ and RTN against the outputs of the paper's own code (github.com/IST-DASLab/gptq at 2d65066) in
    golden/gptq, and against the toy table of FIELD (g). */
+#include "tests/method_support.h"
 #include "tests/support.h"
 
 #include "base/json.h"
@@ -201,7 +202,7 @@ static void check_case(const layer *l, const char *path, tally *t) {
     qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, &h, &config, NULL, NULL, NULL};
     qb_qweight q;
     qb_module_report report = {0};
-    assert_ok(qb_quant_method_find("gptq")->quantize(&job, &q, &report));
+    assert_ok(quantize_alone("gptq", &job, &q, &report));
     assert_null(report.fallback);
     qb_qweight_dequantize(&q, ours);
     int differing = 0;
@@ -284,7 +285,7 @@ static void check_rtn(const layer *l, const char *path, tally *t) {
         qb_quant_job job = {"golden", ROWS, COLS, weight, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
         qb_qweight q;
         qb_module_report report = {0};
-        assert_ok(qb_quant_method_find("rtn")->quantize(&job, &q, &report));
+        assert_ok(quantize_alone("rtn", &job, &q, &report));
         qb_qweight_dequantize(&q, ours);
         size_t group = COLS / groups;
         for (size_t i = 0; i < ROWS * groups; i++) {

@@ -3,6 +3,7 @@
 #include "checkpoint/layout.h"
 #include "quant/method.h"
 #include "tests/golden_checkpoint.h"
+#include "tests/method_support.h"
 
 #include <math.h>
 
@@ -103,14 +104,14 @@ static void check_int8(qb_checkpoint *ck, const qb_qweight *theirs) {
     assert_ok(method->describe("m", ROWS, COLS, QB_DTYPE_F16, &options, &shape));
     assert_true(shape.int8_rows && shape.bits == 8 && shape.n_groups == 1);
     qb_quant_job job = {.module = "m", .rows = ROWS, .cols = COLS, .weight = weight, .config = &options};
-    assert_ok(method->quantize(&job, &q, &report));
+    assert_ok(quantize_alone("int8", &job, &q, &report));
     assert_memory_equal(q.codes, theirs->codes, ROWS * COLS);
     assert_memory_equal(q.absmax, theirs->absmax, ROWS * sizeof *q.absmax);
     assert_memory_equal(q.scales, theirs->scales, ROWS * sizeof *q.scales);
     assert_true(report.relative_error > 0 && report.relative_error < 1e-3);
     qb_qweight_free(&q);
     weight[70] = 70000.0F;
-    assert_fails(method->quantize(&job, &q, &report), QB_ERR_NUMERIC,
+    assert_fails(quantize_alone("int8", &job, &q, &report), QB_ERR_NUMERIC,
                  "row 1, column 6: 70000 overflows float16");
     qb_free(weight);
 }

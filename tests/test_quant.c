@@ -1,5 +1,6 @@
 /* Methods and Hessians on small problems: the toy table of FIELD (g), the factor's defining identity, damping
    and fallback, shapes that do not divide, independence of threads and instruction set, refusals. */
+#include "tests/method_support.h"
 #include "tests/support.h"
 
 #include "base/rng.h"
@@ -50,7 +51,7 @@ static qb_qweight run(const char *method, const qb_quant_config *config, const f
     qb_quant_job job = {"block.0.q", rows, cols, w, QB_DTYPE_F16, h, config, threads, NULL, NULL};
     qb_qweight q;
     *report = (qb_module_report){0};
-    assert_ok(qb_quant_method_find(method)->quantize(&job, &q, report));
+    assert_ok(quantize_alone(method, &job, &q, report));
     qb_free(w);
     return q;
 }
@@ -387,7 +388,7 @@ static void test_quant__names_what_is_not_finite(void **state) {
     qb_quant_job job = {"layers.2.k_proj", 200, 128, w, QB_DTYPE_F32, NULL, &c, NULL, NULL, NULL};
     qb_module_report report = {0};
     qb_qweight q;
-    assert_fails(qb_quant_method_find("rtn")->quantize(&job, &q, &report), QB_ERR_NUMERIC,
+    assert_fails(quantize_alone("rtn", &job, &q, &report), QB_ERR_NUMERIC,
                  "layers.2.k_proj: weight[150, 9] is infinite");
     qb_free(w);
     qb_hessian h = noisy_hessian(16, 1);

@@ -1,5 +1,6 @@
 /* NF4 and FP4 against what bitsandbytes made of the same weight (golden/codebook.json, with the script that
    recorded it), and the vector of FIELD (g). */
+#include "tests/method_support.h"
 #include "tests/support.h"
 
 #include "base/json.h"
@@ -41,7 +42,7 @@ static qb_qweight quantize(const char *method, float *w, int64_t rows, int64_t c
     qb_quant_job job = {"golden", rows, cols, w, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
     qb_module_report report = {0};
     qb_qweight q;
-    assert_ok(qb_quant_method_find(method)->quantize(&job, &q, &report));
+    assert_ok(quantize_alone(method, &job, &q, &report));
     assert_string_equal(report.error_kind, "weight");
     return q;
 }
@@ -167,9 +168,9 @@ static void test_quant_codebook__refuses(void **state) {
     w[77] = NAN;
     qb_quant_job job = {"layer.3.q", 2, 64, w, QB_DTYPE_F32, NULL, &config, NULL, NULL, NULL};
     qb_module_report report = {0};
-    assert_fails(nf4->quantize(&job, &q, &report), QB_ERR_NUMERIC, "layer.3.q: weight[1, 13] is NaN");
+    assert_fails(quantize_alone("nf4", &job, &q, &report), QB_ERR_NUMERIC, "layer.3.q: weight[1, 13] is NaN");
     w[77] = -INFINITY;
-    assert_fails(nf4->quantize(&job, &q, &report), QB_ERR_NUMERIC, "infinite");
+    assert_fails(quantize_alone("nf4", &job, &q, &report), QB_ERR_NUMERIC, "infinite");
 }
 
 int main(void) {

@@ -72,7 +72,7 @@ static qb_json *list_methods(void) {
         const qb_quant_method *m = qb_quant_method_at(i);
         qb_json *j = item(m->name, m->summary), *options = qb_json_array();
         qb_json_put_text(j, "source", m->source);
-        qb_json_put_bool(j, "needs_calibration", m->needs_calibration);
+        qb_json_put_bool(j, "needs_calibration", m->needs != 0);
         for (const qb_option *row = m->options; row->name; row++) {
             qb_json *o = item(row->name, row->help);
             qb_json_put_text(o, "default", row->initial);

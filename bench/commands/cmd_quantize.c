@@ -182,7 +182,7 @@ out:
 
 static qb_status open_calibration(quantizing *q, const qb_model *m, qb_windows *out) {
     const qb_quant_config *c = &q->configs[0];
-    if (!q->method->needs_calibration) return QB_OK;
+    if (!q->method->needs) return QB_OK;
     if (c->seqlen > m->config.max_positions)
         return qb_fail(QB_ERR_USAGE,
                        "--seqlen %" PRId64 " exceeds the %" PRId64 " positions of %s; try --seqlen %" PRId64,

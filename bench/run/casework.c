@@ -78,7 +78,7 @@ qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) {
     const qb_windows *calibration = qb_subject_calibration(s, c->variant);
     qb_json *options = qb_variant_json(c->variant);
     /* Rounding gives the same codes everywhere; what is calibrated depends on the arithmetic that did it. */
-    if (c->variant->method->needs_calibration && strcmp(c->backend, "cpu") != 0)
+    if (c->variant->method->needs && strcmp(c->backend, "cpu") != 0)
         qb_json_put_text(options, "backend", c->backend);
     qb_cache_key key = {s->sha256, options, calibration ? calibration->sha256 : NULL};
     qb_status st = qb_cache_path(&key, dir);

@@ -60,7 +60,7 @@ static bool same_calibration(const qb_calibration *c, const qb_quant_config *q) 
 }
 
 const qb_windows *qb_subject_calibration(const qb_subject *s, const qb_variant *v) {
-    if (!v->method || !v->method->needs_calibration) return NULL;
+    if (!v->method || !v->method->needs) return NULL;
     for (size_t i = 0; i < s->n_calibrations; i++)
         if (same_calibration(&s->calibrations[i], &v->config)) return &s->calibrations[i].windows;
     return NULL;
@@ -70,7 +70,7 @@ static qb_status open_calibration(const qb_subject_request *r, const qb_tokenize
                                   qb_subject *s) {
     const qb_quant_config *q = &v->config;
     const qb_config *c = &s->model->config;
-    if (!v->method || !v->method->needs_calibration || qb_subject_calibration(s, v)) return QB_OK;
+    if (!v->method || !v->method->needs || qb_subject_calibration(s, v)) return QB_OK;
     if (!q->calibration) return qb_fail(QB_ERR_USAGE, "%s needs a calibration dataset", v->label);
     if (q->seqlen > c->max_positions)
         return qb_fail(QB_ERR_USAGE,

@@ -13,52 +13,14 @@ const char *qb_option_key(const char *name, char out[48]) {
     return out;
 }
 
-static const qb_option *find_row(const qb_quant_method *method, const char *name) {
-    for (const qb_option *row = method->options; row->name; row++)
-        if (!strcmp(row->name, name)) return row;
-    return NULL;
-}
-
-static void append(char out[96], const char *fmt, ...) QB_PRINTF(2, 3);
-static void append(char out[96], const char *fmt, ...) {
-    size_t used = strlen(out);
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(out + used, 96 - used, fmt, args);
-    va_end(args);
-}
-
-/* A flag is worth a word in the label when it differs from the method's own default. */
-static void label_flag(const qb_quant_method *method, const qb_quant_config *config, const char *name,
-                       const char *when_on, const char *when_off, char out[96]) {
-    const qb_option *row = find_row(method, name);
-    if (!row) return;
-    bool value = *(const bool *)((const char *)config + row->offset);
-    bool usual = row->initial && !strcmp(row->initial, "true");
-    if (value != usual) append(out, "-%s", value ? when_on : when_off);
-}
-
 void qb_variant_label(const qb_quant_method *method, const qb_quant_config *config, char out[96]) {
-    if (!method) {
-        memcpy(out, "f16", 4);
-        return;
-    }
-    snprintf(out, 96, "%s", method->name);
-    if (find_row(method, "bits")) append(out, "-%" PRId64 "b", config->bits);
-    if (find_row(method, "group-size")) {
-        if (config->group_size > 0)
-            append(out, "-g%" PRId64, config->group_size);
-        else
-            append(out, "-row");
-    }
-    const qb_option *block = find_row(method, "block-size");
-    if (block && config->block_size != 64) append(out, "-b%" PRId64, config->block_size);
-    label_flag(method, config, "double-quant", "dq", "nodq", out);
-    label_flag(method, config, "sym", "sym", "asym", out);
-    label_flag(method, config, "act-order", "act", "noact", out);
-    label_flag(method, config, "static-groups", "static", "nostatic", out);
-    label_flag(method, config, "true-sequential", "seq", "noseq", out);
-    label_flag(method, config, "mse", "mse", "nomse", out);
+    qb_str text = {0};
+    if (method)
+        qb_quant_label(method, config, &text);
+    else
+        qb_str_text(&text, "f16");
+    snprintf(out, 96, "%s", qb_str_get(&text));
+    qb_str_free(&text);
 }
 
 qb_json *qb_variant_json(const qb_variant *v) {
