@@ -83,6 +83,30 @@ void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *t);
    (shapes, codes, g_idx range, finite scales). Free with qb_checkpoint_free_linear. */
 qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
                                qb_weight *out) QB_NODISCARD;
+/* The part of a tensor that one linear module is. Row r of the module is the tensor's row
+   first_row + r / run * stride + r % run (run 0: first_row + r); {0} is the whole of a plain tensor. So
+     rows of a fused one           {.tensor_rows = 3 * D, .first_row = D}
+     rows interleaved by head      {.tensor_rows = 3 * D, .first_row = Dh, .run = Dh, .stride = 3 * Dh}
+     every other row (gpt-oss)     {.tensor_rows = 2 * F, .first_row = 1, .run = 1, .stride = 2}
+     one matrix of stacked experts {.matrices = E, .index = e}
+     GPT-2's Conv1D, [in, out]     {.transposed = true} */
+typedef struct qb_slice {
+    int64_t tensor_rows; /* output rows of the tensor (of one matrix of a stack); 0: the module's */
+    int64_t first_row, run, stride;
+    int64_t matrices, index; /* [matrices, ..]: a stack, of which matrix `index`; 0 matrices: no stack */
+    bool transposed;         /* a dense tensor lies as [in, out]; quantized ones never do */
+} qb_slice;
+/* The tensor's row of row `row` of the module, within its matrix. */
+int64_t qb_slice_row(const qb_slice *slice, int64_t row);
+/* Like qb_checkpoint_linear, of a part of MODULE.weight, or of a tensor of just the module's name (stacked
+   experts have no suffix). Contiguous dense rows are a view; other dense parts are copied. Quantized rows are
+   cut out of what the layout reads. */
+qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
+                                     int64_t rows, int64_t cols, qb_weight *out) QB_NODISCARD;
+/* The same rows of a bias: a 1-D tensor of tensor_rows, or [matrices, tensor_rows], as float32 [rows] in new
+   memory (qb_free). `name` is the whole name. */
+qb_status qb_checkpoint_read_f32_slice(qb_checkpoint *ck, const char *name, const qb_slice *slice,
+                                       int64_t rows, float **out) QB_NODISCARD;
 void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w);
 /* Fails with QB_ERR_NUMERIC naming tensor and element when a NaN or an infinity is in it; integers pass. */
 qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) QB_NODISCARD;

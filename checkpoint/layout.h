@@ -17,6 +17,10 @@ typedef struct qb_layout {
     /* Whether MODULE is quantized in this layout here. */
     bool (*present)(const qb_checkpoint *ck, const char *module);
     qb_status (*read)(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out);
+    /* Rows of a fused or stacked tensor, for layouts that need not read all of it; NULL: `read`, then the
+       rows. `slice` lies within the tensor. */
+    qb_status (*read_slice)(qb_checkpoint *ck, const char *module, const qb_slice *slice, int64_t rows,
+                            int64_t cols, qb_qweight *out);
     /* The quantization_config object for config.json; q is any module's weight; `method_config` are the
      * method's options. */
     qb_json *(*config)(const qb_qweight *q, const qb_json *method_config);

@@ -83,5 +83,8 @@ const qb_tensor *qb_module_tensor_find(const qb_checkpoint *ck, const char *modu
 /* Fails with "expected DTYPE SHAPE, found ..." unless the tensor is just that. */
 qb_status qb_tensor_expect(const qb_checkpoint *ck, const qb_tensor *t, qb_dtype dtype, int n_dims,
                            const int64_t *shape) QB_NODISCARD;
+/* The same for F32, F16 or BF16, whichever it is. */
+qb_status qb_tensor_expect_float(const qb_checkpoint *ck, const qb_tensor *t, int n_dims,
+                                 const int64_t *shape) QB_NODISCARD;
 /* "F16 [4096, 4096]" into and from buffer. */
 const char *qb_tensor_describe(const qb_checkpoint *ck, const qb_tensor *t, char buffer[160]);

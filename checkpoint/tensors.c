@@ -1,7 +1,6 @@
-/* The bytes of tensors: views into the mapping where possible, counted copies where not; dense linears and
+/* The bytes of tensors: views into the mapping where possible, counted copies where not; checked look-ups and
  * vectors. */
 #include "base/str.h"
-#include "checkpoint/layout.h"
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
@@ -137,7 +136,8 @@ qb_status qb_module_tensor(const qb_checkpoint *ck, const char *module, const ch
 
 /* ---- float tensors ---- */
 
-static qb_status expect_float(const qb_checkpoint *ck, const qb_tensor *t, int n_dims, const int64_t *shape) {
+qb_status qb_tensor_expect_float(const qb_checkpoint *ck, const qb_tensor *t, int n_dims,
+                                 const int64_t *shape) {
     if (t->dtype == QB_DTYPE_F32 || t->dtype == QB_DTYPE_F16 || t->dtype == QB_DTYPE_BF16)
         return qb_tensor_expect(ck, t, t->dtype, n_dims, shape);
     char expected[128], found[160];
@@ -178,7 +178,7 @@ static qb_status need_floats(const qb_checkpoint *ck, const char *name, int64_t 
                              const qb_tensor **out) {
     int64_t shape[2] = {shape0, shape1};
     qb_status st = qb_checkpoint_need(ck, name, out);
-    return st == QB_OK ? expect_float(ck, *out, shape1 ? 2 : 1, shape) : st;
+    return st == QB_OK ? qb_tensor_expect_float(ck, *out, shape1 ? 2 : 1, shape) : st;
 }
 
 qb_status qb_checkpoint_need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0,
@@ -206,56 +206,4 @@ out:
     qb_checkpoint_release(ck, held);
     qb_free(values);
     return st;
-}
-
-/* ---- linear modules ---- */
-
-static qb_status dense_linear(qb_checkpoint *ck, const qb_tensor *t, int64_t rows, int64_t cols,
-                              qb_weight *out) {
-    int64_t shape[2] = {rows, cols};
-    qb_status st = expect_float(ck, t, 2, shape);
-    if (st == QB_OK) st = qb_checkpoint_acquire(ck, t, &out->dense);
-    out->dtype = t->dtype;
-    return st;
-}
-
-static qb_status packed_linear(qb_checkpoint *ck, const qb_layout *layout, const char *module, int64_t rows,
-                               int64_t cols, qb_weight *out) {
-    qb_status st = qb_alloc_zero(1, sizeof *out->packed, &out->packed);
-    if (st == QB_OK) st = layout->read(ck, module, rows, cols, out->packed);
-    if (st != QB_OK) qb_weight_free(out);
-    return st;
-}
-
-/* A module that is packed although nothing in the directory says how. */
-static qb_status check_undeclared(const qb_checkpoint *ck, const char *module) {
-    const char *sign = qb_module_tensor_find(ck, module, "qweight")         ? "qweight"
-                       : qb_module_tensor_find(ck, module, "weight.absmax") ? "weight.absmax"
-                                                                            : NULL;
-    if (!sign) return QB_OK;
-    return qb_fail(QB_ERR_FORMAT,
-                   "%s: %.200s.%s is there but %s does not say how it is quantized (expected "
-                   "quantization_config in config.json "
-                   "or a quantize_config.json)",
-                   ck->dir, module, sign,
-                   ck->quantization.layout[0] ? ck->quantization_source : "config.json");
-}
-
-qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
-                               qb_weight *out) {
-    *out = (qb_weight){.rows = rows, .cols = cols};
-    const qb_layout *layout = ck->quantization.layout[0] ? qb_layout_find(ck->quantization.layout) : NULL;
-    /* Modules that the quantizer skipped (lm_head) are dense in a quantized checkpoint. */
-    if (layout && layout->present(ck, module)) return packed_linear(ck, layout, module, rows, cols, out);
-    const qb_tensor *t;
-    qb_status st = check_undeclared(ck, module);
-    if (st == QB_OK) st = qb_module_tensor(ck, module, "weight", &t);
-    return st == QB_OK ? dense_linear(ck, t, rows, cols, out) : st;
-}
-
-void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w) {
-    if (!w) return;
-    if (w->dense) qb_checkpoint_release(ck, qb_module_tensor_find(ck, module, "weight"));
-    qb_weight_free(w);
-    *w = (qb_weight){0};
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* bitsandbytes' tables by code (FIELD.md a3-E): NF4 holds the quantiles of a normal distribution scaled to
    [-1, 1]; FP4 is sign, two exponent bits and one mantissa bit, scaled so that its largest value is 1. */
@@ -177,7 +178,55 @@ void qb_weight_free(qb_weight *w) {
     if (!w) return;
     qb_qweight_free(w->packed);
     qb_free(w->packed);
+    qb_free(w->copy);
     *w = (qb_weight){0};
+}
+
+/* ---- rows ---- */
+
+static qb_status alloc_like(const qb_qweight *q, int64_t rows, qb_qweight *out) {
+    if (q->coding == QB_CODING_AFFINE)
+        return alloc_affine(rows, q->cols, q->bits, q->group_size, q->offsets != NULL, q->g_idx != NULL, out);
+    if (q->cols % q->block_size || q->double_quant)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "rows of a fused weight cannot be parted: %s (%lld columns, blocks of %lld)",
+                       q->double_quant ? "its block scales are quantized across rows"
+                                       : "its blocks do not end with the rows",
+                       (long long)q->cols, (long long)q->block_size);
+    return qb_qweight_alloc_codebook(rows, q->cols, q->codebook, q->block_size, false, out);
+}
+
+/* Row `from` of an array of `width` elements of `bytes` each, where both weights have it. */
+static void copy_row(void *out, int64_t row, const void *in, int64_t from, int64_t width, size_t bytes) {
+    size_t n = (size_t)width * bytes;
+    if (in) memcpy((uint8_t *)out + (size_t)row * n, (const uint8_t *)in + (size_t)from * n, n);
+}
+
+qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
+                               int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
+                               qb_qweight *out) {
+    qb_status st = alloc_like(q, rows, out);
+    if (st != QB_OK) return st;
+    bool affine = q->coding == QB_CODING_AFFINE;
+    int64_t blocks = affine ? 0 : q->cols / q->block_size, magnitudes = affine ? 1 : blocks;
+    out->scale_dtype = q->scale_dtype;
+    out->source_dtype = q->source_dtype;
+    out->symmetric = q->symmetric;
+    out->int8_rows = q->int8_rows;
+    if (affine && q->absmax && (st = qb_alloc((size_t)rows, sizeof *out->absmax, &out->absmax)) != QB_OK) {
+        qb_qweight_free(out);
+        return st;
+    }
+    if (q->g_idx) memcpy(out->g_idx, q->g_idx, (size_t)q->cols * sizeof *q->g_idx);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t from = row_of(ctx, r);
+        copy_row(out->codes, r, q->codes, from, q->cols, 1);
+        copy_row(out->scales, r, q->scales, from, q->n_groups, sizeof *q->scales);
+        copy_row(out->zeros, r, q->zeros, from, q->n_groups, 1);
+        copy_row(out->offsets, r, q->offsets, from, q->n_groups, sizeof *q->offsets);
+        copy_row(out->absmax, r, q->absmax, from, magnitudes, sizeof *q->absmax);
+    }
+    return QB_OK;
 }
 
 qb_status qb_qweight_round_scales(qb_qweight *q) {

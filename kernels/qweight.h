@@ -85,11 +85,19 @@ double qb_qweight_bits_per_weight(const qb_qweight *q);
 /* "int4 g128 sym", "nf4 b64 dq" for tables and errors. */
 const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]);
 
+/* Rows of a quantized weight as one of their own: row r of `out` is row row_of(ctx, r) of q. A codebook whose
+   blocks do not end with the rows, or whose absmax are quantized themselves, cannot be parted
+   (QB_ERR_UNSUPPORTED). Free with qb_qweight_free. */
+qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
+                               int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
+                               qb_qweight *out) QB_NODISCARD;
+
 /* A linear layer's weight as a checkpoint holds it: a dense view or a quantized weight. */
 typedef struct qb_weight {
     int64_t rows, cols;
     qb_dtype dtype;     /* dense element type */
-    const void *dense;  /* row-major view (not owned), or NULL */
+    const void *dense;  /* row-major, or NULL: a view (not owned) unless it is `copy` */
+    void *copy;         /* owned when not NULL: values that lie nowhere as they are wanted */
     qb_qweight *packed; /* owned when not NULL */
 } qb_weight;
-void qb_weight_free(qb_weight *w); /* frees packed, never the dense view */
+void qb_weight_free(qb_weight *w); /* frees packed and copy, never a view */

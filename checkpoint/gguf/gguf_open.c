@@ -148,23 +148,41 @@ static bool present(const qb_checkpoint *ck, const char *module) {
     return find_packed(ck, module) != NULL;
 }
 
-static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
+/* The rows of a part, where the file has them. */
+typedef struct {
+    const qb_slice *slice;
+    const qb_gguf_source *source;
+} part;
+
+static int64_t part_row(const void *ctx, int64_t row) {
+    const part *p = ctx;
+    return p->slice->index * p->slice->tensor_rows + qb_gguf_row(p->source, qb_slice_row(p->slice, row));
+}
+
+static qb_status read_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice, int64_t rows,
+                            int64_t cols, qb_qweight *out) {
     const qb_tensor *t = find_packed(ck, module);
     const void *blocks = NULL;
-    char found[160];
+    char found[160], expected[128];
     *out = (qb_qweight){0};
     if (!t) return qb_fail(QB_ERR_INTERNAL, "%s: %.200s is not quantized", ck->dir, module);
-    const qb_gguf_source *s = ck->tensors[t->index].source;
-    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols)
-        return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected [%" PRId64 ", %" PRId64 "], found %s",
-                       ck->dir, t->name, rows, cols, qb_tensor_describe(ck, t, found));
+    part p = {slice, ck->tensors[t->index].source};
+    int64_t shape[3] = {slice->matrices, slice->tensor_rows, cols};
+    int n_dims = slice->matrices ? 3 : 2;
+    if (t->n_dims != n_dims || memcmp(t->shape, shape + 3 - n_dims, (size_t)n_dims * sizeof *shape) != 0)
+        return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %s, found %s", ck->dir, t->name,
+                       qb_shape_text(n_dims, shape + 3 - n_dims, expected), qb_tensor_describe(ck, t, found));
     qb_status st = QB_OK;
-    bool readable = qb_ggml_type_is_packed(s->type); /* reading refuses the others by name */
+    bool readable = qb_ggml_type_is_packed(p.source->type); /* reading refuses the others by name */
     if (readable) st = qb_checkpoint_acquire(ck, t, &blocks);
     if (st != QB_OK) return st;
-    st = qb_ggml_read(s->type, blocks, rows, cols, qb_gguf_row, s, out);
+    st = qb_ggml_read(p.source->type, blocks, rows, cols, part_row, &p, out);
     if (readable) qb_checkpoint_release(ck, t);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s: tensor %.200s", ck->dir, t->name);
+}
+
+static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
+    return read_slice(ck, module, &(qb_slice){.tensor_rows = rows}, rows, cols, out);
 }
 
 const qb_layout qb_layout_gguf = {
@@ -173,4 +191,5 @@ const qb_layout qb_layout_gguf = {
     .source = "ggml's ggml-quants.h, docs/gguf.md",
     .present = present,
     .read = read,
+    .read_slice = read_slice,
 };
