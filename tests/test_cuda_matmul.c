@@ -380,7 +380,7 @@ static void test_cuda_matmul__files_that_lie_are_refused(void **state) {
     weight.rows = 16;
     qb_weight_free(&weight);
     int64_t data = 0;
-    weight = (qb_weight){1, 1, QB_DTYPE_I64, &data, NULL};
+    weight = (qb_weight){.rows = 1, .cols = 1, .dtype = QB_DTYPE_I64, .dense = &data};
     assert_fails(cuda->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m), QB_ERR_UNSUPPORTED, "I64");
 }
 

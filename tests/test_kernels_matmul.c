@@ -293,9 +293,10 @@ static void test_matmul__files_that_lie_are_refused(void **state) {
     qb_device *dev = device_open(NULL, 1);
     int64_t data = 0;
     qb_matrix m;
-    assert_fails(
-        qb_backend_cpu.matrix_create(dev, &(qb_weight){1, 1, QB_DTYPE_I64, &data, NULL}, QB_PLACE_DEVICE, &m),
-        QB_ERR_UNSUPPORTED, "I64");
+    assert_fails(qb_backend_cpu.matrix_create(
+                     dev, &(qb_weight){.rows = 1, .cols = 1, .dtype = QB_DTYPE_I64, .dense = &data},
+                     QB_PLACE_DEVICE, &m),
+                 QB_ERR_UNSUPPORTED, "I64");
     qb_backend_cpu.close(dev);
 }
 
