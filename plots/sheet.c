@@ -1,5 +1,6 @@
 #include "plots/sheet.h"
 
+#include "results/device.h"
 #include "results/text.h"
 
 #include <ctype.h>
@@ -157,19 +158,13 @@ static void put_part(qb_str *out, const char *separator, const char *text) {
 
 qb_status qb_sheet_subtitle(qb_sheet *s, const qb_panel *panel, const char *protocol, const char *tail,
                             const char **out) {
-    const qb_json *machine = qb_json_get(qb_json_get(s->r->doc, "context"), "machine");
-    const char *cpu = qb_json_string(qb_json_get(machine, "cpu"));
-    double threads = qb_json_number(qb_json_get(machine, "threads"));
     qb_str text = {0}, part = {0};
     put_part(&text, " · ", panel->model);
     put_part(&text, " on ", panel->dataset);
     put_part(&text, " · ", panel->protocol);
     put_part(&text, " · ", protocol);
-    const char *device = qb_json_string(qb_json_get(machine, "device"));
-    if (device && !panel->dataset) {
-        put_part(&text, " · ", device);
-    } else if (cpu && !panel->dataset) { /* a speed belongs to its machine; a perplexity does not */
-        qb_str_printf(&part, "%.48s, %.0f thread%s", cpu, threads, threads == 1 ? "" : "s");
+    if (!panel->dataset) { /* a speed belongs to its device; a perplexity does not */
+        qb_results_describe_devices(s->r, &part);
         put_part(&text, " · ", qb_str_get(&part));
     }
     put_part(&text, " · ", tail);

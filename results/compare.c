@@ -1,11 +1,14 @@
 /* Comparison of two documents: cases by id, rows by name, protocol and dataset. Three rules, by unit:
    qualities and sizes move by a relative tolerance; speeds and times move when a Mann-Whitney test on the
-   samples AND a minimum effect say so, and only between equal machines and configurations. What cannot be
+   samples AND a minimum effect say so, memory by a relative tolerance and an absolute floor, both only on
+   the same device. What makes two figures comparable stands in comparable.c. What cannot be
    compared is said, never guessed. */
 #include "base/memory.h"
 #include "base/statistics.h"
 #include "results/case.h"
+#include "results/comparable.h"
 #include "results/compare_rows.h"
+#include "results/device.h"
 #include "results/text.h"
 
 #include <math.h>
@@ -18,103 +21,16 @@ static const char *text_of(const qb_json *object, const char *key) {
     return text ? text : "";
 }
 
-/* ---- equality of what a figure rests on ---- */
-
-static bool one_of(const char *key, const char *const *keys) {
-    for (; *keys; keys++)
-        if (!strcmp(key, *keys)) return true;
-    return false;
-}
-
-/* The first key of a whose value differs in b and that is not ignored; NULL when there is none. */
-static const char *first_difference(const qb_json *a, const qb_json *b, const char *const *ignored) {
-    for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
-        if (!one_of(qb_json_key(x), ignored) && !qb_json_equal(x, qb_json_get(b, qb_json_key(x))))
-            return qb_json_key(x);
-    for (const qb_json *y = qb_json_first(b); y; y = qb_json_next(y))
-        if (!one_of(qb_json_key(y), ignored) && !qb_json_is_null(y) &&
-            qb_json_is_null(qb_json_get(a, qb_json_key(y))))
-            return qb_json_key(y);
-    return NULL;
-}
-
-static void put_json(const qb_json *v, qb_str *out) {
-    char *text = NULL;
-    qb_str clean = {0};
-    if (v && qb_json_print(v, false, &text) == QB_OK) qb_text_clean(text, 60, &clean);
-    qb_str_text(out, v && clean.length ? qb_str_get(&clean) : "nothing");
-    qb_str_free(&clean);
-    qb_free(text);
-}
-
-static void put_difference(const char *what, const char *key, const qb_json *a, const qb_json *b,
-                           qb_str *out) {
-    qb_str_printf(out, "%s differs: ", what);
-    qb_text_clean(key, 40, out);
-    qb_str_text(out, " ");
-    put_json(qb_json_get(a, key), out);
-    qb_str_text(out, " against ");
-    put_json(qb_json_get(b, key), out);
-}
-
-/* Writes into `why` what makes speeds of the two documents incomparable; empty when nothing does. */
-static void machines_differ(const qb_results *a, const qb_results *b, qb_str *why) {
-    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "gpu", "device"};
-    const qb_json *ma = qb_json_get(qb_json_get(a->doc, "context"), "machine");
-    const qb_json *mb = qb_json_get(qb_json_get(b->doc, "context"), "machine");
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const qb_json *va = qb_json_get(ma, keys[i]), *vb = qb_json_get(mb, keys[i]);
-        bool both_empty = (qb_json_is_null(va) || (qb_json_is_array(va) && !qb_json_count(va))) &&
-                          (qb_json_is_null(vb) || (qb_json_is_array(vb) && !qb_json_count(vb)));
-        if (!both_empty && !qb_json_equal(va, vb)) {
-            put_difference("machine", keys[i], ma, mb, why);
-            return;
-        }
-    }
-}
-
-/* Paths and thread counts do not change what a model answers; the texts and lengths to be measured stand in
-   each row's own protocol and hash; everything else in config may matter. */
-static void cases_differ(const qb_json *a, const qb_json *b, bool for_speed, qb_str *why) {
-    static const char *const ignored_quality[] = {"path", "threads", "texts", "speed", NULL};
-    static const char *const ignored_speed[] = {"path", "texts", "speed", NULL};
-    static const char *const ignored_in_speed[] = {"prefill", "decode", "depth", "batch",
-                                                   "repeat",  "warmup", NULL};
-    const qb_json *ca = qb_json_get(a, "config"), *cb = qb_json_get(b, "config");
-    const char *key = first_difference(ca, cb, for_speed ? ignored_speed : ignored_quality);
-    if (!key && for_speed) {
-        ca = qb_json_get(ca, "speed");
-        cb = qb_json_get(cb, "speed");
-        key = first_difference(ca, cb, ignored_in_speed);
-    }
-    if (key) {
-        put_difference("config", key, ca, cb, why);
-        return;
-    }
-    const qb_json *ma = qb_json_get(a, "model"), *mb = qb_json_get(b, "model");
-    const char *sa = text_of(ma, "sha256"), *sb = text_of(mb, "sha256");
-    /* A quantized model's files may differ where the quantizer changed: that is what is to be compared. */
-    bool made_here = qb_json_is_object(qb_json_get(a, "quantization"));
-    if (strcmp(text_of(ma, "name"), text_of(mb, "name")) != 0)
-        put_difference("model", "name", ma, mb, why);
-    else if (!made_here && *sa && *sb && strcmp(sa, sb) != 0)
-        put_difference("model", "sha256", ma, mb, why);
-}
-
 /* ---- one row against its counterpart ---- */
 
 typedef struct comparison {
     const qb_compare_config *config;
     qb_compare_rows *rows;
     const char *id;
-    const char *quality_barrier, *speed_barrier; /* why this case's rows are not compared; NULL: they are */
+    qb_str
+        barriers[QB_COMPARE_SPEED + 1]; /* by kind: why this case's rows are not compared; empty: they are */
 } comparison;
 
-static bool is_timed(const qb_json *m) {
-    const char *unit = text_of(m, "unit");
-    size_t n = strlen(unit);
-    return !strcmp(unit, "s") || !strcmp(unit, "ms") || (n > 2 && !strcmp(unit + n - 2, "/s"));
-}
 static bool is_size(const qb_json *m) {
     return !strcmp(text_of(m, "unit"), "B") || !strcmp(text_of(m, "unit"), "bit");
 }
@@ -178,21 +94,20 @@ static void judge_hash(const qb_json *a, const qb_json *b, qb_compare_row *row) 
         qb_str_text(&row->why, "the hash differs: other arithmetic, not in itself worse");
 }
 
+/* Pages and threads' buffers make some megabytes of a process's memory a matter of chance. */
+static void judge_size(const comparison *c, const qb_json *a, bool memory, bool higher, qb_compare_row *row) {
+    double tolerance = is_size(a) ? c->config->memory_tolerance_pct : c->config->perplexity_tolerance_pct;
+    double floor_bytes = memory ? c->config->memory_floor_mb * 1e6 : 0;
+    judge(row, fabs(row->change_pct) > tolerance && fabs(row->new_value - row->old_value) > floor_bytes,
+          higher);
+}
+
 static qb_status compare_ok_rows(const comparison *c, const qb_json *a, const qb_json *b,
                                  qb_compare_row *row) {
-    bool timed = is_timed(a), higher = !strcmp(text_of(a, "better"), "higher");
-    const char *barrier = timed ? c->speed_barrier : c->quality_barrier;
-    const char *da = text_of(a, "data_sha256"), *db = text_of(b, "data_sha256");
-    if (strcmp(text_of(a, "unit"), text_of(b, "unit")) != 0 ||
-        strcmp(text_of(a, "better"), text_of(b, "better")) != 0)
-        qb_str_text(&row->why, "unit or direction differs");
-    else if (qb_metric_is_projected(a) != qb_metric_is_projected(b))
-        qb_str_text(&row->why, "a projected figure is no measurement: it stands against none");
-    else if (barrier)
-        qb_str_text(&row->why, barrier);
-    else if (strcmp(da, db) != 0)
-        qb_str_printf(&row->why, "token ids differ: data_sha256 %.12s against %.12s", *da ? da : "none",
-                      *db ? db : "none");
+    qb_comparison_kind kind = qb_metric_kind(a);
+    bool higher = !strcmp(text_of(a, "better"), "higher");
+    qb_rows_comparable(a, b, &row->why);
+    if (!row->why.length) qb_str_text(&row->why, qb_str_get(&c->barriers[kind]));
     if (row->why.length) {
         row->verdict = QB_INCOMPARABLE;
         return QB_OK;
@@ -202,9 +117,8 @@ static qb_status compare_ok_rows(const comparison *c, const qb_json *a, const qb
         return QB_OK;
     }
     row->change_pct = change_pct(row->old_value, row->new_value);
-    if (timed) return judge_timed(c, a, b, higher, row);
-    double tolerance = is_size(a) ? c->config->memory_tolerance_pct : c->config->perplexity_tolerance_pct;
-    judge(row, fabs(row->change_pct) > tolerance, higher);
+    if (kind == QB_COMPARE_SPEED) return judge_timed(c, a, b, higher, row);
+    judge_size(c, a, kind == QB_COMPARE_MEMORY, higher, row);
     return QB_OK;
 }
 
@@ -287,8 +201,25 @@ static qb_status note_case(comparison *c, qb_verdict verdict, const char *why, c
     return QB_OK;
 }
 
-static qb_status compare_case(comparison *c, const qb_json *a, const qb_json *b,
-                              const char *machine_barrier) {
+/* Why rows of each kind of this case are not compared. --force sets aside what tells speeds and memory apart.
+ */
+static void find_barriers(comparison *c, const qb_json *a, const qb_json *b, const qb_json *device_a,
+                          const qb_json *device_b) {
+    static const qb_comparison_kind on_devices[] = {QB_COMPARE_MEMORY, QB_COMPARE_SPEED};
+    qb_cases_comparable(a, b, QB_COMPARE_QUALITY, &c->barriers[QB_COMPARE_QUALITY]);
+    for (int i = 0; i < 2; i++) {
+        qb_str *why = &c->barriers[on_devices[i]];
+        if (c->config->force) {
+            qb_str_text(why, qb_str_get(&c->barriers[QB_COMPARE_QUALITY]));
+            continue;
+        }
+        qb_cases_comparable(a, b, on_devices[i], why);
+        if (!why->length) qb_devices_comparable(device_a, device_b, why);
+    }
+}
+
+static qb_status compare_case(comparison *c, const qb_results *old_doc, const qb_json *a,
+                              const qb_results *new_doc, const qb_json *b) {
     bool was_ok = qb_case_is_ok(a), is_ok = b && qb_case_is_ok(b);
     if (!b)
         return was_ok ? note_case(c, QB_MISSING, "the new document has no such case", "")
@@ -299,22 +230,24 @@ static qb_status compare_case(comparison *c, const qb_json *a, const qb_json *b,
             !strcmp(text_of(b, "status"), "failed") ? "fails now: " : "skipped now: ", text_of(b, "error"));
     if (!was_ok)
         return is_ok ? note_case(c, QB_BETTER, "is measured now", "") : note_case(c, QB_SAME, "", "");
-    qb_str quality = {0}, speed = {0};
-    cases_differ(a, b, false, &quality);
-    cases_differ(a, b, true, &speed);
-    c->quality_barrier = quality.length ? quality.text : NULL;
-    c->speed_barrier = speed.length ? speed.text : machine_barrier;
-    if (c->config->force) c->speed_barrier = c->quality_barrier;
+    find_barriers(c, a, b, qb_case_device(old_doc, a), qb_case_device(new_doc, b));
     qb_status st = QB_OK;
     for (const qb_json *m = qb_json_first(qb_json_get(a, "metrics")); m && st == QB_OK; m = qb_json_next(m))
         st = compare_metric(c, a, m, b);
-    qb_str_free(&quality);
-    qb_str_free(&speed);
+    for (int k = 0; k <= QB_COMPARE_SPEED; k++) qb_str_free(&c->barriers[k]);
     return st;
 }
 
+/* A case that only the new document has. */
+static qb_status note_new(comparison *c, const qb_json *b) {
+    if (!strcmp(text_of(b, "status"), "failed"))
+        return note_case(c, QB_WORSE, "new, and fails: ", text_of(b, "error"));
+    return note_case(c, QB_CHANGED, "new, nothing to compare with", "");
+}
+
 static qb_status check_config(const qb_compare_config *c) {
-    if (!(c->perplexity_tolerance_pct >= 0 && c->speed_effect_pct >= 0 && c->memory_tolerance_pct >= 0))
+    if (!(c->perplexity_tolerance_pct >= 0 && c->speed_effect_pct >= 0 && c->memory_tolerance_pct >= 0 &&
+          c->memory_floor_mb >= 0))
         return qb_fail(QB_ERR_USAGE, "tolerances of a comparison must be 0 %% or more");
     if (!(c->alpha > 0 && c->alpha < 1))
         return qb_fail(QB_ERR_USAGE, "alpha must lie between 0 and 1, found %g", c->alpha);
@@ -324,22 +257,21 @@ static qb_status check_config(const qb_compare_config *c) {
 qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,
                              const qb_compare_config *config, qb_str *text, qb_json **json, bool *regressed) {
     qb_compare_rows rows = {0};
-    qb_str machine = {0};
     comparison c = {.config = config, .rows = &rows};
     qb_status st;
     *regressed = false;
     if (json) *json = NULL;
     QB_TRY(st, check_config(config));
-    machines_differ(old_doc, new_doc, &machine);
     for (const qb_json *a = qb_json_first(qb_json_get(old_doc->doc, "cases")); a; a = qb_json_next(a)) {
         c.id = text_of(a, "id");
-        QB_TRY(st, compare_case(&c, a, qb_results_case(new_doc, c.id), machine.length ? machine.text : NULL));
+        QB_TRY(st, compare_case(&c, old_doc, a, new_doc, qb_results_case(new_doc, c.id)));
     }
     for (const qb_json *b = qb_json_first(qb_json_get(new_doc->doc, "cases")); b; b = qb_json_next(b)) {
         c.id = text_of(b, "id");
-        if (!qb_results_case(old_doc, c.id))
-            QB_TRY(st, note_case(&c, QB_CHANGED, "new, nothing to compare with", ""));
+        if (!qb_results_case(old_doc, c.id)) QB_TRY(st, note_new(&c, b));
     }
+    rows.unmeasured[0] = qb_results_unmeasured(old_doc);
+    rows.unmeasured[1] = qb_results_unmeasured(new_doc);
     *regressed = qb_compare_rows_regressed(&rows);
     qb_compare_rows_print(&rows, old_doc, new_doc, text);
     QB_TRY(st, qb_str_status(text));
@@ -348,7 +280,6 @@ qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_do
         if (!*json) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory while writing the comparison"));
     }
 out:
-    qb_str_free(&machine);
     qb_compare_rows_free(&rows);
     return st;
 }

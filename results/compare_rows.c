@@ -1,8 +1,10 @@
 #include "results/compare_rows.h"
 
 #include "base/memory.h"
+#include "results/device.h"
 #include "results/text.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,7 +50,8 @@ static size_t compared(const qb_compare_rows *rows) {
 }
 
 bool qb_compare_rows_regressed(const qb_compare_rows *rows) {
-    return count_of(rows, QB_WORSE) + count_of(rows, QB_MISSING) > 0 || compared(rows) == 0;
+    return count_of(rows, QB_WORSE) + count_of(rows, QB_MISSING) > 0 || compared(rows) == 0 ||
+           rows->unmeasured[0] + rows->unmeasured[1] > 0;
 }
 
 /* ---- for people ---- */
@@ -174,7 +177,10 @@ static void print_origin(const char *title, const qb_results *r, qb_str *out) {
         qb_text_clean(git, 16, out);
     }
     qb_str_text(out, "  ");
-    qb_text_clean(qb_json_string(qb_json_get(qb_json_get(context, "machine"), "cpu")), 60, out);
+    qb_str devices = {0};
+    qb_results_describe_devices(r, &devices);
+    qb_str_text(out, qb_str_get(&devices));
+    qb_str_free(&devices);
     qb_str_text(out, "\n");
 }
 
@@ -194,13 +200,18 @@ void qb_compare_rows_print(const qb_compare_rows *rows, const qb_results *old_do
     qb_str_printf(out, "%zu unchanged, %zu better, %zu worse, ", same, better, worse);
     if (changed) qb_str_printf(out, "%zu changed or new, ", changed);
     qb_str_printf(out, "%zu missing, %zu not compared\n", missing, other);
+    for (int side = 0; side < 2; side++)
+        if (rows->unmeasured[side])
+            qb_str_printf(out, "INCOMPLETE: the %s run ended before %" PRId64 " of its cases\n",
+                          side ? "new" : "old", rows->unmeasured[side]);
     if (compared(rows) == 0)
         qb_str_text(out, "REGRESSION: nothing could be compared\n");
     else if (worse + missing > 0)
         qb_str_printf(out, "REGRESSION: %zu row%s worse or missing\n", worse + missing,
                       worse + missing > 1 ? "s" : "");
     else
-        qb_str_text(out, "no regression\n");
+        qb_str_text(out, qb_compare_rows_regressed(rows) ? "no regression in what was compared\n"
+                                                         : "no regression\n");
 }
 
 /* ---- for scripts ---- */
@@ -214,11 +225,14 @@ qb_json *qb_compare_rows_json(const qb_compare_rows *rows, const qb_compare_conf
     qb_json_put_real(used, "speed_effect_pct", config->speed_effect_pct);
     qb_json_put_real(used, "alpha", config->alpha);
     qb_json_put_real(used, "memory_tolerance_pct", config->memory_tolerance_pct);
+    qb_json_put_real(used, "memory_floor_mb", config->memory_floor_mb);
     qb_json_put_bool(used, "force", config->force);
     qb_json_put(doc, "config", used);
     for (int v = 0; v < N_VERDICTS; v++)
         qb_json_put_int(counts, verdict_keys[v], (int64_t)count_of(rows, (qb_verdict)v));
     qb_json_put(doc, "counts", counts);
+    qb_json_put_int(doc, "old_unmeasured", rows->unmeasured[0]);
+    qb_json_put_int(doc, "new_unmeasured", rows->unmeasured[1]);
     for (size_t i = 0; i < rows->count; i++) {
         const qb_compare_row *row = &rows->rows[i];
         if (row->verdict == QB_SAME) continue;

@@ -24,13 +24,14 @@ typedef struct qb_compare_row {
 typedef struct qb_compare_rows {
     qb_compare_row *rows; /* owned */
     size_t count, capacity;
+    int64_t unmeasured[2]; /* cases that the old and the new run planned and did not come to */
 } qb_compare_rows;
 
 qb_status qb_compare_rows_add(qb_compare_rows *rows, const char *id, qb_compare_row **row) QB_NODISCARD;
 void qb_compare_rows_free(qb_compare_rows *rows);
 
-/* Something is worse or missing, or nothing at all could be compared: a gate must not pass because it saw
- * nothing. */
+/* Something is worse or missing, a document is incomplete, or nothing at all could be compared: a gate must
+ * not pass because it saw nothing. */
 bool qb_compare_rows_regressed(const qb_compare_rows *rows);
 void qb_compare_rows_print(const qb_compare_rows *rows, const qb_results *old_doc, const qb_results *new_doc,
                            qb_str *out);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "results/lift.h"
 
 #include <string.h>
 
@@ -42,6 +43,7 @@ out:
 qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) {
     *out = (qb_results){0};
     qb_status st = qb_json_parse(text, n, name, &out->doc);
+    if (st == QB_OK) st = qb_results_lift(&out->doc, name);
     if (st == QB_OK) st = qb_results_validate(out->doc, name);
     if (st != QB_OK) qb_results_close(out);
     return st;
@@ -79,6 +81,14 @@ const qb_json *qb_results_case(const qb_results *r, const char *id) {
         if (own && !strcmp(own, id)) return c;
     }
     return NULL;
+}
+
+int64_t qb_results_unmeasured(const qb_results *r) {
+    const qb_json *planned = qb_json_get(qb_json_get(r->doc, "context"), "planned");
+    int64_t n = 0;
+    for (const qb_json *p = qb_json_first(planned); p; p = qb_json_next(p))
+        n += !qb_results_case(r, qb_json_string(p));
+    return n;
 }
 
 /* The document with `fresh` in place of the case that has its id, or behind the last. */

@@ -1,4 +1,4 @@
-/* The result document: the only truth. {"schema":"qb.results/1","context":{..},"cases":[..]}; see
+/* The result document: the only truth. {"schema":"qb.results/2","context":{..},"cases":[..]}; see
    results/schema.json and HOUSE rules: snake_case, SI base units in the key, null and a status instead of
    NaN, RFC 3339 UTC times. */
 #pragma once
@@ -6,7 +6,7 @@
 #include "base/json.h"
 #include "base/str.h"
 
-#define QB_RESULTS_SCHEMA "qb.results/1"
+#define QB_RESULTS_SCHEMA "qb.results/2"
 
 typedef struct qb_results {
     char *path;   /* where it is rewritten; NULL: only in memory */
@@ -16,7 +16,8 @@ typedef struct qb_results {
 /* A new document with the given context object (moved in). Fails when `path` cannot be written (tried now).
  */
 qb_status qb_results_create(const char *path, qb_json *context, qb_results *out) QB_NODISCARD;
-/* Reads and validates a document (structure, types, enums, finite numbers); the error names the JSON path. */
+/* Reads and validates a document (structure, types, enums, finite numbers); the error names the JSON path.
+   Documents of qb.results/1 are lifted to today's schema (results/lift.h). */
 qb_status qb_results_open(const char *path, qb_results *out) QB_NODISCARD;
 qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) QB_NODISCARD;
 void qb_results_close(qb_results *r);
@@ -25,6 +26,9 @@ void qb_results_close(qb_results *r);
 qb_status qb_results_put_case(qb_results *r, qb_json *case_object) QB_NODISCARD;
 const qb_json *qb_results_case(const qb_results *r, const char *id); /* NULL when absent */
 qb_status qb_results_write(qb_results *r) QB_NODISCARD;
+
+/* Cases that the run planned (context.planned) and that the document lacks: it ended before them. */
+int64_t qb_results_unmeasured(const qb_results *r);
 
 /* Checks a document against the rules that results/schema.json states. */
 qb_status qb_results_validate(const qb_json *doc, const char *name) QB_NODISCARD;
@@ -42,7 +46,8 @@ typedef struct qb_compare_config {
     double speed_effect_pct;         /* minimum effect */
     double alpha;                    /* of the two-sided Mann-Whitney U test */
     double memory_tolerance_pct;
-    bool force; /* compare speeds although machines differ */
+    double memory_floor_mb; /* memory of a process or a device moved when it moved by more than this too */
+    bool force;             /* compare speeds and memory although devices differ */
 } qb_compare_config;
 /* Renders what moved, into `text` (people) and *json (may be NULL). *regressed tells the verdict. */
 qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,

@@ -2,8 +2,10 @@
  * for Markdown. */
 #include "base/memory.h"
 #include "results/case.h"
+#include "results/device.h"
 #include "results/text.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -237,12 +239,12 @@ static qb_status make_cells(table *t) {
 static void put_separated(qb_str *out, const char *text) {
     if (!text || !*text) return;
     if (out->length) qb_str_text(out, " · ");
-    qb_text_clean(text, 80, out);
+    qb_text_clean(text, 240, out);
 }
 
 /* "wikimini-hf, 5.8 M parameters · AMD EPYC, 2 threads, avx512 · 2026-11-22T05:49:38Z" */
 static void put_title(const table *t, qb_str *out) {
-    const qb_json *context = qb_json_get(t->r->doc, "context"), *machine = qb_json_get(context, "machine");
+    const qb_json *context = qb_json_get(t->r->doc, "context");
     qb_str line = {0}, part = {0};
     if (t->columns[0].kind != MODEL && first_case(t)) {
         const qb_json *c = first_case(t);
@@ -256,10 +258,7 @@ static void put_title(const table *t, qb_str *out) {
         put_separated(&line, qb_str_get(&part));
         qb_str_free(&part);
     }
-    double threads = qb_json_number(qb_json_get(machine, "threads"));
-    qb_str_printf(&part, "%s, %.0f thread%s", text_of(machine, "cpu"), threads, threads == 1 ? "" : "s");
-    if (*text_of(machine, "simd")) qb_str_printf(&part, ", %s", text_of(machine, "simd"));
-    put_separated(&line, text_of(machine, "device")); /* a GPU that computed */
+    qb_results_describe_devices(t->r, &part);
     put_separated(&line, qb_str_get(&part));
     if (!qb_json_is_null(qb_json_get(context, "projection"))) put_separated(&line, "projected");
     put_separated(&line, text_of(context, "created"));
@@ -294,10 +293,18 @@ static void put_projection_note(const table *t, const char *prefix, qb_str *out)
     }
 }
 
+static void put_unmeasured_note(const table *t, const char *prefix, qb_str *out) {
+    int64_t n = qb_results_unmeasured(t->r);
+    if (n)
+        qb_str_printf(out, "%s%" PRId64 " planned case%s missing: the run ended before %s\n", prefix, n,
+                      n == 1 ? " is" : "s are", n == 1 ? "it" : "them");
+}
+
 /* Reasons of rows that were not measured: each once, with how many cases it stands for. */
 static void put_notes(const table *t, const char *prefix, qb_str *out) {
     const char *seen[16];
     int n = 0;
+    put_unmeasured_note(t, prefix, out);
     for (const qb_json *c = first_case(t); c; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m; m = qb_json_next(m)) {
             const char *reason = text_of(m, "error");

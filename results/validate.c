@@ -1,217 +1,17 @@
 /* The rules of results/schema.json as tables: one row a key. A change here is a change there, and both are
-   held together by tests/golden/results/mutations.json. What JSON Schema cannot say (unique ids, unique keys)
-   stands at the end. */
+   held together by tests/golden/results/mutations.json. What JSON Schema cannot say (unique ids, unique keys,
+   devices that are there) stands at the end. */
+#include "results/validate.h"
+
 #include "base/memory.h"
 #include "base/str.h"
 #include "results/results.h"
+#include "results/shape.h"
 
-#include <float.h>
-#include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    STRING = 1,
-    NUMBER = 2,
-    INTEGER = 4,
-    BOOLEAN = 8,
-    OBJECT = 16,
-    ARRAY = 32,
-    NULLABLE = 64, /* null stands for "not known" */
-    REQUIRED = 128,
-    FILLED = 256, /* a string of at least one character */
-    SHA256 = 512,
-    TIME = 1024,
-    NON_NEGATIVE = 2048,
-    POSITIVE = 4096,
-};
 enum { MAX_CASES = 10000 };
-
-typedef struct rule rule;
-typedef struct shape shape;
-/* Where the checker stands in the document; printed only when something is wrong. */
-typedef struct place {
-    const struct place *up;
-    const char *key; /* NULL: array item */
-    int64_t index;
-    const char *document; /* at the root */
-} place;
-
-struct rule {
-    const char *key; /* NULL for the items of an array, and ends a table */
-    unsigned kind;
-    const char *choices; /* "a|b|c", or NULL */
-    const shape *object; /* of an OBJECT */
-    const rule *items;   /* of an ARRAY */
-    double max;          /* 0: none */
-};
-struct shape {
-    const rule *rules;
-    bool closed; /* other keys are refused */
-    qb_status (*also)(const qb_json *object, const place *at);
-};
-
-static void put_place(const place *at, qb_str *out) {
-    if (at->up) put_place(at->up, out);
-    if (at->document)
-        qb_str_printf(out, "%s: ", at->document);
-    else if (at->key)
-        qb_str_printf(out, "%s%s", at->up && !at->up->document ? "." : "", at->key);
-    else
-        qb_str_printf(out, "[%" PRId64 "]", at->index);
-}
-
-static qb_status wrong(const place *at, const char *fmt, ...) QB_PRINTF(2, 3);
-static qb_status wrong(const place *at, const char *fmt, ...) {
-    qb_str text = {0};
-    put_place(at, &text);
-    if (!at->document) qb_str_text(&text, " ");
-    va_list args;
-    va_start(args, fmt);
-    qb_str_vprintf(&text, fmt, args);
-    va_end(args);
-    qb_status st = qb_fail(QB_ERR_FORMAT, "%s", qb_str_get(&text));
-    qb_str_free(&text);
-    return st;
-}
-
-static const char *found(const qb_json *v, char buffer[80]) {
-    const char *text = qb_json_string(v);
-    if (qb_json_is_object(v)) return "an object";
-    if (qb_json_is_array(v)) return "an array";
-    if (qb_json_is_null(v)) return "null";
-    if (text)
-        snprintf(buffer, 80, "\"%.60s%s\"", text, strlen(text) > 60 ? "..." : "");
-    else if (qb_json_is_number(v))
-        snprintf(buffer, 80, "%.17g", qb_json_number(v));
-    else
-        return qb_json_true(v) ? "true" : "false";
-    return buffer;
-}
-
-static void put_kinds(unsigned kind, qb_str *out) {
-    static const struct {
-        unsigned bit;
-        const char *text;
-    } names[] = {{STRING, "a string"},       {NUMBER, "a number"},  {INTEGER, "an integer"},
-                 {BOOLEAN, "true or false"}, {OBJECT, "an object"}, {ARRAY, "an array"},
-                 {NULLABLE, "null"}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (kind & names[i].bit) qb_str_printf(out, "%s%s", out->length ? " or " : "", names[i].text);
-}
-
-static bool digits(const char *text, const char *pattern) { /* '0' in the pattern stands for a digit */
-    for (; *pattern; text++, pattern++)
-        if (*pattern == '0' ? *text < '0' || *text > '9' : *text != *pattern) return false;
-    return true;
-}
-
-static bool is_time(const char *t) { /* RFC 3339 in UTC */
-    if (strlen(t) < 20 || !digits(t, "0000-00-00T00:00:00")) return false;
-    int month = atoi(t + 5), day = atoi(t + 8), hour = atoi(t + 11), minute = atoi(t + 14),
-        second = atoi(t + 17);
-    if (month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 || second > 59)
-        return false;
-    t += 19;
-    if (*t == '.') {
-        size_t n = strspn(t + 1, "0123456789");
-        if (n == 0) return false;
-        t += 1 + n;
-    }
-    return !strcmp(t, "Z");
-}
-
-static bool is_choice(const char *text, const char *choices) {
-    size_t n = strlen(text);
-    for (const char *p = choices; n > 0 && p; p = strchr(p, '|') ? strchr(p, '|') + 1 : NULL)
-        if (!strncmp(p, text, n) && (p[n] == '|' || p[n] == 0) && !strchr(text, '|')) return true;
-    return false;
-}
-
-static qb_status check_string(const char *text, const rule *r, const qb_json *v, const place *at) {
-    char buffer[80];
-    if ((r->kind & FILLED) && !*text) return wrong(at, "must not be empty");
-    if (r->choices && !is_choice(text, r->choices))
-        return wrong(at, "must be one of %s, found %s", r->choices, found(v, buffer));
-    if ((r->kind & SHA256) && (strlen(text) != 64 || strspn(text, "0123456789abcdef") != 64))
-        return wrong(at, "must be a SHA-256 of 64 lower-case hexadecimal digits, found %s", found(v, buffer));
-    if ((r->kind & TIME) && !is_time(text))
-        return wrong(at, "must be an RFC 3339 time in UTC such as \"2026-11-22T05:49:38Z\", found %s",
-                     found(v, buffer));
-    return QB_OK;
-}
-
-static qb_status check_number(double value, const rule *r, const place *at) {
-    if (!isfinite(value)) return wrong(at, "must be a finite number, found %g", value);
-    if ((r->kind & NON_NEGATIVE) && value < 0) return wrong(at, "must not be negative, found %.17g", value);
-    if ((r->kind & POSITIVE) && value <= 0) return wrong(at, "must be above 0, found %.17g", value);
-    if (r->max > 0 && value > r->max) return wrong(at, "must be at most %.17g, found %.17g", r->max, value);
-    return QB_OK;
-}
-
-static unsigned kind_of(const qb_json *v) {
-    if (qb_json_is_object(v)) return OBJECT;
-    if (qb_json_is_array(v)) return ARRAY;
-    if (qb_json_is_string(v)) return STRING;
-    if (qb_json_is_null(v)) return NULLABLE;
-    if (!qb_json_is_number(v)) return BOOLEAN;
-    double x = qb_json_number(v);
-    return x == floor(x) ? INTEGER | NUMBER : NUMBER;
-}
-
-static qb_status check_object(const qb_json *object, const shape *s, const place *at);
-
-static qb_status check_value(const qb_json *v, const rule *r, const place *at) {
-    unsigned kind = kind_of(v);
-    if (!(kind & r->kind)) {
-        char buffer[80];
-        qb_str expected = {0};
-        put_kinds(r->kind, &expected);
-        qb_status st = wrong(at, "must be %s, found %s", qb_str_get(&expected), found(v, buffer));
-        qb_str_free(&expected);
-        return st;
-    }
-    if (kind & STRING) return check_string(qb_json_string(v), r, v, at);
-    if (kind & NUMBER) return check_number(qb_json_number(v), r, at);
-    if ((kind & OBJECT) && r->object) return check_object(v, r->object, at);
-    if ((kind & ARRAY) && r->items) {
-        if (r->max > 0 && (double)qb_json_count(v) > r->max)
-            return wrong(at, "has %" PRId64 " items, at most %.0f are allowed", qb_json_count(v), r->max);
-        place item = {.up = at};
-        for (const qb_json *c = qb_json_first(v); c; c = qb_json_next(c), item.index++) {
-            qb_status st = check_value(c, r->items, &item);
-            if (st != QB_OK) return st;
-        }
-    }
-    return QB_OK;
-}
-
-static qb_status unknown_key(const char *key, const shape *s, const place *at) {
-    const char *names[32];
-    size_t n = 0;
-    for (const rule *r = s->rules; r->key && n < 32; r++) names[n++] = r->key;
-    const char *near = qb_nearest(key, names, n);
-    return wrong(at, "has an unknown key \"%.60s\"%s%s%s", key, near ? ", did you mean \"" : "",
-                 near ? near : "", near ? "\"?" : "");
-}
-
-static qb_status check_object(const qb_json *object, const shape *s, const place *at) {
-    for (const rule *r = s->rules; r->key; r++) {
-        const qb_json *v = qb_json_get(object, r->key);
-        place child = {.up = at, .key = r->key};
-        if (!v && (r->kind & REQUIRED)) return wrong(at, "lacks \"%s\"", r->key);
-        qb_status st = v ? check_value(v, r, &child) : QB_OK;
-        if (st != QB_OK) return st;
-    }
-    for (const qb_json *v = s->closed ? qb_json_first(object) : NULL; v; v = qb_json_next(v)) {
-        const rule *r = s->rules;
-        while (r->key && strcmp(r->key, qb_json_key(v)) != 0) r++;
-        if (!r->key) return unknown_key(qb_json_key(v), s, at);
-    }
-    return s->also ? s->also(object, at) : QB_OK;
-}
 
 /* ---- the tables ---- */
 
@@ -235,20 +35,26 @@ static const shape ceilings_shape = {
         {"gemm_flop_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
         {0},
     }};
-static const shape machine_shape = {.rules = (const rule[]){
-                                        {"cpu", STRING | REQUIRED, NULL, NULL, NULL, 0},
-                                        {"cores", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
-                                        {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
-                                        {"simd", TEXT, NULL, NULL, NULL, 0},
-                                        {"blas", TEXT, NULL, NULL, NULL, 0},
-                                        {"memory_bytes", COUNT, NULL, NULL, NULL, 0},
-                                        {"os", TEXT, NULL, NULL, NULL, 0},
-                                        {"kernel", TEXT, NULL, NULL, NULL, 0},
-                                        {"device", TEXT, NULL, NULL, NULL, 0},
-                                        {"gpu", ARRAY | NULLABLE, NULL, NULL, &string_or_object, 0},
-                                        {"ceilings", OBJECT | NULLABLE, NULL, &ceilings_shape, NULL, 0},
-                                        {0},
-                                    }};
+static const shape host_shape = {.rules = (const rule[]){
+                                     {"id", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"backend", TEXT, NULL, NULL, NULL, 0},
+                                     {"cpu", STRING | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"cores", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"simd", TEXT, NULL, NULL, NULL, 0},
+                                     {"blas", TEXT, NULL, NULL, NULL, 0},
+                                     {"memory_bytes", COUNT, NULL, NULL, NULL, 0},
+                                     {"os", TEXT, NULL, NULL, NULL, 0},
+                                     {"kernel", TEXT, NULL, NULL, NULL, 0},
+                                     {"device", TEXT, NULL, NULL, NULL, 0},
+                                     {"compute_capability", TEXT, NULL, NULL, NULL, 0},
+                                     {"device_memory_bytes", COUNT, NULL, NULL, NULL, 0},
+                                     {"load_average", AMOUNT, NULL, NULL, NULL, 0},
+                                     {"gpu", ARRAY | NULLABLE, NULL, NULL, &string_or_object, 0},
+                                     {"ceilings", OBJECT | NULLABLE, NULL, &ceilings_shape, NULL, 0},
+                                     {0},
+                                 }};
+static const rule host_item = {NULL, OBJECT, NULL, &host_shape, NULL, 0};
 static const shape data_shape = {.rules = (const rule[]){
                                      {"dataset", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
                                      {"role", TEXT, NULL, NULL, NULL, 0},
@@ -291,7 +97,8 @@ static const shape context_shape = {.rules = (const rule[]){
                                         {"suite", TEXT, NULL, NULL, NULL, 0},
                                         {"command", ARRAY | NULLABLE, NULL, NULL, &any_string, 0},
                                         {"seed", INTEGER | NULLABLE, NULL, NULL, NULL, 0},
-                                        {"machine", OBJECT | REQUIRED, NULL, &machine_shape, NULL, 0},
+                                        {"devices", ARRAY | REQUIRED, NULL, NULL, &host_item, 0},
+                                        {"planned", ARRAY | NULLABLE, NULL, NULL, &any_string, 0},
                                         {"data", ARRAY | NULLABLE, NULL, NULL, &data_item, 0},
                                         {"projection", OBJECT | NULLABLE, NULL, &projection_shape, NULL, 0},
                                         {0},
@@ -355,16 +162,16 @@ static qb_status check_metric(const qb_json *m, const place *at) {
     bool has_value = !qb_json_is_null(qb_json_get(m, "value"));
     if (strcmp(status, "ok") != 0) {
         if (!error || !*error)
-            return wrong(at, "has status \"%s\" and must give the reason in \"error\"", status);
-        return has_value ? wrong(at, "has status \"%s\", so its value must be null", status) : QB_OK;
+            return qb_shape_wrong(at, "has status \"%s\" and must give the reason in \"error\"", status);
+        return has_value ? qb_shape_wrong(at, "has status \"%s\", so its value must be null", status) : QB_OK;
     }
     if (!has_value && !qb_json_is_string(qb_json_get(m, "sha256")))
-        return wrong(at, "has status \"ok\" and so needs a value or a sha256");
+        return qb_shape_wrong(at, "has status \"ok\" and so needs a value or a sha256");
     if (!strcmp(qb_json_string(qb_json_get(m, "name")), "perplexity"))
         for (const char *const *key = (const char *const[]){"protocol", "dataset", "data_sha256", NULL}; *key;
              key++)
             if (!qb_json_is_string(qb_json_get(m, *key)))
-                return wrong(at, "is a perplexity without \"%s\", which is not a result", *key);
+                return qb_shape_wrong(at, "is a perplexity without \"%s\", which is not a result", *key);
     return QB_OK;
 }
 static const shape metric_shape = {.rules =
@@ -401,9 +208,9 @@ static qb_status check_case(const qb_json *c, const place *at) {
     const char *status = qb_json_string(qb_json_get(c, "status"));
     const char *error = qb_json_string(qb_json_get(c, "error"));
     if (!strcmp(status, "ok"))
-        return error ? wrong(at, "has status \"ok\", so its error must be null") : QB_OK;
+        return error ? qb_shape_wrong(at, "has status \"ok\", so its error must be null") : QB_OK;
     if (!error || !*error)
-        return wrong(at, "has status \"%s\" and must give the reason in \"error\"", status);
+        return qb_shape_wrong(at, "has status \"%s\" and must give the reason in \"error\"", status);
     return QB_OK;
 }
 static const shape case_shape = {
@@ -411,6 +218,7 @@ static const shape case_shape = {
         (const rule[]){
             {"id", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
             {"status", STRING | REQUIRED, "ok|skipped|failed", NULL, NULL, 0},
+            {"device", TEXT, NULL, NULL, NULL, 0},
             {"error", TEXT, NULL, NULL, NULL, 0},
             {"started", STRING | TIME | NULLABLE, NULL, NULL, NULL, 0},
             {"seconds", AMOUNT, NULL, NULL, NULL, 0},
@@ -447,17 +255,32 @@ static void find_twice(const char **strings, size_t n, const char **twice) {
         if (!strcmp(strings[i - 1], strings[i])) *twice = strings[i];
 }
 
-static qb_status check_unique_ids(const qb_json *cases, const place *at) {
+static qb_status check_unique_ids(const qb_json *list, const char *what, const place *at) {
     const char **ids, *twice;
     size_t n = 0;
-    qb_status st = qb_alloc((size_t)qb_json_count(cases), sizeof *ids, &ids);
+    qb_status st = qb_alloc((size_t)qb_json_count(list), sizeof *ids, &ids);
     if (st != QB_OK) return st;
-    for (const qb_json *c = qb_json_first(cases); c; c = qb_json_next(c))
+    for (const qb_json *c = qb_json_first(list); c; c = qb_json_next(c))
         ids[n++] = qb_json_string(qb_json_get(c, "id"));
     find_twice(ids, n, &twice);
-    if (twice) st = wrong(at, "cases have the id \"%.100s\" twice", twice);
+    if (twice) st = qb_shape_wrong(at, "%s have the id \"%.100s\" twice", what, twice);
     qb_free(ids);
     return st;
+}
+
+static qb_status check_devices(const qb_json *doc, const place *at) {
+    const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
+    const qb_json *cases = qb_json_get(doc, "cases");
+    for (const qb_json *c = qb_json_first(cases); c; c = qb_json_next(c)) {
+        const char *id = qb_json_string(qb_json_get(c, "device"));
+        const qb_json *d = id ? qb_json_first(devices) : NULL;
+        while (d && strcmp(qb_json_string(qb_json_get(d, "id")), id) != 0) d = qb_json_next(d);
+        if (id && !d)
+            return qb_shape_wrong(at,
+                                  "case \"%.100s\" names the device \"%.60s\", which context.devices lacks",
+                                  qb_json_string(qb_json_get(c, "id")), id);
+    }
+    return QB_OK;
 }
 
 /* Readers disagree on which of two equal keys counts, so none may stand twice. */
@@ -470,7 +293,7 @@ static qb_status check_unique_keys(const qb_json *v, const place *at) {
         if (st != QB_OK) return st;
         for (const qb_json *c = qb_json_first(v); c; c = qb_json_next(c)) keys[n++] = qb_json_key(c);
         find_twice(keys, n, &twice);
-        if (twice) st = wrong(at, "has the key \"%.60s\" twice", twice);
+        if (twice) st = qb_shape_wrong(at, "has the key \"%.60s\" twice", twice);
         qb_free(keys);
     }
     if (!qb_json_is_object(v) && !qb_json_is_array(v)) return st;
@@ -482,12 +305,20 @@ static qb_status check_unique_keys(const qb_json *v, const place *at) {
     return st;
 }
 
+qb_status qb_results_check_keys(const qb_json *doc, const char *name) {
+    place root = {.document = name};
+    return check_unique_keys(doc, &root);
+}
+
 qb_status qb_results_validate(const qb_json *doc, const char *name) {
     place root = {.document = name};
     if (!qb_json_is_object(doc))
-        return wrong(&root, "must be an object with \"schema\", \"context\" and \"cases\"");
-    qb_status st = check_unique_keys(doc, &root);
-    if (st == QB_OK) st = check_object(doc, &document_shape, &root);
-    if (st == QB_OK) st = check_unique_ids(qb_json_get(doc, "cases"), &root);
+        return qb_shape_wrong(&root, "must be an object with \"schema\", \"context\" and \"cases\"");
+    qb_status st = qb_results_check_keys(doc, name);
+    if (st == QB_OK) st = qb_shape_check(doc, &document_shape, &root);
+    if (st == QB_OK) st = check_unique_ids(qb_json_get(doc, "cases"), "cases", &root);
+    if (st == QB_OK)
+        st = check_unique_ids(qb_json_get(qb_json_get(doc, "context"), "devices"), "devices", &root);
+    if (st == QB_OK) st = check_devices(doc, &root);
     return st;
 }

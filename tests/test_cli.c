@@ -1,6 +1,6 @@
 /* The program as a user meets it: started as a process of its own, judged by exit code, standard output and
  * error. */
-#include "tests/support.h"
+#include "tests/program.h"
 
 #include "base/json.h"
 #include "base/str.h"
@@ -16,89 +16,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
-
-enum { ARGS_MAX = 32, OUTPUT_MAX = 64 << 20 };
-
-static char *scratch; /* of the whole program: cache, outputs, the tiny model */
-
-/* ---- running ---- */
-
-typedef struct {
-    int code; /* exit code, or 128 + signal */
-    char *out, *err;
-    size_t n_out;
-} outcome;
-
-static void outcome_free(outcome *o) {
-    qb_free(o->out);
-    qb_free(o->err);
-    *o = (outcome){0};
-}
-
-static char *scratch_path(const char *name) {
-    static char paths[8][1024];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
-    return path;
-}
-
-static pid_t start(const char *const *args, const char *out_path, const char *err_path) {
-    char *argv[ARGS_MAX + 2] = {(char *)(uintptr_t)QB_BENCH_PROGRAM};
-    for (int i = 0; args[i]; i++) {
-        assert_true(i < ARGS_MAX);
-        argv[i + 1] = (char *)(uintptr_t)args[i];
-    }
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid) return pid;
-    int out = open(out_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    int err = open(err_path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (out < 0 || err < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) _exit(120);
-    execv(QB_BENCH_PROGRAM, argv);
-    _exit(121);
-}
-
-static int wait_code(pid_t pid) {
-    int status;
-    while (waitpid(pid, &status, 0) < 0) assert_int_equal(errno, EINTR);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-static outcome bench(const char *const *args) {
-    outcome o = {0};
-    char out[1024], err[1024]; /* not scratch_path: callers keep several of its buffers */
-    snprintf(out, sizeof out, "%s/stdout", scratch);
-    snprintf(err, sizeof err, "%s/stderr", scratch);
-    size_t n;
-    o.code = wait_code(start(args, out, err));
-    assert_ok(qb_file_read(out, OUTPUT_MAX, &o.out, &o.n_out));
-    assert_ok(qb_file_read(err, OUTPUT_MAX, &o.err, &n));
-    return o;
-}
-#define BENCH(...) bench((const char *const[]){__VA_ARGS__, NULL})
-
-/* A refusal: that code, nothing on standard output, a last line "bench: ... needle ..." on standard error. */
-static void assert_refused(outcome o, int code, const char *needle) {
-    const char *line = strstr(o.err, "bench: ");
-    while (line && strstr(line + 1, "\nbench: ")) line = strstr(line + 1, "\nbench: ") + 1;
-    bool one_line =
-        line && (line == o.err || line[-1] == '\n') && strchr(line, '\n') == line + strlen(line) - 1;
-    if (o.code != code || o.n_out || !one_line || !strstr(line, needle))
-        fail_msg("exit %d, %zu bytes on standard output, standard error: %s\nexpected exit %d and \"%s\"",
-                 o.code, o.n_out, o.err, code, needle);
-    outcome_free(&o);
-}
-
-static void assert_worked(const outcome *o) {
-    if (o->code != 0) fail_msg("exit %d: %s", o->code, o->err);
-}
-
-static qb_json *json_of(const outcome *o) {
-    qb_json *j;
-    assert_ok(qb_json_parse(o->out, o->n_out, "standard output", &j));
-    return j;
-}
 
 /* ---- help and usage ---- */
 
@@ -543,7 +460,8 @@ static void test_cli__resume_runs_again_what_changed(void **state) {
     outcome_free(&o);
     o = BENCH("run", "--suite", suite, "--synthetic", "-o", out, "--resume", "--set", "samples=3");
     assert_worked(&o);
-    assert_non_null(strstr(o.err, "tiny/gptq-4b-g32/cpu: its settings or data changed"));
+    assert_non_null(
+        strstr(o.err, "tiny/gptq-4b-g32/cpu: config differs: samples 2 against 3; it is run again"));
     assert_non_null(strstr(o.err, "f16 "));
     assert_non_null(strstr(o.err, "kept"));
     outcome_free(&o);
@@ -685,24 +603,11 @@ static void test_cli__tokenize_equals_the_golden_hash(void **state) {
     outcome_free(&o);
 }
 
-static int make_scratch(void **state) {
-    (void)state;
-    if (!qb_path_exists(QB_BENCH_PROGRAM)) {
-        print_message("skipped: %s is not built\n", QB_BENCH_PROGRAM);
-        exit(0);
-    }
-    scratch = scratch_make();
-    setenv("BENCH_CACHE", scratch_path("cache"), 1);
-    unsetenv("BENCH_DATA");
+static int make_model(void **state) {
+    if (program_begin(state) != 0) return -1;
     if (qb_make_dirs(scratch_path("tiny")) != QB_OK) return -1;
     char *path = scratch_path("tiny/config.json");
     return qb_file_write_atomic(path, tiny_config, strlen(tiny_config)) == QB_OK ? 0 : -1;
-}
-
-static int remove_scratch(void **state) {
-    (void)state;
-    scratch_remove(scratch);
-    return 0;
 }
 
 int main(void) {
@@ -729,5 +634,5 @@ int main(void) {
         cmocka_unit_test(test_cli__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli__tokenize_equals_the_golden_hash),
     };
-    return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
+    return cmocka_run_group_tests(tests, make_model, program_end);
 }

@@ -16,7 +16,7 @@ static const char base_text[] =
     "\"model\":{\"name\":\"m\"},\"quantization\":{\"method\":\"gptq\"},\"metrics\":["
     "{\"name\":\"perplexity\",\"value\":10.0,\"unit\":\"1\",\"better\":\"lower\",\"protocol\":\"gptq-512\","
     "\"dataset\":\"w\","
-    "\"stderr\":0.5,\"status\":\"ok\",\"data_sha256\":"
+    "\"stderr\":0.5,\"status\":\"ok\",\"windows\":4,\"data_sha256\":"
     "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"},"
     "{\"name\":\"decode\",\"value\":30,\"unit\":\"tok/"
     "s\",\"better\":\"higher\",\"protocol\":\"tg128\",\"status\":\"ok\","
@@ -161,7 +161,7 @@ static void test_compare__what_is_not_comparable_is_said(void **state) {
     assert_int_equal(o.not_compared, 2);
     assert_false(o.regressed);
     assert_non_null(
-        strstr(o.text.text, "not compared, 2 rows: machine differs: cpu \"CPU-A\" against \"CPU-B\""));
+        strstr(o.text.text, "not compared, 2 rows: device differs: cpu \"CPU-A\" against \"CPU-B\""));
     qb_str_free(&o.text);
     qb_compare_config forced = usual;
     forced.force = true;
@@ -175,6 +175,73 @@ static void test_compare__what_is_not_comparable_is_said(void **state) {
     assert_int_equal(o.not_compared, 5);
     assert_non_null(strstr(o.text.text, "config differs: bits 4 against 3"));
     qb_str_free(&o.text);
+}
+
+static void test_compare__fewer_windows_are_another_measurement(void **state) {
+    (void)state;
+    expect("\"windows\":4", "\"windows\":2", false, "not compared", "windows differ: 4 against 2");
+    /* What an older document does not state cannot tell two measurements apart. */
+    expect("\"windows\":4,", "", false, "same", "no regression");
+}
+
+/* Memory of a process: on one device, and beyond what pages and buffers make of it by chance. */
+static void test_compare__memory_has_a_floor_and_belongs_to_a_device(void **state) {
+    (void)state;
+    static const char *const from = "\"name\":\"checkpoint_bytes\",\"value\":1000000";
+    static const char *const base = "\"name\":\"peak_rss_bytes\",\"value\":30000000";
+    qb_compare_config config = usual;
+    config.memory_floor_mb = 4;
+    char *before = edited(from, base);
+    static const struct {
+        const char *after, *cpu;
+        bool regressed;
+        const char *words;
+    } rows[] = {
+        {"\"name\":\"peak_rss_bytes\",\"value\":33900000", "CPU-A", false, "6 unchanged"},
+        {"\"name\":\"peak_rss_bytes\",\"value\":34100000", "CPU-A", true, "WORSE"},
+        {"\"name\":\"peak_rss_bytes\",\"value\":34100000", "CPU-B", false,
+         "not compared, 3 rows: device differs: cpu"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char *after = edited(from, rows[i].after), *cpu = strstr(after, "CPU-A");
+        memcpy(cpu, rows[i].cpu, strlen(rows[i].cpu));
+        qb_results a, b;
+        qb_str text = {0};
+        bool regressed;
+        parse(before, &a);
+        parse(after, &b);
+        assert_ok(qb_results_compare(&a, &b, &config, &text, NULL, &regressed));
+        if (regressed != rows[i].regressed || !strstr(text.text, rows[i].words))
+            fail_msg("row %zu:\n%s", i, text.text);
+        qb_str_free(&text);
+        qb_results_close(&a);
+        qb_results_close(&b);
+        qb_free(after);
+    }
+    qb_free(before);
+}
+
+static void test_compare__an_incomplete_document_never_passes(void **state) {
+    (void)state;
+    static const char *const from = "\"created\":",
+                             *const to = "\"planned\":[\"m/gptq\",\"m/nf4\",\"m/fp4\"],\"created\":";
+    outcome o = compare_edit(from, to, &usual);
+    assert_true(o.regressed);
+    assert_int_equal(o.same, 6);
+    assert_non_null(strstr(o.text.text, "INCOMPLETE: the new run ended before 1 of its cases"));
+    qb_str_free(&o.text);
+    qb_results r;
+    qb_str table = {0};
+    char *text = edited(from, to);
+    parse(text, &r);
+    assert_int_equal(qb_results_unmeasured(&r), 1);
+    assert_ok(qb_results_table(&r, false, &table));
+    assert_non_null(strstr(table.text, "1 planned case is missing"));
+    qb_str_free(&table);
+    qb_results_close(&r);
+    qb_free(text);
+    expect("\"id\":\"m/nf4\",\"status\":\"failed\"", "\"id\":\"m/new\",\"status\":\"failed\"", true, "worse",
+           "new, and fails: out of memory");
 }
 
 static void test_compare__cases_lost_failing_and_new(void **state) {
@@ -222,6 +289,9 @@ int main(void) {
         cmocka_unit_test(test_compare__sizes_hashes_and_lost_rows),
         cmocka_unit_test(test_compare__repeated_rows_are_paired_in_order),
         cmocka_unit_test(test_compare__what_is_not_comparable_is_said),
+        cmocka_unit_test(test_compare__fewer_windows_are_another_measurement),
+        cmocka_unit_test(test_compare__memory_has_a_floor_and_belongs_to_a_device),
+        cmocka_unit_test(test_compare__an_incomplete_document_never_passes),
         cmocka_unit_test(test_compare__cases_lost_failing_and_new),
         cmocka_unit_test(test_compare__a_gate_that_saw_nothing_does_not_pass),
     };

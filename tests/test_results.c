@@ -1,4 +1,5 @@
 #include "results/case.h"
+#include "results/device.h"
 #include "results/results.h"
 #include "results/text.h"
 #include "tests/support.h"
@@ -89,16 +90,19 @@ static void test_results__schema_judges_the_table_of_mutations(void **state) {
 }
 
 static qb_json *context_make(void) {
-    qb_json *context = qb_json_object(), *program = qb_json_object(), *machine = qb_json_object();
+    qb_json *context = qb_json_object(), *program = qb_json_object(), *device = qb_json_object(),
+            *devices = qb_json_array();
     qb_json_put_text(program, "name", "quantbench");
     qb_json_put_text(program, "version", "1");
     qb_json_put(context, "program", program);
     qb_json_put_text(context, "created", "2026-11-22T05:49:38Z");
     qb_json_put_int(context, "seed", 9007199254740993LL);
-    qb_json_put_text(machine, "cpu", "A CPU");
-    qb_json_put_int(machine, "cores", 2);
-    qb_json_put_int(machine, "threads", 2);
-    qb_json_put(context, "machine", machine);
+    qb_json_put_text(device, "cpu", "A CPU");
+    qb_json_put_int(device, "cores", 2);
+    qb_json_put_int(device, "threads", 2);
+    qb_json_put_text(device, "id", "cpu");
+    qb_json_push(devices, device);
+    qb_json_put(context, "devices", devices);
     return context;
 }
 
@@ -224,6 +228,68 @@ static void test_results__labels_are_short_and_tell_twins_apart(void **state) {
     qb_results_close(&r);
 }
 
+/* Of two backends in one document the first's facts and ceilings were written: the other's cases name no
+   device, and their shares are of the wrong ceiling. */
+static void test_results__documents_of_the_first_schema_are_lifted(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"schema\":\"qb.results/1\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
+        "\"created\":\"2026-11-22T06:10:00Z\",\"machine\":{\"cpu\":\"C\",\"cores\":2,\"threads\":2,"
+        "\"ceilings\":{\"read_bytes_per_s\":1e9,\"gemm_flop_per_s\":1e10}}},\"cases\":["
+        "{\"id\":\"m/a/cpu\",\"status\":\"ok\",\"config\":{\"backend\":\"cpu\"},\"model\":null,\"metrics\":["
+        "{\"name\":\"decode\",\"value\":1,\"unit\":\"tok/s\",\"better\":\"higher\",\"status\":\"ok\","
+        "\"share_of_ceiling\":0.5}]},"
+        "{\"id\":\"m/a/"
+        "cuda\",\"status\":\"ok\",\"config\":{\"backend\":\"cuda\"},\"model\":null,\"metrics\":["
+        "{\"name\":\"decode\",\"value\":9,\"unit\":\"tok/s\",\"better\":\"higher\",\"status\":\"ok\","
+        "\"share_of_ceiling\":4.41}]}]}";
+    qb_results r;
+    assert_ok(qb_results_parse(text, strlen(text), "old.json", &r));
+    assert_string_equal(qb_json_string(qb_json_get(r.doc, "schema")), QB_RESULTS_SCHEMA);
+    const qb_json *cpu = qb_results_case(&r, "m/a/cpu"), *cuda = qb_results_case(&r, "m/a/cuda");
+    const qb_json *device = qb_case_device(&r, cpu);
+    assert_string_equal(qb_json_string(qb_json_get(device, "cpu")), "C");
+    assert_true(qb_json_number(qb_json_get(qb_json_get(device, "ceilings"), "read_bytes_per_s")) == 1e9);
+    assert_null(qb_case_device(&r, cuda));
+    assert_true(
+        qb_json_number(qb_json_get(qb_results_metric(cpu, "decode", NULL, NULL), "share_of_ceiling")) == 0.5);
+    assert_true(
+        qb_json_is_null(qb_json_get(qb_results_metric(cuda, "decode", NULL, NULL), "share_of_ceiling")));
+    assert_true(qb_case_metric(cuda, "decode", NULL, NULL) == 9);
+    qb_results_close(&r);
+}
+
+static void test_results__two_devices_are_the_same_or_say_what_differs(void **state) {
+    (void)state;
+    static const struct {
+        const char *a, *b, *fact; /* NULL: the same */
+    } rows[] = {
+        {"{\"cpu\":\"C\",\"threads\":2}", "{\"threads\":2,\"cpu\":\"C\"}", NULL},
+        {"{\"cpu\":\"C\",\"threads\":2}", "{\"cpu\":\"C\",\"threads\":4}", "threads"},
+        {"{\"cpu\":\"C\",\"blas\":\"Haswell\"}", "{\"cpu\":\"C\",\"blas\":null}", NULL},
+        {"{\"cpu\":\"C\",\"device\":\"H100\"}", "{\"cpu\":\"C\",\"device\":\"H200\"}", "device"},
+        {"{\"device\":\"A100\",\"device_memory_bytes\":4e10}",
+         "{\"device\":\"A100\",\"device_memory_bytes\":8e10}", "device_memory_bytes"},
+        {"{\"backend\":\"cpu\"}", "{\"backend\":\"cuda\"}", "backend"},
+        {"{\"id\":\"a\",\"os\":\"x\",\"memory_bytes\":1,\"gpu\":[\"A\"]}",
+         "{\"id\":\"b\",\"os\":\"y\",\"memory_bytes\":2,\"gpu\":[]}", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_json *a, *b;
+        assert_ok(qb_json_parse(rows[i].a, strlen(rows[i].a), "a", &a));
+        assert_ok(qb_json_parse(rows[i].b, strlen(rows[i].b), "b", &b));
+        const char *fact = qb_device_difference(a, b), *back = qb_device_difference(b, a);
+        if (!rows[i].fact) {
+            assert_null(fact);
+        } else {
+            assert_string_equal(fact, rows[i].fact);
+            assert_string_equal(back, rows[i].fact);
+        }
+        qb_json_free(a);
+        qb_json_free(b);
+    }
+}
+
 static void test_results__a_part_of_the_text_is_told_from_the_whole(void **state) {
     (void)state;
     static const struct {
@@ -303,6 +369,8 @@ int main(void) {
         cmocka_unit_test(test_results__unwritable_and_unreadable_paths_fail_at_once),
         cmocka_unit_test(test_results__table_equals_the_recorded_one),
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
+        cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),
+        cmocka_unit_test(test_results__two_devices_are_the_same_or_say_what_differs),
         cmocka_unit_test(test_results__a_part_of_the_text_is_told_from_the_whole),
         cmocka_unit_test(test_results__tables_of_odd_documents),
         cmocka_unit_test(test_text__cleans_and_counts),

@@ -47,6 +47,13 @@ def check(validator, document):
     for name in ids:
         if ids.count(name) > 1:
             raise Refused(f'the id "{name}" stands twice')
+    devices = [device["id"] for device in document["context"]["devices"]]
+    for name in devices:
+        if devices.count(name) > 1:
+            raise Refused(f'the device "{name}" stands twice')
+    for case in document["cases"]:
+        if case.get("device") is not None and case["device"] not in devices:
+            raise Refused(f'case "{case["id"]}" names a device that is not there')
 
 
 def mutate(document, change):

@@ -11,8 +11,10 @@ static const qb_option rows[] = {
      "level of the two-sided Mann-Whitney U test that a speed's change must pass too"},
     {"memory-tolerance-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, memory_tolerance_pct), "2", 0,
      100, NULL, "PCT", "relative change of a size or of memory that counts as moved"},
+    {"memory-floor-mb", 0, QB_OPTION_REAL, offsetof(qb_compare_config, memory_floor_mb), "4", 0, 1e6, NULL,
+     "MB", "least change of a process's or device's memory that counts"},
     {"force", 'f', QB_OPTION_BOOL, offsetof(qb_compare_config, force), NULL, 0, 0, NULL, NULL,
-     "compare speeds although the machines differ"},
+     "compare speeds and memory although the devices differ"},
     {0},
 };
 
@@ -25,13 +27,15 @@ static const qb_page page = {
         "by\n"
         "more than a tolerance; a speed when its median changed by a least effect and a Mann-Whitney U test "
         "on the\n"
-        "samples says that this is no accident. Speeds are compared between equal machines only, everything "
-        "only\n"
-        "between equal configurations. A case or metric that is gone, or newly fails, is a regression.",
+        "samples says that this is no accident. Speeds and memory are compared on equal devices only, "
+        "everything only\n"
+        "between equal configurations, texts and windows. A case or metric that is gone, or newly fails, is "
+        "a\n"
+        "regression, and a document that lacks planned cases never passes.",
     .examples = "bench compare results/baselines/demo.json demo.json\n"
                 "bench compare old.json new.json --speed-effect-pct 3 --json",
     .exit_status = "0   nothing got worse\n"
-                   "1   a regression, or the documents cannot be compared\n"
+                   "1   a regression, or the documents are incomplete or cannot be compared\n"
                    "2   the command line is wrong",
 };
 

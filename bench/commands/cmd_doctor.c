@@ -123,10 +123,9 @@ static qb_json *check_folders(findings *f, const char *data_option) {
 }
 
 static qb_json *examine(const qb_device_facts *facts, const char *backend, const char *data, findings *f) {
-    qb_json *top = qb_json_object(), *context = qb_record_context(NULL, facts, NULL);
-    qb_json_put(top, "program", qb_json_copy(qb_json_get(context, "program")));
-    qb_json_put(top, "machine", qb_json_copy(qb_json_get(context, "machine")));
-    qb_json_free(context);
+    qb_json *top = qb_json_object();
+    qb_json_put(top, "program", qb_program_json());
+    qb_json_put(top, "machine", qb_record_device(backend, backend, facts));
     qb_json_put_text(top, "backend", backend);
     qb_json_put_int(top, "memory_available_bytes", qb_host_memory_now().available_bytes);
     qb_json_put(top, "openblas", check_blas(f));

@@ -47,7 +47,8 @@ static const qb_page page = {
 };
 
 static qb_status print_rows(const qb_json *doc) {
-    const qb_json *ceilings = qb_json_get(qb_json_get(qb_json_get(doc, "context"), "machine"), "ceilings");
+    const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
+    const qb_json *ceilings = qb_json_get(qb_json_first(devices), "ceilings");
     const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
     qb_output("%-22s %-16s %14s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
               "ceiling");

@@ -5,12 +5,15 @@
 #include "bench/machine/machine.h"
 #include "results/results.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the device ---- */
 
 qb_status qb_device_facts_take(qb_device *dev, bool measure, qb_device_facts *out) {
     *out = (qb_device_facts){.describe = dev->backend->describe(dev), .measured = measure};
+    if (getloadavg(&out->load_average, 1) != 1) out->load_average = (double)NAN;
     if (!out->describe) return qb_fail(QB_ERR_MEMORY, "out of memory");
     return measure ? dev->backend->ceilings(dev, &out->ceilings) : QB_OK;
 }
@@ -23,6 +26,7 @@ void qb_device_facts_free(qb_device_facts *f) {
 qb_json *qb_device_facts_json(const qb_device_facts *f) {
     qb_json *j = qb_json_object();
     qb_json_put(j, "describe", qb_json_copy(f->describe));
+    qb_json_put_real(j, "load_average", f->load_average);
     if (f->measured) {
         qb_json_put_real(j, "read_bytes_per_s", f->ceilings.read_bytes_per_s);
         qb_json_put_real(j, "gemm_flop_per_s", f->ceilings.gemm_flop_per_s);
@@ -32,6 +36,7 @@ qb_json *qb_device_facts_json(const qb_device_facts *f) {
 
 qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) {
     *out = (qb_device_facts){.describe = qb_json_copy(qb_json_get(json, "describe"))};
+    out->load_average = qb_json_number(qb_json_get(json, "load_average"));
     out->measured = !qb_json_is_null(qb_json_get(json, "read_bytes_per_s"));
     out->ceilings.read_bytes_per_s = qb_json_number(qb_json_get(json, "read_bytes_per_s"));
     out->ceilings.gemm_flop_per_s = qb_json_number(qb_json_get(json, "gemm_flop_per_s"));
@@ -63,11 +68,18 @@ void qb_record_command_text(qb_str *out) {
     }
 }
 
-static qb_json *machine_json(const qb_device_facts *facts) {
-    qb_json *m = qb_machine_json();
-    qb_json_put(m, "threads", qb_json_copy(qb_json_get(facts->describe, "threads")));
-    for (const qb_json *j = qb_json_first(facts->describe); j; j = qb_json_next(j))
-        if (!qb_json_get(m, qb_json_key(j))) qb_json_put(m, qb_json_key(j), qb_json_copy(j));
+qb_json *qb_record_device(const char *id, const char *backend, const qb_device_facts *facts) {
+    qb_json *m = qb_json_object(), *host = qb_machine_json();
+    qb_json_put_text(m, "id", id);
+    qb_json_put_text(m, "backend", backend);
+    for (const qb_json *j = qb_json_first(host); j; j = qb_json_next(j))
+        qb_json_put(m, qb_json_key(j), qb_json_copy(j));
+    qb_json_free(host);
+    for (const qb_json *j = qb_json_first(facts->describe); j; j = qb_json_next(j)) {
+        bool own_memory = !strcmp(qb_json_key(j), "memory_bytes");
+        qb_json_put(m, own_memory ? "device_memory_bytes" : qb_json_key(j), qb_json_copy(j));
+    }
+    qb_json_put_real(m, "load_average", facts->load_average);
     if (facts->measured) {
         qb_json *c = qb_json_object();
         qb_json_put_real(c, "read_bytes_per_s", facts->ceilings.read_bytes_per_s);
@@ -79,7 +91,7 @@ static qb_json *machine_json(const qb_device_facts *facts) {
     return m;
 }
 
-qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_json *data) {
+qb_json *qb_record_context(const char *suite, qb_json *devices, qb_json *data) {
     qb_json *c = qb_json_object();
     char now[32];
     qb_now_rfc3339(now);
@@ -89,7 +101,7 @@ qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_j
     qb_json *command = qb_json_array();
     for (int i = 0; i < command_argc; i++) qb_json_push_text(command, command_argv[i]);
     qb_json_put(c, "command", command);
-    qb_json_put(c, "machine", machine_json(facts));
+    qb_json_put(c, "devices", devices ? devices : qb_json_array());
     qb_json_put(c, "data", data ? data : qb_json_array());
     return c;
 }
@@ -135,6 +147,7 @@ qb_json *qb_record_case(const qb_case_record *r) {
     qb_json *j = qb_json_object();
     qb_json_put_text(j, "id", r->id);
     qb_json_put_text(j, "status", r->status);
+    qb_json_put_text(j, "device", r->device);
     qb_json_put_text(j, "error", r->error);
     qb_json_put_text(j, "started", r->started);
     qb_json_put_real(j, "seconds", r->seconds);

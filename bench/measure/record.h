@@ -10,7 +10,8 @@
 typedef struct qb_device_facts {
     qb_json *describe; /* owned; {threads, simd, blas, ...} */
     qb_ceilings ceilings;
-    bool measured; /* the ceilings are */
+    bool measured;       /* the ceilings are */
+    double load_average; /* of the host over the last minute, before the device did anything; NaN: unknown */
 } qb_device_facts;
 qb_status qb_device_facts_take(qb_device *dev, bool measure, qb_device_facts *out) QB_NODISCARD;
 void qb_device_facts_free(qb_device_facts *f);
@@ -22,8 +23,11 @@ qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) QB_NO
 void qb_record_command(int argc, char **argv);
 /* The same as one would type it, "bench" for the program's path. */
 void qb_record_command_text(qb_str *out);
-/* {program, created, suite, command, seed, machine, data}. Takes `data` (may be NULL). suite may be NULL. */
-qb_json *qb_record_context(const char *suite, const qb_device_facts *facts, qb_json *data);
+/* An entry of context.devices: {id, backend, the host's facts, the device's, ceilings}. Caller frees. */
+qb_json *qb_record_device(const char *id, const char *backend, const qb_device_facts *facts);
+/* {program, created, suite, command, seed, devices, data}. Takes `devices` and `data` (both may be NULL).
+   suite may be NULL. */
+qb_json *qb_record_context(const char *suite, qb_json *devices, qb_json *data);
 
 /* {name, path, sha256, architecture, n_params, ...}; sha256 may be NULL. */
 qb_json *qb_record_model(const qb_model *m, const char *sha256);
@@ -35,6 +39,7 @@ qb_json *qb_record_found_method(const qb_model *m);
  * NULL). */
 typedef struct qb_case_record {
     const char *id, *status, *error; /* error NULL when ok */
+    const char *device;              /* its id in context.devices, or NULL */
     const char *started;             /* RFC 3339, or NULL */
     double seconds;
     qb_json *config, *model, *quantization, *metrics;

@@ -2,6 +2,7 @@
 
 #include "base/str.h"
 #include "results/case.h"
+#include "results/device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -323,10 +324,10 @@ static void put_warnings(projection *p) {
 
 qb_status qb_project_case(const qb_results *document, const qb_json *measured, const qb_target *target,
                           const qb_project_config *config, qb_json **out) {
-    const qb_json *machine = qb_json_get(qb_json_get(document->doc, "context"), "machine");
+    const qb_json *device = qb_case_device(document, measured);
     projection p = {.document = document,
                     .measured = measured,
-                    .ceilings = qb_json_get(machine, "ceilings"),
+                    .ceilings = qb_json_get(device, "ceilings"),
                     .target = target,
                     .config = config,
                     .metrics = qb_json_array(),
@@ -337,6 +338,7 @@ qb_status qb_project_case(const qb_results *document, const qb_json *measured, c
     qb_str_printf(&id, "%s@%s", text(measured, "id"), target->name);
     qb_json_put_text(c, "id", qb_str_get(&id));
     qb_json_put_text(c, "status", text(measured, "status"));
+    qb_json_put_text(c, "device", text(measured, "device"));
     qb_json_put_text(c, "error", text(measured, "error"));
     qb_json_put_text(settings, "device", target->name);
     qb_json_put(c, "config", settings);

@@ -48,7 +48,7 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
         qb_json_put(j, qb_json_key(e), qb_json_copy(e));
     qb_json_free(method);
     qb_json_put_text(j, "backend", c->backend);
-    qb_json_put(j, "threads", qb_json_copy(qb_json_get(run->facts.describe, "threads")));
+    qb_json_put(j, "threads", qb_json_copy(qb_json_get(qb_run_device_of(run, c)->facts.describe, "threads")));
     qb_json_put_bool(j, "synthetic", s->synthetic);
     qb_json_put_text(j, "source_sha256", s->sha256[0] ? s->sha256 : NULL);
     qb_json_put_text(j, "calibration_sha256", calibration ? calibration->sha256 : NULL);
@@ -164,7 +164,7 @@ static qb_status measure(void *ctx, qb_json **result) {
         .memory_bytes = (int64_t)(suite->config.memory_gb * 1e9),
         .speed = groups & QB_MEASURE_SPEED ? &suite->speed : NULL,
         .prompts = s->prompts.count ? &s->prompts : NULL,
-        .ceilings = &w->run->facts.ceilings,
+        .ceilings = &qb_run_device_of(w->run, w->c)->facts.ceilings,
         .memory = (groups & QB_MEASURE_MEMORY) != 0,
         .determinism = (groups & QB_MEASURE_DETERMINISM) != 0,
         .offload = w->run->options->offload,
@@ -240,6 +240,7 @@ out:
         record = qb_record_case(&(qb_case_record){
             .id = c->id,
             .status = st == QB_OK ? "ok" : "failed",
+            .device = qb_run_device_of(run, c)->id,
             .error = error,
             .started = started,
             .seconds = (double)(qb_now_ns() - begin) * 1e-9,

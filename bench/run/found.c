@@ -56,11 +56,14 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
     if (measured != QB_OK) error = qb_strdup(qb_error_text());
     QB_TRY(st, identify(f->model, hex));
     if (!f->facts.describe) QB_TRY(st, qb_device_facts_take(f->dev, false, &f->facts));
-    QB_TRY(st, qb_results_create(NULL, qb_record_context(NULL, &f->facts, f->data), out));
+    qb_json *devices = qb_json_array();
+    qb_json_push(devices, qb_record_device(f->dev->backend->name, f->dev->backend->name, &f->facts));
+    QB_TRY(st, qb_results_create(NULL, qb_record_context(NULL, devices, f->data), out));
     f->data = NULL;
     qb_case_record record = {
         .id = id,
         .status = measured == QB_OK ? "ok" : "failed",
+        .device = f->dev->backend->name,
         .error = error,
         .started = started,
         .seconds = (double)(qb_now_ns() - begin) * 1e-9,

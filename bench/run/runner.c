@@ -10,6 +10,8 @@
 #include "bench/run/child.h"
 #include "bench/run/probe.h"
 #include "plots/plots.h"
+#include "results/comparable.h"
+#include "results/device.h"
 
 #include <inttypes.h>
 #include <malloc.h>
@@ -86,11 +88,27 @@ static void warn_substitutes(const qb_json *data) {
     }
 }
 
-static qb_status take_facts(qb_run *run) {
-    qb_compute compute = {run->options->threads, run->suite.backends.items[0], run->options->device,
-                          run->options->device_gb, run->options->offload};
+const qb_run_device *qb_run_device_of(const qb_run *run, const qb_case *c) {
+    for (size_t i = 0; i < run->n_devices; i++)
+        if (!strcmp(run->devices[i].backend, c->backend)) return &run->devices[i];
+    return NULL;
+}
+
+/* Every backend has ceilings of its own, which its cases are measured against. */
+static qb_status probe_devices(qb_run *run) {
     bool ceilings = run->options->dry_run || (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED);
-    return qb_device_probe(&compute, ceilings, &run->facts);
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        const char *backend = run->cases.items[i].backend;
+        if (qb_run_device_of(run, &run->cases.items[i])) continue;
+        qb_compute compute = {run->options->threads, backend, run->options->device, run->options->device_gb,
+                              run->options->offload};
+        qb_run_device *d = &run->devices[run->n_devices++];
+        d->backend = backend;
+        snprintf(d->id, sizeof d->id, "%s", backend);
+        st = qb_device_probe(&compute, ceilings, &d->facts);
+    }
+    return st;
 }
 
 qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets, qb_run *run) {
@@ -103,7 +121,7 @@ qb_status qb_run_open(const qb_run_options *options, const char *const *sets, si
     /* Tokenizers and texts are gone; their memory must not stand in the children's peaks. */
     malloc_trim(0);
     warn_substitutes(run->data);
-    QB_TRY(st, take_facts(run));
+    QB_TRY(st, probe_devices(run));
 out:
     return st;
 }
@@ -113,7 +131,7 @@ void qb_run_close(qb_run *run) {
     qb_free(run->subjects);
     qb_free(run->cases.items);
     qb_json_free(run->data);
-    qb_device_facts_free(&run->facts);
+    for (size_t i = 0; i < run->n_devices; i++) qb_device_facts_free(&run->devices[i].facts);
     if (run->began) qb_results_close(&run->results);
     qb_file_unlock(&run->output_lock);
     qb_suite_free(&run->suite);
@@ -130,7 +148,7 @@ qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) {
         st = qb_case_checkpoint(run, c, &dir);
         if (st == QB_OK)
             st = qb_case_plan_make(qb_case_subject(run, c), c->variant, &run->suite, dir && qb_cache_hit(dir),
-                                   &run->facts.ceilings, &(*plans)[i]);
+                                   &qb_run_device_of(run, c)->facts.ceilings, &(*plans)[i]);
         qb_free(dir);
     }
     return st;
@@ -156,21 +174,40 @@ qb_status qb_run_check_disk(const qb_run *run, const qb_case_plan *plans) {
 
 /* ---- the document ---- */
 
-/* A document has one machine: cases of two would be compared as if they were equals. */
-static qb_status check_same_machine(const qb_results *old_results, const qb_json *context) {
-    static const char *const keys[] = {"cpu", "cores", "threads", "simd", "blas", "memory_bytes"};
-    const qb_json *then = qb_json_get(qb_json_get(old_results->doc, "context"), "machine");
-    const qb_json *now = qb_json_get(context, "machine");
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        const qb_json *a = qb_json_get(then, keys[i]), *b = qb_json_get(now, keys[i]);
-        if (!a || !b || qb_json_equal(a, b)) continue;
-        return qb_fail(
-            QB_ERR_USAGE,
-            "%s was measured with another %s; a result holds one machine: use another --output, or leave "
-            "--resume out",
-            old_results->path, keys[i]);
+/* The devices of a resumed document: those of this run, and before them what earlier cases were measured on.
+   One backend on two devices would put unequal cases beside each other as if they were equals. */
+static qb_status join_devices(const qb_results *old_results, qb_json *context) {
+    const qb_json *then = qb_json_get(qb_json_get(old_results->doc, "context"), "devices");
+    const qb_json *now = qb_json_get(context, "devices");
+    qb_json *all = qb_json_array();
+    for (const qb_json *d = qb_json_first(then); d; d = qb_json_next(d)) {
+        const qb_json *same = qb_json_first(now);
+        while (same && !qb_json_equal(qb_json_get(same, "id"), qb_json_get(d, "id")))
+            same = qb_json_next(same);
+        const char *fact = same ? qb_device_difference(d, same) : NULL;
+        if (!same) qb_json_push(all, qb_json_copy(d));
+        if (!fact) continue;
+        qb_json_free(all);
+        return qb_fail(QB_ERR_USAGE,
+                       "%s was measured with another %s; a result holds one device a backend: use another "
+                       "--output, or leave --resume out",
+                       old_results->path, fact);
     }
+    for (const qb_json *d = qb_json_first(now); d; d = qb_json_next(d)) qb_json_push(all, qb_json_copy(d));
+    qb_json_put(context, "devices", all);
     return QB_OK;
+}
+
+/* What the earlier runs planned is still owed. */
+static void join_planned(const qb_json *old_context, qb_json *context) {
+    const qb_json *now = qb_json_get(context, "planned");
+    qb_json *all = qb_json_copy(now);
+    for (const qb_json *p = qb_json_first(qb_json_get(old_context, "planned")); p; p = qb_json_next(p)) {
+        const qb_json *same = qb_json_first(now);
+        while (same && !qb_json_equal(same, p)) same = qb_json_next(same);
+        if (!same) qb_json_push(all, qb_json_copy(p));
+    }
+    qb_json_put(context, "planned", all);
 }
 
 /* What earlier runs of a resumed document were made by. */
@@ -192,7 +229,7 @@ static qb_status resume(qb_run *run, qb_json *context) {
     qb_status st = qb_results_open(o->output, &run->results);
     if (st != QB_OK) goto out;
     run->began = true;
-    QB_TRY(st, check_same_machine(&run->results, context));
+    QB_TRY(st, join_devices(&run->results, context));
     const qb_json *old_context = qb_json_get(run->results.doc, "context");
     const char *suite = qb_json_string(qb_json_get(old_context, "suite"));
     if (suite && strcmp(suite, run->suite.name) != 0)
@@ -200,6 +237,7 @@ static qb_status resume(qb_run *run, qb_json *context) {
     if (!qb_json_equal(qb_json_get(old_context, "program"), qb_json_get(context, "program")))
         qb_warn("%s was begun by another build of the program; its finished cases are kept", o->output);
     note_earlier(old_context, context);
+    join_planned(old_context, context);
     qb_json_put(run->results.doc, "context", context);
     return qb_results_write(&run->results);
 out:
@@ -221,9 +259,20 @@ static qb_status put_aside(const char *path) {
     return st;
 }
 
+static qb_json *devices_json(const qb_run *run) {
+    qb_json *devices = qb_json_array();
+    for (size_t i = 0; i < run->n_devices; i++)
+        qb_json_push(devices,
+                     qb_record_device(run->devices[i].id, run->devices[i].backend, &run->devices[i].facts));
+    return devices;
+}
+
 static qb_status begin_document(qb_run *run) {
     const qb_run_options *o = run->options;
-    qb_json *context = qb_record_context(run->suite.name, &run->facts, run->data);
+    qb_json *context = qb_record_context(run->suite.name, devices_json(run), run->data);
+    qb_json *planned = qb_json_array();
+    for (size_t i = 0; i < run->cases.count; i++) qb_json_push_text(planned, run->cases.items[i].id);
+    qb_json_put(context, "planned", planned);
     run->data = NULL;
     if (o->resume && qb_path_exists(o->output)) return resume(run, context);
     qb_status st = put_aside(o->output);
@@ -242,10 +291,14 @@ static bool is_kept(const qb_run *run, const qb_case *c) {
     const qb_json *old = run->options->resume ? qb_results_case(&run->results, c->id) : NULL;
     const char *status = qb_json_string(qb_json_get(old, "status"));
     if (!status || strcmp(status, "ok") != 0) return false;
-    qb_json *config = qb_case_config(run, c);
-    bool same = qb_json_equal(qb_json_get(old, "config"), config);
-    qb_json_free(config);
-    if (!same) qb_info("%s: its settings or data changed since; it is run again", c->id);
+    qb_json *planned = qb_json_object();
+    qb_str why = {0};
+    qb_json_put(planned, "config", qb_case_config(run, c));
+    qb_cases_comparable(old, planned, QB_COMPARE_WHOLE, &why);
+    bool same = !why.length && !why.failed;
+    qb_json_free(planned);
+    if (!same) qb_info("%s: %s; it is run again", c->id, qb_str_get(&why));
+    qb_str_free(&why);
     return same;
 }
 

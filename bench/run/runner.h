@@ -17,14 +17,22 @@ typedef struct qb_run_options {
     double cache_gb;
 } qb_run_options;
 
+/* A backend of the suite, opened here once for what it says of itself. */
+typedef struct qb_run_device {
+    const char *backend;
+    char id[80]; /* in context.devices */
+    qb_device_facts facts;
+} qb_run_device;
+
 typedef struct qb_run {
     const qb_run_options *options;
     qb_suite suite;
     qb_cases cases;
     qb_subject *subjects; /* one a model; owned */
     size_t n_subjects;
-    qb_json *data; /* array: the files read; owned until the context takes it */
-    qb_device_facts facts;
+    qb_json *data;                       /* array: the files read; owned until the context takes it */
+    qb_run_device devices[QB_NAMES_MAX]; /* those that cases use */
+    size_t n_devices;
     qb_file_lock output_lock; /* of options->output while cases run */
     qb_results results;
     bool began; /* results holds a document */
@@ -36,6 +44,8 @@ typedef struct qb_run {
 qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets,
                       qb_run *run) QB_NODISCARD;
 void qb_run_close(qb_run *run);
+/* The device that computes the case. */
+const qb_run_device *qb_run_device_of(const qb_run *run, const qb_case *c);
 
 /* The plan of every case; allocates *plans [cases.count] (qb_free). */
 qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) QB_NODISCARD;

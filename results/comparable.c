@@ -1,0 +1,165 @@
+#include "results/comparable.h"
+
+#include "base/memory.h"
+#include "results/case.h"
+#include "results/device.h"
+#include "results/text.h"
+
+#include <string.h>
+
+static const char *text_of(const qb_json *object, const char *key) {
+    const char *text = qb_json_string(qb_json_get(object, key));
+    return text ? text : "";
+}
+
+/* ---- the lists ---- */
+
+typedef struct listed {
+    const char *key;
+    unsigned matters; /* to these kinds; a key that is not listed matters to all */
+} listed;
+
+/* Of a case's config. Texts and lengths stand in each row, which is compared by what it says. */
+static const listed config_keys[] = {
+    {"path", 0},
+    {"threads", QB_COMPARE_SPEED | QB_COMPARE_MEMORY | QB_COMPARE_WHOLE},
+    {"texts", QB_COMPARE_WHOLE},
+    {"speed", 0}, /* member by member, below */
+    {NULL, 0},
+};
+/* Of config.speed. */
+static const listed speed_keys[] = {
+    {"prefill", QB_COMPARE_WHOLE},
+    {"decode", QB_COMPARE_WHOLE},
+    {"depth", QB_COMPARE_WHOLE},
+    {"batch", QB_COMPARE_WHOLE},
+    {"repeat", QB_COMPARE_WHOLE},
+    {"warmup", QB_COMPARE_WHOLE},
+    {NULL, 0},
+};
+/* Of a row. What one of two rows does not state, because an earlier version of the program did not write it,
+   tells nothing, but where absence has a meaning. */
+static const struct {
+    const char *key, *words;
+    bool absent_differs;
+} row_facts[] = {
+    {"unit", "units differ", true},
+    {"better", "directions differ", true},
+    {"windows", "windows differ", false},
+    {"window_tokens", "window lengths differ", false},
+    {"scored_tokens", "scored tokens differ", false},
+    {"special_tokens", "rules for special tokens differ", false},
+    {"reduction", "reductions differ", false},
+    {"data_sha256", "token ids differ", true},
+    {"prompts", "prompts differ", false},
+    {"prompt_tokens_total", "prompts differ", false},
+    {"host_blocks", "blocks in host memory differ", true},
+};
+/* Of a process or a device, so that another device has another. */
+static const char *const memory_rows[] = {"peak_rss_bytes", "device_memory_bytes", "resident_weight_bytes"};
+
+/* ---- cases ---- */
+
+static bool matters(const listed *keys, const char *key, qb_comparison_kind kind) {
+    for (; keys->key; keys++)
+        if (!strcmp(keys->key, key)) return (keys->matters & (unsigned)kind) != 0;
+    return true;
+}
+
+/* The first key whose value differs and matters; NULL when there is none. */
+static const char *first_difference(const qb_json *a, const qb_json *b, const listed *keys,
+                                    qb_comparison_kind kind) {
+    for (const qb_json *x = qb_json_first(a); x; x = qb_json_next(x))
+        if (matters(keys, qb_json_key(x), kind) && !qb_json_equal(x, qb_json_get(b, qb_json_key(x))))
+            return qb_json_key(x);
+    for (const qb_json *y = qb_json_first(b); y; y = qb_json_next(y))
+        if (matters(keys, qb_json_key(y), kind) && !qb_json_is_null(y) &&
+            qb_json_is_null(qb_json_get(a, qb_json_key(y))))
+            return qb_json_key(y);
+    return NULL;
+}
+
+static void put_json(const qb_json *v, qb_str *out) {
+    char *text = NULL;
+    qb_str clean = {0};
+    if (v && qb_json_print(v, false, &text) == QB_OK) qb_text_clean(text, 60, &clean);
+    qb_str_text(out, v && clean.length ? qb_str_get(&clean) : "nothing");
+    qb_str_free(&clean);
+    qb_free(text);
+}
+
+static void put_difference(const char *what, const char *key, const qb_json *a, const qb_json *b,
+                           qb_str *out) {
+    qb_str_printf(out, "%s differs: ", what);
+    qb_text_clean(key, 40, out);
+    qb_str_text(out, " ");
+    put_json(qb_json_get(a, key), out);
+    qb_str_text(out, " against ");
+    put_json(qb_json_get(b, key), out);
+}
+
+void qb_cases_comparable(const qb_json *a, const qb_json *b, qb_comparison_kind kind, qb_str *why) {
+    const qb_json *ca = qb_json_get(a, "config"), *cb = qb_json_get(b, "config");
+    const char *key = first_difference(ca, cb, config_keys, kind);
+    if (!key && kind & (QB_COMPARE_SPEED | QB_COMPARE_WHOLE)) {
+        ca = qb_json_get(ca, "speed");
+        cb = qb_json_get(cb, "speed");
+        key = first_difference(ca, cb, speed_keys, kind);
+    }
+    if (key) {
+        put_difference("config", key, ca, cb, why);
+        return;
+    }
+    const qb_json *ma = qb_json_get(a, "model"), *mb = qb_json_get(b, "model");
+    if (!qb_json_is_object(ma) || !qb_json_is_object(mb)) return; /* a planned case has none yet */
+    const char *sa = text_of(ma, "sha256"), *sb = text_of(mb, "sha256");
+    /* A quantized model's files may differ where the quantizer changed: that is what is to be compared. */
+    bool made_here = qb_json_is_object(qb_json_get(a, "quantization"));
+    if (strcmp(text_of(ma, "name"), text_of(mb, "name")) != 0)
+        put_difference("model", "name", ma, mb, why);
+    else if (!made_here && *sa && *sb && strcmp(sa, sb) != 0)
+        put_difference("model", "sha256", ma, mb, why);
+}
+
+void qb_devices_comparable(const qb_json *a, const qb_json *b, qb_str *why) {
+    if (!a || !b) {
+        qb_str_printf(why, "the %s document does not say on which device", a ? "new" : "old");
+        return;
+    }
+    const char *key = qb_device_difference(a, b);
+    if (key) put_difference("device", key, a, b, why);
+}
+
+/* ---- rows ---- */
+
+void qb_rows_comparable(const qb_json *a, const qb_json *b, qb_str *why) {
+    if (qb_metric_is_projected(a) != qb_metric_is_projected(b)) {
+        qb_str_text(why, "a projected figure is no measurement: it stands against none");
+        return;
+    }
+    for (size_t i = 0; i < sizeof row_facts / sizeof row_facts[0]; i++) {
+        const qb_json *x = qb_json_get(a, row_facts[i].key), *y = qb_json_get(b, row_facts[i].key);
+        bool unknown = qb_json_is_null(x) || qb_json_is_null(y);
+        if (qb_json_equal(x, y) || (unknown && !row_facts[i].absent_differs)) continue;
+        qb_str_printf(why, "%s: ", row_facts[i].words);
+        const qb_json *sides[] = {x, y};
+        for (int k = 0; k < 2; k++) {
+            if (k) qb_str_text(why, " against ");
+            if (qb_json_is_string(sides[k]))
+                qb_text_clean(qb_json_string(sides[k]), 24, why);
+            else
+                put_json(qb_json_is_null(sides[k]) ? NULL : sides[k], why);
+        }
+        return;
+    }
+}
+
+qb_comparison_kind qb_metric_kind(const qb_json *m) {
+    const char *unit = text_of(m, "unit"), *name = text_of(m, "name");
+    size_t n = strlen(unit);
+    if (!strcmp(unit, "s") || !strcmp(unit, "ms") || (n > 2 && !strcmp(unit + n - 2, "/s")))
+        return QB_COMPARE_SPEED;
+    for (size_t i = 0; i < sizeof memory_rows / sizeof memory_rows[0]; i++)
+        if (!strcmp(name, memory_rows[i])) return QB_COMPARE_MEMORY;
+    return QB_COMPARE_QUALITY;
+}
