@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct qb_window {
@@ -30,6 +31,11 @@ typedef struct qb_windows {
     char protocol[32];          /* "gptq-2048", "llamacpp-512", "strided-512-256", "calibration" */
     char dataset[64];           /* registry name, or the file's base name */
     int64_t total_tokens;       /* tokens of the whole tokenized text, before windows were cut */
+    double part;                /* of the text that those tokens are: 1, or about how much of it the windows
+                                   asked for; total_tokens is then of this part */
+    char special_tokens[8];     /* rule for special tokens that the text spells: "file", "text", "legacy" */
+    int64_t special_found;      /* how many it spells */
+    bool bos;                   /* BOS stands before: the text, or for llamacpp each window */
     char sha256[QB_SHA256_HEX]; /* of ids as little-endian int32 */
 } qb_windows;
 

@@ -99,7 +99,12 @@ qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {
         return qb_fail(QB_ERR_USAGE,
                        "%s has random weights and no tokenizer; this needs a real model directory", m->name);
     const qb_gguf *gguf = qb_checkpoint_gguf(m->checkpoint);
-    return gguf ? qb_gguf_tokenizer(gguf, out) : qb_tokenizer_open(m->path, out);
+    qb_status st = gguf ? qb_gguf_tokenizer(gguf, out) : qb_tokenizer_open(m->path, out);
+    if (st == QB_OK && qb_tokenizer_conflict(*out))
+        qb_warn("%s: %s: gptq-N, strided-N, calibration and generate follow the template (transformers 5), "
+                "llamacpp-N follows the key (llama.cpp)",
+                m->name, qb_tokenizer_conflict(*out));
+    return st;
 }
 
 void qb_session_warn_no_tokenizer(const qb_model *m) {

@@ -4,6 +4,7 @@
 #include "datasets/documents.h"
 #include "datasets/draw.h"
 #include "datasets/locate.h"
+#include "datasets/reading.h"
 #include "datasets/rows.h"
 #include "datasets/text.h"
 #include "datasets/windows.h"
@@ -18,9 +19,11 @@
 /* datautils.py draws, or truncates to, this many windows of the c4 texts. */
 enum { C4_WINDOWS = 256 };
 
-/* A data file's "<unk>" (ptb is full of them) is text to SentencePiece, not a command. */
-static qb_status encode(const qb_tokenizer *t, const char *bytes, size_t n, const char *name, qb_ids *out) {
-    qb_status st = qb_tokenizer_encode_plain(t, bytes, n, true, out);
+qb_status qb_reading_encode(qb_reading *r, const char *bytes, size_t n, const char *name, qb_ids *out) {
+    qb_encoding e = {.special = r->special, .ends = r->ends, .limit = r->limit};
+    qb_status st = qb_tokenizer_encode_as(r->tokenizer, bytes, n, &e, out);
+    r->found += e.found;
+    r->part = e.part;
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", name);
 }
 
@@ -36,30 +39,34 @@ static qb_status join_text(const qb_dataset *d, const qb_text *text, int64_t lim
 }
 
 static qb_status encode_joined(const qb_dataset *d, const qb_text *text, int64_t limit, const char *separator,
-                               const qb_tokenizer *t, qb_ids *out) {
-    if (!d->documents && d->join == QB_JOIN_NONE) return encode(t, text->bytes, text->n, text->name, out);
+                               qb_reading *r, qb_ids *out) {
+    if (!d->documents && d->join == QB_JOIN_NONE)
+        return qb_reading_encode(r, text->bytes, text->n, text->name, out);
     qb_str joined = {0};
     qb_status st = join_text(d, text, limit, separator, &joined);
-    if (st == QB_OK) st = encode(t, qb_str_get(&joined), joined.length, text->name, out);
+    if (st == QB_OK) st = qb_reading_encode(r, qb_str_get(&joined), joined.length, text->name, out);
     qb_str_free(&joined);
     return st;
 }
 
-static qb_status evaluate_text(const qb_dataset *d, const qb_text *text, const qb_tokenizer *t,
-                               int64_t window, qb_ids *out) {
+static qb_status evaluate_text(const qb_dataset *d, const qb_text *text, qb_reading *r, int64_t window,
+                               qb_ids *out) {
     (void)window;
-    return encode_joined(d, text, 0, d->separator, t, out);
+    return encode_joined(d, text, 0, d->separator, r, out);
 }
 
 /* c4: the sampling of calibration, seeded with 0, its 256 windows one behind the other. */
-static qb_status evaluate_drawn(const qb_dataset *d, const qb_text *text, const qb_tokenizer *t,
-                                int64_t window, qb_ids *out) {
+static qb_status evaluate_drawn(const qb_dataset *d, const qb_text *text, qb_reading *r, int64_t window,
+                                qb_ids *out) {
     (void)d;
     qb_draw draw = {.n_samples = C4_WINDOWS, .seqlen = window, .seed = 0};
+    int64_t needed = r->limit ? ((int64_t)r->limit + window - 1) / window : C4_WINDOWS;
+    if (needed < C4_WINDOWS) draw.n_samples = needed;
     qb_drawn drawn = {0};
     qb_documents documents;
     qb_status st = qb_documents_index(text, &documents);
-    if (st == QB_OK) st = qb_draw_documents(&documents, t, &draw, &drawn);
+    if (st == QB_OK) st = qb_draw_documents(&documents, r, &draw, &drawn);
+    r->part = (double)draw.n_samples / C4_WINDOWS;
     if (st == QB_OK) st = qb_grow(&out->ids, &out->capacity, out->count + drawn.ids.count, sizeof *out->ids);
     if (st == QB_OK) {
         memcpy(out->ids + out->count, drawn.ids.ids, drawn.ids.count * sizeof *out->ids);
@@ -71,32 +78,36 @@ static qb_status evaluate_drawn(const qb_dataset *d, const qb_text *text, const 
 }
 
 /* c4-new: the first documents joined by spaces, cut behind 256 windows. */
-static qb_status evaluate_first_documents(const qb_dataset *d, const qb_text *text, const qb_tokenizer *t,
+static qb_status evaluate_first_documents(const qb_dataset *d, const qb_text *text, qb_reading *r,
                                           int64_t window, qb_ids *out) {
     qb_draw asked = {.n_samples = C4_WINDOWS, .seqlen = window};
     size_t before = out->count;
     qb_status st = qb_draw_check(&asked);
-    if (st == QB_OK) st = encode_joined(d, text, d->first_documents, " ", t, out);
-    size_t most = (size_t)(C4_WINDOWS * window);
-    if (st == QB_OK && out->count - before > most) out->count = before + most;
+    size_t most = (size_t)(C4_WINDOWS * window), limit = r->limit;
+    if (!limit || limit > most) r->limit = most;
+    if (st == QB_OK) st = encode_joined(d, text, d->first_documents, " ", r, out);
+    /* The whole is those windows, not the documents. */
+    size_t read = out->count - before;
+    r->part = limit && limit < most && read == limit ? (double)read / (double)most : 1;
+    r->limit = limit;
     return st;
 }
 
-static qb_status calibrate_text(const qb_dataset *d, const qb_text *text, const qb_tokenizer *t,
-                                const qb_draw *draw, qb_drawn *out) {
+static qb_status calibrate_text(const qb_dataset *d, const qb_text *text, qb_reading *r, const qb_draw *draw,
+                                qb_drawn *out) {
     qb_ids ids = {0};
-    qb_status st = encode_joined(d, text, 0, d->separator, t, &ids);
+    qb_status st = encode_joined(d, text, 0, d->separator, r, &ids);
     if (st == QB_OK) st = qb_draw_text(&ids, draw, text->name, out);
     qb_ids_free(&ids);
     return st;
 }
 
-static qb_status calibrate_documents(const qb_dataset *d, const qb_text *text, const qb_tokenizer *t,
+static qb_status calibrate_documents(const qb_dataset *d, const qb_text *text, qb_reading *r,
                                      const qb_draw *draw, qb_drawn *out) {
     (void)d;
     qb_documents documents;
     qb_status st = qb_documents_index(text, &documents);
-    if (st == QB_OK) st = qb_draw_documents(&documents, t, draw, out);
+    if (st == QB_OK) st = qb_draw_documents(&documents, r, draw, out);
     qb_documents_free(&documents);
     return st;
 }
@@ -243,49 +254,68 @@ out:
 }
 
 /* llama.cpp reads the file as it is: no rows, no joins. */
-static qb_status evaluate_raw(const split *s, const qb_tokenizer *t, qb_ids *out) {
+static qb_status evaluate_raw(const split *s, qb_reading *r, qb_ids *out) {
     const qb_dataset *d = s->dataset;
-    if (!d->documents) return encode(t, s->text.bytes, s->text.n, s->text.name, out);
-    return encode_joined(d, &s->text, d->first_documents, "\n", t, out);
+    if (!d->documents) return qb_reading_encode(r, s->text.bytes, s->text.n, s->text.name, out);
+    return encode_joined(d, &s->text, d->first_documents, "\n", r, out);
 }
 
 /* ---- What the other rooms ask for ---- */
 
-qb_status qb_dataset_windows(const char *dataset, const char *data_dir, const qb_tokenizer *t,
-                             const qb_protocol *p, int64_t max_windows, qb_windows *out,
-                             qb_data_files *files) {
+static qb_reading reading_of(const qb_source *s) {
+    return (qb_reading){
+        .tokenizer = s->tokenizer, .special = s->special, .ends = QB_ENDS_TEMPLATE, .part = 1};
+}
+
+static void describe_reading(const qb_reading *r, bool bos, qb_windows *out) {
+    snprintf(out->special_tokens, sizeof out->special_tokens, "%s", qb_special_tokens_name(r->special));
+    out->special_found = r->found;
+    out->part = r->part;
+    out->bos = bos;
+}
+
+qb_status qb_dataset_windows(const qb_source *source, const qb_protocol *p, int64_t max_windows,
+                             qb_windows *out, qb_data_files *files) {
     *out = (qb_windows){0};
     split s;
     qb_ids ids = {0};
-    qb_status st = split_open(dataset, false, data_dir, &s, files);
+    bool raw = p->kind == QB_PROTOCOL_LLAMACPP;
+    const qb_tokenizer *t = source->tokenizer;
+    qb_reading r = reading_of(source);
+    if (raw) r.ends = QB_ENDS_KEYS;
+    r.limit = (size_t)qb_protocol_tokens(p, max_windows);
+    qb_status st = split_open(source->dataset, false, source->data_dir, &s, files);
     if (st != QB_OK) return st;
-    if (p->kind == QB_PROTOCOL_LLAMACPP)
-        QB_TRY(st, evaluate_raw(&s, t, &ids));
+    if (raw)
+        QB_TRY(st, evaluate_raw(&s, &r, &ids));
     else
-        QB_TRY(st, s.dataset->evaluate(s.dataset, &s.text, t, p->window, &ids));
-    int32_t bos = qb_tokenizer_adds_bos(t) ? qb_tokenizer_bos(t) : -1;
-    QB_TRY(st, qb_protocol_cut(p, &ids, bos, max_windows, s.text.name, out));
+        QB_TRY(st, s.dataset->evaluate(s.dataset, &s.text, &r, p->window, &ids));
+    bool bos = qb_tokenizer_adds_bos(t, r.ends);
+    QB_TRY(st, qb_protocol_cut(p, &ids, bos ? qb_tokenizer_bos(t) : -1, max_windows, s.text.name, out));
     snprintf(out->dataset, sizeof out->dataset, "%s", s.shown);
+    describe_reading(&r, bos, out);
 out:
     qb_ids_free(&ids);
     split_close(&s);
     return st;
 }
 
-qb_status qb_dataset_calibration(const char *dataset, const char *data_dir, const qb_tokenizer *t,
-                                 int64_t n_samples, int64_t seqlen, uint64_t seed, qb_windows *out,
-                                 qb_data_files *files, int64_t **starts, int64_t **documents) {
+qb_status qb_dataset_calibration(const qb_source *source, int64_t n_samples, int64_t seqlen, uint64_t seed,
+                                 qb_windows *out, qb_data_files *files, int64_t **starts,
+                                 int64_t **documents) {
     *out = (qb_windows){0};
     if (starts) *starts = NULL;
     if (documents) *documents = NULL;
     qb_draw draw = {.n_samples = n_samples, .seqlen = seqlen, .seed = seed};
     qb_drawn drawn = {0};
+    qb_reading r = reading_of(source);
     split s;
     qb_status st = qb_draw_check(&draw);
-    if (st == QB_OK) st = split_open(dataset, true, data_dir, &s, files);
+    if (st == QB_OK) st = split_open(source->dataset, true, source->data_dir, &s, files);
     if (st != QB_OK) return st;
-    QB_TRY(st, s.dataset->calibrate(s.dataset, &s.text, t, &draw, &drawn));
+    QB_TRY(st, s.dataset->calibrate(s.dataset, &s.text, &r, &draw, &drawn));
     QB_TRY(st, qb_windows_for_calibration(&drawn.ids, seqlen, drawn.total_tokens, s.shown, out));
+    describe_reading(&r, qb_tokenizer_adds_bos(r.tokenizer, r.ends), out);
     if (starts) {
         *starts = drawn.starts;
         drawn.starts = NULL;
@@ -300,13 +330,15 @@ out:
     return st;
 }
 
-qb_status qb_dataset_ids(const char *dataset, const char *data_dir, const qb_tokenizer *t,
-                         bool calibration_split, int64_t window, qb_ids *out, qb_data_files *files) {
+qb_status qb_dataset_ids(const qb_source *source, bool calibration_split, int64_t window, qb_ids *out,
+                         int64_t *found, qb_data_files *files) {
     split s;
-    qb_status st = split_open(dataset, calibration_split, data_dir, &s, files);
+    qb_reading r = reading_of(source);
+    qb_status st = split_open(source->dataset, calibration_split, source->data_dir, &s, files);
     if (st != QB_OK) return st;
-    st = calibration_split ? encode_joined(s.dataset, &s.text, 0, s.dataset->separator, t, out)
-                           : s.dataset->evaluate(s.dataset, &s.text, t, window, out);
+    st = calibration_split ? encode_joined(s.dataset, &s.text, 0, s.dataset->separator, &r, out)
+                           : s.dataset->evaluate(s.dataset, &s.text, &r, window, out);
+    if (found) *found = r.found;
     split_close(&s);
     return st;
 }

@@ -61,11 +61,45 @@ static bool holds_nul(const char *p, size_t n) {
     return false;
 }
 
+static int hex4(const char *p) {
+    int value = 0;
+    for (int i = 0; i < 4; i++) {
+        char c = p[i];
+        int digit = c >= '0' && c <= '9'                     ? c - '0'
+                    : (c | 0x20) >= 'a' && (c | 0x20) <= 'f' ? (c | 0x20) - 'a' + 10
+                                                             : -1;
+        if (digit < 0) return -1;
+        value = value * 16 + digit;
+    }
+    return value;
+}
+
+/* Where an escape \\ud800 .. \\udfff stands that is half of no pair; NULL: nowhere. Half a pair is no
+   character: no UTF-8 text can hold it, and the reference's tokenizers fail on it. */
+static const char *lone_surrogate(const char *p, size_t n) {
+    for (size_t i = 0; i + 1 < n; i++) {
+        if (p[i] != '\\') continue;
+        int code = n - i >= 6 && p[i + 1] == 'u' ? hex4(p + i + 2) : -1;
+        bool high = code >= 0xd800 && code < 0xdc00, low = code >= 0xdc00 && code < 0xe000;
+        int next = high && n - i >= 12 && p[i + 6] == '\\' && p[i + 7] == 'u' ? hex4(p + i + 8) : -1;
+        bool paired = next >= 0xdc00 && next < 0xe000;
+        if (low || (high && !paired)) return p + i;
+        i += paired ? 11 : 1;
+    }
+    return NULL;
+}
+
 static qb_status parse_line(const char *line, size_t n, const char *where, qb_str *out) {
     qb_json *json = NULL;
     qb_status st;
     const char *text = NULL;
     if (holds_nul(line, n)) return qb_fail(QB_ERR_UNSUPPORTED, "%s: the line holds the character NUL", where);
+    const char *lone = lone_surrogate(line, n);
+    if (lone)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: byte %zu: %.6s is half of a surrogate pair, which is no character: mend or drop "
+                       "the line",
+                       where, (size_t)(lone - line), lone);
     QB_TRY(st, qb_json_parse(line, n, where, &json));
     if (!qb_json_is_object(json))
         QB_TRY(st, qb_fail(QB_ERR_FORMAT,

@@ -68,7 +68,8 @@ qb_status qb_draw_text(const qb_ids *ids, const qb_draw *draw, const char *where
 
 typedef struct shelf {
     const qb_documents *documents;
-    const qb_tokenizer *tokenizer;
+    qb_reading *reading;
+    int64_t found; /* special tokens of that document */
     int64_t seqlen;
     uint8_t *too_short; /* [count]; known not to reach seqlen, so not worth tokenizing again */
     qb_str text;        /* scratch */
@@ -80,8 +81,12 @@ static qb_status look_at(shelf *s, int64_t i) {
     s->text.length = 0;
     s->ids.count = 0;
     qb_status st = qb_documents_get(s->documents, i, &s->text);
+    qb_reading r = *s->reading; /* only documents that are drawn count */
+    r.limit = 0;
+    r.found = 0;
     if (st == QB_OK)
-        st = qb_tokenizer_encode_plain(s->tokenizer, qb_str_get(&s->text), s->text.length, true, &s->ids);
+        st = qb_reading_encode(&r, qb_str_get(&s->text), s->text.length, s->documents->text->name, &s->ids);
+    s->found = r.found;
     if (st == QB_OK && (int64_t)s->ids.count < s->seqlen) s->too_short[i] = 1;
     return st;
 }
@@ -123,9 +128,8 @@ static qb_status draw_document(shelf *s, qb_pyrandom *random, bool *any_known, i
     }
 }
 
-qb_status qb_draw_documents(const qb_documents *d, const qb_tokenizer *t, const qb_draw *draw,
-                            qb_drawn *out) {
-    shelf s = {.documents = d, .tokenizer = t, .seqlen = draw->seqlen};
+qb_status qb_draw_documents(const qb_documents *d, qb_reading *r, const qb_draw *draw, qb_drawn *out) {
+    shelf s = {.documents = d, .reading = r, .seqlen = draw->seqlen};
     qb_status st;
     bool any_known = false;
     qb_pyrandom random;
@@ -135,6 +139,7 @@ qb_status qb_draw_documents(const qb_documents *d, const qb_tokenizer *t, const 
     for (int64_t sample = 0; sample < draw->n_samples; sample++) {
         int64_t chosen = 0;
         QB_TRY(st, draw_document(&s, &random, &any_known, &chosen));
+        r->found += s.found;
         take_window(&random, s.ids.ids, (int64_t)s.ids.count, draw->seqlen, chosen, sample, out);
     }
     out->total_tokens = draw->n_samples * draw->seqlen;

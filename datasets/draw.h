@@ -4,7 +4,7 @@
 
 #include "base/rng.h"
 #include "datasets/documents.h"
-#include "tokenizer/tokenizer.h"
+#include "datasets/reading.h"
 
 typedef struct qb_draw {
     int64_t n_samples; /* windows, at least 1 */
@@ -22,6 +22,6 @@ typedef struct qb_drawn {
 qb_status qb_draw_check(const qb_draw *draw) QB_NODISCARD;
 /* out must be zeroed; free it with qb_drawn_free whatever the status. `where` heads errors. */
 qb_status qb_draw_text(const qb_ids *ids, const qb_draw *draw, const char *where, qb_drawn *out) QB_NODISCARD;
-qb_status qb_draw_documents(const qb_documents *d, const qb_tokenizer *t, const qb_draw *draw,
+qb_status qb_draw_documents(const qb_documents *d, qb_reading *r, const qb_draw *draw,
                             qb_drawn *out) QB_NODISCARD;
 void qb_drawn_free(qb_drawn *drawn);

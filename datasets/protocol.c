@@ -96,6 +96,21 @@ qb_status qb_protocol_parse(const char *text, qb_protocol *out) {
     return wrote > 0 ? QB_OK : qb_fail(QB_ERR_INTERNAL, "cannot print the protocol's name");
 }
 
+qb_special_tokens qb_protocol_special_tokens(qb_protocol_kind kind) {
+    return kind == QB_PROTOCOL_LLAMACPP ? QB_SPECIAL_TEXT : QB_SPECIAL_FILE;
+}
+
+/* llama.cpp needs two windows of text to begin. */
+static int64_t windows_needed(const qb_protocol *p) {
+    return p->kind == QB_PROTOCOL_LLAMACPP ? 2 : 1;
+}
+
+int64_t qb_protocol_tokens(const qb_protocol *p, int64_t max_windows) {
+    if (max_windows <= 0 || max_windows > INT64_MAX / MAX_WINDOW / 2) return 0;
+    int64_t tokens = p->window + (max_windows - 1) * p->stride, least = windows_needed(p) * p->window;
+    return tokens > least ? tokens : least;
+}
+
 static int64_t count_windows(const qb_protocol *p, int64_t tokens) {
     if (tokens < p->window) return 0;
     if (p->kind != QB_PROTOCOL_STRIDED) return tokens / p->window;
@@ -104,7 +119,7 @@ static int64_t count_windows(const qb_protocol *p, int64_t tokens) {
 
 /* Perplexity of less than one window (llama.cpp: of less than two) is not what the protocol names. */
 static qb_status check_length(const qb_protocol *p, int64_t tokens, const char *where) {
-    int32_t needed = p->kind == QB_PROTOCOL_LLAMACPP ? 2 : 1;
+    int32_t needed = (int32_t)windows_needed(p);
     if (tokens / needed >= p->window) return QB_OK;
     const protocol_row *row = &protocols[p->kind];
     int64_t fits = tokens / needed;

@@ -1,5 +1,6 @@
 #include "datasets/text.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "datasets/archive.h"
@@ -64,12 +65,50 @@ static qb_status check_path(const char *path) {
     return QB_OK;
 }
 
+/* What a file is by its first bytes, where its name says plain text. */
+static qb_status check_magic(const char *bytes, size_t n, const char *path) {
+    static const struct {
+        const char *magic;
+        size_t n;
+        const char *what, *advice;
+    } kinds[] = {
+        {"ARROW1", 6, "an Arrow file", "write its text column to a .txt or .jsonl file"},
+        {"\xff\xff\xff\xff", 4, "an Arrow stream, as datasets.save_to_disk writes it",
+         "write its text column to a .txt or .jsonl file"},
+        {"PAR1", 4, "a Parquet file", "write its text column to a .txt or .jsonl file"},
+        {"\x1f\x8b", 2, "gzip", "give it a name that ends in .gz"},
+        {"\x28\xb5\x2f\xfd", 4, "Zstandard", "give it a name that ends in .zst"},
+        {"\xfd"
+         "7zXZ",
+         5, "xz", "give it a name that ends in .xz"},
+        {"BZh", 3, "bzip2", "give it a name that ends in .bz2"},
+        {"PK\x03\x04", 4, "a zip archive", "give it a name that ends in .zip"},
+        {"\x89HDF", 4, "an HDF5 file", "write its text to a .txt or .jsonl file"},
+        {"SQLite format 3", 15, "an SQLite database", "write its text to a .txt or .jsonl file"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (n >= kinds[i].n && !memcmp(bytes, kinds[i].magic, kinds[i].n))
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s is %s, not text: %s", path, kinds[i].what,
+                           kinds[i].advice);
+    return QB_OK;
+}
+
 qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
     *out = (qb_text){0};
     qb_map map = {0};
     qb_status st = check_path(path);
     if (st != QB_OK) return st;
     if ((st = qb_map_open(path, &map)) != QB_OK) return st;
+    if (qb_stored_by_name(path, NULL) == QB_STORED_PLAIN &&
+        (st = check_magic((const char *)map.bytes, map.size, path)) != QB_OK) {
+        qb_map_close(&map);
+        return st;
+    }
+    if (ends_with(path, strlen(path), ".csv") || ends_with(path, strlen(path), ".tsv"))
+        qb_warn(
+            "%s is a table, and is read as plain text, commas and all: write its text column to a .txt or "
+            ".jsonl file to score the text alone",
+            path);
     st = qb_text_open_memory(map.bytes, map.size, path, entry, QB_TEXT_MAX_BYTES, out);
     if (st == QB_OK && !out->owned)
         out->map = map;

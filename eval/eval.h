@@ -76,6 +76,8 @@ typedef struct qb_generate_config {
     int64_t tokens, seed, top_k;
     double temperature, top_p; /* temperature 0: greedy */
     bool ignore_eos;
+    const int32_t *stops; /* [n_stops] ids that end a text, beside the config's EOS */
+    size_t n_stops;
 } qb_generate_config;
 typedef bool (*qb_emit_fn)(void *ctx, int32_t id);
 qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_t n_prompt,

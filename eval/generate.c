@@ -70,6 +70,12 @@ static qb_status check_logits(qb_model *m, const float *logits) {
     return qb_fail(QB_ERR_NUMERIC, "the logits hold a NaN or an infinity");
 }
 
+static bool ends_text(const qb_config *c, const qb_generate_config *config, int32_t id) {
+    bool stop = id == c->eos;
+    for (size_t i = 0; i < config->n_stops; i++) stop = stop || config->stops[i] == id;
+    return stop && !config->ignore_eos;
+}
+
 qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_t n_prompt,
                       const qb_generate_config *config, qb_emit_fn emit, void *ctx) {
     const qb_config *c = &m->config;
@@ -101,7 +107,7 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
         } else {
             QB_TRY(st, dev->backend->argmax(dev, g.logits, 1, c->vocab, &id));
         }
-        if (id == c->eos && !config->ignore_eos) break;
+        if (ends_text(c, config, id)) break;
         if (!emit(ctx, id)) break;
         if (i + 1 == config->tokens) break;
         span = (qb_span){1, 1, n_prompt + i, &g.kv, 0};

@@ -209,7 +209,18 @@ static void describe(const scorer *s, qb_measure *out) {
     qb_json_put_int(out->extra, "windows", s->w->count);
     qb_json_put_int(out->extra, "window_tokens", s->w->max_length);
     qb_json_put_int(out->extra, "scored_tokens", out->n);
-    qb_json_put_int(out->extra, "total_tokens", s->w->total_tokens);
+    /* What follows the last window asked for was not tokenized, so nobody knows its tokens. */
+    if (s->w->part > 0 && s->w->part < 1) {
+        qb_json_put_null(out->extra, "total_tokens");
+        qb_json_put_real(out->extra, "text_part", s->w->part);
+    } else {
+        qb_json_put_int(out->extra, "total_tokens", s->w->total_tokens);
+    }
+    if (s->w->special_tokens[0]) {
+        qb_json_put_text(out->extra, "special_tokens", s->w->special_tokens);
+        qb_json_put_int(out->extra, "special_tokens_found", s->w->special_found);
+        qb_json_put_bool(out->extra, "bos", s->w->bos);
+    }
     qb_json_put_text(out->extra, "data_sha256", s->w->sha256);
     qb_json_put_text(out->extra, "reduction",
                      s->w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");

@@ -275,6 +275,10 @@ static const qb_option options[] = {
      "columns whose compensation of the rest is done at once"},
     {"calibration", 0, QB_OPTION_TEXT, FIELD(calibration), "c4", 0, 0, NULL, "DATASET",
      "dataset, or text file, that the calibration windows come from"},
+    {"special-tokens", 0, QB_OPTION_CHOICE, FIELD(special_tokens), "file", 0, 0, "file|text|legacy", "RULE",
+     "how a calibration text that spells special tokens such as <unk> is read: as the tokenizer's file says, "
+     "as "
+     "plain text, or as the slow SentencePiece tokenizers did"},
     {"samples", 0, QB_OPTION_INT, FIELD(samples), "128", 1, 1 << 20, NULL, "N", "calibration windows"},
     {"seqlen", 0, QB_OPTION_INT, FIELD(seqlen), "2048", 1, 1 << 20, NULL, "TOKENS",
      "tokens of a calibration window"},

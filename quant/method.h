@@ -23,6 +23,7 @@ typedef struct qb_quant_config {
     bool double_quant;
     /* calibration: which windows bench asks datasets/ for */
     const char *calibration;
+    const char *special_tokens; /* in its text: "file", "text", "legacy" */
     int64_t samples, seqlen, seed;
 } qb_quant_config;
 

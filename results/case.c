@@ -23,6 +23,8 @@ bool qb_metric_is_ok(const qb_json *m) {
 
 double qb_perplexity_part(const qb_json *metric) {
     const char *protocol = qb_json_string(qb_json_get(metric, "protocol"));
+    if (qb_json_is_number(qb_json_get(metric, "text_part")))
+        return qb_json_number(qb_json_get(metric, "text_part"));
     double length = qb_json_number(qb_json_get(metric, "window_tokens")),
            total = qb_json_number(qb_json_get(metric, "total_tokens"));
     double covered = length * qb_json_number(qb_json_get(metric, "windows"));

@@ -579,13 +579,64 @@ static void test_cli__the_main_job_on_real_weights(void **state) {
                    "ptb.valid.txt");
 }
 
+/* Every end-of-sequence id of generation_config.json ends a text. */
+static void test_cli__generate_ends_at_every_eos(void **state) {
+    (void)state;
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    const char *dir = scratch_path("stops");
+    int32_t seventh = -1;
+    size_t first = 0;
+    assert_ok(qb_make_dirs(dir));
+    for (size_t i = 0; i < 3; i++) {
+        char *from = qb_path_join(QB_SOURCE_DIR "/bench/demo", files[i]), *to = qb_path_join(dir, files[i]);
+        assert_ok(qb_copy_file(from, to));
+        qb_free(from);
+        qb_free(to);
+    }
+    for (int with = 0; with < 2; with++) {
+        outcome o = BENCH("generate", dir, "--prompt", "the", "--tokens", "12", "--json");
+        assert_worked(&o);
+        qb_json *j = json_of(&o);
+        size_t n = 0;
+        for (const qb_json *id = qb_json_first(qb_json_get(j, "ids")); id; id = qb_json_next(id), n++)
+            if (!with && n == 6) seventh = (int32_t)qb_json_number(id);
+        if (with) {
+            assert_int_equal(n, first);
+        } else {
+            assert_int_equal(n, 12);
+            for (const qb_json *id = qb_json_first(qb_json_get(j, "ids"));
+                 (int32_t)qb_json_number(id) != seventh; id = qb_json_next(id))
+                first++;
+        }
+        qb_json_free(j);
+        outcome_free(&o);
+        char text[64], *path = qb_path_join(dir, "generation_config.json");
+        snprintf(text, sizeof text, "{\"eos_token_id\": [100000, %d]}", seventh);
+        assert_ok(qb_file_write_atomic(path, text, strlen(text)));
+        qb_free(path);
+    }
+}
+
 static void test_cli__tokenize_equals_the_golden_hash(void **state) {
     (void)state;
     const char *model = shared_path("tokenizers/llama2"), *data = shared_path("data");
     outcome o = BENCH("tokenize", model, "--dataset", "ptb", "--data", data, "--json");
     assert_worked(&o);
     qb_json *j = json_of(&o);
-    assert_true(qb_json_number(qb_json_get(j, "count")) == 101988); /* golden/text.json */
+    /* golden/text.json */
+    assert_true(qb_json_number(qb_json_get(j, "count")) == 95280);
+    assert_true(qb_json_number(qb_json_get(j, "special_tokens_found")) == 3354);
+    assert_string_equal(qb_json_string(qb_json_get(j, "special_tokens")), "file");
+    assert_true(qb_json_true(qb_json_get(j, "bos")));
+    assert_string_equal(qb_json_string(qb_json_get(j, "sha256")),
+                        "89efea7159a3fce5cb289277c41d0c05777e2cca6d2ba5ecf8b55e8df258161f");
+    qb_json_free(j);
+    outcome_free(&o);
+    o = BENCH("tokenize", model, "--dataset", "ptb", "--data", data, "--json", "--special-tokens", "text");
+    assert_worked(&o);
+    j = json_of(&o);
+    assert_true(qb_json_number(qb_json_get(j, "count")) == 101988);
+    assert_true(qb_json_number(qb_json_get(j, "special_tokens_found")) == 3485); /* as it is spelt */
     assert_string_equal(qb_json_string(qb_json_get(j, "sha256")),
                         "2111dcc121299cc1e7b6ee5d4d063240f52dc29ab9f222680f97b1973e0a56c1");
     qb_json_free(j);
@@ -632,6 +683,7 @@ int main(void) {
         cmocka_unit_test(test_cli__compare_tells_same_from_worse),
         cmocka_unit_test(test_cli__speed_writes_one_document),
         cmocka_unit_test(test_cli__the_main_job_on_real_weights),
+        cmocka_unit_test(test_cli__generate_ends_at_every_eos),
         cmocka_unit_test(test_cli__tokenize_equals_the_golden_hash),
     };
     return cmocka_run_group_tests(tests, make_model, program_end);

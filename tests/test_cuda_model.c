@@ -42,7 +42,8 @@ static void cut(const char *dir, const char *dataset, const char *protocol, int6
     qb_protocol p;
     assert_ok(qb_tokenizer_open(dir, &tokenizer));
     assert_ok(qb_protocol_parse(protocol, &p));
-    assert_ok(qb_dataset_windows(dataset, shared_path("data"), tokenizer, &p, most, out, NULL));
+    assert_ok(qb_dataset_windows(&(qb_source){dataset, shared_path("data"), tokenizer, QB_SPECIAL_TEXT}, &p,
+                                 most, out, NULL));
     qb_tokenizer_close(tokenizer);
 }
 

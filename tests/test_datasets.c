@@ -69,7 +69,8 @@ static void test_datasets__windows_equal_the_golden(void **state) {
         qb_windows w;
         qb_data_files files;
         assert_ok(qb_protocol_parse(text_of(row, "protocol"), &p));
-        assert_ok(qb_dataset_windows(text_of(row, "dataset"), GOLDEN, t, &p, 0, &w, &files));
+        assert_ok(qb_dataset_windows(&(qb_source){text_of(row, "dataset"), GOLDEN, t, QB_SPECIAL_TEXT}, &p, 0,
+                                     &w, &files));
         assert_string_equal(w.dataset, text_of(row, "dataset"));
         assert_string_equal(w.protocol, p.name);
         assert_int_equal(w.total_tokens, int_of(row, "tokens"));
@@ -101,8 +102,9 @@ static void test_datasets__calibration_equals_cpython(void **state) {
         int64_t n = qb_json_count(start), *starts, *documents;
         qb_windows w;
         qb_data_files files;
-        assert_ok(qb_dataset_calibration(text_of(row, "dataset"), GOLDEN, t, n, int_of(row, "seqlen"),
-                                         (uint64_t)int_of(row, "seed"), &w, &files, &starts, &documents));
+        assert_ok(qb_dataset_calibration(&(qb_source){text_of(row, "dataset"), GOLDEN, t, QB_SPECIAL_TEXT}, n,
+                                         int_of(row, "seqlen"), (uint64_t)int_of(row, "seed"), &w, &files,
+                                         &starts, &documents));
         assert_int_equal(w.count, n);
         assert_int_equal(w.total_tokens, int_of(row, "tokens"));
         assert_string_equal(w.sha256, text_of(row, "sha256"));
@@ -126,7 +128,8 @@ static void test_datasets__calibration_equals_cpython(void **state) {
 
 /* ---- The shared goldens ---- */
 
-static void assert_text_golden(const qb_json *row, const char *name, const qb_tokenizer *t) {
+static void assert_text_golden(const qb_json *row, const char *name, const qb_tokenizer *t,
+                               qb_special_tokens special) {
     char dataset[32];
     bool raw = strncmp(name, "raw bytes", 9) == 0;
     snprintf(dataset, sizeof dataset, "%.*s", (int)strcspn(name, ","), name);
@@ -134,8 +137,16 @@ static void assert_text_golden(const qb_json *row, const char *name, const qb_to
     qb_data_files files;
     qb_protocol p;
     assert_ok(qb_protocol_parse(raw ? "llamacpp-512" : "gptq-512", &p));
-    assert_ok(qb_dataset_windows(raw ? "wikitext2" : dataset, shared_path("data"), t, &p, 0, &w, &files));
-    print_message("  %s: %lld tokens\n", name, (long long)w.total_tokens);
+    qb_source source = {raw ? "wikitext2" : dataset, shared_path("data"), t, special};
+    assert_ok(qb_dataset_windows(&source, &p, 0, &w, &files));
+    print_message("  %s, %s: %lld tokens\n", name, w.special_tokens, (long long)w.total_tokens);
+    if (!qb_json_is_null(qb_json_get(row, "id_0"))) {
+        int64_t zeros = 0;
+        for (int64_t i = 0; i < w.n_ids; i++) zeros += w.ids[i] == 0;
+        assert_int_equal(zeros, int_of(row, "id_0"));
+        assert_int_equal(w.special_found, zeros); /* ptb holds no other special token */
+    }
+    assert_true(w.bos);
     assert_int_equal(w.total_tokens, int_of(row, "tokens"));
     assert_string_equal(w.sha256, text_of(row, "sha256_int32le"));
     /* The shared wikitext2 and ptb files are canonical, the c4 files are samples. */
@@ -150,8 +161,8 @@ static void assert_calibration_golden(const qb_json *row, const char *name, cons
     qb_windows w;
     qb_data_files files;
     int64_t *starts, *documents, i = 0;
-    assert_ok(qb_dataset_calibration(dataset, shared_path("data"), t, n, seqlen, (uint64_t)seed, &w, &files,
-                                     &starts, &documents));
+    qb_source source = {dataset, shared_path("data"), t, QB_SPECIAL_TEXT};
+    assert_ok(qb_dataset_calibration(&source, n, seqlen, (uint64_t)seed, &w, &files, &starts, &documents));
     for (const qb_json *v = qb_json_first(qb_json_get(row, "windows")); v; v = qb_json_next(v), i++) {
         const qb_json *pair = qb_json_first(v);
         assert_int_equal(documents[i], pair ? (int64_t)qb_json_number(pair) : -1);
@@ -174,11 +185,13 @@ static void test_datasets__shared_texts_and_draws_equal_the_golden(void **state)
         qb_tokenizer *t = open_tokenizer(shared_path(tokenizers[i][1]));
         const qb_json *row = qb_json_get(golden, tokenizers[i][0]);
         int n = 0;
-        for (const qb_json *d = qb_json_first(qb_json_get(row, "datasets")); d; d = qb_json_next(d), n++)
-            assert_text_golden(d, qb_json_key(d), t);
+        static const char *const lists[] = {"special_tokens_file", "datasets", "special_tokens_legacy"};
+        for (int rule = 0; rule < 3; rule++)
+            for (const qb_json *d = qb_json_first(qb_json_get(row, lists[rule])); d; d = qb_json_next(d), n++)
+                assert_text_golden(d, qb_json_key(d), t, (qb_special_tokens)rule);
         for (const qb_json *c = qb_json_first(qb_json_get(row, "calibration")); c; c = qb_json_next(c), n++)
             assert_calibration_golden(c, qb_json_key(c), t);
-        assert_int_equal(n, 10);
+        assert_int_equal(n, 14);
         qb_tokenizer_close(t);
     }
     qb_json_free(golden);
@@ -201,7 +214,10 @@ static void test_datasets__shared_perplexity_windows_equal_the_golden(void **sta
                      text_of(row, "dataset"));
             print_message("  %s %s %s\n", models[i], text_of(row, "protocol"), dataset);
             assert_ok(qb_protocol_parse(text_of(row, "protocol"), &p));
-            assert_ok(qb_dataset_windows(dataset, shared_path("data"), t, &p, 0, &w, NULL));
+            qb_source source = {dataset, shared_path("data"), t, qb_protocol_special_tokens(p.kind)};
+            const char *rule = qb_json_string(qb_json_get(row, "special_tokens"));
+            if (rule) assert_ok(qb_special_tokens_parse(rule, &source.special));
+            assert_ok(qb_dataset_windows(&source, &p, 0, &w, NULL));
             assert_int_equal(w.total_tokens, int_of(row, "tokens"));
             assert_int_equal(w.count, int_of(row, "windows"));
             assert_int_equal(qb_windows_scored(&w), int_of(row, "scored_tokens"));
@@ -212,10 +228,47 @@ static void test_datasets__shared_perplexity_windows_equal_the_golden(void **sta
     }
 }
 
+/* The first windows alone: no more is tokenized than they need, and what is tokenized is the same. */
+static void test_datasets__limited_windows_are_the_first_of_all(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {{"wikitext2", "gptq-64"},
+                                          {"wikitext2", "llamacpp-64"},
+                                          {"wikitext2", "strided-64-16"},
+                                          {"ptb", "gptq-64"},
+                                          {"c4", "gptq-64"},
+                                          {"c4-new", "strided-64-32"}};
+    qb_tokenizer *t = open_tokenizer(GOLDEN "/tokenizer.json");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (int64_t most = 1; most < 6; most += 2)
+            for (int rule = 0; rule < 3; rule++) {
+                qb_protocol p;
+                qb_windows all, some;
+                assert_ok(qb_protocol_parse(rows[i][1], &p));
+                qb_source source = {rows[i][0], GOLDEN, t, (qb_special_tokens)rule};
+                assert_ok(qb_dataset_windows(&source, &p, 0, &all, NULL));
+                assert_ok(qb_dataset_windows(&source, &p, most, &some, NULL));
+                assert_int_equal(some.count, most);
+                assert_true(all.part == 1);
+                assert_true(all.n_ids <= some.n_ids || (some.part > 0 && some.part < 1));
+                assert_int_equal(some.n_ids, qb_protocol_tokens(&p, most));
+                for (int64_t w = 0; w < most; w++) {
+                    assert_int_equal(some.windows[w].offset, all.windows[w].offset);
+                    assert_int_equal(some.windows[w].length, all.windows[w].length);
+                    assert_int_equal(some.windows[w].score_begin, all.windows[w].score_begin);
+                    int64_t n = w + 1 < most ? p.stride : p.window, at = all.windows[w].offset;
+                    assert_memory_equal(some.ids + at, all.ids + at, (size_t)n * sizeof(int32_t));
+                }
+                qb_windows_free(&all);
+                qb_windows_free(&some);
+            }
+    qb_tokenizer_close(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_datasets__registry_rows_are_complete),
         cmocka_unit_test(test_datasets__windows_equal_the_golden),
+        cmocka_unit_test(test_datasets__limited_windows_are_the_first_of_all),
         cmocka_unit_test(test_datasets__calibration_equals_cpython),
         cmocka_unit_test(test_datasets__shared_texts_and_draws_equal_the_golden),
         cmocka_unit_test(test_datasets__shared_perplexity_windows_equal_the_golden),

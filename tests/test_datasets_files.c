@@ -226,7 +226,7 @@ static void test_datasets_files__entry_names_need_no_locale(void **state) {
 static qb_status eval_gptq(const char *dataset, const char *dir, qb_windows *w, qb_data_files *files) {
     qb_protocol p;
     assert_ok(qb_protocol_parse("gptq-8", &p));
-    return qb_dataset_windows(dataset, dir, tokenizer, &p, 0, w, files);
+    return qb_dataset_windows(&(qb_source){dataset, dir, tokenizer, QB_SPECIAL_TEXT}, &p, 0, w, files);
 }
 
 static void test_datasets_files__bad_input_is_named(void **state) {
@@ -280,11 +280,13 @@ static void test_datasets_files__too_short_documents_are_counted(void **state) {
     (void)state;
     qb_windows w;
     const char *path = put("s.jsonl", "{\"text\":\"abc\"}\n{\"text\":\"abcdef\"}\n{\"text\":\"\"}\n");
-    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 4, 9, 0, &w, NULL, NULL, NULL), QB_ERR_FORMAT,
-                 "0 of 3 documents have the 9 tokens of one window, the longest has 8");
+    assert_fails(qb_dataset_calibration(&(qb_source){path, NULL, tokenizer, QB_SPECIAL_TEXT}, 4, 9, 0, &w,
+                                        NULL, NULL, NULL),
+                 QB_ERR_FORMAT, "0 of 3 documents have the 9 tokens of one window, the longest has 8");
     /* Exactly as long as the window: taken whole. */
     int64_t *starts, *documents;
-    assert_ok(qb_dataset_calibration(path, NULL, tokenizer, 4, 8, 0, &w, NULL, &starts, &documents));
+    assert_ok(qb_dataset_calibration(&(qb_source){path, NULL, tokenizer, QB_SPECIAL_TEXT}, 4, 8, 0, &w, NULL,
+                                     &starts, &documents));
     for (int i = 0; i < 4; i++) {
         assert_int_equal(starts[i], 0);
         assert_int_equal(documents[i], 1);
@@ -294,14 +296,17 @@ static void test_datasets_files__too_short_documents_are_counted(void **state) {
     qb_free(documents);
     qb_windows_free(&w);
     path = put("s.txt", "abcdef");
-    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 4, 9, 0, &w, NULL, NULL, NULL), QB_ERR_FORMAT,
-                 "8 tokens");
-    assert_ok(qb_dataset_calibration(path, NULL, tokenizer, 4, 8, 0, &w, NULL, &starts, NULL));
+    assert_fails(qb_dataset_calibration(&(qb_source){path, NULL, tokenizer, QB_SPECIAL_TEXT}, 4, 9, 0, &w,
+                                        NULL, NULL, NULL),
+                 QB_ERR_FORMAT, "8 tokens");
+    assert_ok(qb_dataset_calibration(&(qb_source){path, NULL, tokenizer, QB_SPECIAL_TEXT}, 4, 8, 0, &w, NULL,
+                                     &starts, NULL));
     assert_int_equal(starts[3], 0);
     qb_free(starts);
     qb_windows_free(&w);
-    assert_fails(qb_dataset_calibration(path, NULL, tokenizer, 0, 8, 0, &w, NULL, NULL, NULL), QB_ERR_USAGE,
-                 "at least 1");
+    assert_fails(qb_dataset_calibration(&(qb_source){path, NULL, tokenizer, QB_SPECIAL_TEXT}, 0, 8, 0, &w,
+                                        NULL, NULL, NULL),
+                 QB_ERR_USAGE, "at least 1");
 }
 
 static void test_datasets_files__own_files_need_no_registry(void **state) {
@@ -326,18 +331,53 @@ static void test_datasets_files__own_files_need_no_registry(void **state) {
     assert_int_equal(w.ids[5], 3 + '\n');
     assert_int_equal(w.ids[7], 3 + 0xf0);
     qb_windows_free(&w);
-    /* What spells a special token is text in a data file. */
+    /* What spells a special token is what the rule makes of it. */
     qb_ids ids = {0};
     assert_ok(qb_tokenizer_encode(tokenizer, "a<unk></s>", 10, true, &ids));
     assert_int_equal(ids.count, 2 + 1 + 2 + 0);
     ids.count = 0;
-    assert_ok(qb_dataset_ids(put("special.txt", "a<unk></s>"), NULL, tokenizer, false, 0, &ids, &files));
+    int64_t found;
+    qb_source source = {put("special.txt", "a<unk></s>"), NULL, tokenizer, QB_SPECIAL_TEXT};
+    assert_ok(qb_dataset_ids(&source, false, 0, &ids, &found, &files));
     assert_int_equal(ids.count, 2 + 10);
     assert_int_equal(ids.ids[3], 3 + '<');
+    assert_int_equal(found, 2); /* left as text */
     ids.count = 0;
-    assert_ok(qb_dataset_ids(at("own.ndjson"), NULL, tokenizer, false, 0, &ids, &files));
+    source.special = QB_SPECIAL_FILE;
+    assert_ok(qb_dataset_ids(&source, false, 0, &ids, &found, &files));
+    assert_int_equal(ids.count, 2 + 1 + 2);
+    assert_int_equal(found, 2);
+    ids.count = 0;
+    assert_ok(qb_dataset_ids(&(qb_source){at("own.ndjson"), NULL, tokenizer, QB_SPECIAL_TEXT}, false, 0, &ids,
+                             NULL, &files));
     assert_int_equal(ids.count, 11);
     qb_ids_free(&ids);
+}
+
+static void test_datasets_files__says_what_is_no_text(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *bytes, *needle;
+    } rows[] = {
+        {"x.arrow", "ARROW1 and more", "is an Arrow file"},
+        {"stream.txt", "\xff\xff\xff\xff\x10", "an Arrow stream"},
+        {"zipped.txt", "\x1f\x8b\x08", "is gzip, not text: give it a name that ends in .gz"},
+        {"table.dat", "PAR1....", "is a Parquet file"},
+        {"s.jsonl", "{\"text\": \"aa\"}\n{\"text\": \"lone \\ud83d end\"}\n",
+         "s.jsonl, line 2: byte 15: \\ud83d is half of a surrogate pair"},
+        {"t.jsonl", "{\"text\": \"\\udc00\"}\n", "line 1: byte 10: \\udc00 is half"},
+    };
+    qb_windows w;
+    qb_data_files files;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const char *path = put(rows[i].name, rows[i].bytes);
+        qb_status st = eval_gptq(path, NULL, &w, &files);
+        if (st == QB_OK || !strstr(qb_error_text(), rows[i].needle))
+            fail_msg("%s: %s", rows[i].name, st == QB_OK ? "was read" : qb_error_text());
+    }
+    /* A whole pair is one character. */
+    assert_ok(eval_gptq(put("pair.jsonl", "{\"text\": \"abcdefgh\\ud83d\\ude00\"}\n"), NULL, &w, &files));
+    qb_windows_free(&w);
 }
 
 static void test_datasets_files__folders_are_searched_in_order(void **state) {
@@ -375,12 +415,14 @@ static void test_datasets_files__folders_are_searched_in_order(void **state) {
     /* A canonical name before a substitute, compressed or not. */
     put("data1/c4-validation.sample.jsonl", "{\"text\":\"sample\"}");
     qb_ids ids = {0};
-    assert_ok(qb_dataset_ids("c4-new", dir, tokenizer, false, 8, &ids, &files));
+    assert_ok(qb_dataset_ids(&(qb_source){"c4-new", dir, tokenizer, QB_SPECIAL_TEXT}, false, 8, &ids, NULL,
+                             &files));
     assert_non_null(strstr(files.files[0].note, "substitute"));
     size = pack(ARCHIVE_FILTER_GZIP, 0, names, (const char *[]){"{\"text\":\"real\"}"}, 1, packed,
                 sizeof packed);
     put_bytes("data1/c4/en/c4-validation.00000-of-00008.json.gz", packed, size);
-    assert_ok(qb_dataset_ids("c4-new", dir, tokenizer, false, 8, &ids, &files));
+    assert_ok(qb_dataset_ids(&(qb_source){"c4-new", dir, tokenizer, QB_SPECIAL_TEXT}, false, 8, &ids, NULL,
+                             &files));
     assert_non_null(strstr(files.files[0].path, "of-00008.json.gz"));
     assert_non_null(strstr(files.files[0].note, "1 documents, the canonical file has 45576"));
     qb_ids_free(&ids);
@@ -401,7 +443,8 @@ static void test_datasets_files__demo_comes_with_the_program(void **state) {
     assert_int_equal(w.total_tokens, 2 + 14);
     assert_string_equal(files.files[0].note, "");
     qb_windows_free(&w);
-    assert_ok(qb_dataset_calibration("demo", NULL, tokenizer, 2, 8, 0, &w, &files, NULL, NULL));
+    assert_ok(qb_dataset_calibration(&(qb_source){"demo", NULL, tokenizer, QB_SPECIAL_TEXT}, 2, 8, 0, &w,
+                                     &files, NULL, NULL));
     assert_int_equal(w.total_tokens, 2 + 17);
     assert_string_equal(files.files[0].role, "train");
     qb_windows_free(&w);
@@ -423,6 +466,7 @@ int main(void) {
         cmocka_unit_test(test_datasets_files__bad_json_lines_are_named),
         cmocka_unit_test(test_datasets_files__too_short_documents_are_counted),
         cmocka_unit_test(test_datasets_files__own_files_need_no_registry),
+        cmocka_unit_test(test_datasets_files__says_what_is_no_text),
         cmocka_unit_test(test_datasets_files__folders_are_searched_in_order),
         cmocka_unit_test(test_datasets_files__demo_comes_with_the_program),
     };

@@ -568,9 +568,11 @@ static void test_driver__a_real_model_keeps_its_perplexity(void **state) {
     qb_protocol protocol;
     assert_ok(qb_tokenizer_open(source, &tokenizer));
     /* with a dozen windows GPTQ's lead at 2 bits is less than another BLAS's last bits move */
-    assert_ok(qb_dataset_calibration("c4", data, tokenizer, 64, 256, 0, &calibration, &files, NULL, NULL));
+    assert_ok(qb_dataset_calibration(&(qb_source){"c4", data, tokenizer, QB_SPECIAL_FILE}, 64, 256, 0,
+                                     &calibration, &files, NULL, NULL));
     assert_ok(qb_protocol_parse("gptq-256", &protocol));
-    assert_ok(qb_dataset_windows("wikitext2", data, tokenizer, &protocol, 10, &windows, &files));
+    assert_ok(qb_dataset_windows(&(qb_source){"wikitext2", data, tokenizer, QB_SPECIAL_FILE}, &protocol, 10,
+                                 &windows, &files));
     double full = perplexity(source, &windows);
     double nf4 = quantized_perplexity(source, "nf4", 4, &calibration, &windows);
     double gptq4 = quantized_perplexity(source, "gptq", 4, &calibration, &windows);

@@ -133,10 +133,11 @@ static void measure(const char *path, qb_ids *text_ids, double *perplexity, gene
     qb_measure row;
     assert_ok(g ? qb_gguf_tokenizer(g, &t) : qb_tokenizer_open(path, &t));
     assert_ok(qb_tokenizer_encode(t, text, sizeof text - 1, true, text_ids));
-    assert_true(qb_tokenizer_adds_bos(t));
+    assert_true(qb_tokenizer_adds_bos(t, QB_ENDS_TEMPLATE));
     assert_int_equal(qb_tokenizer_eos(t), 2);
     assert_ok(qb_protocol_parse("gptq-128", &protocol));
-    assert_ok(qb_dataset_windows("wikitext2", shared_path("data"), t, &protocol, 8, &windows, &files));
+    assert_ok(qb_dataset_windows(&(qb_source){"wikitext2", shared_path("data"), t, QB_SPECIAL_TEXT},
+                                 &protocol, 8, &windows, &files));
     assert_ok(qb_perplexity(f.model, f.dev, &windows, 0, &row));
     *perplexity = row.value;
     qb_measure_free(&row);
@@ -285,7 +286,8 @@ static void test_gguf_model__tokenizer_follows_its_metadata(void **state) {
     assert_ok(qb_tokenizer_decode(t, ids.ids, ids.count, &text));
     assert_string_equal(text.text, "aba b  a");
     qb_ids_free(&ids);
-    assert_ok(qb_tokenizer_encode_plain(t, "</s>", 4, false, &ids)); /* plain text: unknown characters */
+    assert_ok(qb_tokenizer_encode_as(t, "</s>", 4, &(qb_encoding){.special = QB_SPECIAL_TEXT},
+                                     &ids)); /* plain text: unknown characters */
     assert_int_equal(ids.ids[0], 0);
     assert_int_equal(qb_tokenizer_eos(t), -1);
     qb_ids_free(&ids);

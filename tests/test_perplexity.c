@@ -44,7 +44,11 @@ static void check_row(fixture *f, const qb_json *row) {
     qb_windows windows;
     qb_data_files files;
     assert_ok(qb_protocol_parse(protocol_name, &protocol));
-    assert_ok(qb_dataset_windows(dataset, shared_path("data"), f->tokenizer, &protocol, 0, &windows, &files));
+    qb_special_tokens special = qb_protocol_special_tokens(protocol.kind);
+    const char *rule = qb_json_string(qb_json_get(row, "special_tokens"));
+    if (rule) assert_ok(qb_special_tokens_parse(rule, &special));
+    assert_ok(qb_dataset_windows(&(qb_source){dataset, shared_path("data"), f->tokenizer, special}, &protocol,
+                                 0, &windows, &files));
     assert_int_equal(windows.total_tokens, (int64_t)qb_json_number(qb_json_get(row, "tokens")));
     assert_int_equal(windows.count, (int64_t)qb_json_number(qb_json_get(row, "windows")));
     assert_int_equal(qb_windows_scored(&windows), (int64_t)qb_json_number(qb_json_get(row, "scored_tokens")));

@@ -68,6 +68,13 @@ static void test_suite__set_overrides_every_kind_of_key(void **state) {
     assert_ok(qb_suite_set(&s, "datasets=ptb,c4"));
     assert_ok(qb_suite_set(&s, "prefill=1,2,3"));
     assert_int_equal(s.config.max_windows, 7);
+    /* The rule of special tokens is the evaluation's and, where a method names none, the calibration's. */
+    assert_string_equal(s.config.special_tokens, "protocol");
+    assert_string_equal(s.variants[5].config.special_tokens, "file");
+    assert_ok(qb_suite_set(&s, "special_tokens=legacy"));
+    assert_string_equal(s.config.special_tokens, "legacy");
+    assert_string_equal(s.variants[5].config.special_tokens, "legacy");
+    assert_fails(qb_suite_set(&s, "special_tokens=slow"), QB_ERR_USAGE, "slow");
     assert_int_equal(s.speed.repeat, 9);
     assert_int_equal(s.speed.prefill.n, 3);
     assert_int_equal(s.datasets.n, 2);

@@ -68,7 +68,7 @@ static void test_tokenizer__tiny_equals_hand_checked_ids(void **state) {
     assert_int_equal(qb_tokenizer_vocab_size(t), 293);
     assert_int_equal(qb_tokenizer_bos(t), 1);
     assert_int_equal(qb_tokenizer_eos(t), 2);
-    assert_true(qb_tokenizer_adds_bos(t));
+    assert_true(qb_tokenizer_adds_bos(t, QB_ENDS_TEMPLATE));
     qb_ids ids = {0};
     assert_ok(qb_tokenizer_encode(t, "an", 2, false, &ids));
     assert_ok(qb_tokenizer_encode(t, "an", 2, false, &ids)); /* appends */
@@ -266,8 +266,9 @@ static void test_tokenizer__decode_undoes_encode_llama2(void **state) {
 static double pushes_per_byte(const qb_tokenizer *t, const char *text, size_t n) {
     qb_ids ids = {0};
     qb_bpe_run *run;
-    assert_ok(qb_bpe_begin(&t->bpe, &ids, &run));
-    assert_ok(qb_bpe_feed(run, text, n));
+    size_t read;
+    assert_ok(qb_bpe_begin(&t->bpe, &ids, 0, &run));
+    assert_ok(qb_bpe_feed(run, text, n, &read));
     double pushes = (double)qb_bpe_pushes(run) / (double)n;
     qb_bpe_end(run);
     qb_ids_free(&ids);
@@ -367,17 +368,104 @@ static void test_tokenizer__model_follows_config(void **state) {
     assert_ok(qb_copy_file(shared_path(LLAMA2_MODEL), to));
     assert_ok(qb_tokenizer_open(dir, &t));
     ENCODES(t, "Hello world", 1, 15043, 3186); /* without a config: as transformers' Llama class */
-    ENCODES(t, "<s>", 1, 529, 29879, 29958);   /* SentencePiece finds no control pieces in text */
+    ENCODES(t, "<s>", 1, 1);                   /* as transformers, not as SentencePiece alone */
     ENCODES(t, "a\xFF", 1, 263, 30140);        /* and reads U+FFFD for bytes that form no character */
     qb_tokenizer_close(t);
     static const char config[] = "{\"add_bos_token\": false, \"add_eos_token\": true}";
     write_text(dir, "tokenizer_config.json", config, sizeof config - 1);
     assert_ok(qb_tokenizer_open(dir, &t));
     ENCODES(t, "Hello world", 15043, 3186, 2);
-    assert_false(qb_tokenizer_adds_bos(t));
+    assert_false(qb_tokenizer_adds_bos(t, QB_ENDS_TEMPLATE));
     assert_int_equal(qb_tokenizer_bos(t), 1);
     qb_tokenizer_close(t);
     qb_free(to);
+    scratch_remove(dir);
+}
+
+/* Ids of a text under a rule, with the ends of the file. */
+#define ENCODES_AS(t, rule, around, text, ...)                                                               \
+    do {                                                                                                     \
+        static const int32_t expected_ids[] = {__VA_ARGS__};                                                 \
+        qb_ids found_ids = {0};                                                                              \
+        qb_encoding encoding = {.special = (rule), .ends = (around)};                                        \
+        assert_ok(qb_tokenizer_encode_as(t, text, strlen(text), &encoding, &found_ids));                     \
+        assert_int_equal(found_ids.count, sizeof expected_ids / sizeof expected_ids[0]);                     \
+        assert_memory_equal(found_ids.ids, expected_ids, sizeof expected_ids);                               \
+        qb_ids_free(&found_ids);                                                                             \
+    } while (0)
+
+/* All files that can carry added tokens of a directory with tokenizer.model alone. Ids: transformers 4.46's
+   LlamaTokenizer. */
+static void test_tokenizer__model_takes_tokens_from_every_file(void **state) {
+    (void)state;
+    char *dir = scratch_make(), *to = qb_path_join(dir, "tokenizer.model");
+    qb_tokenizer *t;
+    assert_ok(qb_copy_file(shared_path("models/wikimini-hf/tokenizer.model"), to));
+    assert_ok(qb_tokenizer_open(dir, &t));
+    int32_t n = qb_tokenizer_vocab_size(t);
+    ENCODES_AS(t, QB_SPECIAL_LEGACY, QB_ENDS_NONE, "the <unk> of", 264, 3966, 0, 3966, 287);
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_NONE, "the <unk> of", 264, 3966, 0, 3966, 287);
+    qb_tokenizer_close(t);
+    static const char listed[] = "{\"<x>\": 4096, \"<far>\": 4100}", map[] = "{\"pad_token\": \"<pad>\"}";
+    assert_int_equal(n, 4096);
+    write_text(dir, "added_tokens.json", listed, sizeof listed - 1);
+    write_text(dir, "special_tokens_map.json", map, sizeof map - 1);
+    static const char config[] = "{\"legacy\": false, \"unk_token\": \"\", \"additional_special_tokens\": "
+                                 "[\"<a>\", {\"content\": \"<b>\", \"rstrip\": true}]}";
+    write_text(dir, "tokenizer_config.json", config, sizeof config - 1);
+    assert_ok(qb_tokenizer_open(dir, &t));
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_TEMPLATE, "<x><far><pad><a>", 1, 4096, 4100, 4101, 4102);
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_NONE, "the<b>  of", 264, 4103, 1988); /* rstrip; no prefix */
+    qb_ids ids = {0};
+    qb_encoding e = {.special = QB_SPECIAL_FILE};
+    assert_ok(qb_tokenizer_encode_as(t, "the <unk> of", 12, &e, &ids));
+    assert_int_equal(e.found, 0); /* unk_token "": text, as in the first conversions of Llama-1 */
+    for (size_t i = 0; i < ids.count; i++) assert_int_not_equal(ids.ids[i], 0);
+    qb_ids_free(&ids);
+    qb_tokenizer_close(t);
+    static const char decoder[] = "{\"added_tokens_decoder\": {\"4096\": {\"content\": \"<x>\", \"lstrip\": "
+                                  "true, \"special\": false}}}";
+    write_text(dir, "tokenizer_config.json", decoder, sizeof decoder - 1);
+    assert_ok(qb_tokenizer_open(dir, &t));
+    ENCODES_AS(t, QB_SPECIAL_TEXT, QB_ENDS_NONE, "the <x>", 264, 4096); /* not special: never text */
+    qb_tokenizer_close(t);
+    static const char wrong[] = "{\"added_tokens_decoder\": {\"x\": {\"content\": \"<x>\"}}}";
+    write_text(dir, "tokenizer_config.json", wrong, sizeof wrong - 1);
+    assert_fails(qb_tokenizer_open(dir, &t), QB_ERR_FORMAT, "added_tokens_decoder");
+    qb_free(to);
+    scratch_remove(dir);
+}
+
+/* add_bos_token and add_eos_token beside a tokenizer.json, and flags that tokenizer_config.json overrides. */
+static void test_tokenizer__keys_beside_a_template(void **state) {
+    (void)state;
+    char *dir = scratch_make(), *tiny = tiny_text();
+    qb_tokenizer *t;
+    write_text(dir, "tokenizer.json", tiny, strlen(tiny));
+    assert_ok(qb_tokenizer_open(dir, &t));
+    assert_null(qb_tokenizer_conflict(t));
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_KEYS, "an", 1, 287);
+    qb_tokenizer_close(t);
+    static const char config[] =
+        "{\"add_bos_token\": false, \"add_eos_token\": true, \"eos_token\": \"</s>\"}";
+    write_text(dir, "tokenizer_config.json", config, sizeof config - 1);
+    assert_ok(qb_tokenizer_open(dir, &t));
+    assert_non_null(strstr(qb_tokenizer_conflict(t), "add_bos_token is false"));
+    assert_non_null(strstr(qb_tokenizer_conflict(t), "add_eos_token is true"));
+    assert_true(qb_tokenizer_adds_bos(t, QB_ENDS_TEMPLATE));
+    assert_false(qb_tokenizer_adds_bos(t, QB_ENDS_KEYS));
+    assert_false(qb_tokenizer_adds_bos(t, QB_ENDS_NONE));
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_TEMPLATE, "an", 1, 287);
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_KEYS, "an", 287, 2);
+    qb_tokenizer_close(t);
+    static const char flags[] =
+        "{\"added_tokens_decoder\": {\"2\": {\"content\": \"</s>\", \"rstrip\": true, "
+        "\"normalized\": false, \"special\": true}}}";
+    write_text(dir, "tokenizer_config.json", flags, sizeof flags - 1);
+    assert_ok(qb_tokenizer_open(dir, &t));
+    ENCODES_AS(t, QB_SPECIAL_FILE, QB_ENDS_NONE, "</s>  an", 2, 287);
+    qb_tokenizer_close(t);
+    qb_free(tiny);
     scratch_remove(dir);
 }
 
@@ -503,6 +591,8 @@ int main(void) {
         cmocka_unit_test(test_tokenizer__cuts_change_nothing),
         cmocka_unit_test(test_tokenizer__opens_directories_and_follows_their_config),
         cmocka_unit_test(test_tokenizer__model_follows_config),
+        cmocka_unit_test(test_tokenizer__model_takes_tokens_from_every_file),
+        cmocka_unit_test(test_tokenizer__keys_beside_a_template),
         cmocka_unit_test(test_tokenizer__refuses_what_would_change_ids),
         cmocka_unit_test(test_tokenizer__refuses_spoilt_models),
     };

@@ -23,6 +23,7 @@ enum { CACHED_SYMBOLS_MAX = 32, CACHED_WORDS_MAX = 1 << 16 };
 struct qb_bpe_run {
     const qb_bpe *bpe;
     qb_ids *out;
+    size_t limit;  /* of ids in out; 0: none */
     int32_t *word; /* symbols not yet merged */
     size_t n_word, word_capacity;
     int32_t *links; /* [2 * n]: previous and next of each symbol */
@@ -284,15 +285,21 @@ static qb_status push_unknown(qb_bpe_run *run, const uint8_t *p, size_t length, 
     return st;
 }
 
-qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n) {
+qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n, size_t *read) {
     const qb_bpe *b = run->bpe;
     const uint8_t *p = (const uint8_t *)text, *end = p + n;
     bool pending = false; /* an <unk> that further unknown characters may join */
     qb_status st = QB_OK;
+    *read = n;
     if (n > INT32_MAX)
         return qb_fail(QB_ERR_FORMAT, "a text of %zu bytes is longer than the %d that can be encoded at once",
                        n, INT32_MAX);
     while (p < end) {
+        if (run->limit && run->out->count >= run->limit) {
+            *read = (size_t)(p - (const uint8_t *)text);
+            run->n_word = 0;
+            return QB_OK;
+        }
         int32_t symbol = -1;
         size_t length = 0;
         if (b->whole.roots[*p]) {
@@ -321,11 +328,12 @@ out:
     return st;
 }
 
-qb_status qb_bpe_begin(const qb_bpe *b, qb_ids *out, qb_bpe_run **run) {
+qb_status qb_bpe_begin(const qb_bpe *b, qb_ids *out, size_t limit, qb_bpe_run **run) {
     qb_status st = qb_alloc_zero(1, sizeof **run, run);
     if (st != QB_OK) return st;
     (*run)->bpe = b;
     (*run)->out = out;
+    (*run)->limit = limit;
     if (b->has_unused) st = qb_alloc_zero((size_t)b->n_pieces, sizeof(const qb_rule *), &(*run)->made_by);
     if (st != QB_OK) {
         qb_bpe_end(*run);

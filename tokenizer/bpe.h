@@ -61,9 +61,10 @@ void qb_bpe_free(qb_bpe *b);
 
 /* One encoding in progress: everything that changes, so that a qb_bpe can serve many threads. */
 typedef struct qb_bpe_run qb_bpe_run;
-qb_status qb_bpe_begin(const qb_bpe *b, qb_ids *out, qb_bpe_run **run) QB_NODISCARD;
-/* Encodes text as a unit of its own: no merge reaches beyond it. */
-qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n) QB_NODISCARD;
+/* limit > 0: feeding ends when out holds that many ids. */
+qb_status qb_bpe_begin(const qb_bpe *b, qb_ids *out, size_t limit, qb_bpe_run **run) QB_NODISCARD;
+/* Encodes text as a unit of its own: no merge reaches beyond it. *read < n: the limit ended it there. */
+qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n, size_t *read) QB_NODISCARD;
 /* Heap insertions so far: the work beyond the linear pass. */
 int64_t qb_bpe_pushes(const qb_bpe_run *run);
 void qb_bpe_end(qb_bpe_run *run); /* takes NULL */

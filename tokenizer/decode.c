@@ -103,7 +103,7 @@ static void sentencepiece_text(const qb_tokenizer *t, const qb_piece *p, qb_str 
         qb_str_append(out, &c, 1);
     } else if (p->type == QB_PIECE_UNKNOWN) {
         qb_str_text(out, t->unk_surface);
-    } else if (p->type != QB_PIECE_CONTROL) {
+    } else if (p->type != QB_PIECE_CONTROL && !(p->type == QB_PIECE_ADDED && p->special)) {
         qb_replace_all(text, n, QB_SPACE_SYMBOL, QB_SPACE_SYMBOL_LENGTH, " ", 1, out);
     }
 }

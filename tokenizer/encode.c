@@ -40,7 +40,11 @@ typedef struct encoding {
     const qb_tokenizer *t;
     qb_bpe_run *run;
     qb_ids *out;
-    bool plain; /* special tokens in the text are text */
+    qb_special_tokens special;
+    int64_t found;
+    bool stopped;     /* the limit is reached */
+    double read;      /* bytes of the part in hand that were read when it was, */
+    double read_from; /* of this many */
     qb_normalized normalized;
     qb_str pretokenized;
 } encoding;
@@ -60,7 +64,7 @@ static qb_status split_at_added(encoding *e, const qb_trie *trie, const char *te
             continue;
         }
         const qb_added_token *token = &e->t->added[index];
-        if (e->plain && token->special) {
+        if (e->special == QB_SPECIAL_TEXT && token->special) {
             at += length;
             continue;
         }
@@ -68,11 +72,33 @@ static qb_status split_at_added(encoding *e, const qb_trie *trie, const char *te
         if (token->lstrip) begin = spaces_before(text, begin, done < begin ? done : begin);
         if (token->rstrip) end = spaces_after(text, end, n);
         if (done < begin && (st = rest(e, text + done, begin - done, first && done == 0)) != QB_OK) return st;
+        if (e->stopped) {
+            e->read += (double)done;
+            e->read_from = (double)n;
+            return QB_OK;
+        }
         if ((st = qb_ids_append(e->out, token->id)) != QB_OK) return st;
+        e->found += token->special;
         done = end;
         at += length; /* not `end`: a following match may lie in the stripped space */
     }
-    return done < n ? rest(e, text + done, n - done, first && done == 0) : QB_OK;
+    if (done < n) st = rest(e, text + done, n - done, first && done == 0);
+    if (e->stopped) {
+        e->read += (double)done;
+        e->read_from = (double)n;
+    }
+    return st;
+}
+
+static qb_status feed(encoding *e, const char *text, size_t n) {
+    size_t read;
+    qb_status st = e->stopped ? QB_OK : qb_bpe_feed(e->run, text, n, &read);
+    if (st == QB_OK && !e->stopped) {
+        e->stopped = read < n;
+        e->read = (double)read;
+        e->read_from = (double)n;
+    }
+    return st;
 }
 
 /* Metaspace: spaces become the replacement, one is put before, and each may begin a unit. */
@@ -80,41 +106,83 @@ static qb_status encode_metaspace(encoding *e, const char *text, size_t n, bool 
     const qb_pretokenizer *p = &e->t->pretokenizer;
     qb_str *s = &e->pretokenized;
     s->length = 0;
+    bool legacy = e->special == QB_SPECIAL_LEGACY; /* SentencePiece: each part, whatever it begins with */
     bool starts =
         n && (*text == ' ' || (n >= p->n_replacement && !memcmp(text, p->replacement, p->n_replacement)));
-    if (n && !starts && (p->prepend == QB_PREPEND_ALWAYS || (p->prepend == QB_PREPEND_FIRST && first)))
+    if (n && p->prepend != QB_PREPEND_NEVER && (legacy || !starts) &&
+        (legacy || p->prepend == QB_PREPEND_ALWAYS || first))
         qb_str_append(s, p->replacement, p->n_replacement);
     qb_replace_all(text, n, " ", 1, p->replacement, p->n_replacement, s);
     qb_status st = qb_str_status(s);
     size_t begin = 0;
     for (size_t at = 1; st == QB_OK && p->split && at + p->n_replacement <= s->length; at++) {
         if (memcmp(s->text + at, p->replacement, p->n_replacement) != 0) continue;
-        st = qb_bpe_feed(e->run, s->text + begin, at - begin);
+        st = feed(e, s->text + begin, at - begin);
+        if (e->stopped) {
+            e->read += (double)begin;
+            e->read_from = (double)s->length;
+            return st;
+        }
         begin = at;
     }
-    return st != QB_OK ? st : qb_bpe_feed(e->run, qb_str_get(s) + begin, s->length - begin);
+    return st != QB_OK ? st : feed(e, qb_str_get(s) + begin, s->length - begin);
 }
 
 static qb_status encode_normalized(encoding *e, const char *text, size_t n, bool first) {
-    if (e->t->pretokenizer.kind == QB_PRETOKENIZER_METASPACE) return encode_metaspace(e, text, n, first);
-    return qb_bpe_feed(e->run, text, n);
+    qb_status st = e->t->pretokenizer.kind == QB_PRETOKENIZER_METASPACE ? encode_metaspace(e, text, n, first)
+                                                                        : feed(e, text, n);
+    if (e->stopped && e->read_from > 0) e->read *= (double)n / e->read_from;
+    return st;
 }
 
 static qb_status encode_raw(encoding *e, const char *text, size_t n, bool first) {
-    qb_status st = qb_normalize(e->t->normalizer, e->t->n_normalizer, text, n, &e->normalized);
+    bool legacy = e->special == QB_SPECIAL_LEGACY;
+    qb_status st = qb_normalize_part(e->t->normalizer, e->t->n_normalizer, text, n,
+                                     first || legacy || e->t->prefix_parts, &e->normalized);
     if (st != QB_OK) return st;
-    return split_at_added(e, &e->t->added_normalized, e->normalized.text, e->normalized.length, first,
-                          encode_normalized);
+    static const qb_trie none;
+    st = split_at_added(e, legacy ? &none : &e->t->added_normalized, e->normalized.text, e->normalized.length,
+                        first, encode_normalized);
+    if (e->stopped && e->read_from > 0) e->read *= (double)n / e->read_from;
+    return st;
 }
 
-static qb_status encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special, bool plain,
-                        qb_ids *out) {
-    encoding e = {.t = t, .out = out, .plain = plain};
+/* Special tokens that n bytes of text spell, by their raw text. */
+static int64_t count_spelt(const qb_tokenizer *t, const char *text, size_t n) {
+    int64_t found = 0;
+    for (size_t at = 0; t->added_any.count && at < n;) {
+        int32_t index;
+        size_t length = t->added_any.roots[(uint8_t)text[at]]
+                            ? qb_trie_longest(&t->added_any, text + at, n - at, &index)
+                            : 0;
+        found += length && t->added[index].special;
+        at += length ? length : 1;
+    }
+    return found;
+}
+
+qb_status qb_tokenizer_encode_as(const qb_tokenizer *t, const char *text, size_t n, qb_encoding *asked,
+                                 qb_ids *out) {
+    static const qb_template nothing;
+    const qb_template *ends = asked->ends == QB_ENDS_NONE       ? &nothing
+                              : asked->ends == QB_ENDS_TEMPLATE ? &t->file
+                                                                : &t->keys;
+    encoding e = {.t = t, .out = out, .special = asked->special};
+    size_t before = out->count, limit = asked->limit ? before + asked->limit : 0;
     qb_status st;
-    QB_TRY(st, qb_bpe_begin(&t->bpe, out, &e.run));
-    for (size_t i = 0; add_special && i < t->n_before; i++) QB_TRY(st, qb_ids_append(out, t->before[i]));
-    if (n) QB_TRY(st, split_at_added(&e, &t->added_raw, text, n, true, encode_raw));
-    for (size_t i = 0; add_special && i < t->n_after; i++) QB_TRY(st, qb_ids_append(out, t->after[i]));
+    QB_TRY(st, qb_bpe_begin(&t->bpe, out, limit, &e.run));
+    for (size_t i = 0; i < ends->n_before; i++) QB_TRY(st, qb_ids_append(out, ends->before[i]));
+    const qb_trie *raw = e.special == QB_SPECIAL_LEGACY ? &t->added_any : &t->added_raw;
+    if (n) QB_TRY(st, split_at_added(&e, raw, text, n, true, encode_raw));
+    for (size_t i = 0; !e.stopped && i < ends->n_after; i++) QB_TRY(st, qb_ids_append(out, ends->after[i]));
+    asked->part = e.stopped && n ? e.read / (double)n : 1;
+    if (limit && out->count > limit) {
+        if (!e.stopped) asked->part = (double)asked->limit / (double)(out->count - before);
+        out->count = limit;
+    }
+    if (asked->part > 1) asked->part = 1;
+    asked->found =
+        e.special == QB_SPECIAL_TEXT ? count_spelt(t, text, (size_t)(asked->part * (double)n)) : e.found;
 out:
     qb_bpe_end(e.run);
     qb_normalized_free(&e.normalized);
@@ -124,10 +192,22 @@ out:
 
 qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                               qb_ids *out) {
-    return encode(t, text, n, add_special, false, out);
+    qb_encoding e = {.ends = add_special ? QB_ENDS_TEMPLATE : QB_ENDS_NONE};
+    return qb_tokenizer_encode_as(t, text, n, &e, out);
 }
 
-qb_status qb_tokenizer_encode_plain(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
-                                    qb_ids *out) {
-    return encode(t, text, n, add_special, true, out);
+static const char *const rules[] = {
+    [QB_SPECIAL_FILE] = "file", [QB_SPECIAL_TEXT] = "text", [QB_SPECIAL_LEGACY] = "legacy"};
+
+const char *qb_special_tokens_name(qb_special_tokens rule) {
+    return rules[rule];
+}
+
+qb_status qb_special_tokens_parse(const char *name, qb_special_tokens *out) {
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
+        if (!strcmp(rules[i], name)) {
+            *out = (qb_special_tokens)i;
+            return QB_OK;
+        }
+    return qb_fail(QB_ERR_USAGE, "special tokens are read as file, text or legacy, found '%.40s'", name);
 }

@@ -187,10 +187,11 @@ static qb_status read_post_processor(const reader *r, const qb_json *j, int *tem
             QB_ERR_UNSUPPORTED,
             "%s: post_processor \"%s\"%s is not supported (supported: null, one TemplateProcessing)", r->name,
             type, *templates > 1 ? " after another template" : "");
-    QB_TRY(st, walk_template(r, j, NULL, &t->n_before, NULL, &t->n_after));
-    QB_TRY(st, qb_arena_alloc(&t->arena, t->n_before, sizeof *t->before, &t->before));
-    QB_TRY(st, qb_arena_alloc(&t->arena, t->n_after, sizeof *t->after, &t->after));
-    st = walk_template(r, j, t->before, &t->n_before, t->after, &t->n_after);
+    qb_template *f = &t->file;
+    QB_TRY(st, walk_template(r, j, NULL, &f->n_before, NULL, &f->n_after));
+    QB_TRY(st, qb_arena_alloc(&t->arena, f->n_before, sizeof *f->before, &f->before));
+    QB_TRY(st, qb_arena_alloc(&t->arena, f->n_after, sizeof *f->after, &f->after));
+    st = walk_template(r, j, f->before, &f->n_before, f->after, &f->n_after);
 out:
     return st;
 }

@@ -35,15 +35,16 @@ static const char *ordinary_run(const qb_normalize_step *step, const char *p, co
 /* SentencePiece's Normalizer for the identity map: spaces alone are touched, except that each byte which
    begins no valid character becomes U+FFFD. Source: normalizer.cc of google/sentencepiece, behaviour checked
    against release 0.2. */
-static void sentencepiece_spaces(const qb_normalize_step *step, const char *text, size_t n, qb_str *out) {
+static void sentencepiece_spaces(const qb_normalize_step *step, const char *text, size_t n, bool prefix,
+                                 qb_str *out) {
     const char *p = text, *end = text + n;
     bool squeeze = step->spaces.remove_extra_whitespaces;
     while (squeeze && p < end && *p == ' ') p++;
     if (p == end) return;
     const char *space = step->spaces.escape_whitespaces ? QB_SPACE_SYMBOL : " ";
     size_t n_space = strlen(space);
-    bool prefix = step->spaces.add_dummy_prefix && !step->spaces.whitespace_as_suffix;
-    if (prefix) qb_str_append(out, space, n_space);
+    prefix = prefix && step->spaces.add_dummy_prefix;
+    if (prefix && !step->spaces.whitespace_as_suffix) qb_str_append(out, space, n_space);
     bool after_space = squeeze;
     while (p < end) {
         const char *run = ordinary_run(step, p, end);
@@ -64,12 +65,16 @@ static void sentencepiece_spaces(const qb_normalize_step *step, const char *text
         qb_replace_all(piece, (size_t)(piece_end - piece), " ", 1, space, n_space, out);
     }
     while (squeeze && ends_with(out, space, n_space)) out->text[out->length -= n_space] = 0;
-    if (step->spaces.add_dummy_prefix && step->spaces.whitespace_as_suffix)
-        qb_str_append(out, space, n_space);
+    if (prefix && step->spaces.whitespace_as_suffix) qb_str_append(out, space, n_space);
 }
 
 qb_status qb_normalize(const qb_normalize_step *steps, size_t n_steps, const char *text, size_t n,
                        qb_normalized *out) {
+    return qb_normalize_part(steps, n_steps, text, n, true, out);
+}
+
+qb_status qb_normalize_part(const qb_normalize_step *steps, size_t n_steps, const char *text, size_t n,
+                            bool prefix, qb_normalized *out) {
     out->text = text;
     out->length = n;
     for (size_t i = 0; i < n_steps; i++) {
@@ -85,7 +90,7 @@ qb_status qb_normalize(const qb_normalize_step *steps, size_t n_steps, const cha
             qb_replace_all(out->text, out->length, s->from, s->n_from, s->to, s->n_to, to);
             break;
         case QB_NORMALIZE_SENTENCEPIECE:
-            sentencepiece_spaces(s, out->text, out->length, to);
+            sentencepiece_spaces(s, out->text, out->length, prefix, to);
             break;
         }
         qb_status st = qb_str_status(to);

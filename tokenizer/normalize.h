@@ -31,6 +31,9 @@ typedef struct qb_normalized {
 
 qb_status qb_normalize(const qb_normalize_step *steps, size_t n_steps, const char *text, size_t n,
                        qb_normalized *out) QB_NODISCARD;
+/* The same for a part of a text; `prefix`: SENTENCEPIECE's dummy prefix goes before it. */
+qb_status qb_normalize_part(const qb_normalize_step *steps, size_t n_steps, const char *text, size_t n,
+                            bool prefix, qb_normalized *out) QB_NODISCARD;
 void qb_normalized_free(qb_normalized *t);
 
 /* Appends text with every `from` (n_from > 0 bytes) replaced by `to`. */

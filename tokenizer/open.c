@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { TOKENIZER_BYTES_MAX = 256 << 20, CONFIG_BYTES_MAX = 64 << 20 };
+enum { TOKENIZER_BYTES_MAX = 256 << 20 };
 
 static qb_status begin(qb_tokenizer **out, qb_tokenizer **t) {
     *out = NULL;
@@ -30,9 +30,53 @@ static int32_t special_named(const qb_tokenizer *t, const char *text) {
 /* tokenizer.json does not say which token begins or ends a text: the template's, else the names that Llama
  * gives them. */
 static void guess_ends(qb_tokenizer *t) {
-    t->bos = t->n_before ? t->before[0] : special_named(t, "<s>");
-    t->eos = t->n_after ? t->after[t->n_after - 1] : special_named(t, "</s>");
-    t->adds_bos = t->n_before > 0;
+    const qb_template *f = &t->file;
+    t->bos = f->n_before ? f->before[0] : special_named(t, "<s>");
+    t->eos = f->n_after ? f->after[f->n_after - 1] : special_named(t, "</s>");
+    t->keys = t->file;
+}
+
+static bool holds(const int32_t *ids, size_t n, int32_t id) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] == id) return true;
+    return false;
+}
+
+/* `ids` with `id` put on (at the front or the back) or taken off: add < 0 leaves all as it is. */
+static qb_status with_end(qb_tokenizer *t, const int32_t *ids, size_t n, int32_t id, int add, bool front,
+                          int32_t **out, size_t *n_out) {
+    qb_status st = qb_arena_alloc(&t->arena, n + 1, sizeof **out, out);
+    if (st != QB_OK) return st;
+    *n_out = 0;
+    bool put = add == 1 && id >= 0 && !holds(ids, n, id);
+    if (put && front) (*out)[(*n_out)++] = id;
+    for (size_t i = 0; i < n; i++)
+        if (add != 0 || ids[i] != id) (*out)[(*n_out)++] = ids[i];
+    if (put && !front) (*out)[(*n_out)++] = id;
+    return QB_OK;
+}
+
+static void put_conflict(qb_str *s, const char *key, int add, size_t n_file, size_t n_keys,
+                         const char *what) {
+    if (n_file != n_keys)
+        qb_str_printf(s, "%s%s is %s, but the tokenizer's template %s %s", s->length ? "; " : "", key,
+                      add ? "true" : "false", add ? "lacks" : "has", what);
+}
+
+qb_status qb_tokenizer_set_keys(qb_tokenizer *t, int add_bos, int add_eos) {
+    const qb_template *f = &t->file;
+    qb_str conflict = {0};
+    qb_status st;
+    QB_TRY(st,
+           with_end(t, f->before, f->n_before, t->bos, add_bos, true, &t->keys.before, &t->keys.n_before));
+    QB_TRY(st, with_end(t, f->after, f->n_after, t->eos, add_eos, false, &t->keys.after, &t->keys.n_after));
+    put_conflict(&conflict, "add_bos_token", add_bos, f->n_before, t->keys.n_before, "BOS");
+    put_conflict(&conflict, "add_eos_token", add_eos, f->n_after, t->keys.n_after, "EOS");
+    QB_TRY(st, qb_str_status(&conflict));
+    if (conflict.length) st = qb_tokenizer_keep(t, qb_str_get(&conflict), conflict.length, &t->conflict);
+out:
+    qb_str_free(&conflict);
+    return st;
 }
 
 qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name, qb_tokenizer **out) {
@@ -44,18 +88,14 @@ qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name, 
     return finish(st, t, out);
 }
 
-/* The template of a .model: SentencePiece has none, transformers' Llama class puts bos before unless told
- * otherwise. */
-static qb_status model_template(qb_tokenizer *t, bool add_bos, bool add_eos) {
-    qb_status st = qb_arena_alloc(&t->arena, 1, sizeof *t->before, &t->before);
-    if (st == QB_OK) st = qb_arena_alloc(&t->arena, 1, sizeof *t->after, &t->after);
-    if (st != QB_OK) return st;
-    t->n_before = add_bos && t->bos >= 0;
-    t->n_after = add_eos && t->eos >= 0;
-    t->before[0] = t->bos;
-    t->after[0] = t->eos;
-    t->adds_bos = t->n_before > 0;
-    return QB_OK;
+/* The template of what has none: a .model, to which transformers' Llama class puts BOS unless told otherwise,
+ * and a GGUF vocabulary. */
+static qb_status make_template(qb_tokenizer *t, bool add_bos, bool add_eos) {
+    t->file = (qb_template){0};
+    qb_status st = qb_tokenizer_set_keys(t, add_bos, add_eos);
+    t->file = t->keys;
+    t->conflict = NULL;
+    return st;
 }
 
 qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name, qb_tokenizer **out) {
@@ -63,7 +103,7 @@ qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *n
     qb_status st = begin(out, &t);
     if (st != QB_OK) return st;
     st = qb_tokenizer_read_model(t, bytes, n, name);
-    if (st == QB_OK) st = model_template(t, true, false);
+    if (st == QB_OK) st = make_template(t, true, false);
     return finish(st, t, out);
 }
 
@@ -72,7 +112,7 @@ qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name, q
     qb_status st = begin(out, &t);
     if (st != QB_OK) return st;
     st = qb_tokenizer_read_vocabulary(t, v, name);
-    if (st == QB_OK) st = model_template(t, v->add_bos, v->add_eos);
+    if (st == QB_OK) st = make_template(t, v->add_bos, v->add_eos);
     return finish(st, t, out);
 }
 
@@ -82,52 +122,10 @@ void qb_tokenizer_close(qb_tokenizer *t) {
     qb_bpe_free(&t->bpe);
     qb_trie_free(&t->added_raw);
     qb_trie_free(&t->added_normalized);
+    qb_trie_free(&t->added_any);
+    qb_free(t->added);
     qb_arena_free(&t->arena);
     qb_free(t);
-}
-
-/* --- the files beside it
- * --------------------------------------------------------------------------------------------- */
-
-/* "bos_token": "<s>", or {"content": "<s>", ...}, or null. An unknown name is kept out: it cannot be an id.
- */
-static void named_token(const qb_tokenizer *t, const qb_json *config, const char *key, int32_t *id) {
-    const qb_json *j = qb_json_get(config, key);
-    const char *text = qb_json_string(qb_json_is_object(j) ? qb_json_get(j, "content") : j);
-    int32_t found = text ? qb_vocab_find(&t->vocab, text, strlen(text)) : -1;
-    if (found >= 0) *id = found;
-}
-
-/* Reads DIR/file when it exists; *out stays NULL otherwise. */
-static qb_status read_beside(const char *dir, const char *file, qb_json **out) {
-    *out = NULL;
-    char *path = qb_path_join(dir, file);
-    if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_path_exists(path) ? qb_json_read(path, CONFIG_BYTES_MAX, out) : QB_OK;
-    qb_free(path);
-    return st;
-}
-
-static qb_status read_configs(qb_tokenizer *t, const char *dir, bool model) {
-    qb_json *map = NULL, *config = NULL;
-    bool add_bos = true, add_eos = false;
-    qb_status st;
-    QB_TRY(st, read_beside(dir, "special_tokens_map.json", &map));
-    QB_TRY(st, read_beside(dir, "tokenizer_config.json", &config));
-    named_token(t, map, "bos_token", &t->bos);
-    named_token(t, map, "eos_token", &t->eos);
-    named_token(t, config, "bos_token", &t->bos);
-    named_token(t, config, "eos_token", &t->eos);
-    if (!model) goto out;
-    if (config) {
-        QB_TRY(st, qb_json_bool(config, "add_bos_token", "tokenizer_config.json", false, &add_bos));
-        QB_TRY(st, qb_json_bool(config, "add_eos_token", "tokenizer_config.json", false, &add_eos));
-    }
-    st = model_template(t, add_bos, add_eos);
-out:
-    qb_json_free(map);
-    qb_json_free(config);
-    return st;
 }
 
 static bool has_suffix(const char *path, const char *suffix) {
@@ -148,7 +146,11 @@ qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) {
     QB_TRY(st, qb_file_read(path, TOKENIZER_BYTES_MAX, &text, &n));
     QB_TRY(st, json ? qb_tokenizer_parse_json(text, n, path, &t)
                     : qb_tokenizer_parse_model((const uint8_t *)text, n, path, &t));
-    QB_TRY(st, read_configs(t, dir, model));
+    QB_TRY(st, qb_tokenizer_read_beside(t, dir, model));
+    if (model) { /* nothing but the keys says what is put around */
+        t->file = t->keys;
+        t->conflict = NULL;
+    }
     *out = t;
     t = NULL;
 out:
@@ -187,6 +189,10 @@ int32_t qb_tokenizer_bos(const qb_tokenizer *t) {
 int32_t qb_tokenizer_eos(const qb_tokenizer *t) {
     return t->eos;
 }
-bool qb_tokenizer_adds_bos(const qb_tokenizer *t) {
-    return t->adds_bos;
+bool qb_tokenizer_adds_bos(const qb_tokenizer *t, qb_ends ends) {
+    const qb_template *e = ends == QB_ENDS_KEYS ? &t->keys : &t->file;
+    return ends != QB_ENDS_NONE && t->bos >= 0 && holds(e->before, e->n_before, t->bos);
+}
+const char *qb_tokenizer_conflict(const qb_tokenizer *t) {
+    return t->conflict;
 }

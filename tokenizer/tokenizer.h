@@ -43,18 +43,47 @@ typedef struct qb_ids {
 } qb_ids;
 void qb_ids_free(qb_ids *ids);
 
-/* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. add_special puts
-   what the tokenizer's template adds (BOS first for Llama). Time is linear in n, up to the length of one
-   word's logarithm. Added tokens that the text spells out ("<s>") are found with tokenizer.json;
-   SentencePiece finds none. A byte that begins no UTF-8 character becomes its byte token with tokenizer.json,
-   whose library takes valid text only, and U+FFFD with tokenizer.model, as SentencePiece defines it. */
+/* What becomes of a text that spells a special token ("<unk>", of which PTB is full). Perplexities under
+   different rules are different measurements (docs/protocols.md).
+   - FILE: as the library of the tokenizer's file reads it. tokenizer.json: the tokenizers library, each added
+     token by its flags (a token that is "normalized" is searched in normalized text, so that Llama-2's file
+     misses a "<unk>" with no space before it). tokenizer.model: transformers, special tokens are cut out
+     of the raw text. GGUF: llama.cpp with parse_special.
+   - TEXT: plain text. SentencePiece alone, llama.cpp's perplexity, tokenizers with encode_special_tokens.
+   - LEGACY: transformers' slow SentencePiece tokenizers (use_fast=False, legacy=True): special tokens are cut
+     out of the raw text, and every part between them begins with a prefix of its own. */
+typedef enum { QB_SPECIAL_FILE, QB_SPECIAL_TEXT, QB_SPECIAL_LEGACY } qb_special_tokens;
+const char *qb_special_tokens_name(qb_special_tokens rule); /* "file", "text", "legacy" */
+/* An unknown name fails. */
+qb_status qb_special_tokens_parse(const char *name, qb_special_tokens *out) QB_NODISCARD;
+
+/* What is put around a text. */
+typedef enum {
+    QB_ENDS_NONE,
+    QB_ENDS_TEMPLATE, /* what the tokenizer's file says: BOS first for Llama */
+    QB_ENDS_KEYS, /* the same, but add_bos_token and add_eos_token of tokenizer_config.json win, where they
+                     are said: what llama.cpp's converter writes into GGUF */
+} qb_ends;
+
+typedef struct qb_encoding {
+    qb_special_tokens special;
+    qb_ends ends;
+    size_t limit; /* 0: the whole text; else no more ids than this are appended, the same as without */
+    /* Set by qb_tokenizer_encode_as. */
+    int64_t
+        found;   /* special tokens that the text spells: ids under FILE and LEGACY, left as text under TEXT */
+    double part; /* of the text that was read: 1, or about how much of it the limit took */
+} qb_encoding;
+
+/* Appends the ids of n bytes of text (any bytes: NUL and invalid UTF-8 included) to out. Time is linear in n,
+   up to the length of one word's logarithm; with a limit, merging ends there. A byte that begins no UTF-8
+   character becomes its byte token with tokenizer.json, whose library takes valid text only, and U+FFFD with
+   tokenizer.model, as SentencePiece defines it. */
+qb_status qb_tokenizer_encode_as(const qb_tokenizer *t, const char *text, size_t n, qb_encoding *e,
+                                 qb_ids *out) QB_NODISCARD;
+/* The same under FILE, with the template or nothing around. */
 qb_status qb_tokenizer_encode(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
                               qb_ids *out) QB_NODISCARD;
-/* The same, but text that spells a special token ("<unk>", "<s>") is plain text: what data files need, whose
-   words are never commands. SentencePiece encodes so always, the tokenizers library with
-   encode_special_tokens. */
-qb_status qb_tokenizer_encode_plain(const qb_tokenizer *t, const char *text, size_t n, bool add_special,
-                                    qb_ids *out) QB_NODISCARD;
 /* Appends the text of the ids; special tokens are left out. Byte tokens become their bytes. As the reference
    libraries do, the one space that encoding prepended is stripped at the start. Ids out of range fail. */
 qb_status qb_tokenizer_decode(const qb_tokenizer *t, const int32_t *ids, size_t n, qb_str *out) QB_NODISCARD;
@@ -64,4 +93,7 @@ qb_status qb_tokenizer_piece(const qb_tokenizer *t, int32_t id, qb_str *out) QB_
 int32_t qb_tokenizer_vocab_size(const qb_tokenizer *t);
 int32_t qb_tokenizer_bos(const qb_tokenizer *t); /* -1 when there is none */
 int32_t qb_tokenizer_eos(const qb_tokenizer *t);
-bool qb_tokenizer_adds_bos(const qb_tokenizer *t);
+bool qb_tokenizer_adds_bos(const qb_tokenizer *t, qb_ends ends);
+/* Where add_bos_token or add_eos_token beside a tokenizer.json say something else than its template: a
+   sentence about it, else NULL. Lives as long as the tokenizer. */
+const char *qb_tokenizer_conflict(const qb_tokenizer *t);

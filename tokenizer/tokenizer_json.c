@@ -181,87 +181,23 @@ out:
 /* --- added tokens
  * ------------------------------------------------------------------------------------------------ */
 
-typedef struct added_flags {
-    bool special, normalized, single_word, lstrip, rstrip;
-} added_flags;
-
-static qb_status read_flags(const qb_json *j, const char *name, added_flags *f) {
-    qb_status st;
-    *f = (added_flags){0};
-    QB_TRY(st, qb_json_bool(j, "special", name, false, &f->special));
-    f->normalized = !f->special;
-    QB_TRY(st, qb_json_bool(j, "normalized", name, false, &f->normalized));
-    QB_TRY(st, qb_json_bool(j, "single_word", name, false, &f->single_word));
-    QB_TRY(st, qb_json_bool(j, "lstrip", name, false, &f->lstrip));
-    QB_TRY(st, qb_json_bool(j, "rstrip", name, false, &f->rstrip));
-out:
-    return st;
-}
-
-/* A token that the model lacks gets the next free id in the reference, whatever the file says: a file that
-   says something else is ambiguous. */
-static qb_status place_added(qb_tokenizer *t, const char *content, int32_t id, int32_t next,
-                             const char *name) {
-    int32_t known = qb_vocab_find(&t->vocab, content, strlen(content));
-    int32_t expected = known >= 0 ? known : next;
-    if (id != expected)
-        return qb_fail(QB_ERR_FORMAT, "%s: added token \"%.64s\" has id %d, but %s %d", name, content, id,
-                       known >= 0 ? "the vocabulary gives it" : "the next free id is", expected);
-    if (known >= 0) return QB_OK;
-    qb_status st = qb_vocab_extend(&t->vocab, id + 1);
-    return st != QB_OK ? st : qb_vocab_add(&t->vocab, name, id, content, strlen(content), QB_PIECE_ADDED);
-}
-
 static qb_status read_added_token(qb_tokenizer *t, const qb_json *j, const char *name) {
     const char *content = NULL;
     int64_t id = 0;
-    added_flags f;
+    qb_added_token flags;
     qb_status st;
     QB_TRY(st, qb_json_text(j, "content", name, true, &content));
     QB_TRY(st, qb_json_int(j, "id", name, true, 0, QB_VOCAB_IDS_MAX - 1, &id));
-    QB_TRY(st, read_flags(j, name, &f));
-    if (!*content) return qb_fail(QB_ERR_FORMAT, "%s: added token %lld is empty", name, (long long)id);
-    if (f.single_word)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: added token \"%.64s\" with \"single_word\" is not supported",
-                       name, content);
-    QB_TRY(st, place_added(t, content, (int32_t)id, t->vocab.count, name));
-    if (f.special) t->vocab.pieces[id].special = true;
-    t->added[t->n_added++] =
-        (qb_added_token){.id = (int32_t)id, .lstrip = f.lstrip, .rstrip = f.rstrip, .special = f.special};
+    QB_TRY(st, qb_added_token_flags(j, name, &flags));
+    st = qb_tokenizer_add_token(t, content, strlen(content), id, false, flags, name);
 out:
-    return st;
-}
-
-/* The reference searches normalized tokens in normalized text, and normalizes what it searches. Special
-   tokens come first where two become the same. */
-static qb_status index_added(qb_tokenizer *t, const qb_json *list, const char *name) {
-    qb_normalized normalized = {0};
-    qb_status st = QB_OK;
-    for (int special = 1; special >= 0; special--) {
-        int32_t index = 0;
-        for (const qb_json *c = qb_json_first(list); c; c = qb_json_next(c), index++) {
-            added_flags f;
-            QB_TRY(st, read_flags(c, name, &f));
-            if (f.special != special) continue;
-            const qb_piece *p = &t->vocab.pieces[t->added[index].id];
-            if (!f.normalized) {
-                QB_TRY(st, qb_trie_add(&t->added_raw, p->text, p->length, index));
-                continue;
-            }
-            QB_TRY(st, qb_normalize(t->normalizer, t->n_normalizer, p->text, p->length, &normalized));
-            if (normalized.length)
-                QB_TRY(st, qb_trie_add(&t->added_normalized, normalized.text, normalized.length, index));
-        }
-    }
-out:
-    qb_normalized_free(&normalized);
     return st;
 }
 
 static qb_status read_added(qb_tokenizer *t, const qb_json *list, const char *name) {
     if (qb_json_is_null(list)) return QB_OK;
     if (!qb_json_is_array(list)) return qb_fail(QB_ERR_FORMAT, "%s: \"added_tokens\" must be an array", name);
-    qb_status st = qb_arena_alloc(&t->arena, (size_t)qb_json_count(list), sizeof *t->added, &t->added);
+    qb_status st = QB_OK;
     for (const qb_json *c = qb_json_first(list); c && st == QB_OK; c = qb_json_next(c))
         st = read_added_token(t, c, name);
     return st;
@@ -288,7 +224,7 @@ qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, co
     QB_TRY(st, qb_bpe_finish(&t->bpe));
     QB_TRY(st, read_added(t, added, name));
     QB_TRY(st, qb_tokenizer_read_pipeline(t, document, name));
-    QB_TRY(st, index_added(t, added, name));
+    st = qb_tokenizer_index_added(t);
 out:
     qb_json_free(document);
     return st;

@@ -15,20 +15,43 @@ static uint64_t hash_of(const char *text, size_t n) {
     return h;
 }
 
+static void insert(qb_vocab *v, int32_t id) {
+    uint64_t h = mix(hash_of(v->pieces[id].text, v->pieces[id].length));
+    uint32_t s = (uint32_t)h & v->mask;
+    while (v->slots[s] >= 0) s = (s + 1) & v->mask;
+    v->slots[s] = id;
+    v->tags[s] = (uint32_t)(h >> 32);
+}
+
+/* Fresh slots for `pieces` pieces, with those that are there already in them. */
+static qb_status make_slots(qb_vocab *v, size_t pieces) {
+    size_t slots = 16, used = 0;
+    while (slots < 2 * pieces) slots *= 2;
+    int32_t *ids = NULL;
+    uint32_t *tags = NULL;
+    qb_status st = qb_alloc(slots, sizeof *ids, &ids);
+    if (st == QB_OK) st = qb_alloc(slots, sizeof *tags, &tags);
+    if (st != QB_OK) {
+        qb_free(ids);
+        return st;
+    }
+    qb_free(v->slots);
+    qb_free(v->tags);
+    memset(ids, 0xFF, slots * sizeof *ids);
+    v->slots = ids;
+    v->tags = tags;
+    v->mask = (uint32_t)slots - 1;
+    for (int32_t id = 0; id < v->count; id++)
+        if (v->pieces[id].type != QB_PIECE_NONE) insert(v, id), used++;
+    v->room = pieces - used;
+    return QB_OK;
+}
+
 qb_status qb_vocab_create(qb_vocab *v, int32_t count, size_t pieces, size_t text_bytes) {
     v->texts_size = text_bytes;
-    v->room = pieces;
-    size_t slots = 16;
-    while (slots < 2 * pieces) slots *= 2;
-    v->mask = (uint32_t)slots - 1;
-    qb_status st = qb_alloc(slots, sizeof *v->slots, &v->slots);
-    if (st != QB_OK) return st;
-    memset(v->slots, 0xFF, slots * sizeof *v->slots);
-    st = qb_alloc(slots, sizeof *v->tags, &v->tags);
-    if (st != QB_OK) return st;
-    st = qb_alloc(text_bytes, 1, &v->texts);
-    if (st != QB_OK) return st;
-    return qb_vocab_extend(v, count);
+    qb_status st = make_slots(v, pieces);
+    if (st == QB_OK) st = qb_alloc(text_bytes, 1, &v->texts);
+    return st == QB_OK ? qb_vocab_extend(v, count) : st;
 }
 
 void qb_vocab_free(qb_vocab *v) {
@@ -37,6 +60,7 @@ void qb_vocab_free(qb_vocab *v) {
     qb_free(v->slots);
     qb_free(v->tags);
     qb_free(v->texts);
+    qb_arena_free(&v->late);
     *v = (qb_vocab){0};
 }
 
@@ -65,12 +89,17 @@ int32_t qb_vocab_find(const qb_vocab *v, const char *text, size_t n) {
     return qb_vocab_find_hashed(v, hash_of(text, n), text, n);
 }
 
-static void insert(qb_vocab *v, int32_t id) {
-    uint64_t h = mix(hash_of(v->pieces[id].text, v->pieces[id].length));
-    uint32_t s = (uint32_t)h & v->mask;
-    while (v->slots[s] >= 0) s = (s + 1) & v->mask;
-    v->slots[s] = id;
-    v->tags[s] = (uint32_t)(h >> 32);
+static qb_status place_text(qb_vocab *v, const char *text, size_t n, char **copy) {
+    if (v->texts_size - v->texts_used > n) {
+        *copy = v->texts + v->texts_used;
+        v->texts_used += n + 1;
+    } else {
+        qb_status st = qb_arena_alloc(&v->late, n + 1, 1, copy);
+        if (st != QB_OK) return st;
+    }
+    (*copy)[n] = 0;
+    memcpy(*copy, text, n);
+    return QB_OK;
 }
 
 qb_status qb_vocab_add(qb_vocab *v, const char *name, int32_t id, const char *text, size_t n,
@@ -83,12 +112,10 @@ qb_status qb_vocab_add(qb_vocab *v, const char *name, int32_t id, const char *te
     if (twin >= 0)
         return qb_fail(QB_ERR_FORMAT, "%s: the piece \"%.*s\" appears twice, as ids %d and %d", name,
                        (int)(n < 64 ? n : 64), text, twin, id);
-    if (v->room == 0 || n >= v->texts_size - v->texts_used)
-        return qb_fail(QB_ERR_INTERNAL, "%s: the texts outgrow their room", name);
-    char *copy = v->texts + v->texts_used;
-    v->texts_used += n + 1;
-    copy[n] = 0;
-    memcpy(copy, text, n);
+    char *copy;
+    qb_status st = v->room ? QB_OK : make_slots(v, (size_t)v->mask + 1);
+    if (st == QB_OK) st = place_text(v, text, n, &copy);
+    if (st != QB_OK) return st;
     v->pieces[id] = (qb_piece){.text = copy, .length = (uint32_t)n, .type = (uint8_t)type};
     insert(v, id);
     v->room--;

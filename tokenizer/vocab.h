@@ -35,14 +35,15 @@ typedef struct qb_vocab {
     int32_t *slots; /* open addressing: id, or -1 */
     uint32_t *tags; /* [mask + 1] upper hash bits of the slot's piece */
     uint32_t mask;
-    size_t room; /* pieces that may still be added */
-    char *texts; /* all texts, each with its NUL */
+    size_t room; /* pieces that may still be added before the slots grow */
+    char *texts; /* the texts that were foreseen, each with its NUL */
     size_t texts_used, texts_size;
+    qb_arena late; /* and those that were not */
 } qb_vocab;
 
 enum { QB_VOCAB_IDS_MAX = 1 << 24 };
 
-/* Ids [0, count); room for `pieces` pieces in all, and text_bytes of texts with their NULs. */
+/* Ids [0, count); room for `pieces` pieces and text_bytes of texts with their NULs; more may follow. */
 qb_status qb_vocab_create(qb_vocab *v, int32_t count, size_t pieces, size_t text_bytes) QB_NODISCARD;
 void qb_vocab_free(qb_vocab *v);
 /* Defines id < count. An id or text that is defined already fails; `name` heads errors. */

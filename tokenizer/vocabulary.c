@@ -36,17 +36,16 @@ static bool is_found_first(const qb_piece *p) {
     return p->type == QB_PIECE_CONTROL || p->type == QB_PIECE_UNKNOWN || p->type == QB_PIECE_USER_DEFINED;
 }
 
-static qb_status index_added(qb_tokenizer *t) {
-    size_t n = 0;
-    for (int32_t id = 0; id < t->vocab.count; id++) n += is_found_first(&t->vocab.pieces[id]);
-    qb_status st = qb_arena_alloc(&t->arena, n, sizeof *t->added, &t->added);
+static qb_status find_added(qb_tokenizer *t, const char *name) {
+    qb_status st = QB_OK;
     for (int32_t id = 0; st == QB_OK && id < t->vocab.count; id++) {
-        const qb_piece *p = &t->vocab.pieces[id];
-        if (!is_found_first(p)) continue;
-        st = qb_trie_add(&t->added_raw, p->text, p->length, (int32_t)t->n_added);
-        t->added[t->n_added++] = (qb_added_token){.id = id, .special = p->type != QB_PIECE_USER_DEFINED};
+        qb_piece p = t->vocab.pieces[id];
+        if (!is_found_first(&p)) continue;
+        qb_added_token flags = {.special = p.type != QB_PIECE_USER_DEFINED};
+        st = qb_tokenizer_add_token(t, p.text, p.length, id, false, flags, name);
+        t->vocab.pieces[id].special = p.special; /* what decoding leaves out is another question */
     }
-    return st;
+    return st == QB_OK ? qb_tokenizer_index_added(t) : st;
 }
 
 static qb_status special_id(const qb_tokenizer *t, int64_t id, const char *what, const char *name,
@@ -67,7 +66,8 @@ qb_status qb_tokenizer_read_vocabulary(qb_tokenizer *t, const qb_vocabulary *v, 
     QB_TRY(st, check_model(v, name));
     QB_TRY(st, add_pieces(t, v, name, &options.byte_fallback));
     QB_TRY(st, qb_pieces_finish(t, &options, name));
-    QB_TRY(st, index_added(t));
+    t->prefix_parts = true; /* llama.cpp: behind every token that was found first */
+    QB_TRY(st, find_added(t, name));
     QB_TRY(st, special_id(t, v->bos, "bos", name, &t->bos));
     QB_TRY(st, special_id(t, v->eos, "eos", name, &t->eos));
 out:

@@ -16,7 +16,7 @@
 enum { SCORINGS_MAX = 64 };
 
 typedef struct {
-    const char *dataset, *protocol, *data;
+    const char *dataset, *protocol, *data, *special_tokens;
     int64_t max_windows;
     double memory_gb;
     bool dry_run, card;
@@ -30,6 +30,8 @@ static const qb_option rows[] = {
     {"max-windows", 0, QB_OPTION_INT, offsetof(eval_options, max_windows), "0", 0, 1e9, NULL, "N",
      "score at most this many windows of each text; 0 takes all. The result says what part of the text that "
      "is"},
+    {"special-tokens", 0, QB_OPTION_CHOICE, offsetof(eval_options, special_tokens), "protocol", 0, 0,
+     QB_SPECIAL_TOKENS_CHOICES, "RULE", QB_SPECIAL_TOKENS_HELP},
     {"data", 'd', QB_OPTION_TEXT, offsetof(eval_options, data), NULL, 0, 0, NULL, "DIR",
      "where dataset files are looked for first"},
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
@@ -79,7 +81,9 @@ static qb_status open_scorings(const eval_options *o, const qb_model *m, const q
             if (*n == SCORINGS_MAX)
                 return qb_fail(QB_ERR_USAGE, "more than %d perplexities at once", SCORINGS_MAX);
             qb_status st =
-                qb_scoring_open(dataset, protocol, o->data, t, m, o->max_windows, data, &scorings[*n]);
+                qb_scoring_open(&(qb_scoring_request){dataset, protocol, o->data, o->special_tokens, t, m,
+                                                      o->max_windows, data},
+                                &scorings[*n]);
             if (st != QB_OK) return st;
             ++*n;
         }
@@ -101,6 +105,10 @@ static void print_rows(const qb_json *doc) {
                   qb_json_number(qb_json_get(row, "scored_tokens")));
         double part = qb_perplexity_part(row);
         if (part < 1) qb_output(", %.3g %% of the text", 100 * part);
+        double found = qb_json_number(qb_json_get(row, "special_tokens_found"));
+        if (found > 0)
+            qb_output(", %.0f special tokens in the text read as %s", found,
+                      qb_json_string(qb_json_get(row, "special_tokens")));
         qb_output(")\n");
     }
 }
@@ -108,6 +116,7 @@ static void print_rows(const qb_json *doc) {
 static qb_json *eval_config(const eval_options *o) {
     qb_json *j = qb_json_object();
     qb_json_put_int(j, "max_windows", o->max_windows);
+    qb_json_put_text(j, "special_tokens", o->special_tokens);
     return j;
 }
 

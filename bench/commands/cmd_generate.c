@@ -5,6 +5,7 @@
 #include "bench/command.h"
 #include "bench/measure/placement.h"
 #include "bench/session.h"
+#include "bench/stops.h"
 #include "eval/eval.h"
 
 #include <inttypes.h>
@@ -41,7 +42,8 @@ static const qb_page page = {
     .synopsis = "generate MODEL --prompt TEXT [--tokens N] [--temperature T --top-p P --top-k K --seed N]",
     .description =
         "Prints the prompt and the tokens that the model puts behind it, as they come. Greedy unless a\n"
-        "temperature is given; the same seed draws the same text. Ends at the end-of-sequence token.\n"
+        "temperature is given; the same seed draws the same text. Ends at an end-of-sequence token\n"
+        "of config.json, generation_config.json or the tokenizer.\n"
         "The speed goes to standard error; --json gives ids, text and times in one object.",
     .examples = "bench generate ./stories260K --prompt 'Once upon a time' --tokens 40\n"
                 "bench generate ./llama2-7b-w4 --prompt 'The sea' --temperature 0.8 --top-p 0.95 --seed 7",
@@ -147,6 +149,7 @@ static qb_status generate_main(int argc, char **argv, int *exit_code) {
     qb_tokenizer *t = NULL;
     qb_ids prompt = {0};
     emission e = {0};
+    qb_stops stops = {0};
     qb_status st;
     QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, &word, 1, &n_words, &done));
     if (done) goto out;
@@ -157,6 +160,9 @@ static qb_status generate_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_tokenizer_encode(t, text, strlen(text), true, &prompt));
     int64_t positions = (int64_t)prompt.count + options.config.tokens;
     if (positions > m->config.max_positions) positions = m->config.max_positions;
+    QB_TRY(st, qb_stops_read(m, t, &stops));
+    options.config.stops = stops.ids;
+    options.config.n_stops = stops.n;
     QB_TRY(st, qb_session_device(&compute, &dev));
     QB_TRY(st, place(m, dev, positions, compute.offload));
     QB_TRY(st, qb_model_load(m, dev, positions, true));

@@ -193,8 +193,14 @@ static qb_status open_calibration(quantizing *q, const qb_model *m, qb_windows *
     qb_data_files files = {0};
     qb_status st = qb_session_tokenizer(m, &t);
     if (st != QB_OK) return st;
-    st = qb_dataset_calibration(c->calibration, q->options.data, t, c->samples, c->seqlen, (uint64_t)c->seed,
-                                out, &files, NULL, NULL);
+    qb_source source = {c->calibration, q->options.data, t, QB_SPECIAL_FILE};
+    st = qb_special_tokens_parse(c->special_tokens ? c->special_tokens : "file", &source.special);
+    if (st == QB_OK)
+        st = qb_dataset_calibration(&source, c->samples, c->seqlen, (uint64_t)c->seed, out, &files, NULL,
+                                    NULL);
+    if (st == QB_OK && out->special_found)
+        qb_info("calibration: the text spells %" PRId64 " special tokens, read as %s", out->special_found,
+                out->special_tokens);
     qb_tokenizer_close(t);
     for (int i = 0; st == QB_OK && i < files.n; i++)
         if (files.files[i].note[0]) qb_warn("calibration: %s: %s", files.files[i].path, files.files[i].note);

@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct {
-    const char *file, *text, *dataset, *data, *split, *decode;
+    const char *file, *text, *dataset, *data, *split, *decode, *special_tokens;
     int64_t window;
     bool ids, special;
 } tokenize_options;
@@ -34,6 +34,11 @@ static const qb_option rows[] = {
      "turn ids into text instead"},
     {"special", 0, QB_OPTION_BOOL, offsetof(tokenize_options, special), "true", 0, 0, NULL, NULL,
      "add what the tokenizer's template adds, such as BOS, to --file and --text"},
+    {"special-tokens", 0, QB_OPTION_CHOICE, offsetof(tokenize_options, special_tokens), "file", 0, 0,
+     "file|text|legacy", "RULE",
+     "how text that spells special tokens such as <unk> is read: as the tokenizer's file says, as plain "
+     "text, "
+     "or as the slow SentencePiece tokenizers did"},
     {"ids", 'i', QB_OPTION_BOOL, offsetof(tokenize_options, ids), NULL, 0, 0, NULL, NULL,
      "print the ids too"},
     {0},
@@ -94,16 +99,32 @@ out:
     return st;
 }
 
-static qb_status encode(const tokenize_options *o, const qb_tokenizer *t, qb_ids *ids, qb_data_files *files) {
+typedef struct {
+    qb_ids ids;
+    char hex[QB_SHA256_HEX];
+    int64_t found; /* special tokens that the text spells */
+    qb_data_files files;
+} encoded;
+
+static qb_status encode(const tokenize_options *o, const qb_tokenizer *t, encoded *out) {
     char *text = NULL;
     size_t n;
-    if (o->dataset)
-        return qb_dataset_ids(o->dataset, o->data, t, !strcmp(o->split, "calibration"), o->window, ids,
-                              files);
-    if (o->text) return qb_tokenizer_encode(t, o->text, strlen(o->text), o->special, ids);
-    qb_status st = qb_text_read(o->file, &text, &n);
-    if (st == QB_OK) st = qb_tokenizer_encode(t, text, n, o->special, ids);
-    qb_free(text);
+    qb_encoding e = {.ends = o->special ? QB_ENDS_TEMPLATE : QB_ENDS_NONE};
+    qb_status st = qb_special_tokens_parse(o->special_tokens, &e.special);
+    if (st != QB_OK) return st;
+    if (o->dataset) {
+        qb_source source = {o->dataset, o->data, t, e.special};
+        return qb_dataset_ids(&source, !strcmp(o->split, "calibration"), o->window, &out->ids, &out->found,
+                              &out->files);
+    }
+    if (o->text) {
+        st = qb_tokenizer_encode_as(t, o->text, strlen(o->text), &e, &out->ids);
+    } else {
+        st = qb_text_read(o->file, &text, &n);
+        if (st == QB_OK) st = qb_tokenizer_encode_as(t, text, n, &e, &out->ids);
+        qb_free(text);
+    }
+    out->found = e.found;
     return st;
 }
 
@@ -122,13 +143,16 @@ static qb_status hash_ids(const qb_ids *ids, char hex[QB_SHA256_HEX]) {
     return st;
 }
 
-static qb_status print_json(const tokenize_options *o, const qb_ids *ids, const char *hex,
-                            const qb_data_files *files) {
+static qb_status print_json(const tokenize_options *o, const qb_tokenizer *t, const encoded *e) {
     qb_json *j = qb_json_object();
+    const qb_ids *ids = &e->ids;
     qb_json_put_int(j, "count", (int64_t)ids->count);
-    qb_json_put_text(j, "sha256", hex);
+    qb_json_put_text(j, "sha256", e->hex);
     qb_json_put_text(j, "dataset", o->dataset);
-    qb_json_put_text(j, "file", files->n ? files->files[0].path : o->file);
+    qb_json_put_text(j, "file", e->files.n ? e->files.files[0].path : o->file);
+    qb_json_put_text(j, "special_tokens", o->special_tokens);
+    qb_json_put_int(j, "special_tokens_found", e->found);
+    qb_json_put_bool(j, "bos", (o->dataset || o->special) && qb_tokenizer_adds_bos(t, QB_ENDS_TEMPLATE));
     if (o->ids) {
         qb_json *array = qb_json_array();
         for (size_t i = 0; i < ids->count; i++) qb_json_push_int(array, ids->ids[i]);
@@ -139,8 +163,12 @@ static qb_status print_json(const tokenize_options *o, const qb_ids *ids, const 
     return st;
 }
 
-static void print_text(const tokenize_options *o, const qb_ids *ids, const char *hex) {
-    qb_output("%zu ids, sha256 %s\n", ids->count, hex);
+static void print_text(const tokenize_options *o, const encoded *e) {
+    const qb_ids *ids = &e->ids;
+    qb_output("%zu ids, sha256 %s\n", ids->count, e->hex);
+    if (e->found)
+        qb_info("the text spells %" PRId64 " special tokens, read as %s; --special-tokens says otherwise",
+                e->found, o->special_tokens);
     for (size_t i = 0; o->ids && i < ids->count; i++)
         qb_output("%s%d", i ? (i % 16 ? " " : "\n") : "", (int)ids->ids[i]);
     if (o->ids && ids->count) qb_output("\n");
@@ -162,9 +190,7 @@ static qb_status tokenize_main(int argc, char **argv, int *exit_code) {
     size_t n_words;
     bool done;
     qb_tokenizer *t = NULL;
-    qb_ids ids = {0};
-    qb_data_files files = {0};
-    char hex[QB_SHA256_HEX];
+    encoded e = {0};
     qb_status st;
     QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, &model, 1, &n_words, &done));
     if (done) goto out;
@@ -175,14 +201,14 @@ static qb_status tokenize_main(int argc, char **argv, int *exit_code) {
         st = decode(&options, t, common.json);
         goto out;
     }
-    QB_TRY(st, encode(&options, t, &ids, &files));
-    QB_TRY(st, hash_ids(&ids, hex));
+    QB_TRY(st, encode(&options, t, &e));
+    QB_TRY(st, hash_ids(&e.ids, e.hex));
     if (common.json)
-        st = print_json(&options, &ids, hex, &files);
+        st = print_json(&options, t, &e);
     else
-        print_text(&options, &ids, hex);
+        print_text(&options, &e);
 out:
-    qb_ids_free(&ids);
+    qb_ids_free(&e.ids);
     qb_tokenizer_close(t);
     return st;
 }

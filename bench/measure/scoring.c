@@ -54,6 +54,7 @@ void qb_data_files_add(qb_json *data, const char *dataset, const qb_data_files *
 /* The windows reach the text's end, but for a remainder shorter than a window. */
 static bool is_whole(const qb_windows *w) {
     int64_t end = 0;
+    if (w->part < 1) return false;
     for (int64_t i = 0; i < w->count; i++)
         if (w->windows[i].offset + w->windows[i].length > end)
             end = w->windows[i].offset + w->windows[i].length;
@@ -78,20 +79,22 @@ static double entropy_floor(const char *dataset, const qb_windows *w) {
     return exp(nats / (double)(w->total_tokens - 1));
 }
 
-qb_status qb_scoring_open(const char *dataset, const char *protocol, const char *data_dir,
-                          const qb_tokenizer *t, const qb_model *m, int64_t max_windows, qb_json *data,
-                          qb_scoring *out) {
+qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) {
     qb_protocol p;
     qb_data_files files = {0};
+    const char *dataset = r->dataset;
     *out = (qb_scoring){.floor = (double)NAN};
-    qb_status st = qb_protocol_parse(protocol, &p);
-    if (st == QB_OK) st = qb_protocol_fits(&p, &m->config, m->name);
-    if (st == QB_OK) st = qb_dataset_windows(dataset, data_dir, t, &p, max_windows, &out->windows, &files);
+    qb_status st = qb_protocol_parse(r->protocol, &p);
+    if (st == QB_OK) st = qb_protocol_fits(&p, &r->model->config, r->model->name);
+    qb_source source = {dataset, r->data_dir, r->tokenizer, qb_protocol_special_tokens(p.kind)};
+    if (st == QB_OK && strcmp(r->special_tokens, "protocol") != 0)
+        st = qb_special_tokens_parse(r->special_tokens, &source.special);
+    if (st == QB_OK) st = qb_dataset_windows(&source, &p, r->max_windows, &out->windows, &files);
     if (st != QB_OK) return st;
     snprintf(out->dataset, sizeof out->dataset, "%s", out->windows.dataset);
     snprintf(out->protocol, sizeof out->protocol, "%s", p.name);
     out->floor = entropy_floor(dataset, &out->windows);
-    qb_data_files_add(data, qb_dataset_find(dataset) ? dataset : out->dataset, &files);
+    qb_data_files_add(r->data, qb_dataset_find(dataset) ? dataset : out->dataset, &files);
     return QB_OK;
 }
 

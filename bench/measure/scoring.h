@@ -18,10 +18,17 @@ void qb_scoring_free(qb_scoring *s);
  */
 qb_status qb_protocol_fits(const qb_protocol *p, const qb_config *c, const char *model) QB_NODISCARD;
 
-/* Tokenizes and cuts. Appends the files read to the JSON array `data` (once each; may be NULL). */
-qb_status qb_scoring_open(const char *dataset, const char *protocol, const char *data_dir,
-                          const qb_tokenizer *t, const qb_model *m, int64_t max_windows, qb_json *data,
-                          qb_scoring *out) QB_NODISCARD;
+/* Tokenizes and cuts. Appends the files read to the JSON array `data` (once each; may be NULL). Words of the
+   request are those of the user. */
+typedef struct qb_scoring_request {
+    const char *dataset, *protocol, *data_dir;
+    const char *special_tokens; /* "file", "text", "legacy"; "protocol": as the protocol's own program does */
+    const qb_tokenizer *tokenizer;
+    const qb_model *model;
+    int64_t max_windows;
+    qb_json *data;
+} qb_scoring_request;
+qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) QB_NODISCARD;
 
 /* Whole prompts of a text file, a blank line between; "default" is the file that comes with the program. */
 qb_status qb_prompts_open(const char *file, const qb_tokenizer *t, qb_windows *out) QB_NODISCARD;

@@ -46,17 +46,24 @@ static qb_status open_scorings(const qb_subject_request *r, const qb_tokenizer *
             if (s->synthetic)
                 skip_scoring(scoring, dataset, protocol);
             else
-                st = qb_scoring_open(dataset, protocol, r->data_dir, t, s->model, suite->config.max_windows,
-                                     r->data, scoring);
+                st = qb_scoring_open(&(qb_scoring_request){dataset, protocol, r->data_dir,
+                                                           suite->config.special_tokens, t, s->model,
+                                                           suite->config.max_windows, r->data},
+                                     scoring);
         }
     return st;
 }
 
 /* ---- calibration ---- */
 
+/* A method that has no such option reads as the tokenizer's file does. */
+static const char *rule_of(const qb_quant_config *q) {
+    return q->special_tokens ? q->special_tokens : qb_special_tokens_name(QB_SPECIAL_FILE);
+}
+
 static bool same_calibration(const qb_calibration *c, const qb_quant_config *q) {
     return !strcmp(c->dataset, q->calibration) && c->samples == q->samples && c->seqlen == q->seqlen &&
-           c->seed == q->seed;
+           c->seed == q->seed && !strcmp(c->special_tokens, rule_of(q));
 }
 
 const qb_windows *qb_subject_calibration(const qb_subject *s, const qb_variant *v) {
@@ -81,14 +88,16 @@ static qb_status open_calibration(const qb_subject_request *r, const qb_tokenize
         qb_grow(&s->calibrations, &s->calibrations_capacity, s->n_calibrations + 1, sizeof *s->calibrations);
     if (st != QB_OK) return st;
     qb_calibration *k = &s->calibrations[s->n_calibrations];
-    *k = (qb_calibration){q->calibration, q->samples, q->seqlen, q->seed, {0}};
+    *k = (qb_calibration){q->calibration, rule_of(q), q->samples, q->seqlen, q->seed, {0}};
     qb_data_files files = {0};
+    qb_source source = {q->calibration, r->data_dir, t, QB_SPECIAL_FILE};
+    if ((st = qb_special_tokens_parse(rule_of(q), &source.special)) != QB_OK) return st;
     if (s->synthetic)
         st = qb_random_windows(c->vocab, q->samples, q->seqlen,
                                (uint64_t)(q->seed + r->suite->config.synthetic_seed), &k->windows);
     else
-        st = qb_dataset_calibration(q->calibration, r->data_dir, t, q->samples, q->seqlen, (uint64_t)q->seed,
-                                    &k->windows, &files, NULL, NULL);
+        st = qb_dataset_calibration(&source, q->samples, q->seqlen, (uint64_t)q->seed, &k->windows, &files,
+                                    NULL, NULL);
     if (st != QB_OK) return qb_fail_prefix(st, "calibration of %s", v->label);
     s->n_calibrations++;
     qb_data_files_add(r->data, q->calibration, &files);

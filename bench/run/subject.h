@@ -6,7 +6,7 @@
 #include "bench/suite/suite.h"
 
 typedef struct qb_calibration {
-    const char *dataset; /* points into a variant's config */
+    const char *dataset, *special_tokens; /* point into a variant's config */
     int64_t samples, seqlen, seed;
     qb_windows windows; /* owned */
 } qb_calibration;

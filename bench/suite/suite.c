@@ -22,6 +22,9 @@ const qb_measure_group_row qb_measure_groups[] = {
 const qb_option qb_suite_options[] = {
     {"max-windows", 0, QB_OPTION_INT, offsetof(qb_suite_config, max_windows), "0", 0, 1e9, NULL, "N",
      "windows of each perplexity; 0 takes all"},
+    {"special-tokens", 0, QB_OPTION_CHOICE, offsetof(qb_suite_config, special_tokens), "protocol", 0, 0,
+     QB_SPECIAL_TOKENS_CHOICES, "RULE",
+     QB_SPECIAL_TOKENS_HELP "; any other than protocol is also the calibration's, where a method says none"},
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(qb_suite_config, memory_gb), "0", 0, 1e6, NULL, "GB",
      "memory a perplexity may take (1 GB = 1e9 bytes); 0 takes what is free. Less than the model needs runs "
      "it layer "
@@ -127,6 +130,7 @@ static qb_status read_list(qb_suite *s, size_t list) {
     return QB_OK;
 }
 
+static void share_special_tokens(qb_suite *s);
 static const char *const other_keys[] = {"name", "summary", "methods", "speed"};
 
 static qb_status check_keys(const qb_suite *s) {
@@ -178,6 +182,7 @@ static qb_status read_document(qb_suite *s) {
     if (!s->backends.n) QB_TRY(st, qb_suite_set_list(s, "backends", "cpu"));
     if (!s->metrics.n) QB_TRY(st, qb_suite_set_list(s, "metrics", "perplexity,speed,memory,determinism"));
     QB_TRY(st, qb_variants_read(s));
+    share_special_tokens(s);
     if ((qb_suite_measures(s) & QB_MEASURE_PERPLEXITY) && (!s->datasets.n || !s->protocols.n))
         st = qb_fail(QB_ERR_USAGE,
                      "%s: perplexity needs \"datasets\" and \"protocols\"; name them, or leave perplexity "
@@ -332,11 +337,25 @@ static qb_status unknown_setting(const char *key) {
     return unknown_name("--set", "key", key, names, n);
 }
 
+/* The suite's rule for special tokens is that of the calibrations that name none. */
+static void share_special_tokens(qb_suite *s) {
+    if (!strcmp(s->config.special_tokens, "protocol")) return;
+    for (size_t i = 0; i < s->n_variants; i++) {
+        qb_variant *v = &s->variants[i];
+        if (v->method && has_row(v->method->options, "special_tokens") &&
+            qb_json_is_null(qb_json_get(v->entry, "special_tokens")))
+            v->config.special_tokens = s->config.special_tokens;
+    }
+}
+
 static qb_status assign(qb_suite *s, const char *key, const char *value) {
     for (size_t i = 0; i < N_LISTS; i++)
         if (!strcmp(lists[i].key, key)) return qb_suite_set_list(s, key, value);
-    if (has_row(qb_suite_options, key))
-        return qb_options_set(&(qb_option_set){"", qb_suite_options, &s->config}, 1, key, value);
+    if (has_row(qb_suite_options, key)) {
+        qb_status st = qb_options_set(&(qb_option_set){"", qb_suite_options, &s->config}, 1, key, value);
+        if (st == QB_OK) share_special_tokens(s);
+        return st;
+    }
     if (has_row(qb_speed_options, key))
         return qb_options_set(&(qb_option_set){"", qb_speed_options, &s->speed}, 1, key, value);
     bool known = false, taken = false;

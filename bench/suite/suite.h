@@ -32,8 +32,9 @@ extern const qb_measure_group_row qb_measure_groups[];
 
 /* Scalar settings of a suite, also taken by --set. */
 typedef struct qb_suite_config {
-    int64_t max_windows; /* of each perplexity; 0: all */
-    double memory_gb;    /* a perplexity may take; 0: what is free */
+    int64_t max_windows;        /* of each perplexity; 0: all */
+    const char *special_tokens; /* rule of each perplexity; "protocol": each protocol's own */
+    double memory_gb;           /* a perplexity may take; 0: what is free */
     int64_t synthetic_seed;
 } qb_suite_config;
 extern const qb_option qb_suite_options[];
