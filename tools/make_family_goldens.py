@@ -96,7 +96,7 @@ def fill(model, case):
         elif is_embedding(model, name):
             value = value * (0.25 if tied or "pos" in name or "wpe" in name else 1.0)
         else:
-            value = value * (1.4 * fan_in(model, name, p) ** -0.5)
+            value = value * (case["gain"].get(inner, 1.4) * fan_in(model, name, p) ** -0.5)
         p.data.copy_(torch.round(value * 256) / 256)
 
 

@@ -1,9 +1,10 @@
 """The table of tools/make_family_goldens.py: one case a family or variant, small and with every feature sized to show.
 
 case(name, model_type, config overrides, shows={feature: config overrides that leave it out}, old=config -> old spelling,
-note=..., impl=attention implementation of the reference, double=False where the class cannot compute in float64,
-old_opens=False where transformers no longer opens the old spelling, wrapper=True for a text model inside a multimodal one).
-A feature left out must move the logits far beyond the case's tolerance; make_family_goldens.py refuses the case otherwise.
+note=..., impl=attention implementation of the reference, gain={end of a tensor's name: size of its products, else 1.4},
+double=False where the class cannot compute in float64, old_opens=False where transformers no longer opens the old spelling,
+wrapper=True for a text model inside a multimodal one). A feature left out must move the logits far beyond the case's
+tolerance; make_family_goldens.py refuses the case otherwise.
 """
 
 SMALL = dict(hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=2, vocab_size=96,
@@ -15,7 +16,7 @@ ONE, FOUR = dict(num_hidden_layers=1), dict(num_hidden_layers=4, intermediate_si
 
 def case(name, model_type, config, *, shows=None, old=None, note="", **rest):
     CASES.append(dict(name=name, model_type=model_type, config={**SMALL, **config}, shows=shows or {}, old=old, note=note,
-                      impl="eager", double=True, old_opens=True, wrapper=False))
+                      impl="eager", gain={}, double=True, old_opens=True, wrapper=False))
     CASES[-1].update(rest)
 
 
@@ -151,6 +152,8 @@ case("qwen3", "qwen3", {**plain(), "head_dim": 16})
 MOE = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
 case("qwen2-moe", "qwen2_moe", {**plain(), **MOE, "shared_expert_intermediate_size": 64, "mlp_only_layers": [0],
      "num_hidden_layers": 2, "norm_topk_prob": False}, shows={"no top-k norm": dict(norm_topk_prob=True)})
+case("qwen2-moe-sparse", "qwen2_moe", {**plain(), **MOE, **ONE, "shared_expert_intermediate_size": 64,
+     "norm_topk_prob": False}, shows={"no top-k norm": dict(norm_topk_prob=True)})
 case("qwen2-moe-window", "qwen2_moe", {**plain(), **MOE, "shared_expert_intermediate_size": 32, "use_sliding_window": True,
      "sliding_window": 9, "max_window_layers": 2, "norm_topk_prob": True},
      shows={"window": dict(use_sliding_window=False, sliding_window=None, layer_types=["full_attention"] * 2),
@@ -168,8 +171,10 @@ case("arcee", "arcee", plain(), shows={"relu squared": dict(hidden_act="relu")})
 case("helium", "helium", {**plain(), "head_dim": 8})
 case("exaone4", "exaone4", {**plain(), **FOUR, "sliding_window": 9, "sliding_window_pattern": 4},
      shows={"window": dict(sliding_window=64)}, note="Three windowed layers with rope, one full layer without.")
+case("exaone4-full", "exaone4", {**plain(), **ONE, "sliding_window": None, "layer_types": ["full_attention"]},
+     note="Without a window the full layer has rope.")
 case("apertus", "apertus", plain())
-case("nemotron", "nemotron", {**rope(partial_rotary_factor=0.5), "head_dim": 16},
+case("nemotron", "nemotron", {**rope(partial_rotary_factor=0.5), "head_dim": 8},
      shows={"partial": rope(partial_rotary_factor=1.0), "relu squared": dict(hidden_act="relu")})
 case("glm4", "glm4", {**rope(partial_rotary_factor=0.5), "head_dim": 16, "attention_bias": True},
      shows={"partial": rope(partial_rotary_factor=1.0)})
@@ -199,15 +204,17 @@ case("openai-gpt", "openai-gpt", {**GPT, "afn": "gelu"}, note="Norms after the r
 case("gpt-neox", "gpt_neox", {**rope(partial_rotary_factor=0.25), "num_attention_heads": 2, "tie_word_embeddings": False},
      old=old_neox, shows={"parallel": dict(use_parallel_residual=False), "erf GELU": dict(hidden_act="gelu_new"),
                           "partial": rope(partial_rotary_factor=0.5)})
-case("gpt-neox-sequential", "gpt_neox", {**ONE, **rope(theta=500.0, partial_rotary_factor=1.0), "use_parallel_residual": False,
-     "attention_bias": False, "tie_word_embeddings": False}, shows={"sequential": dict(use_parallel_residual=True)})
+case("gpt-neox-sequential", "gpt_neox", {**ONE, **rope(partial_rotary_factor=1.0), "use_parallel_residual": False,
+     "tie_word_embeddings": False}, shows={"sequential": dict(use_parallel_residual=True)})
+case("gpt-neox-no-bias", "gpt_neox", {**ONE, **rope(theta=500.0, partial_rotary_factor=1.0), "attention_bias": False,
+     "tie_word_embeddings": False}, note="No biases in attention.")
 case("gptj", "gptj", {**GPT, "rotary_dim": 4, "tie_word_embeddings": False}, old=renamed(n_embd="hidden_size",
      n_layer="num_hidden_layers", n_head="num_attention_heads"), shows={"partial": dict(rotary_dim=8)})
 case("codegen", "codegen", {**GPT, "n_head": 8, "n_inner": 64, "rotary_dim": 4, "n_ctx": 64,
      "tie_word_embeddings": False})
 case("gpt-neo", "gpt_neo", dict(num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=7),
      shows={"window": dict(window_size=64)})
-case("gpt-bigcode", "gpt_bigcode", {**GPT, "n_inner": 64}, note="One head of keys and values.")
+case("gpt-bigcode", "gpt_bigcode", GPT, note="One head of keys and values.")
 case("gpt-bigcode-mha", "gpt_bigcode", {**GPT, "n_layer": 1, "n_inner": 64, "multi_query": False})
 case("xglm", "xglm", dict(d_model=32, ffn_dim=64, attention_heads=4, num_layers=2), double=False)
 case("falcon-7b", "falcon", {**plain(), "num_kv_heads": None, "multi_query": True, "new_decoder_architecture": False},
@@ -215,30 +222,36 @@ case("falcon-7b", "falcon", {**plain(), "num_kv_heads": None, "multi_query": Tru
      note="One head of keys and values, one norm.")
 case("falcon-40b", "falcon", {**plain(), "num_kv_heads": 2, "new_decoder_architecture": True},
      old=old_falcon("RefinedWeb"), old_opens=False)
-case("falcon2-11b", "falcon", {**ONE, **plain(), "num_kv_heads": 2, "new_decoder_architecture": True, "ffn_hidden_size": 64,
+case("falcon2-11b", "falcon", {**ONE, **plain(), "num_kv_heads": 2, "new_decoder_architecture": True,
      "num_ln_in_parallel_attn": 1})
 case("falcon-rw", "falcon", dict(multi_query=False, new_decoder_architecture=False, alibi=True, parallel_attn=False,
      bias=True, ffn_hidden_size=64), impl="sdpa", note="Reference is sdpa: eager adds ALiBi twice.")
 case("mpt", "mpt", dict(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, attn_config=dict(clip_qkv=1.0)),
      shows={"clip_qkv": dict(attn_config=dict(clip_qkv=None))})
-case("mpt-6-heads", "mpt", dict(d_model=48, n_heads=6, n_layers=1, max_seq_len=64, attn_config=dict(softmax_scale=0.6)),
-     shows={"softmax_scale": dict(attn_config=dict(softmax_scale=None))}, note="Slopes of 6 heads; groups of 16 only.")
-case("phi", "phi", {**rope(partial_rotary_factor=0.5), "num_key_value_heads": None}, old=old_rope,
+case("mpt-6-heads", "mpt", dict(d_model=48, n_heads=6, n_layers=1, max_seq_len=64, attn_config=dict(clip_qkv=None)),
+     note="Slopes of 6 heads; groups of 16 only.")
+case("mpt-softmax-scale", "mpt", dict(d_model=32, n_heads=4, n_layers=1, max_seq_len=64, attn_config=dict(softmax_scale=0.6)),
+     shows={"softmax_scale": dict(attn_config=dict(softmax_scale=None))})
+case("phi", "phi", {**rope(partial_rotary_factor=0.5), "intermediate_size": 128, "num_key_value_heads": None}, old=old_rope,
      shows={"partial": rope(partial_rotary_factor=1.0), "tanh GELU": dict(hidden_act="gelu")})
 case("phi-qk-norm", "phi", {**ONE, **rope(partial_rotary_factor=0.5), "qk_layernorm": True})
 PHI3 = dict(sliding_window=9, original_max_position_embeddings=16)
 case("phi3-long", "phi3", {**rope("longrope", **LONG), **PHI3}, old=old_phi3,
      shows={"window": dict(sliding_window=None), "longrope": plain(),
             "long, not short": rope("longrope", short_factor=LONG["short_factor"], long_factor=LONG["short_factor"])})
-case("phi3-short", "phi3", {**ONE, **rope("longrope", **LONG), "sliding_window": None, "original_max_position_embeddings": 128,
-     "max_position_embeddings": 512}, shows={"longrope": plain()}, old=old_phi3_su)
+case("phi3-short", "phi3", {**ONE, **rope("longrope", **LONG), "sliding_window": None, "original_max_position_embeddings": 512,
+     "max_position_embeddings": 2048}, shows={"longrope": plain()}, old=old_phi3_su)
 FACTORS = dict(short_factor=[1.0, 1.1, 1.2, 1.4, 1.6, 2.0], long_factor=[1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 case("phi4-mini", "phi3", {**ONE, **rope("longrope", partial_rotary_factor=0.75, **FACTORS), "num_attention_heads": 2,
      "num_key_value_heads": 1, "tie_word_embeddings": True, "original_max_position_embeddings": 16, "sliding_window": None},
      shows={"longrope": rope(partial_rotary_factor=0.75)})
-case("phimoe", "phimoe", {**rope("longrope", short_mscale=1.1, long_mscale=1.3, original_max_position_embeddings=16, **LONG),
+case("phimoe", "phimoe", {**rope("longrope", short_mscale=1.1, long_mscale=1.5 ** 0.5,
+     original_max_position_embeddings=16, **LONG),
      "intermediate_size": 32, "num_local_experts": 4, "attention_bias": True, "lm_head_bias": True,
-     "router_jitter_noise": 0.1}, shows={"jitter threshold": dict(router_jitter_noise=0.3)})
+     "router_jitter_noise": 0.01}, shows={"jitter threshold": dict(router_jitter_noise=0.2)},
+     note="The long mscale is what the formula of longrope gives.")
+case("phimoe-jitter", "phimoe", {**plain(), **ONE, "intermediate_size": 32, "num_local_experts": 4, "router_jitter_noise": 0.1},
+     shows={"jitter threshold": dict(router_jitter_noise=0.3)})
 case("persimmon", "persimmon", rope(partial_rotary_factor=0.5), shows={"partial": rope(partial_rotary_factor=1.0)})
 case("stablelm", "stablelm", {**rope(partial_rotary_factor=0.25), "num_attention_heads": 2, "num_key_value_heads": 2},
      old=old_rope, shows={"partial": rope(partial_rotary_factor=0.5)})
@@ -246,22 +259,25 @@ case("stablelm-bias", "stablelm", {**ONE, **rope(partial_rotary_factor=0.5), "us
 case("stablelm-parallel", "stablelm", {**rope(partial_rotary_factor=0.5), "qk_layernorm": True, "use_parallel_residual": True})
 case("starcoder2", "starcoder2", {**plain(), "sliding_window": 9, "use_bias": True},
      shows={"window": dict(sliding_window=None), "tanh GELU": dict(hidden_act="gelu")})
+case("starcoder2-full", "starcoder2", {**plain(), **ONE, "sliding_window": None, "use_bias": True})
 
 # ---------------------------------------------------------------- Gemma, OLMo, Granite, Cohere
 
 case("gemma", "gemma", {**plain(), "head_dim": 16, "num_key_value_heads": 1, "hidden_act": "gelu"},
      note="hidden_act says gelu and means the tanh form.")
-G2 = dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=20, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+G2 = dict(head_dim=16, sliding_window=9, query_pre_attn_scalar=16, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
 case("gemma2", "gemma2", {**plain(), **G2},
-     shows={"window": dict(sliding_window=64), "query_pre_attn_scalar": dict(query_pre_attn_scalar=16),
-            "attention cap": dict(attn_logit_softcapping=None), "logit cap": dict(final_logit_softcapping=None),
+     shows={"window": dict(sliding_window=64), "attention cap": dict(attn_logit_softcapping=None),
+            "logit cap": dict(final_logit_softcapping=None),
             "tanh GELU": dict(hidden_activation="gelu")})
+case("gemma2-27b", "gemma2", {**plain(), **G2, **ONE, "query_pre_attn_scalar": 40},
+     shows={"query_pre_attn_scalar": dict(query_pre_attn_scalar=16)}, note="The scale is not that of the head's size.")
 ROPE3 = {"full_attention": dict(rope_type="linear", factor=4.0, rope_theta=1000000.0),
          "sliding_attention": dict(rope_type="default", rope_theta=10000.0)}
 G3 = dict(rope_parameters=ROPE3, num_hidden_layers=6, intermediate_size=32, head_dim=8, num_key_value_heads=1,
-          sliding_window=9, query_pre_attn_scalar=5)
+          sliding_window=9, query_pre_attn_scalar=8)
 case("gemma3", "gemma3_text", G3, old=old_gemma3,
-     shows={"window": dict(sliding_window=64), "query_pre_attn_scalar": dict(query_pre_attn_scalar=8),
+     shows={"window": dict(sliding_window=64),
             "scaled rope of full layers": dict(rope_parameters={**ROPE3, "full_attention": dict(rope_type="default",
                                                                                                 rope_theta=1e6)}),
             "rope of window layers": dict(rope_parameters={**ROPE3, "sliding_attention": ROPE3["full_attention"]})})
@@ -272,8 +288,10 @@ O3 = {"full_attention": dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, o
 case("olmo3", "olmo3", {"rope_parameters": O3, **FOUR, "sliding_window": 9},
      shows={"window": dict(sliding_window=64), "yarn of full layers": dict(rope_parameters={**O3, "full_attention":
                                                                                        O3["sliding_attention"]})})
-case("olmoe", "olmoe", {**plain(), "intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 1.0},
-     shows={"clip_qkv": dict(clip_qkv=None), "no top-k norm": dict(norm_topk_prob=True)})
+OE = dict(intermediate_size=32, num_experts=4, num_experts_per_tok=2)
+case("olmoe", "olmoe", {**plain(), **OE, "num_key_value_heads": 4},
+     shows={"no top-k norm": dict(norm_topk_prob=True)})
+case("olmoe-clip", "olmoe", {**plain(), **ONE, **OE, "clip_qkv": 1.0}, shows={"clip_qkv": dict(clip_qkv=None)})
 GR = dict(embedding_multiplier=5.0, attention_multiplier=0.11, residual_multiplier=0.45, logits_scaling=0.7)
 case("granite", "granite", {**plain(), **GR}, old=old_rope,
      shows={key: {key: value} for key, value in dict(embedding_multiplier=1.0, attention_multiplier=8 ** -0.5,
@@ -299,26 +317,31 @@ case("deepseek-v2", "deepseek_v2", {**DS, **rope("yarn", mscale=1.0, mscale_all_
      "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3},
      shows={"groups": dict(topk_method="greedy"), "mscale": rope("yarn", mscale=0.6, mscale_all_dim=0.6, **YARN)})
 OSS = dict(factor=4.0, original_max_position_embeddings=16, beta_fast=32.0, beta_slow=1.0, truncate=False)
+case("deepseek-v2-greedy", "deepseek_v2", {**DS, **ONE, **rope("yarn", mscale=1.0, mscale_all_dim=1.0, **YARN),
+     "q_lora_rank": 32, "first_k_dense_replace": 0})
 case("gpt-oss", "gpt_oss", {**rope("yarn", 150000.0, **OSS), "intermediate_size": 32, "head_dim": 8, "num_local_experts": 4,
-     "num_experts_per_tok": 2, "sliding_window": 9, "swiglu_limit": 1.5},
-     shows={"window": dict(sliding_window=64), "yarn": plain(150000.0), "swiglu_limit": dict(swiglu_limit=7.0)})
-NEXT = dict(linear_conv_kernel_dim=4, linear_key_head_dim=8, linear_value_head_dim=16, linear_num_key_heads=2,
+     "num_experts_per_tok": 2, "sliding_window": 9}, gain={"gate_up_proj": 4.0},
+     shows={"window": dict(sliding_window=64), "yarn": plain(150000.0), "swiglu_limit": dict(swiglu_limit=9.0)})
+NEXT = dict(linear_conv_kernel_dim=4, linear_key_head_dim=16, linear_value_head_dim=16, linear_num_key_heads=2,
             linear_num_value_heads=4, head_dim=16, layer_types=["linear_attention", "full_attention"])
 case("qwen3-next", "qwen3_next", {**rope(partial_rotary_factor=0.25), **NEXT, **MOE, "shared_expert_intermediate_size": 32,
      "norm_topk_prob": True}, shows={"partial": rope(partial_rotary_factor=0.5)})
-case("qwen3_5", "qwen3_5_text", {**rope(partial_rotary_factor=0.25), **NEXT},
-     shows={"partial": rope(partial_rotary_factor=0.5)})
+AXES = dict(mrope_section=[1, 1, 0], mrope_interleaved=True)  # of images; text has one position on all three
+case("qwen3_5", "qwen3_5_text", {**rope(partial_rotary_factor=0.25, **AXES), **NEXT},
+     shows={"partial": rope(partial_rotary_factor=0.5, **AXES)})
 
 # ---------------------------------------------------------------- text models inside multimodal ones
 
 VISION = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
-case("gemma3-wrapped", "gemma3", dict(text_config={**SMALL, **G3, "num_hidden_layers": 2, "layer_types":
-     ["sliding_attention", "full_attention"]}, vision_config=VISION, mm_tokens_per_image=4, image_token_index=95,
+case("gemma3-wrapped", "gemma3", dict(text_config={**SMALL, **G3, "query_pre_attn_scalar": 5,
+     "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}, vision_config=VISION,
+     mm_tokens_per_image=4, image_token_index=95,
      boi_token_index=94, eoi_token_index=93), wrapper=True, note="Gemma3ForConditionalGeneration: text_config, vision tensors.")
 case("mistral3-wrapped", "mistral3", dict(text_config={**SMALL, **rope("yarn", **M3, llama_4_scaling_beta=0.4), "head_dim": 8,
      "model_type": "ministral3"}, vision_config={**VISION, "model_type": "pixtral", "head_dim": 8}, image_token_index=95),
      wrapper=True, note="Mistral3ForConditionalGeneration around Ministral 3.")
-case("qwen3_5-wrapped", "qwen3_5", dict(text_config={**SMALL, **rope(partial_rotary_factor=0.25), **NEXT},
+case("qwen3_5-wrapped", "qwen3_5", dict(text_config={**SMALL, **rope(partial_rotary_factor=0.25, **AXES), **NEXT,
+     "linear_key_head_dim": 8},
      vision_config=dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, patch_size=2, out_hidden_size=32,
                         num_position_embeddings=16), image_token_id=95, video_token_id=94, vision_start_token_id=93,
      vision_end_token_id=92), wrapper=True, note="Qwen3_5ForConditionalGeneration; text alone, so all three rope axes agree.")
