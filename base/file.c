@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "base/temporary.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -127,72 +127,31 @@ qb_status qb_file_replaceable(const char *path) {
 }
 
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) {
-    qb_str temporary = {0};
+    char *temporary, *dir = NULL;
+    int fd;
     qb_status st = qb_file_replaceable(path);
     if (st != QB_OK) return st;
-    qb_str_printf(&temporary, "%s.tmp.%ld", path, (long)getpid());
-    st = qb_str_status(&temporary);
-    if (st != QB_OK) return st;
-    int fd = open(temporary.text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        st = fail_errno("cannot write", path);
-        qb_str_free(&temporary);
-        return st;
-    }
+    if (!(dir = qb_path_dir(path))) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    qb_temporary_sweep(dir, qb_path_base(path));
+    qb_free(dir);
+    if ((st = qb_temporary_file(path, 0666, &temporary, &fd)) != QB_OK) return st;
     if (!write_all(fd, bytes, n) || fsync(fd) != 0) st = fail_errno("cannot write", path);
+    if (st == QB_OK && rename(temporary, path) != 0) st = fail_errno("cannot rename into", path);
+    if (st != QB_OK) unlink(temporary);
     if (close(fd) != 0 && st == QB_OK) st = fail_errno("cannot write", path);
-    if (st == QB_OK && rename(temporary.text, path) != 0) st = fail_errno("cannot rename into", path);
-    if (st != QB_OK)
-        unlink(temporary.text);
-    else
-        sync_dir_of(path);
-    qb_str_free(&temporary);
+    if (st == QB_OK) sync_dir_of(path);
+    qb_free(temporary);
     return st;
-}
-
-/* Whether the file that fd holds is still the one under that name: its last holder removes it. */
-static bool is_linked(int fd, const char *path) {
-    struct stat held, named;
-    return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_dev == named.st_dev &&
-           held.st_ino == named.st_ino;
-}
-
-qb_status qb_file_lock_take(const char *path, qb_file_lock *out) {
-    qb_str name = {0};
-    *out = (qb_file_lock){0};
-    qb_str_printf(&name, "%s.lock", path);
-    qb_status st = qb_str_status(&name);
-    while (st == QB_OK && !out->path) {
-        int fd = open(name.text, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW, 0666);
-        if (fd < 0) {
-            st = fail_errno("cannot open", name.text);
-        } else if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-            st = qb_fail(QB_ERR_USAGE,
-                         "%s is being written by another process; name another file or wait for it", path);
-            close(fd);
-        } else if (!is_linked(fd, name.text)) { /* its holder went between open and lock */
-            close(fd);
-        } else if ((out->path = qb_strdup(name.text))) {
-            out->fd = fd; /* where the filesystem locks nothing, nothing is refused either */
-        } else {
-            st = qb_fail(QB_ERR_MEMORY, "out of memory");
-            close(fd);
-        }
-    }
-    qb_str_free(&name);
-    return st;
-}
-
-void qb_file_unlock(qb_file_lock *lock) {
-    if (!lock->path) return;
-    unlink(lock->path);
-    close(lock->fd);
-    qb_free(lock->path);
-    *lock = (qb_file_lock){0};
 }
 
 bool qb_path_exists(const char *path) {
     return access(path, F_OK) == 0;
+}
+
+qb_status qb_path_look(const char *path, bool *there) {
+    *there = access(path, F_OK) == 0;
+    if (*there || errno == ENOENT || errno == ENOTDIR) return QB_OK;
+    return qb_fail(QB_ERR_IO, "cannot look for %s: %s", path, strerror(errno));
 }
 
 bool qb_path_is_dir(const char *path) {
@@ -274,18 +233,19 @@ qb_status qb_copy_file(const char *from, const char *to) {
 }
 
 qb_status qb_dir_writable(const char *dir) {
-    qb_str probe = {0};
-    qb_str_printf(&probe, "%s/.bench-probe.%ld", dir, (long)getpid());
-    qb_status st = qb_str_status(&probe);
-    if (st != QB_OK) return st;
-    int fd = open(probe.text, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
+    char *probe = qb_path_join(dir, ".bench-probe"), *name;
+    int fd;
+    if (!probe) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    qb_temporary_sweep(dir, ".bench-probe");
+    qb_status st = qb_temporary_file(probe, 0600, &name, &fd);
+    if (st != QB_OK) {
         st = fail_errno("cannot write in", dir);
     } else {
+        unlink(name);
         close(fd);
-        unlink(probe.text);
+        qb_free(name);
     }
-    qb_str_free(&probe);
+    qb_free(probe);
     return st;
 }
 

@@ -29,16 +29,10 @@ qb_status qb_file_replaceable(const char *path) QB_NODISCARD;
  * file. */
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) QB_NODISCARD;
 
-/* Holds PATH.lock, so that one process at a time writes `path`; it goes with the process, however that ends.
-   QB_ERR_USAGE when another process holds it. Zero-initialise; qb_file_unlock takes {0}. */
-typedef struct qb_file_lock {
-    char *path; /* of the lock file; NULL when not held */
-    int fd;
-} qb_file_lock;
-qb_status qb_file_lock_take(const char *path, qb_file_lock *out) QB_NODISCARD;
-void qb_file_unlock(qb_file_lock *lock);
-
+/* Whether something is there, as far as it can be seen: for messages and guesses. What decides asks
+ * qb_path_look, which fails when the system cannot say (EIO, EACCES on the way). */
 bool qb_path_exists(const char *path);
+qb_status qb_path_look(const char *path, bool *there) QB_NODISCARD;
 bool qb_path_is_dir(const char *path);
 int64_t qb_file_size(const char *path); /* -1 when absent */
 

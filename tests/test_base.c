@@ -5,6 +5,8 @@
 #include "base/threads.h"
 #include "tests/support.h"
 
+#include "base/lock.h"
+
 #include <math.h>
 #include <sys/stat.h>
 

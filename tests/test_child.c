@@ -2,7 +2,6 @@
 #include "tests/support.h"
 
 #include "bench/run/child.h"
-#include "bench/run/leftovers.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -79,33 +78,6 @@ static void test_child__its_peak_is_its_own(void **state) {
     assert_true(small.peak_rss_bytes < large.peak_rss_bytes - (int64_t)(many / 2));
 }
 
-static void test_child__leftovers_of_the_dead_are_removed(void **state) {
-    (void)state;
-    char *dir = scratch_make();
-    pid_t dead = fork();
-    if (dead == 0) _exit(0);
-    waitpid(dead, NULL, 0);
-    char names[5][64];
-    snprintf(names[0], 64, "w4.tmp.%d", (int)dead);
-    snprintf(names[1], 64, "w4.tmp.%d", (int)getpid());
-    snprintf(names[2], 64, "other.tmp.%d", (int)dead);
-    snprintf(names[3], 64, "w4.tmp.x%d", (int)dead);
-    snprintf(names[4], 64, "w4");
-    char *paths[5];
-    for (int i = 0; i < 5; i++) {
-        paths[i] = qb_path_join(dir, names[i]);
-        assert_ok(qb_make_dirs(paths[i]));
-    }
-    qb_leftovers_remove(dir, "w4");
-    assert_false(qb_path_exists(paths[0]));
-    for (int i = 1; i < 5; i++) assert_true(qb_path_exists(paths[i]));
-    qb_leftovers_remove(dir, NULL);
-    assert_false(qb_path_exists(paths[2]));
-    assert_true(qb_path_exists(paths[1]) && qb_path_exists(paths[3]) && qb_path_exists(paths[4]));
-    for (int i = 0; i < 5; i++) qb_free(paths[i]);
-    scratch_remove(dir);
-}
-
 /* Last: the flag stays set. */
 static qb_status interrupts_the_parent(void *ctx, qb_json **result) {
     (void)ctx;
@@ -130,7 +102,6 @@ int main(void) {
         cmocka_unit_test(test_child__its_failure_keeps_status_text_and_result),
         cmocka_unit_test(test_child__its_death_is_a_failure_that_says_how),
         cmocka_unit_test(test_child__its_peak_is_its_own),
-        cmocka_unit_test(test_child__leftovers_of_the_dead_are_removed),
         cmocka_unit_test(test_child__an_interruption_ends_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,13 +3,13 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/lock.h"
 #include "checkpoint/writer.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -382,8 +382,8 @@ static void test_resume__interrupted_it_keeps_what_is_done(void **state) {
 static void test_resume__a_second_process_is_refused(void **state) {
     (void)state;
     assert_int_equal(mkdir(below("held.partial"), 0700), 0);
-    int fd = open(below("held.partial"), O_RDONLY | O_DIRECTORY);
-    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    int fd = open(below("held.partial/lock"), O_RDWR | O_CREAT, 0600);
+    assert_true(fd >= 0 && qb_lock_try(fd, QB_LOCK_EXCLUSIVE) == QB_LOCK_TAKEN);
     assert_int_equal(wait_for(start(below("held"), NULL)), 1);
     assert_true(log_has("another process is writing"));
     close(fd);

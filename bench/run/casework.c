@@ -1,19 +1,15 @@
 #include "bench/run/casework.h"
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "base/str.h"
 #include "bench/machine/machine.h"
 #include "bench/measure/measure.h"
-#include "bench/run/cache.h"
 #include "bench/run/child.h"
-#include "bench/run/identity.h"
+#include "bench/run/supply.h"
 #include "bench/session.h"
 
 #include <string.h>
-#include <unistd.h>
 
 const qb_subject *qb_case_subject(const qb_run *run, const qb_case *c) {
     for (size_t i = 0; i < run->n_subjects; i++)
@@ -61,30 +57,15 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     return j;
 }
 
-/* What is removed after its case must not be what another run finds and opens: its name is this run's alone,
- * and known as a leftover should the run be killed. */
-static qb_status make_private(char **dir) {
-    qb_str own = {0};
-    qb_str_printf(&own, "%s.tmp.%ld", *dir, (long)getpid());
-    qb_free(*dir);
-    *dir = own.text;
-    return qb_str_status(&own);
-}
-
-qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) {
-    *dir = NULL;
-    if (!c->variant->method) return QB_OK;
-    const qb_subject *s = qb_case_subject(run, c);
-    const qb_windows *calibration = qb_subject_calibration(s, c->variant);
-    qb_json *options = qb_variant_json(c->variant);
-    /* Rounding gives the same codes everywhere; what is calibrated depends on the arithmetic that did it. */
-    if (c->variant->method->needs && strcmp(c->backend, "cpu") != 0)
-        qb_json_put_text(options, "backend", c->backend);
-    qb_cache_key key = {s->sha256, options, calibration ? calibration->sha256 : NULL};
-    qb_status st = qb_cache_path(&key, dir);
-    qb_json_free(options);
-    if (st == QB_OK && !run->options->cache && !qb_cache_hit(*dir)) st = make_private(dir);
-    return st;
+qb_status qb_case_is_cached(const qb_run *run, const qb_case *c, bool *cached) {
+    qb_cache_place place;
+    *cached = false;
+    if (!c->variant->method || !run->options->cache) return QB_OK;
+    qb_status st = qb_supply_find(run, c, &place);
+    if (st != QB_OK) return st;
+    *cached = qb_cache_has(&place);
+    qb_cache_place_free(&place);
+    return QB_OK;
 }
 
 /* ---- the two processes ---- */
@@ -93,7 +74,7 @@ typedef struct {
     const qb_run *run;
     const qb_case *c;
     const qb_subject *subject;
-    const char *dir; /* quantized checkpoint, or NULL */
+    const qb_supply *supply; /* of the quantized checkpoint; NULL where the model is measured as it is */
 } work;
 
 static qb_status open_device(const work *w, qb_device **dev) {
@@ -113,12 +94,12 @@ static qb_status quantize(void *ctx, qb_json **result) {
     QB_TRY(st, open_device(w, &dev));
     QB_TRY(st, qb_model_open(w->subject->spec, &m));
     const qb_windows *calibration = qb_subject_calibration(w->subject, v);
-    qb_quant_target target = {
-        .dir = w->dir, .replace = true, .source_sha256 = w->subject->sha256, .program = qb_program_version()};
-    /* What a killed run finished of a checkpoint is taken up; two runs at once each make their own. */
-    if (w->run->options->cache && !qb_cache_busy(w->dir)) {
-        QB_TRY(st, qb_identity_of_run(w->subject->sha256, v->method, &v->config, calibration, NULL, dev,
-                                      fingerprint));
+    qb_quant_target target = {.dir = w->supply->dir,
+                              .replace = true,
+                              .source_sha256 = w->subject->sha256,
+                              .program = qb_program_version()};
+    if (!w->supply->private) { /* what a killed run finished of it is taken up */
+        QB_TRY(st, qb_hash_bytes(w->supply->place.key, strlen(w->supply->place.key), fingerprint));
         target.fingerprint = fingerprint;
         target.resume = true;
         target.stream_every_s = 120;
@@ -133,24 +114,12 @@ out:
 }
 
 /* The hash of a quantized checkpoint says later whether two runs measured the same codes. */
-static qb_status put_model(const work *w, const qb_model *m, qb_json *result) {
-    char hex[QB_SHA256_HEX];
-    bool found = false;
-    qb_status st = QB_OK;
-    if (!w->dir) {
-        memcpy(hex, w->subject->sha256, sizeof hex);
-    } else {
-        st = qb_identity_recall(w->dir, hex, &found);
-        if (st == QB_OK && !found) st = qb_checkpoint_sha256(m->checkpoint, hex);
-        if (st == QB_OK && !found) st = qb_identity_remember(w->dir, hex);
-    }
-    if (st != QB_OK) return st;
-    qb_json *model = qb_record_model(m, hex);
+static void put_model(const work *w, const qb_model *m, qb_json *result) {
+    qb_json *model = qb_record_model(m, w->supply ? w->supply->sha256 : w->subject->sha256);
     qb_json_put_text(model, "name", w->subject->model->name);
     qb_json_put_text(model, "path", w->subject->model->path);
     qb_json_put_text(model, "source_sha256", w->subject->sha256);
     qb_json_put(result, "model", model);
-    return QB_OK;
 }
 
 static qb_status measure(void *ctx, qb_json **result) {
@@ -175,9 +144,9 @@ static qb_status measure(void *ctx, qb_json **result) {
     *result = qb_json_object();
     qb_json *metrics = qb_json_array();
     QB_TRY(st, open_device(w, &dev));
-    QB_TRY(st, qb_model_open(w->dir ? w->dir : s->spec, &m));
+    QB_TRY(st, qb_model_open(w->supply ? w->supply->dir : s->spec, &m));
     QB_TRY(st, qb_measure_model(m, dev, &what, metrics));
-    st = put_model(w, m, *result);
+    put_model(w, m, *result);
 out:
     qb_json_put(*result, "metrics", metrics);
     qb_model_close(m);
@@ -188,28 +157,24 @@ out:
 /* ---- one case ---- */
 
 /* Sets *quantization to what made the checkpoint, from the store or from a fresh run. */
-static qb_status provide_checkpoint(const work *w, bool *made, qb_json **quantization) {
+static qb_status provide_checkpoint(work *w, qb_supply *supply, qb_json **quantization) {
     const char *method = w->c->variant->method->name;
-    qb_json *report = NULL;
-    qb_status st;
-    *made = false;
-    if (qb_cache_hit(w->dir)) {
-        char *path = qb_path_join(w->dir, "quantize_report.json");
-        st = path ? qb_json_read(path, (size_t)64 << 20, &report) : qb_fail(QB_ERR_MEMORY, "out of memory");
-        qb_free(path);
-        if (st == QB_OK) *quantization = qb_record_quantization(method, qb_json_get(report, "report"), true);
-        qb_json_free(report);
-        return st;
+    qb_status st = qb_supply_open(w->run, w->c, supply);
+    w->supply = supply;
+    if (st != QB_OK) return st;
+    if (supply->cached) {
+        *quantization = qb_record_quantization(method, qb_json_get(supply->report, "report"), true);
+        return QB_OK;
     }
     qb_child_end end;
-    st = qb_child_run("the quantizing process", quantize, (void *)w, &end);
-    *made = st == QB_OK;
+    st = qb_child_run("the quantizing process", quantize, w, &end);
     if (end.result) {
         *quantization = qb_record_quantization(method, end.result, false);
         /* The system's figure holds what the process did outside the driver too. */
         qb_json_put_int(*quantization, "peak_rss_bytes", end.peak_rss_bytes);
     }
     qb_json_free(end.result);
+    if (st == QB_OK) st = qb_supply_made(supply);
     return st == QB_OK ? st : qb_fail_prefix(st, "quantizing");
 }
 
@@ -220,21 +185,19 @@ static qb_json *take(qb_json *object, const char *key) {
 
 qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
     work w = {run, c, qb_case_subject(run, c), NULL};
-    char *dir = NULL, started[32], *error = NULL;
-    bool made = false;
+    qb_supply supply = {.own.lock_fd = -1};
+    char started[32], *error = NULL;
     qb_json *quantization = NULL;
     qb_child_end end = {0};
     int64_t begin = qb_now_ns();
     qb_now_rfc3339(started);
     qb_status st;
-    QB_TRY(st, qb_case_checkpoint(run, c, &dir));
-    w.dir = dir;
-    if (dir) QB_TRY(st, provide_checkpoint(&w, &made, &quantization));
+    if (c->variant->method) QB_TRY(st, provide_checkpoint(&w, &supply, &quantization));
     st = qb_child_run("the measuring process", measure, &w, &end);
 out:
     *status = st;
     if (st != QB_OK) error = qb_strdup(*qb_error_text() ? qb_error_text() : qb_status_text(st));
-    if (made && !run->options->cache && qb_remove_tree(dir) != QB_OK) qb_warn("%s", qb_error_text());
+    qb_supply_close(&supply);
     qb_json *record = NULL;
     if (st != QB_ERR_INTERRUPTED)
         record = qb_record_case(&(qb_case_record){
@@ -253,6 +216,5 @@ out:
         qb_json_free(quantization);
     qb_json_free(end.result);
     qb_free(error);
-    qb_free(dir);
     return record;
 }

@@ -6,9 +6,8 @@
 /* Everything that decides the case's result: equal configs need no second run. Caller frees. */
 qb_json *qb_case_config(const qb_run *run, const qb_case *c);
 const qb_subject *qb_case_subject(const qb_run *run, const qb_case *c);
-/* Where the case's quantized checkpoint lies or will lie; *dir is NULL for the unquantized model. Free with
- * qb_free. */
-qb_status qb_case_checkpoint(const qb_run *run, const qb_case *c, char **dir) QB_NODISCARD;
+/* Whether its quantized checkpoint seems to be in the cache; false where the cache is not to be read. */
+qb_status qb_case_is_cached(const qb_run *run, const qb_case *c, bool *cached) QB_NODISCARD;
 /* Runs it and returns its record (caller frees), also for a failed case. NULL with QB_ERR_INTERRUPTED in
  *status when the run was asked to end: an unfinished case leaves no record. */
 qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status);

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "bench/run/cache.h"
+#include "bench/run/remembered.h"
 #include "results/results.h"
 
 #include <stdio.h>

@@ -3,8 +3,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/machine/machine.h"
-#include "bench/run/cache.h"
 #include "bench/run/child.h"
+#include "bench/run/remembered.h"
 
 #include <string.h>
 

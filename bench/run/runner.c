@@ -144,12 +144,11 @@ qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) {
     qb_status st = qb_alloc_zero(run->cases.count, sizeof **plans, plans);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         const qb_case *c = &run->cases.items[i];
-        char *dir;
-        st = qb_case_checkpoint(run, c, &dir);
+        bool cached = false;
+        st = qb_case_is_cached(run, c, &cached);
         if (st == QB_OK)
-            st = qb_case_plan_make(qb_case_subject(run, c), c->variant, &run->suite, dir && qb_cache_hit(dir),
+            st = qb_case_plan_make(qb_case_subject(run, c), c->variant, &run->suite, cached,
                                    &qb_run_device_of(run, c)->facts.ceilings, &(*plans)[i]);
-        qb_free(dir);
     }
     return st;
 }

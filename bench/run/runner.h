@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/file.h"
+#include "base/lock.h"
 #include "bench/measure/record.h"
 #include "bench/run/plan.h"
 #include "results/results.h"

@@ -7,15 +7,12 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,7 +24,9 @@ static qb_status no_memory(void) {
 
 /* A copy without trailing slashes; an existing target with its links resolved, so that the link stays. */
 static qb_status resolve(const char *target, char **out) {
-    char *real = qb_path_exists(target) ? realpath(target, NULL) : NULL;
+    char *real = realpath(target, NULL);
+    if (!real && errno != ENOENT && errno != ENOTDIR)
+        return qb_fail(QB_ERR_IO, "cannot look for %s: %s", target, strerror(errno));
     *out = qb_strdup(real ? real : target);
     free(real);
     if (!*out) return no_memory();
@@ -59,9 +58,11 @@ static qb_status look_into(const char *path, content *out) {
 
 static qb_status check_target(const char *target, bool replace) {
     content found;
-    if (!qb_path_exists(target)) return QB_OK;
+    bool there;
+    qb_status st = qb_path_look(target, &there);
+    if (st != QB_OK || !there) return st;
     if (!qb_path_is_dir(target)) return qb_fail(QB_ERR_IO, "%s exists and is not a directory", target);
-    qb_status st = look_into(target, &found);
+    st = look_into(target, &found);
     if (st != QB_OK || found.entries == 0) return st;
     if (!replace)
         return qb_fail(QB_ERR_IO, "%s exists and is not empty; choose another directory or ask to replace it",
@@ -74,82 +75,16 @@ static qb_status check_target(const char *target, bool replace) {
     return QB_OK;
 }
 
-/* ---- leftovers ---- */
-
-/* A lock that can be taken and a process id that is gone (or our own, given out again): nobody works there.
- */
-static bool is_abandoned(const char *path, long pid) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return false;
-    bool locked_elsewhere = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    close(fd);
-    return !locked_elsewhere && (pid == (long)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH));
-}
-
-static void remove_leftovers(const char *parent, const char *base) {
-    DIR *dir = opendir(parent);
-    size_t n = strlen(base);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (strncmp(e->d_name, base, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0) continue;
-        char *end;
-        long pid = isdigit((unsigned char)e->d_name[n + 5]) ? strtol(e->d_name + n + 5, &end, 10) : 0;
-        if (pid <= 0 || pid > INT32_MAX || *end) continue;
-        char *path = qb_path_join(parent, e->d_name);
-        if (path && is_abandoned(path, pid)) {
-            qb_info("removing %s, left by a run that was interrupted", path);
-            if (qb_remove_tree(path) != QB_OK) qb_warn("%s", qb_error_text());
-        }
-        qb_free(path);
-    }
-    if (dir) closedir(dir);
-}
-
-/* ---- temporary directories ---- */
-
-static qb_status make_staging(qb_staging *s) {
-    qb_str path = {0};
-    qb_str_printf(&path, "%s.tmp.%ld", s->target, (long)getpid());
-    if (path.failed) {
-        qb_str_free(&path);
-        return no_memory();
-    }
-    if (mkdir(path.text, 0777) != 0) {
-        int error = errno;
-        qb_status st = qb_fail(QB_ERR_IO, "cannot create %s: %s", path.text,
-                               error == EEXIST ? "this process is writing it already" : strerror(error));
-        qb_str_free(&path);
-        return st;
-    }
-    s->path = path.text;
-    s->lock_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* Some network filesystems lock no directories: the process id alone must do there. */
-    if (s->lock_fd >= 0) (void)flock(s->lock_fd, LOCK_EX | LOCK_NB);
-    return QB_OK;
-}
-
-/* ---- directories that are kept ---- */
-
-static qb_status lock_kept(qb_staging *s) {
-    s->lock_fd = open(s->kept, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (s->lock_fd < 0) return qb_fail(QB_ERR_IO, "cannot open %s: %s", s->kept, strerror(errno));
-    if (flock(s->lock_fd, LOCK_EX | LOCK_NB) == 0) return QB_OK;
-    if (errno == EWOULDBLOCK)
-        return qb_fail(QB_ERR_IO,
-                       "another process is writing %s (it holds %s); wait for it or choose another directory",
-                       s->target, s->kept);
-    qb_warn("%s cannot be locked (%s): see to it that no other process writes %s", s->kept, strerror(errno),
-            s->target);
-    return QB_OK;
-}
+/* ---- the outer directory ---- */
 
 static qb_status make_dir(const char *path) {
     if (mkdir(path, 0777) == 0 || (errno == EEXIST && qb_path_is_dir(path))) return QB_OK;
     return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(errno));
 }
 
-/* A run left nothing there, or its two first entries are: what else bears the name is somebody's own. */
+/* A run left nothing there, or its first entries are: what else bears the name is somebody's own. */
 static qb_status check_kept(const char *kept, const char *target) {
-    static const char *const ours[] = {"checkpoint", "progress.json"};
+    static const char *const ours[] = {"checkpoint", "progress.json", "lock"};
     content found;
     if (!qb_path_is_dir(kept)) return QB_OK;
     qb_status st = look_into(kept, &found);
@@ -157,9 +92,10 @@ static qb_status check_kept(const char *kept, const char *target) {
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         char *path = qb_path_join(kept, ours[i]);
         if (!path) return no_memory();
-        bool there = qb_path_exists(path);
+        bool there;
+        st = qb_path_look(path, &there);
         qb_free(path);
-        if (there) return QB_OK;
+        if (st != QB_OK || there) return st;
     }
     return qb_fail(QB_ERR_IO,
                    "%s is there and was not left by an interrupted run; writing %s needs that name: move it "
@@ -167,36 +103,33 @@ static qb_status check_kept(const char *kept, const char *target) {
                    kept, target);
 }
 
+static qb_status make_temporary(qb_staging *s) {
+    return qb_temporary_dir_make(s->target, &s->outer);
+}
+
 static qb_status make_kept(qb_staging *s) {
     qb_str outer = {0};
     qb_str_printf(&outer, "%s.partial", s->target);
     qb_status st = qb_str_status(&outer);
+    if (st == QB_OK) st = check_kept(outer.text, s->target);
+    if (st == QB_OK) st = make_dir(outer.text);
     if (st != QB_OK) {
         qb_str_free(&outer);
         return st;
     }
-    s->kept = outer.text;
-    s->path = qb_path_join(s->kept, "checkpoint");
-    if (!s->path) return no_memory();
-    QB_TRY(st, check_kept(s->kept, s->target));
-    QB_TRY(st, make_dir(s->kept));
-    QB_TRY(st, lock_kept(s));
-    QB_TRY(st, make_dir(s->path));
-out:
-    if (st != QB_OK) { /* not ours to remove */
-        qb_free(s->path);
-        s->path = NULL;
-    }
+    s->outer.path = outer.text;
+    st = qb_temporary_dir_lock(&s->outer, s->target);
+    if (st != QB_OK) qb_temporary_dir_close(&s->outer); /* not ours to remove */
     return st;
 }
 
 qb_status qb_staging_clear(qb_staging *s) {
     qb_status st = QB_OK;
-    DIR *dir = opendir(s->kept);
-    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", s->kept, strerror(errno));
+    DIR *dir = opendir(s->outer.path);
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", s->outer.path, strerror(errno));
     for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        char *path = qb_path_join(s->kept, e->d_name);
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !strcmp(e->d_name, "lock")) continue;
+        char *path = qb_path_join(s->outer.path, e->d_name);
         st = path ? qb_remove_tree(path) : no_memory();
         qb_free(path);
     }
@@ -208,7 +141,7 @@ qb_status qb_staging_clear(qb_staging *s) {
 
 static qb_status open_with(const char *target, bool replace, qb_status (*make)(qb_staging *),
                            qb_staging *out) {
-    *out = (qb_staging){.lock_fd = -1, .replace = replace};
+    *out = (qb_staging){.outer.lock_fd = -1, .replace = replace};
     char *parent = NULL;
     qb_status st;
     QB_TRY(st, resolve(target, &out->target));
@@ -220,15 +153,18 @@ static qb_status open_with(const char *target, bool replace, qb_status (*make)(q
     }
     QB_TRY(st, qb_make_dirs(parent));
     QB_TRY(st, qb_dir_writable(parent));
-    remove_leftovers(parent, qb_path_base(out->target));
+    qb_temporary_sweep(parent, qb_path_base(out->target));
     QB_TRY(st, make(out));
+    out->path = qb_path_join(out->outer.path, "checkpoint");
+    st = out->path ? make_dir(out->path) : no_memory();
+    if (st != QB_OK && make == make_temporary) qb_staging_discard(out);
 out:
     qb_free(parent);
     return st;
 }
 
 qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
-    return open_with(target, replace, make_staging, out);
+    return open_with(target, replace, make_temporary, out);
 }
 qb_status qb_staging_open_kept(const char *target, bool replace, qb_staging *out) {
     return open_with(target, replace, make_kept, out);
@@ -252,29 +188,34 @@ static qb_status exchange(const qb_staging *s) {
     qb_str aside = {0};
     qb_str_printf(&aside, "%s.old.%ld", s->target, (long)getpid());
     qb_status st = qb_str_status(&aside);
-    if (st == QB_OK && (rename(s->target, aside.text) != 0 || rename(s->path, s->target) != 0 ||
-                        rename(aside.text, s->path) != 0))
+    if (st == QB_OK && rename(s->target, aside.text) != 0) {
         st = qb_fail(QB_ERR_IO, "cannot replace %s: %s", s->target, strerror(errno));
+    } else if (st == QB_OK && rename(s->path, s->target) != 0) {
+        st = qb_fail(QB_ERR_IO, "cannot replace %s: %s", s->target, strerror(errno));
+        if (rename(aside.text, s->target) != 0)
+            st = qb_fail_prefix(st, "what was there is now %s", aside.text);
+    } else if (st == QB_OK && rename(aside.text, s->path) != 0) {
+        qb_warn("the older directory stays as %s: %s", aside.text, strerror(errno));
+    }
     qb_str_free(&aside);
     return st;
 }
 
 qb_status qb_staging_publish(qb_staging *s) {
     content found = {0};
+    bool there = false;
     sync_dir(s->path);
     qb_status st = check_target(s->target, s->replace); /* it may have come into being meanwhile */
-    if (st == QB_OK && qb_path_exists(s->target)) st = look_into(s->target, &found);
-    if (st == QB_OK && found.entries > 0) {
+    if (st == QB_OK) st = qb_path_look(s->target, &there);
+    if (st == QB_OK && there) st = look_into(s->target, &found);
+    if (st == QB_OK && found.entries > 0)
         st = exchange(s);
-        if (st == QB_OK && qb_remove_tree(s->path) != QB_OK)
-            qb_warn("the older directory stays: %s", qb_error_text());
-    } else if (st == QB_OK && rename(s->path, s->target) != 0) {
+    else if (st == QB_OK && rename(s->path, s->target) != 0)
         st = qb_fail(QB_ERR_IO, "cannot rename %s to %s: %s", s->path, s->target, strerror(errno));
-    }
     if (st != QB_OK) return st;
     qb_free(s->path);
     s->path = NULL;
-    if (s->kept && qb_remove_tree(s->kept) != QB_OK) qb_warn("%s", qb_error_text());
+    if (qb_temporary_dir_remove(&s->outer) != QB_OK) qb_warn("what is done with stays: %s", qb_error_text());
     char *parent = qb_path_dir(s->target);
     if (parent) sync_dir(parent);
     qb_free(parent);
@@ -282,20 +223,19 @@ qb_status qb_staging_publish(qb_staging *s) {
 }
 
 void qb_staging_discard(qb_staging *s) {
-    if (!s->path) return;
+    if (!s->outer.path) return;
     /* The error that led here is the one to tell. */
     char kept[1024];
     snprintf(kept, sizeof kept, "%s", qb_error_text());
-    if (qb_remove_tree(s->kept ? s->kept : s->path) != QB_OK) qb_warn("%s", qb_error_text());
+    if (qb_temporary_dir_remove(&s->outer) != QB_OK) qb_warn("%s", qb_error_text());
     (void)qb_fail(QB_OK, "%s", kept);
     qb_free(s->path);
     s->path = NULL;
 }
 
 void qb_staging_close(qb_staging *s) {
-    if (s->lock_fd >= 0) close(s->lock_fd);
+    qb_temporary_dir_close(&s->outer);
     qb_free(s->path);
-    qb_free(s->kept);
     qb_free(s->target);
-    *s = (qb_staging){.lock_fd = -1};
+    *s = (qb_staging){.outer.lock_fd = -1};
 }

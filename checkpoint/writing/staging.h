@@ -2,13 +2,12 @@
    it is complete. Private to checkpoint/. */
 #pragma once
 
-#include "base/status.h"
+#include "base/temporary.h"
 
 typedef struct qb_staging {
-    char *target; /* without trailing slashes, links resolved */
-    char *path;   /* TARGET.tmp.PID, or KEPT/checkpoint; NULL when published or discarded */
-    char *kept;   /* TARGET.partial, which outlives its process; NULL for a temporary directory */
-    int lock_fd;  /* holds a lock on the outer directory, so that others see whether its maker lives */
+    char *target;           /* without trailing slashes, links resolved */
+    qb_temporary_dir outer; /* TARGET.partial, which outlives its process, or a temporary directory */
+    char *path;             /* OUTER/checkpoint; NULL when published or discarded */
     bool replace;
 } qb_staging;
 

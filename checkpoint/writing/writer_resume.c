@@ -55,7 +55,7 @@ const qb_json *qb_writer_saved(const qb_writer *w) {
 }
 
 char *qb_writer_beside(const qb_writer *w, const char *name) {
-    return w->journal ? qb_path_join(w->staging.kept, name) : NULL;
+    return w->journal ? qb_path_join(w->staging.outer.path, name) : NULL;
 }
 
 /* ---- which tensors are done, as hex digits in planned order ---- */
@@ -98,7 +98,7 @@ qb_status qb_writer_save(qb_writer *w, const qb_json *state) {
     if (!w->begun) return qb_fail(QB_ERR_INTERNAL, "%s: saved before writing began", w->staging.target);
     qb_str marks = {0};
     qb_json *j = qb_json_object();
-    char *path = qb_path_join(w->staging.kept, "progress.json");
+    char *path = qb_path_join(w->staging.outer.path, "progress.json");
     qb_status st;
     QB_TRY(st, path ? QB_OK : no_memory());
     QB_TRY(st, sync_shards(w));
@@ -135,7 +135,7 @@ static qb_status hash_plan(const qb_writer *w, const qb_str *headers, char hex[Q
 
 static qb_json *read_journal(const qb_writer *w) {
     qb_json *j = NULL;
-    char *path = qb_path_join(w->staging.kept, "progress.json");
+    char *path = qb_path_join(w->staging.outer.path, "progress.json");
     if (path && qb_path_exists(path) && qb_json_read(path, MAX_JOURNAL_BYTES, &j) != QB_OK) {
         qb_warn("%s: starting anew", qb_error_text());
         qb_error_clear();
@@ -214,10 +214,10 @@ qb_status qb_writer_take_over(qb_writer *w, const qb_str *headers, bool *taken) 
     if (j && w->journal->resume && !same)
         qb_warn("%s was begun with another model, other options, other data or another program: starting "
                 "anew",
-                w->staging.kept);
+                w->staging.outer.path);
     if (same && w->journal->resume) {
         *taken = take(w, j, headers);
-        if (!*taken) qb_warn("%s is damaged: starting anew", w->staging.kept);
+        if (!*taken) qb_warn("%s is damaged: starting anew", w->staging.outer.path);
     }
     qb_json_free(j);
     return *taken ? remove_others(w) : qb_staging_clear(&w->staging);
