@@ -7,6 +7,7 @@ tools/install_deps.sh run
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 echo "building (about a minute on two cores)" >&2
+# The preset names every option, and test.sh starts from it too: what is left out here is there again for the tests.
 { cmake --preset release -DBENCH_TESTS=OFF && cmake --build --preset release; } >"$log" 2>&1 || {
   cat "$log" >&2
   exit 1

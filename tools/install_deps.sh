@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Installs what is missing to build and run (argument "run") or also to test ("test") on Debian or Ubuntu.
+# Installs what is missing on Debian or Ubuntu, and nothing beyond what the argument needs:
+#   run      to build and run the program (default)
+#   quick    that, and the release build's tests
+#   test     that, and every check of ./test.sh
 # Does nothing when everything is there; says the command instead when it may not install.
 set -euo pipefail
 
-packages="gcc g++ make cmake ninja-build pkg-config git libopenblas-dev liblapacke-dev libcjson-dev libarchive-dev libzip-dev libssl-dev r-mathlib gnuplot-nox fonts-dejavu-core"
-if [ "${1:-run}" = test ]; then
-  packages="$packages libcmocka-dev clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema"
-fi
+packages="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libcjson-dev libarchive-dev libzip-dev libssl-dev r-mathlib gnuplot-nox fonts-dejavu-core"
+case ${1:-run} in
+  run) ;;
+  quick) packages="$packages g++ libcmocka-dev" ;;
+  test) packages="$packages g++ libcmocka-dev git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema" ;;
+  *) echo "usage: tools/install_deps.sh [run|quick|test]" >&2; exit 2 ;;
+esac
 
 missing=""
 for package in $packages; do
