@@ -58,6 +58,7 @@ suite "tests (release)" release build
 if [ "$mode" = all ]; then
   check "the scripts of setting up and testing" tools/check_scripts.sh
   check "includes follow the arrows" tools/check_includes.sh
+  check "documents that are named" tools/check_docs.sh
   check "format" tools/check_format.sh
   check "cppcheck" tools/check_cppcheck.sh
   check "clang-tidy" tools/check_tidy.sh

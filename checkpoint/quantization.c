@@ -1,6 +1,6 @@
 /* How a checkpoint says that it is quantized. Dialects: config.json's quantization_config as transformers
    writes it, quantize_config.json as AutoGPTQ and GPTQModel write it, quant_config.json as AutoAWQ does;
-   FIELD.md a3-D. */
+   docs/formats.md. */
 #include "checkpoint/quantization.h"
 
 #include "base/log.h"

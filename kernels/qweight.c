@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* bitsandbytes' tables by code (FIELD.md a3-E): NF4 holds the quantiles of a normal distribution scaled to
+/* bitsandbytes' tables by code (docs/formats.md): NF4 holds the quantiles of a normal distribution scaled to
    [-1, 1]; FP4 is sign, two exponent bits and one mantissa bit, scaled so that its largest value is 1. */
 static const float nf4_table[16] = {
     -1.0f,

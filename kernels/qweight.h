@@ -15,7 +15,7 @@ typedef enum {
 } qb_coding;
 
 typedef enum { QB_CODEBOOK_NF4, QB_CODEBOOK_FP4 } qb_codebook;
-/* The 16 values of a codebook by code (bitsandbytes' tables; FIELD.md a3-E). */
+/* The 16 values of a codebook by code (bitsandbytes' tables; docs/formats.md). */
 const float *qb_codebook_table(qb_codebook codebook);
 const char *qb_codebook_name(qb_codebook codebook); /* "nf4", "fp4" */
 
@@ -79,8 +79,8 @@ void qb_qweight_as_read(qb_qweight *q);
  * against it. */
 void qb_qweight_dequantize(const qb_qweight *q, float *out);
 
-/* Bits a weight takes as checkpoints store it, FIELD.md a4's way: codes, float16 scales, n-bit zeros (the
-   gptq layouts hold them for symmetric weights too), absmax, and the group index of act-order. */
+/* Bits a weight takes as checkpoints store it, as docs/formats.md counts them: codes, float16 scales, n-bit
+   zeros (the gptq layouts hold them for symmetric weights too), absmax, and the group index of act-order. */
 double qb_qweight_bits_per_weight(const qb_qweight *q);
 /* "int4 g128 sym", "nf4 b64 dq" for tables and errors. */
 const char *qb_qweight_describe(const qb_qweight *q, char buffer[48]);

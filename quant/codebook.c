@@ -1,5 +1,5 @@
 /* NF4 and FP4: blocks of the flattened weight, each scaled by its largest magnitude onto a table of 16 values
-   (Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes' quantize_4bit, FIELD a3-E). */
+   (Dettmers et al. 2023, arXiv:2305.14314; bitsandbytes' quantize_4bit, docs/methods.md). */
 #include "base/memory.h"
 #include "quant/affine.h"
 #include "quant/on_device.h"

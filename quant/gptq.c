@@ -1,6 +1,6 @@
-/* GPTQ (Frantar et al. 2022, arXiv:2210.17323, algorithm 1), with the choices of the paper's own code: FIELD
-   (d) 1-11. Given U, rows are independent: each tile of rows runs through all columns by itself, so a weight
-   takes one parallel loop and the result does not depend on how many threads share it. */
+/* GPTQ (Frantar et al. 2022, arXiv:2210.17323, algorithm 1), with the choices of the paper's own code:
+   docs/methods.md 1 to 11. Given U, rows are independent: each tile of rows runs through all columns by
+   itself, so a weight takes one parallel loop and the result does not depend on how many threads share it. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"

@@ -15,7 +15,7 @@ typedef struct qb_quant_config {
     int64_t group_size; /* -1: one group a row */
     bool symmetric;
     bool ragged_groups; /* allow a short last group when group_size does not divide in_features */
-    bool mse;           /* grid search over shrunken ranges, exponent 2.4 (FIELD.md d) */
+    bool mse;           /* grid search over shrunken ranges, exponent 2.4 (docs/methods.md) */
     bool act_order, static_groups, true_sequential;
     double damp_percent;   /* fraction of mean(diag H), e.g. 0.01 */
     int64_t block_columns; /* lazy-update block, 128 */

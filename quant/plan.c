@@ -9,7 +9,8 @@
  */
 enum { HEADER_BYTES_A_TENSOR = 160, QUANT_STATE_BYTES = 120 };
 
-/* What the layouts put into the file for one weight (FIELD a3: A and B for affine groups, E for codebooks).
+/* What the layouts put into the file for one weight (docs/formats.md: gptq for affine groups, bitsandbytes
+ * for codebooks).
  */
 static int64_t stored_bytes(const qb_qweight *q) {
     int64_t weights = q->rows * q->cols;

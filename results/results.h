@@ -1,5 +1,5 @@
 /* The result document: the only truth. {"schema":"qb.results/2","context":{..},"cases":[..]}; see
-   results/schema.json and HOUSE rules: snake_case, SI base units in the key, null and a status instead of
+   results/schema.json and these rules: snake_case, SI base units in the key, null and a status instead of
    NaN, RFC 3339 UTC times. */
 #pragma once
 

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
-/* FIELD.md (g): CPython's random.randint(0, 356316). */
+/* CPython's random.randint(0, 356316); docs/protocols.md. */
 static void test_rng__equals_cpython(void **state) {
     (void)state;
     static const struct {

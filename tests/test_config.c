@@ -39,7 +39,7 @@ static void test_config__reads_a_grouped_query_llama(void **state) {
 
 static void test_config__published_parameter_counts(void **state) {
     (void)state;
-    /* FIELD.md a4 for Llama-2-7B; 13B and 70B from the model cards' checkpoints. */
+    /* docs/formats.md for Llama-2-7B; 13B and 70B from the model cards' checkpoints. */
     static const struct {
         const char *name;
         int64_t params, linear;

@@ -1,5 +1,5 @@
 /* GPTQ and RTN against the outputs of the paper's own code (github.com/IST-DASLab/gptq at 2d65066) in
-   golden/gptq, and against the toy table of FIELD (g). */
+   golden/gptq, and against the toy problem of docs/methods.md. */
 #include "tests/method_support.h"
 #include "tests/support.h"
 

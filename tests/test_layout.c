@@ -106,7 +106,7 @@ static qb_weight read_ok(qb_checkpoint *ck, const char *module, int64_t rows, in
 
 /* ---- bits ---- */
 
-/* FIELD.md (g). */
+/* docs/formats.md, small vectors. */
 static void test_layout__packs_the_published_words(void **state) {
     (void)state;
     uint8_t counting[32], codes[32];

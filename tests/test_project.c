@@ -1,5 +1,5 @@
-/* Projections against figures computed by hand from the same datasheets (../shared/reference/PERFORMANCE.md
-   2a to 2d): Llama-2-7B in int4 g128 with the share of its ceiling set to known values. */
+/* Projections against figures computed by hand from the same datasheets (docs/methods.md): Llama-2-7B in int4
+ * g128 with the share of its ceiling set to known values. */
 #include "bench/project/project.h"
 #include "tests/support.h"
 

@@ -1,5 +1,5 @@
-/* Methods and Hessians on small problems: the toy table of FIELD (g), the factor's defining identity, damping
-   and fallback, shapes that do not divide, independence of threads and instruction set, refusals. */
+/* Methods and Hessians on small problems: the toy problem of docs/methods.md, the factor's defining identity,
+   damping and fallback, shapes that do not divide, independence of threads and instruction set, refusals. */
 #include "tests/method_support.h"
 #include "tests/support.h"
 

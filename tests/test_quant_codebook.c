@@ -1,5 +1,5 @@
 /* NF4 and FP4 against what bitsandbytes made of the same weight (golden/codebook.json, with the script that
-   recorded it), and the vector of FIELD (g). */
+   recorded it), and the vector of docs/formats.md. */
 #include "tests/method_support.h"
 #include "tests/support.h"
 

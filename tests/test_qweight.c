@@ -1,4 +1,4 @@
-/* The neutral quantized weight: tables and vectors of FIELD.md a3-E and (g), sizes of a4, meaning of every
+/* The neutral quantized weight: tables, vectors and sizes of docs/formats.md, meaning of every
  * field. */
 #include "tests/support.h"
 

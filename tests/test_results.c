@@ -5,7 +5,6 @@
 #include "tests/support.h"
 
 #include <math.h>
-#include <sys/wait.h>
 
 #define GOLDEN QB_SOURCE_DIR "/tests/golden/results/"
 
@@ -69,24 +68,6 @@ static void test_results__validator_judges_the_table_of_mutations(void **state) 
     assert_true(n > 90);
     qb_json_free(table);
     qb_json_free(example);
-}
-
-static int run_python(const char *arguments) {
-    char command[2048];
-    snprintf(command, sizeof command, "python3 %s", arguments);
-    int status = system(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void test_results__schema_judges_the_table_of_mutations(void **state) {
-    (void)state;
-    if (run_python("-c 'import jsonschema; jsonschema.Draft202012Validator' 2>/dev/null") != 0) {
-        print_message("skipped: python3-jsonschema is absent\n");
-        skip();
-    }
-    assert_int_equal(run_python(QB_SOURCE_DIR "/tools/validate_results.py " GOLDEN "example.json >&2"), 0);
-    assert_int_equal(
-        run_python(QB_SOURCE_DIR "/tools/validate_results.py --mutations " GOLDEN "mutations.json >&2"), 0);
 }
 
 static qb_json *context_make(void) {
@@ -364,7 +345,6 @@ static void test_text__cleans_and_counts(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_results__validator_judges_the_table_of_mutations),
-        cmocka_unit_test(test_results__schema_judges_the_table_of_mutations),
         cmocka_unit_test(test_results__put_replaces_by_id_and_every_state_on_disk_is_whole),
         cmocka_unit_test(test_results__unwritable_and_unreadable_paths_fail_at_once),
         cmocka_unit_test(test_results__table_equals_the_recorded_one),

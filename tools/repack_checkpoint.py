@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Packs the linears of a 4-bit gptq_v2 checkpoint into another layout, codes unchanged, so that perplexities can be compared.
 
-Needs: numpy, torch, safetensors. The packing follows the formats' documentation (FIELD.md a3), independently of the program.
+Needs: numpy, torch, safetensors. The packing follows the formats' documentation (docs/formats.md), independently of the program.
 
   repack_checkpoint.py IN OUT --to awq|compressed-tensors|gptq|bin|bin-legacy|bin-sharded
 

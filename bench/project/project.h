@@ -24,11 +24,11 @@ typedef struct qb_project_config {
    "device" added, and rows that all hold "projected": true.
    - decode: share_of_ceiling x copy rate / bytes a token, at most what products allow, and after a CPU's
      measurement plus the launches of the step's kernels; prefill and time to first token: share_of_ceiling x
-     product rate / operations a token (PERFORMANCE.md 2a, 2b, 2d);
+     product rate / operations a token (docs/methods.md, projection);
    - device_memory_bytes: resident weights, keys and values of the configured context, overhead. Speeds of a
      model that does not fit are skipped rows with the sizes;
    - quantize_seconds of gptq: operations of both forward passes, the Hessians, factorizations and updates
-     (2c) over their rates, at the share that the measured time reached of the document's ceilings;
+     over their rates, at the share that the measured time reached of the document's ceilings;
    - quality and sizes do not depend on the device and are carried over.
    What cannot be computed is a skipped row with its reason. A case that is not ok stays so. */
 qb_status qb_project_case(const qb_results *document, const qb_json *measured, const qb_target *target,

@@ -1,4 +1,4 @@
-/* How much arithmetic GPTQ of a list of modules is (PERFORMANCE.md 2c). */
+/* How much arithmetic GPTQ of a list of modules is (docs/methods.md, arithmetic). */
 #include "bench/project/project.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* Codes of b bits in a contiguous little-endian stream of 32-bit words, as GPTQ checkpoints hold them
-   (FIELD.md a3-A: value k stands at bit b*k, so that 32 values fill b words, for 3 bits too). Private to
+   (docs/formats.md: value k stands at bit b*k, so that 32 values fill b words, for 3 bits too). Private to
    checkpoint/. */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* Reading GPTQ modules in all dialects that are about. Private to checkpoint/. Formats: FIELD.md a3-A to D.
+/* Reading GPTQ modules in all dialects that are about. Private to checkpoint/. Formats: docs/formats.md.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /* AWQ checkpoints, GEMM version: qweight [in, out/8], qzeros [groups, out/8], scales [groups, out]; eight
    4-bit codes of neighbouring rows of W to a word, in an order of its own. Formats: AutoAWQ
-   modules/linear/gemm.py, utils/packing_utils.py; FIELD.md a3-F. */
+   modules/linear/gemm.py, utils/packing_utils.py; docs/formats.md. */
 #include "base/memory.h"
 #include "checkpoint/layouts/layout_rows.h"
 #include "checkpoint/layouts/read_parts.h"

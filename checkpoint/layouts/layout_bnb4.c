@@ -1,6 +1,6 @@
 /* bitsandbytes 4-bit checkpoints: weight uint8 [(out*in+1)/2, 1] with the even element in the high nibble,
    absmax, quant_map, and quant_state as JSON bytes. Format: bitsandbytes nn.Linear4bit and
-   functional.QuantState; FIELD.md a3-E. */
+   functional.QuantState; docs/formats.md. */
 #include "checkpoint/layouts/layout_rows.h"
 #include "checkpoint/layouts/quant_state.h"
 #include "checkpoint/state.h"

@@ -1,6 +1,6 @@
 /* bitsandbytes 8-bit checkpoints, the weights of LLM.int8(): weight int8 [out, in], SCB float32 [out] with
    each row's largest magnitude, weight_format uint8 0 for rows. w = weight * SCB / 127. Format: bitsandbytes
-   nn.Linear8bitLt; FIELD.md a3-E. */
+   nn.Linear8bitLt; docs/formats.md. */
 #include "base/memory.h"
 #include "checkpoint/layouts/layout_rows.h"
 #include "checkpoint/state.h"

@@ -1,7 +1,7 @@
 /* compressed-tensors checkpoints in the format pack-quantized: weight_packed [out, in*bits/32] along the
    inputs, weight_scale [out, groups], weight_zero_point packed along the outputs, weight_shape, weight_g_idx.
    Codes are signed and stored with 2^(bits-1) added, as zeros are, so that both read as unsigned. Format:
-   compressed-tensors compressors/pack_quantized; FIELD.md a3-G. */
+   compressed-tensors compressors/pack_quantized; docs/formats.md. */
 #include "base/memory.h"
 #include "checkpoint/layouts/bitpack.h"
 #include "checkpoint/layouts/layout_rows.h"

@@ -1,6 +1,6 @@
 /* GPTQ checkpoints: qweight [in*bits/32, out], qzeros [groups, out*bits/32], scales [groups, out], g_idx
    [in]. v1 stores zeros minus one, v2 the true ones. Formats: AutoGPTQ qlinear_cuda.py, GPTQModel
-   utils/model.py; FIELD.md a3-A, B, D. */
+   utils/model.py; docs/formats.md. */
 #include "base/memory.h"
 #include "checkpoint/layouts/bitpack.h"
 #include "checkpoint/layouts/gptq_read.h"

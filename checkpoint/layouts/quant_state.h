@@ -1,5 +1,5 @@
 /* bitsandbytes' quant_state: the JSON that lies in a tensor beside each 4-bit weight. Private to checkpoint/.
-   Format: bitsandbytes functional.QuantState.as_dict(packed=True); FIELD.md a3-E. */
+   Format: bitsandbytes functional.QuantState.as_dict(packed=True); docs/formats.md. */
 #pragma once
 
 #include "base/str.h"

@@ -1,5 +1,5 @@
 /* The Hessian of a GPTQ problem: finished, ordered and factored where it was summed. As quant/hessian.c: with
-   P the index reversal and P H P = L L^T, the upper factor of H^-1 is P L^-1 P (PERFORMANCE.md 3g.3), which
+   P the index reversal and P H P = L L^T, the upper factor of H^-1 is P L^-1 P (docs/methods.md, 6), which
    takes one Cholesky factorization and one inversion of a triangle, and never H^-1. */
 #include "kernels/cuda/gptq.cuh"
 

@@ -206,8 +206,9 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *out, void (*)(P..
 #define __constant__
 #define __shared__      static /* blocks run one after another */
 #define __forceinline__ inline
-#define __noinline__    __attribute__((noinline))
-#define __align__(n)    __attribute__((aligned(n)))
+/* No __noinline__: libstdc++ 13 and later write __attribute__((__noinline__)). A kernel that needs it writes
+   __attribute__((noinline)), which nvcc takes too. */
+#define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define __grid_constant__
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# What comments and pages name is there: documents in docs/, links of the pages, scripts in tools/; and no comment points
+# outside the repository (../shared, the optional test material, may be named in tests/ and tools/). Needs git.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bad=0
+wrong() { echo "$*"; bad=1; }
+
+while IFS=: read -r file line name; do
+  [ -e "$name" ] || wrong "$file:$line: names $name, which is not there"
+done < <(git grep -noIE '\b(docs/[A-Za-z]+\.md|tools/[a-z_]+\.(sh|py|c|awk))\b' -- . ':!tests/golden' | grep -vE 'ggml|:[0-9]+:docs/gguf\.md$')
+while IFS=: read -r file line name; do
+  [ "$name" = README.md ] || [ -e "$name" ] || [ -e "docs/$name" ] || wrong "$file:$line: names $name, which is not there"
+done < <(git grep -noIwE '[A-Z][A-Z_]+\.md' -- . ':!tests/golden' ':!tools/check_docs.sh' | grep -v ':USE_POLICY.md$')
+while IFS=: read -r file line link; do
+  target=${link#*](}
+  target=${target%)}
+  [ -e "$(dirname "$file")/${target%%#*}" ] || wrong "$file:$line: links to $target, which is not there"
+done < <(git grep -noIE '\]\([A-Za-z0-9_./-]+(#[a-z-]*)?\)' -- '*.md' ':!tests/golden')
+while IFS=: read -r file line _; do
+  wrong "$file:$line: points outside the repository"
+done < <(git grep -nIE '\.\./shared' -- . ':!tests' ':!tools')
+[ $bad = 0 ] && echo "every document that is named is there"
+exit $bad
