@@ -28,7 +28,7 @@ def plain(theta=10000.0):
     return rope(theta=theta)
 
 
-# ---------------------------------------------------------------- old spellings of config keys (FAMILIES.md 1.1)
+# ---------------------------------------------------------------- old spellings of config keys
 
 
 def old_rope(config, word="rope_type"):
