@@ -75,6 +75,17 @@ QB_GRID_FUNCTION void qb_grid_settle_range(bool symmetric, float maxq, float *lo
     *hi = empty ? 1.0F : high;
 }
 
+/* The step that codes are chosen on. Checkpoints store float16, which below 2^-14 holds multiples of 2^-24
+   alone: there it becomes the next of these, so that what is stored is what codes were chosen on, and no
+   range is cut. Above, rounding moves a step by 2^-11 of itself at most and is left to the end, as the
+   paper's code and its descendants do. */
+QB_GRID_FUNCTION float qb_grid_settle_step(float step) {
+    const float least_normal = 6.103515625e-05F, least = 5.9604644775390625e-08F;
+    float exact = step / least, up = qb_grid_round_even(exact);
+    up = up < exact ? up + 1.0F : up;
+    return step < least_normal ? up * least : step;
+}
+
 enum { QB_GRID_SEARCH_STEPS = 80 };
 /* The i-th range of the mse search: both ends shrunk by i per cent. */
 QB_GRID_FUNCTION float qb_grid_shrink(int i) {

@@ -229,16 +229,21 @@ qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
     return QB_OK;
 }
 
+/* ---- scales ---- */
+
+float qb_scale_as_stored(float scale) {
+    float rounded = qb_f32_of_f16(qb_f16_of_f32(scale));
+    return rounded != 0.0f || scale == 0.0f ? rounded : copysignf(QB_LEAST_SCALE, scale);
+}
+
 qb_status qb_qweight_round_scales(qb_qweight *q) {
-    if (q->coding != QB_CODING_AFFINE) return QB_OK;
+    if (!qb_qweight_has_half_scales(q)) return QB_OK;
     for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
-        uint16_t h = qb_f16_of_f32(q->scales[i]);
-        float rounded = qb_f32_of_f16(h);
+        float rounded = qb_scale_as_stored(q->scales[i]);
         if (!isfinite(rounded))
             return qb_fail(QB_ERR_NUMERIC,
                            "scale %g of row %lld, group %lld does not fit float16 (largest 65504)",
                            (double)q->scales[i], (long long)(i / q->n_groups), (long long)(i % q->n_groups));
-        if (rounded == 0.0f && q->scales[i] != 0.0f) rounded = q->scales[i] < 0.0f ? -0x1p-24f : 0x1p-24f;
         q->scales[i] = rounded;
     }
     return QB_OK;

@@ -67,8 +67,17 @@ qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook code
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);
 
-/* Rounds the affine scales to float16 and back, in place: what a checkpoint stores. A scale that overflows
-   float16 fails with QB_ERR_NUMERIC; one that underflows to 0 becomes the smallest positive float16. */
+/* Float16's smallest number, 2^-24, and its smallest with all bits, 2^-14. */
+#define QB_LEAST_SCALE        0x1p-24f
+#define QB_LEAST_NORMAL_SCALE 0x1p-14f
+/* Whether its scales are stored in float16. */
+static inline bool qb_qweight_has_half_scales(const qb_qweight *q) {
+    return q->coding == QB_CODING_AFFINE && q->scale_dtype == QB_DTYPE_F16;
+}
+/* A scale rounded to float16 and back; infinite where it overflows; one that underflows to 0 becomes the
+   smallest number of its sign. */
+float qb_scale_as_stored(float scale);
+/* Rounds scales that are stored in float16, in place. One that overflows is QB_ERR_NUMERIC. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 
 /* Makes of a weight that a method made what reading it from a checkpoint gives: no g_idx where it says no

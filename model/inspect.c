@@ -6,6 +6,7 @@
 #include "model/modules.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -132,16 +133,26 @@ static void put_head(inspection *in) {
 /* ---- modules ---- */
 
 static void look_at_affine(inspection *in, const char *name, const qb_qweight *q) {
-    int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0;
-    char text[160];
+    int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
+    char text[192];
     for (int64_t i = 0; i < n; i++) {
         no_step += q->scales[i] == 0.0f;
+        if (q->scales[i] != 0.0f && fabsf(q->scales[i]) < QB_LEAST_NORMAL_SCALE && few_bits++ == 0) first = i;
         negative += q->scales[i] < 0.0f;
         if (q->zeros) in->zeros_at_zero += q->zeros[i] == 0;
     }
     if (no_step) {
         snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
                  no_step, n);
+        note(in, false, name, text);
+    }
+    if (few_bits && qb_qweight_has_half_scales(q)) {
+        snprintf(text, sizeof text,
+                 "%" PRId64 " of %" PRId64
+                 " scales lie below %g, where float16 has few bits left: the first, "
+                 "of row %" PRId64 ", group %" PRId64 ", is %.3g",
+                 few_bits, n, (double)QB_LEAST_NORMAL_SCALE, first / q->n_groups, first % q->n_groups,
+                 (double)q->scales[first]);
         note(in, false, name, text);
     }
     /* GGUF's grids are signed as they are; elsewhere a step is a size. */

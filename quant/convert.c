@@ -1,6 +1,7 @@
 #include "quant/convert.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "quant/target.h"
 
@@ -225,6 +226,17 @@ static qb_status plan_module(conversion *c, const qb_module *module) {
 
 /* ---- writing ---- */
 
+/* Rounding once is what was asked for, but a product that becomes nothing has lost all it said. */
+static void warn_vanished(const conversion *c, const char *name, const float *values, int64_t n) {
+    int64_t vanished = 0;
+    for (int64_t i = 0; i < n; i++) vanished += values[i] != 0.0F && fabsf(values[i]) <= QB_LEAST_SCALE / 2;
+    if (c->dense == QB_DTYPE_F16 && vanished)
+        qb_warn("%s: %" PRId64 " of %" PRId64
+                " weights are too small for float16 and become 0; --to bf16 keeps "
+                "them",
+                name, vanished, n);
+}
+
 static qb_status put_dense(conversion *c, const qb_module *module, const qb_weight *w) {
     int64_t n = module->rows * module->cols;
     char name[160];
@@ -242,6 +254,7 @@ static qb_status put_dense(conversion *c, const qb_module *module, const qb_weig
                          (double)values[i]);
     if (st == QB_OK)
         st = qb_target_put_as(c->writer, name, values, n, c->dense, w->packed ? &c->report->rounded : NULL);
+    if (st == QB_OK) warn_vanished(c, name, values, n);
     qb_free(values);
     return st;
 }

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "quant/calibration.h"
 #include "quant/plan.h"
+#include "quant/steps.h"
 #include "quant/stream.h"
 #include "quant/target.h"
 
@@ -43,9 +44,12 @@ static qb_status check_dense(const char *module, const qb_weight *from) {
 }
 
 /* Writes one quantized linear; *q becomes what a reader of the file will find. */
-static qb_status store_linear(run_state *r, const char *module, qb_qweight *q, qb_module_report *report) {
-    qb_status st = q->coding == QB_CODING_AFFINE ? qb_qweight_round_scales(q) : QB_OK;
+static qb_status store_linear(run_state *r, const qb_site_linear *l, qb_qweight *q,
+                              qb_module_report *report) {
+    const char *module = l->module;
+    qb_status st = qb_qweight_round_scales(q);
     if (st != QB_OK) return qb_fail_prefix(st, "%s", module);
+    QB_TRY(st, qb_steps_check(module, l->from, q));
     QB_TRY(st, r->target.layout->put(r->target.writer, module, q));
     report->bits = qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
     qb_qweight_as_read(q);
@@ -89,7 +93,7 @@ static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const ch
 /* qb_site_job.take */
 static qb_status take_linear(void *ctx, int64_t i, qb_qweight *q, qb_module_report *report) {
     site *s = ctx;
-    qb_status st = store_linear(s->r, s->names[i], q, report);
+    qb_status st = store_linear(s->r, &s->linears[i], q, report);
     if (st == QB_OK && s->b) st = replace_linear(s->r, s->b, s->which[i], s->names[i], q);
     qb_qweight_free(q);
     return st;

@@ -222,7 +222,7 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
         QB_TRY(st, run_gptq(job, out));
         QB_TRY(st, qb_output_error(job, out, report));
         if (!isfinite(report->error))
-            QB_TRY(st, fall_back(job, "the compensated weights overflow float32", out, report));
+            QB_TRY(st, fall_back(job, "the scales of the compensated weights overflow float16", out, report));
     }
 out:
     if (st != QB_OK) qb_qweight_free(out);

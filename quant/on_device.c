@@ -131,7 +131,7 @@ static qb_status give(device_run *run, int64_t i, double seconds) {
     if (p->not_positive)
         fall_back(&run->q[i], reason, &report);
     else if (p->overflowed[i])
-        fall_back(&run->q[i], "the compensated weights overflow float32", &report);
+        fall_back(&run->q[i], "the scales of the compensated weights overflow float16", &report);
     return run->site->take(run->site->ctx, i, &run->q[i], &report);
 }
 

@@ -14,6 +14,7 @@ enum {
 typedef struct {
     const qb_quant_job *job;
     const qb_qweight *q;
+    float *stored;  /* affine: the scales as a reader of the file finds them */
     int64_t tile;   /* rows (affine) or elements (codebook) of a tile */
     float *scratch; /* [workers]: difference and product of a tile */
     size_t share;
@@ -22,11 +23,12 @@ typedef struct {
 } error_run;
 
 /* Rows [row0, row0 + n) of an affine weight as a weight of its own. */
-static void dequantize_rows(const qb_qweight *q, int64_t row0, int64_t n, float *out) {
+static void dequantize_rows(const error_run *run, int64_t row0, int64_t n, float *out) {
+    const qb_qweight *q = run->q;
     qb_qweight part = *q;
     part.rows = n;
     part.codes += row0 * q->cols;
-    part.scales += row0 * q->n_groups;
+    part.scales = run->stored + row0 * q->n_groups;
     part.zeros += row0 * q->n_groups;
     qb_qweight_dequantize(&part, out);
 }
@@ -72,7 +74,7 @@ static void hessian_tile(void *ctx, int64_t begin, int64_t end, int worker) {
     const float *w = run->job->weight + begin * cols;
     for (int part = 0; part < 2; part++) {
         if (part == 0) {
-            dequantize_rows(run->q, begin, n_rows, d);
+            dequantize_rows(run, begin, n_rows, d);
             for (int64_t i = 0; i < n_rows * cols; i++) d[i] = w[i] - d[i];
         } else {
             for (int64_t i = 0; i < n_rows * cols; i++) d[i] = w[i];
@@ -93,7 +95,7 @@ static void weight_tile(void *ctx, int64_t begin, int64_t end, int worker) {
     float *d = run->scratch + (size_t)worker * run->share;
     const float *w = run->job->weight + begin * unit;
     if (q->coding == QB_CODING_AFFINE)
-        dequantize_rows(q, begin, end - begin, d);
+        dequantize_rows(run, begin, end - begin, d);
     else
         dequantize_span(q, begin, n, d);
     double error = 0, norm = 0;
@@ -106,6 +108,17 @@ static void weight_tile(void *ctx, int64_t begin, int64_t end, int worker) {
     run->norm[begin / run->tile] = norm;
 }
 
+static qb_status find_stored(error_run *run) {
+    const qb_qweight *q = run->q;
+    int64_t n = q->coding == QB_CODING_AFFINE ? q->rows * q->n_groups : 0;
+    bool halves = qb_qweight_has_half_scales(q);
+    if (n == 0) return QB_OK;
+    qb_status st = qb_alloc((size_t)n, sizeof *run->stored, &run->stored);
+    for (int64_t i = 0; st == QB_OK && i < n; i++)
+        run->stored[i] = halves ? qb_scale_as_stored(q->scales[i]) : q->scales[i];
+    return st;
+}
+
 qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_module_report *report) {
     bool affine = q->coding == QB_CODING_AFFINE, by_hessian = affine && job->hessian;
     error_run run = {.job = job, .q = q};
@@ -115,6 +128,7 @@ qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_modul
         affine ? (size_t)(TILE_ROWS * q->cols) + (by_hessian ? TILE_ROWS * PANEL : 0) : (size_t)run.tile;
     size_t tiles = (size_t)((n + run.tile - 1) / run.tile);
     qb_status st;
+    QB_TRY(st, find_stored(&run));
     QB_TRY(st, qb_alloc((size_t)qb_threads_count(job->threads) * run.share, sizeof(float), &run.scratch));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.error));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.norm));
@@ -128,6 +142,7 @@ qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_modul
     report->relative_error = norm > 0 ? error / norm : 0.0;
     report->error_kind = by_hessian ? "hessian" : "weight";
 out:
+    qb_free(run.stored);
     qb_free(run.scratch);
     qb_free(run.error);
     qb_free(run.norm);

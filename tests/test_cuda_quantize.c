@@ -126,6 +126,23 @@ static void test_cuda_quantize__rtn_is_the_same_to_the_bit(void **state) {
     }
 }
 
+/* Where float16 has few bits left for the step. */
+static void test_cuda_quantize__small_steps_are_the_same_to_the_bit(void **state) {
+    (void)state;
+    static const int64_t bits[] = {3, 4, 8};
+    for (float factor = 1e-3F; factor > 1e-9F; factor *= 0.03F) {
+        test_weight w = weight_new(16, 128, QB_DTYPE_F32);
+        for (int64_t i = 0; i < w.rows * w.cols; i++) w.wide[i] *= factor;
+        memcpy(w.dense, w.wide, (size_t)(w.rows * w.cols) * sizeof *w.wide);
+        for (int k = 0; k < 6; k++) {
+            qb_quant_config c = {
+                .bits = bits[k / 2], .group_size = 32, .symmetric = k & 1, .mse = k / 2 == 1};
+            expect_same_bits("rtn", &w, &c);
+        }
+        weight_free(&w);
+    }
+}
+
 static void test_cuda_quantize__codebooks_are_the_same_to_the_bit(void **state) {
     (void)state;
     static const int64_t blocks[] = {32, 64, 4096};
@@ -384,6 +401,7 @@ static void test_cuda_gptq__bad_input_is_named(void **state) {
 static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_quantize__rtn_is_the_same_to_the_bit),
+        cmocka_unit_test(test_cuda_quantize__small_steps_are_the_same_to_the_bit),
         cmocka_unit_test(test_cuda_quantize__codebooks_are_the_same_to_the_bit),
         cmocka_unit_test(test_cuda_quantize__what_is_not_finite_is_named),
         cmocka_unit_test(test_cuda_gptq__agrees_with_the_host),

@@ -71,6 +71,17 @@ static void test_quant__registry_is_sound(void **state) {
     assert_null(qb_quant_method_find(NULL));
 }
 
+/* Sum over 2 rows of d H d^T, d = w - q. */
+static double toy_error(const float *w, const float *q, const float *h) {
+    double sum = 0;
+    for (int r = 0; r < 2; r++)
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 4; j++)
+                sum += ((double)w[4 * r + i] - (double)q[4 * r + i]) * (double)h[4 * i + j] *
+                       ((double)w[4 * r + j] - (double)q[4 * r + j]);
+    return sum;
+}
+
 static void test_quant__toy_table(void **state) {
     (void)state;
     const float w[8] = {.9F, -.4F, .3F, -.7F, .2F, .5F, -1.1F, .8F};
@@ -122,8 +133,8 @@ static void test_quant__toy_table(void **state) {
         }
         qb_qweight q = run("gptq", &c, w, 2, 4, &h, NULL, &report);
         float back[8];
-        qb_qweight_dequantize(&q, back);
-        double loss = report.error / 2, damp = 0.01 * 2.5; /* mean(diag) = 2.5 */
+        qb_qweight_dequantize(&q, back); /* with float32 scales, as the table was made */
+        double loss = toy_error(w, back, h4) / 2, damp = 0.01 * 2.5; /* mean(diag) = 2.5 */
         for (int k = 0; k < 8; k++) {
             loss += damp / 2 * pow((double)w[k] - (double)back[k], 2);
             assert_int_equal(q.codes[k], rows[i].gptq[k]);
@@ -133,6 +144,9 @@ static void test_quant__toy_table(void **state) {
             assert_int_equal(q.zeros[r], rows[i].zeros[r]);
         }
         assert_true(fabs(loss - rows[i].loss) < 1e-6);
+        assert_ok(qb_qweight_round_scales(&q)); /* the report is of what the file holds */
+        qb_qweight_dequantize(&q, back);
+        assert_true(fabs(report.error / toy_error(w, back, h4) - 1) < 1e-5);
         qb_qweight_free(&rtn);
         qb_qweight_free(&q);
         qb_hessian_free(&h);

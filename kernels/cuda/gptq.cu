@@ -174,9 +174,7 @@ __global__ void __launch_bounds__(256) difference(stack s, int64_t row0, int64_t
     for (int64_t row = row0 + blockIdx.y; row < row0 + rows; row += gridDim.y) {
         int64_t i = row * s.cols + column, grid = row * s.q.n_groups + group;
         float value = s.source[i];
-        if (!of_weight)
-            value -=
-                s.q.scales[grid] * (static_cast<float>(s.q.codes[i]) - static_cast<float>(s.q.zeros[grid]));
+        if (!of_weight) value -= s.q.stored(i, grid);
         s.w[i] = dead ? 0.0F : value;
     }
 }

@@ -31,6 +31,11 @@ struct affine_codes {
     uint8_t *codes, *zeros; /* [rows, cols], [rows, n_groups] */
     float *scales;          /* [rows, n_groups] */
     int64_t rows, cols, group, n_groups;
+    /* Element i, whose grid is at `at`, as a reader of the file finds it: the scale is stored as float16. */
+    __device__ __forceinline__ float stored(int64_t i, int64_t at) const {
+        return __half2float(__float2half(scales[at])) *
+               (static_cast<float>(codes[i]) - static_cast<float>(zeros[at]));
+    }
 };
 
 __device__ __forceinline__ float warp_least(float v) {
@@ -49,7 +54,7 @@ __device__ void search_grid(qb_grid_rule rule, const Values &value_of, int64_t n
     float best = INFINITY, best_scale = *scale, best_zero = *zero;
     int best_step = QB_GRID_SEARCH_STEPS, lane = static_cast<int>(threadIdx.x % 32);
     for (int i = lane; i < QB_GRID_SEARCH_STEPS; i += 32) {
-        float p = qb_grid_shrink(i), s = (p * hi - p * lo) / maxq;
+        float p = qb_grid_shrink(i), s = qb_grid_settle_step((p * hi - p * lo) / maxq);
         float z = rule.symmetric ? *zero : qb_grid_round_even(-(p * lo) / s), error = 0;
         for (int64_t k = 0; k < n; k++) {
             float x = value_of(k), d = s * (qb_grid_code(x, s, z, maxq) - z) - x;
@@ -81,7 +86,7 @@ __device__ void find_grid(qb_grid_rule rule, const Values &value_of, int64_t n, 
     lo = warp_least(lo);
     hi = warp_max(hi);
     qb_grid_settle_range(rule.symmetric, maxq, &lo, &hi);
-    float s = (hi - lo) / maxq;
+    float s = qb_grid_settle_step((hi - lo) / maxq);
     *scale = s;
     *zero = rule.symmetric ? (maxq + 1.0F) * 0.5F : qb_grid_round_even(-lo / s);
     if (rule.mse) search_grid(rule, value_of, n, lo, hi, maxq, scale, zero);

@@ -132,7 +132,7 @@ struct affine_values {
     affine_codes q;
     __device__ __forceinline__ float operator()(int64_t i) const {
         int64_t row = i / q.cols, at = row * q.n_groups + i % q.cols / q.group;
-        return q.scales[at] * (static_cast<float>(q.codes[i]) - static_cast<float>(q.zeros[at]));
+        return q.stored(i, at);
     }
 };
 struct codebook_values {
