@@ -63,6 +63,7 @@ NO_TWIN = {
     "qwen2-moe": "the converter has no name for a dense layer",
     "qwen2-moe-window": NO_KEY,
     "qwen2-window": NO_KEY,
+    "qwen3-fp8": "the converter asks for blocks of 128",
     "qwen3-moe-sparse-step": "the converter has no name for a dense layer",
     "qwen3_5-wrapped": "llama.cpp has one size for the heads of keys and values",
     "starcoder2": NO_KEY,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes tests/golden/families: a tiny checkpoint of every decoder family and variant, with its reference logits of 64 tokens.
 
-Needs (in a virtual environment): torch 2.15.0 (CPU), transformers 5.24.0, safetensors 0.8.0, numpy 2.4.6.
+Needs (in a virtual environment): torch 2.15.0 (CPU), transformers 5.24.0, safetensors 0.8.0, numpy 2.4.6; accelerate 1.15.0
+for the case in FP8.
 
   make_family_goldens.py                 makes every case again; takes 25 seconds of one core, 1 GB of memory
   make_family_goldens.py NAME...         makes these cases again, and the manifest
@@ -37,7 +38,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from families import mxfp4, remote
+from families import fp8, mxfp4, remote
 from families.cases import CASES, SMALL
 
 torch.set_num_threads(1)
@@ -232,13 +233,14 @@ def makers():
     table = {case["name"]: (lambda c=case: make(c)) for case in CASES}
     for name in remote.FORWARDS:
         table[name] = lambda n=name: remote.make(n, OUT / n, IDS, store, measure_remote)
-    table["gpt-oss-mxfp4"] = lambda: mxfp4.make(OUT / "gpt-oss", OUT / "gpt-oss-mxfp4", mxfp4_case(), build, logits_of, store,
+    table["gpt-oss-mxfp4"] = lambda: mxfp4.make(OUT / "gpt-oss", OUT / "gpt-oss-mxfp4", case_of("gpt-oss"), build, logits_of, store,
                                                measure)
+    table["qwen3-fp8"] = lambda: fp8.make(OUT / "qwen3", OUT / "qwen3-fp8", case_of("qwen3"), load, logits_of, store, measure)
     return table
 
 
-def mxfp4_case():
-    return next(c for c in CASES if c["name"] == "gpt-oss")
+def case_of(name):
+    return next(c for c in CASES if c["name"] == name)
 
 
 def measure_remote(name, logits32, logits64):
@@ -265,7 +267,7 @@ def read_manifest():
 
 def check(names):
     """Recomputes the logits of what is committed: transformers' from the files alone, ours from families/remote.py."""
-    worst, cases = 0.0, {c["name"]: c for c in CASES}
+    worst = 0.0
     for name, entry in read_manifest().items():
         if names and name not in names:
             continue
@@ -274,9 +276,9 @@ def check(names):
         if name in remote.FORWARDS:
             got = remote.forward(name, folder, IDS, torch.float32)
         elif name == "gpt-oss-mxfp4":
-            got = mxfp4.forward(folder, mxfp4_case(), build, logits_of)
+            got = mxfp4.forward(folder, case_of("gpt-oss"), build, logits_of)
         else:
-            got = logits_of(load(folder, cases[name]))
+            got = logits_of(load(folder, case_of(name.removesuffix("-fp8"))))
         far = distance(got, want)
         worst = max(worst, far)
         if far > TOLERANCE / 10:
