@@ -14,6 +14,7 @@
 enum {
     BATCH_ROWS =
         2048, /* enough rows to spread a panel's dequantization over many tokens (qb_backend.batch_rows) */
+    MIN_WINDOWS = 8,     /* whose means alone give a standard error */
     BATCHES_A_HEAD = 16, /* a batch's share of rows whose logits are held at once */
     BUDGET_A_BATCH = 4,  /* the part of the memory that a batch larger than BATCH_ROWS may take */
 };
@@ -175,7 +176,8 @@ static qb_status score_window(scorer *s, int64_t begin, int64_t i) {
 
 /* The row's value and its standard error. Tokens of one window depend on each other, so the error of the GPTQ
    protocol comes from the spread of window means; llama.cpp's and the strided protocol's from tokens, as
-   their sources do. */
+   their sources do. The spread of a few window means is itself a matter of luck: two that happen to agree
+   would claim no error. Below MIN_WINDOWS of them the larger of both stands. */
 static void reduce(const scorer *s, qb_measure *out) {
     const qb_windows *w = s->w;
     double n = 0, mean_sum = 0, mean_squares = 0, used = 0;
@@ -194,9 +196,11 @@ static void reduce(const scorer *s, qb_measure *out) {
     double window_error =
         used > 1 ? sqrt(fmax(mean_squares / used - window_mean * window_mean, 0) / (used - 1)) : token_error;
     bool by_window = w->mean == QB_MEAN_OF_WINDOWS;
+    bool from_windows = by_window && (used >= MIN_WINDOWS || window_error > token_error);
     double mean = by_window ? window_mean : token_mean;
     out->value = exp(mean);
-    out->stderr_value = out->value * (by_window ? window_error : token_error);
+    out->stderr_value = out->value * (from_windows ? window_error : token_error);
+    qb_json_put_text(out->extra, "stderr_from", from_windows ? "windows" : "tokens");
     out->n = (int64_t)n;
     qb_json_put_real(out->extra, "nll_mean", mean);
     qb_json_put_real(out->extra, "stderr_tokens", exp(mean) * token_error);

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static const double shortest_s = 0.1;
 
@@ -13,6 +14,7 @@ static bool read_sensors(qb_device *dev, qb_monitor *out) {
 
 void qb_watch_begin(qb_watch *w, qb_device *dev) {
     *w = (qb_watch){.dev = dev, .start_ns = qb_now_ns()};
+    if (getloadavg(&w->load_average, 1) != 1) w->load_average = (double)NAN;
     w->on = read_sensors(dev, &w->before);
 }
 
@@ -36,6 +38,7 @@ static void put_throttling(const qb_monitor *before, const qb_monitor *after, qb
 void qb_watch_end(qb_watch *w, double tokens, qb_json *extra) {
     qb_monitor after;
     double window_s = (double)(qb_now_ns() - w->start_ns) * 1e-9;
+    qb_json_put_real(extra, "load_average", w->load_average);
     if (!w->on || !read_sensors(w->dev, &after)) return;
     double joules = after.energy_j - w->before.energy_j;
     qb_json_put_real(extra, "energy_j_per_token",

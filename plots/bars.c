@@ -146,7 +146,7 @@ static double or_zero(double v) {
 }
 
 static bool read_prefill(const qb_picture_job *job, const qb_entry *e, bar *out) {
-    const char *protocol = qb_results_protocol(job->sheet->r, "prefill", "pp512 b1");
+    const char *protocol = qb_results_headline(job->sheet->r, "prefill");
     const qb_json *m = protocol ? qb_results_metric(e->c, "prefill", protocol, NULL) : NULL;
     if (!m || !qb_metric_is_ok(m)) return false;
     out->value = or_zero(qb_json_number(qb_json_get(m, "value")));
@@ -171,7 +171,7 @@ static bool read_quantize_time(const qb_picture_job *job, const qb_entry *e, bar
 qb_status qb_picture_prefill(const qb_picture_job *job) {
     const bar_kind kind = {.title = "Prefill speed",
                            .x_label = "prompt tokens per second (higher is better)",
-                           .protocol = qb_results_protocol(job->sheet->r, "prefill", "pp512 b1"),
+                           .protocol = qb_results_headline(job->sheet->r, "prefill"),
                            .tail = qb_sheet_speed_tail(job->sheet),
                            .read = read_prefill,
                            .unit = 1};

@@ -385,7 +385,7 @@ static qb_axis speed_axis(const qb_figure *f) {
 
 qb_status qb_picture_decode_bits(const qb_picture_job *job) {
     qb_arena *arena = &job->sheet->arena;
-    const char *protocol = qb_results_protocol(job->sheet->r, "decode", "tg128@d0 b1");
+    const char *protocol = qb_results_headline(job->sheet->r, "decode");
     qb_panel *panels;
     int n = 0;
     qb_status st = QB_OK;

@@ -21,6 +21,12 @@ bool qb_metric_is_ok(const qb_json *m) {
     return same_text(qb_json_get(m, "status"), "ok") && qb_json_is_number(qb_json_get(m, "value"));
 }
 
+double qb_metric_spread(const qb_json *m) {
+    double samples = qb_json_number(qb_json_get(m, "n"));
+    if (!(samples > 1)) return (double)NAN; /* a comparison with NaN is false */
+    return qb_json_number(qb_json_get(m, "sd")) / fabs(qb_json_number(qb_json_get(m, "value")));
+}
+
 double qb_perplexity_part(const qb_json *metric) {
     const char *protocol = qb_json_string(qb_json_get(metric, "protocol"));
     if (qb_json_is_number(qb_json_get(metric, "text_part")))
@@ -111,12 +117,18 @@ const char *qb_results_protocol(const qb_results *r, const char *name, const cha
     return first;
 }
 
+const char *qb_results_headline(const qb_results *r, const char *name) {
+    return qb_results_protocol(r, name, !strcmp(name, "decode") ? "tg128@d0 b1" : "pp512 b1");
+}
+
 /* The words of a label: method, and after the bits whatever of the configuration is not each method's usual
  * form. */
 static void put_method(const qb_json *c, qb_str *out) {
     const char *method = qb_json_string(qb_json_get(qb_json_get(c, "config"), "method"));
     if (qb_case_is_unquantized(c)) {
         double bits = qb_case_bits_per_weight(c);
+        const char *dtype = qb_json_string(qb_json_get(qb_json_get(c, "model"), "dtype"));
+        if (dtype && (!method || !strcmp(method, "none"))) method = dtype;
         if (method && strcmp(method, "none")) {
             for (const char *p = method; *p; p++) qb_str_printf(out, "%c", toupper((unsigned char)*p));
         } else if (bits >= 1 && bits <= 64) {

@@ -21,6 +21,10 @@ const char *qb_case_projected_device(const qb_json *case_object);
 bool qb_metric_is_projected(const qb_json *metric);
 bool qb_case_is_ok(const qb_json *case_object);
 bool qb_metric_is_ok(const qb_json *metric); /* status ok and a value there */
+/* Standard deviation of a row's samples over its value; NaN where it has none. Above QB_NOISY the row is
+   marked: no comparison with it means much. */
+#define QB_NOISY 0.10
+double qb_metric_spread(const qb_json *metric);
 /* Share of its text that a perplexity row covers: below 1 where windows were left out, 1 else (a remainder
    shorter than a window is nobody's). */
 double qb_perplexity_part(const qb_json *metric);
@@ -40,3 +44,5 @@ qb_status qb_case_labels(const qb_results *r, qb_arena *arena, const char ***lab
    document's first ok row's. NULL when there is no ok row. Points into the document; "" stands for a row
    without protocol. */
 const char *qb_results_protocol(const qb_results *r, const char *name, const char *preferred);
+/* The same for speeds, with the length that stands for the metric wherever one figure must. */
+const char *qb_results_headline(const qb_results *r, const char *name);

@@ -72,7 +72,9 @@ void qb_results_close(qb_results *r) {
 }
 
 qb_status qb_results_write(qb_results *r) {
-    return r->path ? qb_json_write_atomic(r->doc, r->path) : QB_OK;
+    qb_status st = r->path ? qb_json_write_atomic(r->doc, r->path) : QB_OK;
+    r->unwritten = st != QB_OK;
+    return st;
 }
 
 const qb_json *qb_results_case(const qb_results *r, const char *id) {

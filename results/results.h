@@ -9,8 +9,9 @@
 #define QB_RESULTS_SCHEMA "qb.results/2"
 
 typedef struct qb_results {
-    char *path;   /* where it is rewritten; NULL: only in memory */
-    qb_json *doc; /* owned */
+    char *path;     /* where it is rewritten; NULL: only in memory */
+    qb_json *doc;   /* owned */
+    bool unwritten; /* the last writing failed: the file holds less than doc */
 } qb_results;
 
 /* A new document with the given context object (moved in). Fails when `path` cannot be written (tried now).
@@ -22,7 +23,8 @@ qb_status qb_results_open(const char *path, qb_results *out) QB_NODISCARD;
 qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) QB_NODISCARD;
 void qb_results_close(qb_results *r);
 
-/* Adds a case object (moved in), or replaces the one with the same id, and rewrites the file atomically. */
+/* Adds a case object (moved in), or replaces the one with the same id, and rewrites the file atomically. When
+   only the writing fails, `unwritten` is set and the document holds the case all the same. */
 qb_status qb_results_put_case(qb_results *r, qb_json *case_object) QB_NODISCARD;
 const qb_json *qb_results_case(const qb_results *r, const char *id); /* NULL when absent */
 qb_status qb_results_write(qb_results *r) QB_NODISCARD;

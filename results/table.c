@@ -102,9 +102,9 @@ static qb_status add_perplexities(table *t) {
     return QB_OK;
 }
 
-static qb_status add_speed(table *t, const char *metric, const char *preferred) {
-    const char *protocol = qb_results_protocol(t->r, metric, preferred);
-    column *c = protocol ? add_column(t, SPEED, metric, NULL, "tok/s") : NULL;
+static qb_status add_speed(table *t, const char *metric) {
+    const char *protocol = qb_results_headline(t->r, metric);
+    column *c = protocol ? add_column(t, SPEED, metric, NULL, "tok/s ± sd") : NULL;
     if (!c) return QB_OK;
     c->metric = metric;
     c->protocol = protocol;
@@ -125,8 +125,8 @@ static qb_status make_columns(table *t) {
     add_column(t, BITS, "bits per", "weight", "bit");
     add_bytes_column(t, SIZE, "model", "size", largest(t, qb_case_checkpoint_bytes));
     QB_TRY(st, add_perplexities(t));
-    QB_TRY(st, add_speed(t, "decode", "tg128@d0 b1"));
-    QB_TRY(st, add_speed(t, "prefill", "pp512 b1"));
+    QB_TRY(st, add_speed(t, "decode"));
+    QB_TRY(st, add_speed(t, "prefill"));
     add_bytes_column(t, PEAK, "peak", "memory", largest(t, qb_case_peak_rss_bytes));
     add_bytes_column(t, DEVICE, "device", "memory", largest(t, qb_case_device_bytes));
     if (largest(t, qb_case_quantize_seconds) > 0) add_column(t, SECONDS, "quantize", "time", "s");
@@ -158,8 +158,13 @@ static void put_perplexity(const qb_json *m, qb_str *out) {
         qb_str_printf(out, " ± %.*f", decimals > 2 ? decimals - 1 : decimals, error);
 }
 
-static void put_speed(double value, qb_str *out) {
+/* "605.5 ± 3 %", the samples' deviation; "!" where it is too wide to compare with. */
+static void put_speed(const qb_json *m, qb_str *out) {
+    double value = qb_json_number(qb_json_get(m, "value")), spread = qb_metric_spread(m);
     qb_str_printf(out, "%.*f", value >= 1000 ? 0 : value >= 100 ? 1 : 2, value);
+    if (isfinite(spread))
+        qb_str_printf(out, spread < 0.01 ? " ± %.1f %%%s" : " ± %.0f %%%s", 100 * spread,
+                      spread > QB_NOISY ? "!" : "");
 }
 
 static void put_amount(double value, qb_str *out) {
@@ -195,9 +200,10 @@ static void put_cell(const table *t, const column *col, const qb_json *c, const 
             qb_str_text(out, text_of(m, "status"));
         break;
     case SPEED:
-        value = qb_case_metric(c, col->metric, col->protocol, NULL);
-        if (!isnan(value)) qb_str_text(out, sign);
-        if (!isnan(value)) put_speed(value, out);
+        m = qb_results_metric(c, col->metric, col->protocol, NULL);
+        if (!m || !qb_metric_is_ok(m)) break;
+        qb_str_text(out, sign);
+        put_speed(m, out);
         break;
     case PEAK:
         put_amount(qb_case_peak_rss_bytes(c) / col->unit, out);
@@ -300,6 +306,63 @@ static void put_unmeasured_note(const table *t, const char *prefix, qb_str *out)
                       n == 1 ? " is" : "s are", n == 1 ? "it" : "them");
 }
 
+/* Rows whose samples differ too much, and what was going on beside the measurement. */
+static void put_noise_notes(const table *t, const char *prefix, qb_str *out) {
+    int noisy = 0;
+    bool speeds = false;
+    double least = (double)NAN, most = (double)NAN, widest = 0;
+    for (int i = 0; i < t->n_columns; i++) {
+        if (t->columns[i].kind != SPEED) continue;
+        speeds = true;
+        for (const qb_json *c = first_case(t); c; c = qb_json_next(c)) {
+            const qb_json *m = qb_results_metric(c, t->columns[i].metric, t->columns[i].protocol, NULL);
+            double spread = m && qb_metric_is_ok(m) ? qb_metric_spread(m) : 0;
+            if (!(spread > QB_NOISY)) continue;
+            noisy++;
+            if (spread <= widest) continue;
+            widest = spread;
+            least = qb_json_number(qb_json_get(m, "min"));
+            most = qb_json_number(qb_json_get(m, "max"));
+        }
+    }
+    if (noisy) {
+        qb_str_printf(out, "%s! the samples deviate by more than %.0f %%: no speed to compare with", prefix,
+                      100 * QB_NOISY);
+        if (isfinite(least) && isfinite(most))
+            qb_str_printf(out, " (the widest from %.0f to %.0f tok/s)", least, most);
+        qb_str_text(out, "\n");
+    }
+    const qb_json *devices = qb_json_get(qb_json_get(t->r->doc, "context"), "devices");
+    for (const qb_json *d = speeds ? qb_json_first(devices) : NULL; d; d = qb_json_next(d)) {
+        double load = qb_json_number(qb_json_get(d, "load_average"));
+        double cores = qb_json_number(qb_json_get(d, "cores"));
+        if (!(load > cores / 2)) continue;
+        qb_str_printf(out, "%sthe machine was busy when the run began: load average %.1f on %.0f core%s\n",
+                      prefix, load, cores, cores == 1 ? "" : "s");
+        break;
+    }
+}
+
+/* A speed above what the device was measured to reach. */
+static void put_share_notes(const table *t, const char *prefix, qb_str *out) {
+    const char *seen[8];
+    int n = 0;
+    for (const qb_json *c = first_case(t); c; c = qb_json_next(c))
+        for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && n < 8; m = qb_json_next(m)) {
+            const char *why = text_of(m, "share_reason");
+            bool known = !*why;
+            for (int i = 0; i < n; i++) known |= !strcmp(seen[i], why);
+            if (known) continue;
+            seen[n++] = why;
+            qb_str_text(out, prefix);
+            qb_text_clean(text_of(m, "name"), 40, out);
+            qb_str_printf(out, " reaches %.0f %% of the ceiling: ",
+                          100 * qb_json_number(qb_json_get(m, "share_of_ceiling")));
+            qb_text_clean(why, MAX_REASON_COLUMNS, out);
+            qb_str_text(out, "\n");
+        }
+}
+
 /* Reasons of rows that were not measured: each once, with how many cases it stands for. */
 static void put_notes(const table *t, const char *prefix, qb_str *out) {
     const char *seen[16];
@@ -337,6 +400,8 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
                       100 * part);
     }
     put_projection_note(t, prefix, out);
+    put_noise_notes(t, prefix, out);
+    put_share_notes(t, prefix, out);
     bool floor_put = false;
     for (const qb_json *c = first_case(t); c && !floor_put; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && !floor_put;
@@ -402,7 +467,7 @@ static qb_status put_plain(table *t, qb_str *out) {
     int widths[MAX_COLUMNS];
     qb_status st = QB_OK;
     for (int i = 0; i < t->n_columns; i++) {
-        if (t->columns[i].kind == PERPLEXITY) pad_errors(t, i, &st);
+        if (t->columns[i].kind == PERPLEXITY || t->columns[i].kind == SPEED) pad_errors(t, i, &st);
         if (st != QB_OK) return st;
         widths[i] = width_of(t, i);
     }

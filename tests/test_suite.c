@@ -20,7 +20,7 @@ static qb_suite parsed(const char *text) {
 static void test_suite__expands_lists_in_order(void **state) {
     (void)state;
     static const char *const ids[] = {
-        "some-model/f16/cpu",        "some-model/rtn-8b-g32/cpu", "some-model/rtn-8b-row/cpu",
+        "some-model/as-is/cpu",      "some-model/rtn-8b-g32/cpu", "some-model/rtn-8b-row/cpu",
         "some-model/rtn-4b-g32/cpu", "some-model/rtn-4b-row/cpu", "some-model/gptq-4b-g128-act/cpu",
         "some-model/nf4/cpu",        "some-model/nf4-dq/cpu",
     };

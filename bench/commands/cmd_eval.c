@@ -62,33 +62,51 @@ static const qb_page page = {
                 "bench eval ./llama2-7b-w4 --dataset wikitext2,./notes.txt --protocol strided-1024-512",
 };
 
-/* Walks the words of "a,b,c"; false at the end. */
-static bool next_word(const char **at, char out[512]) {
-    const char *p = *at + strspn(*at, ",");
-    size_t n = strcspn(p, ",");
-    if (!n || n >= 512) return false;
-    memcpy(out, p, n);
-    out[n] = 0;
-    *at = p + n;
-    return true;
+typedef struct {
+    char text[512];
+    const char *items[SCORINGS_MAX]; /* point into text */
+    int n;
+} word_list;
+
+static qb_status split(const char *option, const char *words, word_list *out) {
+    *out = (word_list){0};
+    if (strlen(words) >= sizeof out->text)
+        return qb_fail(QB_ERR_USAGE, "--%s is longer than %zu characters", option, sizeof out->text - 1);
+    memcpy(out->text, words, strlen(words) + 1);
+    for (char *save, *w = strtok_r(out->text, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+        if (out->n == SCORINGS_MAX)
+            return qb_fail(QB_ERR_USAGE, "--%s names more than %d", option, SCORINGS_MAX);
+        out->items[out->n++] = w;
+    }
+    return out->n ? QB_OK : qb_fail(QB_ERR_USAGE, "--%s needs at least one name", option);
 }
 
 static qb_status open_scorings(const eval_options *o, const qb_model *m, const qb_tokenizer *t, qb_json *data,
                                qb_scoring *scorings, size_t *n) {
-    char dataset[512], protocol[512];
-    for (const char *d = o->dataset; next_word(&d, dataset);)
-        for (const char *p = o->protocol; next_word(&p, protocol);) {
+    word_list datasets, protocols;
+    qb_dataset_label labels[SCORINGS_MAX];
+    qb_status st;
+    QB_TRY(st, split("dataset", o->dataset, &datasets));
+    QB_TRY(st, split("protocol", o->protocol, &protocols));
+    QB_TRY(st, qb_dataset_labels(datasets.items, datasets.n, labels));
+    for (int d = 0; d < datasets.n; d++)
+        for (int p = 0; p < protocols.n; p++) {
             if (*n == SCORINGS_MAX)
                 return qb_fail(QB_ERR_USAGE, "more than %d perplexities at once", SCORINGS_MAX);
-            qb_status st =
-                qb_scoring_open(&(qb_scoring_request){dataset, protocol, o->data, o->special_tokens, t, m,
-                                                      o->max_windows, data},
-                                &scorings[*n]);
-            if (st != QB_OK) return st;
+            qb_scoring_request request = {.dataset = datasets.items[d],
+                                          .label = labels[d],
+                                          .protocol = protocols.items[p],
+                                          .data_dir = o->data,
+                                          .special_tokens = o->special_tokens,
+                                          .tokenizer = t,
+                                          .model = m,
+                                          .max_windows = o->max_windows,
+                                          .data = data};
+            QB_TRY(st, qb_scoring_open(&request, &scorings[*n]));
             ++*n;
         }
-    if (!*n) return qb_fail(QB_ERR_USAGE, "--dataset and --protocol need at least one name");
-    return QB_OK;
+out:
+    return st;
 }
 
 static void print_rows(const qb_json *doc) {
@@ -140,7 +158,8 @@ static void describe_plan(const eval_options *o, const qb_model *m, const qb_sco
                       plan.passes == 1 ? "pass" : "passes");
     else
         qb_str_text(out, "all weights held");
-    qb_str_printf(out, ", peak memory %s", qb_format_bytes((double)plan.peak_bytes, peak));
+    qb_str_printf(out, ", planned peak memory %s",
+                  qb_format_bytes((double)(qb_resident_bytes() + plan.peak_bytes), peak));
     if (ceilings)
         qb_str_printf(
             out, ", about %s",
@@ -156,7 +175,7 @@ static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_sco
     qb_json_put_text(j, "protocol", s->windows.protocol);
     qb_json_put_int(j, "windows", s->windows.count);
     qb_json_put_bool(j, "layer_major", plan.layer_major);
-    qb_json_put_int(j, "peak_bytes", plan.peak_bytes);
+    qb_json_put_int(j, "peak_bytes", qb_resident_bytes() + plan.peak_bytes);
     qb_json_put_real(j, "flop", plan.flops);
     qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings));
     return j;

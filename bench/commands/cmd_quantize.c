@@ -225,7 +225,8 @@ static qb_json *plan_json(const qb_quant_plan *p, double seconds, int64_t disk_b
     qb_json_put_int(j, "params", p->params);
     qb_json_put_real(j, "bits_per_weight", p->bits_per_weight);
     qb_json_put_int(j, "checkpoint_bytes", p->checkpoint_bytes);
-    qb_json_put_int(j, "peak_bytes", p->peak_bytes);
+    qb_json_put_int(j, "peak_bytes", qb_resident_bytes() + p->peak_bytes);
+    qb_json_put_int(j, "base_bytes", qb_resident_bytes());
     qb_json_put_int(j, "activation_bytes", p->activation_bytes);
     qb_json_put_int(j, "hessian_bytes", p->hessian_bytes);
     qb_json_put_int(j, "block_bytes", p->block_bytes);
@@ -254,14 +255,16 @@ static qb_status print_plan(const quantizing *q, const qb_model *m) {
         qb_json_free(j);
         return st;
     }
-    char a[32], b[32], c[32], d[32], e[32];
+    char a[32], b[32], c[32], d[32], e[32], f[32];
     qb_output("%s by %s: %" PRId64 " parameters to quantize, %.3f bits a weight\n", m->name, q->method->name,
               p.params, p.bits_per_weight);
     qb_output("checkpoint  %12s  (now %s; %s free on the disk)\n",
               qb_format_bytes((double)p.checkpoint_bytes, a), qb_format_bytes((double)dense, b),
               disk < 0 ? "unknown" : qb_format_bytes((double)disk, c));
-    qb_output("peak memory %12s  (activations %s, Hessians %s, blocks %s, workspace %s)\n",
-              qb_format_bytes((double)p.peak_bytes, a), qb_format_bytes((double)p.activation_bytes, b),
+    qb_output("planned peak memory %s  (the process itself %s, activations %s, Hessians %s, blocks %s, "
+              "workspace %s)\n",
+              qb_format_bytes((double)(qb_resident_bytes() + p.peak_bytes), a),
+              qb_format_bytes((double)qb_resident_bytes(), f), qb_format_bytes((double)p.activation_bytes, b),
               qb_format_bytes((double)p.hessian_bytes, c), qb_format_bytes((double)p.block_bytes, d),
               qb_format_bytes((double)p.workspace_bytes, e));
     qb_output("time, about %12s  (%.3g operations at %.3g a second)\n", qb_format_seconds(seconds, a),
@@ -272,7 +275,8 @@ static qb_status print_plan(const quantizing *q, const qb_model *m) {
 static void print_line(const quantizing *q, const qb_json *quantization) {
     char a[32], b[32], c[32];
     qb_output(
-        "%s: %s, %.3f bits a weight, %" PRId64 " modules in %s (%.3g parameters a second), peak memory %s\n",
+        "%s: %s, %.3f bits a weight, %" PRId64 " modules in %s (%.3g parameters a second), measured peak "
+        "memory %s\n",
         q->options.output, qb_format_bytes(qb_json_number(qb_json_get(quantization, "checkpoint_bytes")), a),
         qb_json_number(qb_json_get(quantization, "bits_per_weight")),
         qb_json_count(qb_json_get(quantization, "modules")),

@@ -81,7 +81,7 @@ static const qb_page page = {
                 "bench run --suite llama2-7b --model ./Llama-2-7b-hf --data ./data -o 7b.json\n"
                 "bench run --suite llama2-7b --synthetic --only 'gptq-4b*' --set samples=16 -o speed.json\n"
                 "bench run --suite demo -o demo.json --resume",
-    .exit_status = "0    every case is ok\n"
+    .exit_status = "0    every case is ok, or skipped because its method cannot serve its model\n"
                    "1    a case failed, or the run could not go on\n"
                    "2    the command line or the suite is wrong\n"
                    "130  interrupted; finished cases are kept",
@@ -131,6 +131,7 @@ static qb_json *plan_json(const qb_run *run, const qb_case_plan *plans) {
         const qb_case_plan *p = &plans[i];
         qb_json *j = qb_json_object();
         qb_json_put_text(j, "id", run->cases.items[i].id);
+        qb_json_put_text(j, "skipped", run->cases.items[i].skipped[0] ? run->cases.items[i].skipped : NULL);
         qb_json_put_bool(j, "cached", p->cached);
         qb_json_put_bool(j, "layer_major", p->layer_major);
         qb_json_put_int(j, "checkpoint_bytes", p->checkpoint_bytes);
@@ -151,10 +152,14 @@ static qb_json *plan_json(const qb_run *run, const qb_case_plan *plans) {
 static void plan_table(const qb_run *run, const qb_case_plan *plans) {
     char a[32], b[32], c[32], d[32];
     double seconds = 0, written = 0;
-    qb_output("%-44s %12s %14s %14s %12s\n", "case", "checkpoint", "quantize peak", "measure peak",
-              "time, about");
+    qb_output("%-44s %12s %14s %14s %12s\n", "", "", "planned peak", "planned peak", "");
+    qb_output("%-44s %12s %14s %14s %12s\n", "case", "checkpoint", "quantizing", "measuring", "time, about");
     for (size_t i = 0; i < run->cases.count; i++) {
         const qb_case_plan *p = &plans[i];
+        if (run->cases.items[i].skipped[0]) {
+            qb_output("%-44s skipped: %s\n", run->cases.items[i].id, run->cases.items[i].skipped);
+            continue;
+        }
         qb_output("%-44s %12s %14s %14s %12s%s%s\n", run->cases.items[i].id,
                   qb_format_bytes((double)p->checkpoint_bytes, a),
                   p->quantize_peak_bytes ? qb_format_bytes((double)p->quantize_peak_bytes, b) : "-",
@@ -187,12 +192,24 @@ static qb_status finish(qb_run *run, bool json, int *exit_code) {
         st = qb_plots_draw(&run->results, plots, NULL, &n_files);
         if (st == QB_OK) qb_info("%d plot files in %s", n_files, plots);
     }
-    if (st == QB_OK && run->options->output) qb_info("the result is in %s", run->options->output);
+    if (st == QB_OK && run->options->output && !run->results.unwritten)
+        qb_info("the result is in %s", run->options->output);
+    if (run->n_skipped)
+        qb_warn("%zu of %zu cases were skipped: their method cannot serve their model", run->n_skipped,
+                run->cases.count);
     if (run->n_failed) {
         qb_warn("%zu of %zu cases failed", run->n_failed, run->cases.count);
         *exit_code = 1;
     }
     return st;
+}
+
+/* A document that found no room in its file goes to standard output: what took hours is not lost. */
+static qb_status hand_over(const qb_run *run, bool printed, qb_status st) {
+    qb_status shown = printed ? QB_OK : qb_output_json(run->results.doc);
+    if (shown != QB_OK || st != QB_OK) return st != QB_OK ? st : shown;
+    return qb_fail(QB_ERR_IO, "%s could not be written; the whole document was printed to standard output",
+                   run->options->output);
 }
 
 static qb_status run_main(int argc, char **argv, int *exit_code) {
@@ -224,8 +241,10 @@ static qb_status run_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_run_check_disk(&run, plans));
     if (!options.output)
         qb_info("no --output: the result is only printed, and a run that is killed keeps nothing");
-    QB_TRY(st, qb_run_cases(&run));
-    st = finish(&run, common.json, exit_code);
+    st = qb_run_cases(&run);
+    bool ran = st == QB_OK;
+    if (ran) st = finish(&run, common.json, exit_code);
+    if (run.results.unwritten) st = hand_over(&run, ran && common.json, st);
 out:
     qb_free(plans);
     qb_run_close(&run);

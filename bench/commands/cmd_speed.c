@@ -73,6 +73,12 @@ static qb_status print_rows(const qb_json *doc) {
         qb_output("%-22s %-16s %14s %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
                   unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
     }
+    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
+        const char *why = qb_json_string(qb_json_get(row, "share_reason"));
+        if (why)
+            qb_output("%s %s above its ceiling: %s\n", qb_json_string(qb_json_get(row, "name")),
+                      qb_json_string(qb_json_get(row, "protocol")), why);
+    }
     char read_rate[32];
     qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
               qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),

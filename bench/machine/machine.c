@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/threads.h"
+#include "generated/revision.h" /* QB_GIT; written by the build */
 
 #include <errno.h>
 #include <inttypes.h>

@@ -5,7 +5,9 @@
 #include "bench/machine/machine.h"
 #include "results/results.h"
 
+#include <ctype.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +110,29 @@ qb_json *qb_record_context(const char *suite, qb_json *devices, qb_json *data) {
 
 /* ---- cases ---- */
 
+/* The element type of most bytes among the matrices, in lower case; "" when there is none. */
+static void dense_type(const qb_model *m, char out[16]) {
+    int64_t sums[QB_DTYPE_COUNT + 1] = {0}, most = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        int64_t *sum = &sums[t->dtype];
+        if (t->n_dims < 2 || (*sum += t->bytes) <= most) continue;
+        most = *sum;
+        const char *name = qb_checkpoint_dtype_name(m->checkpoint, t);
+        size_t n = 0;
+        for (; name[n] && n + 1 < 16; n++) out[n] = (char)tolower((unsigned char)name[n]);
+        out[n] = 0;
+    }
+}
+
+void qb_record_found_label(const qb_model *m, char out[96]) {
+    const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
+    char type[16];
+    dense_type(m, type);
+    snprintf(out, 96, "%s", (q && q->method[0]) || !type[0] ? "as-is" : type);
+}
+
 qb_json *qb_record_model(const qb_model *m, const char *sha256) {
     const qb_quantization *q = qb_checkpoint_quantization(m->checkpoint);
     bool quantized = q && q->method[0];
@@ -116,6 +141,9 @@ qb_json *qb_record_model(const qb_model *m, const char *sha256) {
     qb_json_put_text(j, "path", m->path);
     qb_json_put_text(j, "sha256", sha256 && *sha256 ? sha256 : NULL);
     qb_json_put_text(j, "architecture", m->config.architecture);
+    char type[16];
+    dense_type(m, type);
+    qb_json_put_text(j, "dtype", quantized || !type[0] ? NULL : type);
     qb_json_put_int(j, "n_layers", m->config.n_layers);
     qb_json_put_int(j, "n_params", qb_config_params(&m->config));
     qb_json_put_int(j, "n_quantized_params", quantized ? qb_config_linear_params(&m->config) : 0);

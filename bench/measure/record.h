@@ -29,6 +29,9 @@ qb_json *qb_record_device(const char *id, const char *backend, const qb_device_f
    suite may be NULL. */
 qb_json *qb_record_context(const char *suite, qb_json *devices, qb_json *data);
 
+/* What a model that is measured as it is found is called in ids and lines: the element type that most of its
+   weights have ("f16", "bf16", "f32"), or "as-is" where it is quantized. */
+void qb_record_found_label(const qb_model *m, char out[96]);
 /* {name, path, sha256, architecture, n_params, ...}; sha256 may be NULL. */
 qb_json *qb_record_model(const qb_model *m, const char *sha256);
 /* How a checkpoint says it was quantized, as a case's config: {method, bits, ...}, method "none" for dense

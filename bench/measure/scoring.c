@@ -79,6 +79,42 @@ static double entropy_floor(const char *dataset, const qb_windows *w) {
     return exp(nats / (double)(w->total_tokens - 1));
 }
 
+/* The last `parts` parts of a path; the whole when it has no more. */
+static const char *tail_of(const char *path, int parts) {
+    const char *p = path + strlen(path);
+    while (p > path) {
+        if (p[-1] == '/' && --parts == 0) break;
+        p--;
+    }
+    return p;
+}
+
+static bool is_taken(const char *tail, int parts, const char *const *words, int n, int self) {
+    if (qb_dataset_find(tail)) return true; /* a file of that name is not that dataset */
+    for (int i = 0; i < n; i++)
+        if (i != self && !qb_dataset_find(words[i]) && strcmp(words[i], words[self]) != 0 &&
+            !strcmp(tail_of(words[i], parts), tail))
+            return true;
+    return false;
+}
+
+qb_status qb_dataset_labels(const char *const *words, int n, qb_dataset_label *labels) {
+    for (int i = 0; i < n; i++) {
+        const char *tail = words[i];
+        int parts = 1;
+        if (!qb_dataset_find(words[i]))
+            while (tail = tail_of(words[i], parts), tail > words[i] && is_taken(tail, parts, words, n, i))
+                parts++;
+        if (strlen(tail) >= sizeof labels[i] && parts > 1)
+            return qb_fail(QB_ERR_USAGE,
+                           "'%.60s...' has the base name of another text, and what tells them apart is "
+                           "longer than %zu characters; rename one or give shorter paths",
+                           tail, sizeof labels[i] - 1);
+        snprintf(labels[i], sizeof labels[i], "%.*s", (int)sizeof labels[i] - 1, tail);
+    }
+    return QB_OK;
+}
+
 qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) {
     qb_protocol p;
     qb_data_files files = {0};
@@ -91,10 +127,11 @@ qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) {
         st = qb_special_tokens_parse(r->special_tokens, &source.special);
     if (st == QB_OK) st = qb_dataset_windows(&source, &p, r->max_windows, &out->windows, &files);
     if (st != QB_OK) return st;
-    snprintf(out->dataset, sizeof out->dataset, "%s", out->windows.dataset);
+    snprintf(out->windows.dataset, sizeof out->windows.dataset, "%s", r->label);
+    snprintf(out->dataset, sizeof out->dataset, "%s", r->label);
     snprintf(out->protocol, sizeof out->protocol, "%s", p.name);
     out->floor = entropy_floor(dataset, &out->windows);
-    qb_data_files_add(r->data, qb_dataset_find(dataset) ? dataset : out->dataset, &files);
+    qb_data_files_add(r->data, r->label, &files);
     return QB_OK;
 }
 

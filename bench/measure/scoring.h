@@ -18,10 +18,17 @@ void qb_scoring_free(qb_scoring *s);
  */
 qb_status qb_protocol_fits(const qb_protocol *p, const qb_config *c, const char *model) QB_NODISCARD;
 
+/* What the n datasets are called in rows: a registered one by its name, a file of the user's by its base
+   name, with as many of its folders before it as tell it from the others. QB_ERR_USAGE when that takes more
+   than a label holds. */
+typedef char qb_dataset_label[64];
+qb_status qb_dataset_labels(const char *const *words, int n, qb_dataset_label *labels) QB_NODISCARD;
+
 /* Tokenizes and cuts. Appends the files read to the JSON array `data` (once each; may be NULL). Words of the
    request are those of the user. */
 typedef struct qb_scoring_request {
     const char *dataset, *protocol, *data_dir;
+    const char *label;          /* what rows call the dataset */
     const char *special_tokens; /* "file", "text", "legacy"; "protocol": as the protocol's own program does */
     const qb_tokenizer *tokenizer;
     const qb_model *model;

@@ -22,10 +22,10 @@ static qb_status identify(const qb_model *m, char hex[QB_SHA256_HEX]) {
     return st;
 }
 
-static void case_id(const qb_model *m, const qb_json *method, const qb_device *dev, char id[256]) {
-    const char *name = qb_json_string(qb_json_get(method, "method"));
-    bool dense = !name || !strcmp(name, "none");
-    snprintf(id, 256, "%.150s/%.40s/%.40s", m->name, dense ? "f16" : name, dev->backend->name);
+static void case_id(const qb_model *m, const qb_device *dev, char id[256]) {
+    char label[96];
+    qb_record_found_label(m, label);
+    snprintf(id, 256, "%.150s/%.40s/%.40s", m->name, label, dev->backend->name);
 }
 
 static qb_json *case_config(qb_found *f, const qb_json *facts) {
@@ -48,10 +48,9 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
     int64_t begin = qb_now_ns();
     qb_now_rfc3339(started);
     *out = (qb_results){0};
-    qb_json *metrics = qb_json_array(), *method = qb_record_found_method(f->model);
+    qb_json *metrics = qb_json_array();
     qb_status st, measured = QB_OK;
-    case_id(f->model, method, f->dev, id);
-    qb_json_free(method);
+    case_id(f->model, f->dev, id);
     measured = qb_measure_model(f->model, f->dev, what, metrics);
     if (measured != QB_OK) error = qb_strdup(qb_error_text());
     QB_TRY(st, identify(f->model, hex));

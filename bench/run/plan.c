@@ -43,6 +43,8 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
            qb_workspace_bytes(&m->config, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
 }
 
+/* A child begins with what this process holds: program, libraries, the texts. Hence qb_resident_bytes beside
+   what the model and the work take, in both peaks. */
 qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_suite *suite, bool cached,
                             const qb_ceilings *ceilings, qb_case_plan *out) {
     *out = (qb_case_plan){.cached = cached};
@@ -55,7 +57,7 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
         out->checkpoint_bytes = q.checkpoint_bytes;
         if (!cached) {
             out->written_bytes = q.checkpoint_bytes;
-            out->quantize_peak_bytes = q.peak_bytes;
+            out->quantize_peak_bytes = qb_resident_bytes() + q.peak_bytes;
             out->quantize_s = qb_plan_seconds(q.flops, (double)(dense + q.checkpoint_bytes), ceilings);
         }
     }
@@ -77,7 +79,6 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
         int64_t speed = qb_plan_speed_bytes(s->model, &suite->speed);
         if (speed > work) work = speed;
     }
-    /* A child begins with what this process holds: program, libraries, the texts. */
     out->measure_peak_bytes = qb_resident_bytes() + work + (out->layer_major ? 0 : out->checkpoint_bytes);
     out->measure_s = qb_plan_seconds(flops, bytes, ceilings);
     return QB_OK;

@@ -10,13 +10,16 @@
 #include "bench/run/child.h"
 #include "bench/run/probe.h"
 #include "plots/plots.h"
+#include "results/case.h"
 #include "results/comparable.h"
 #include "results/device.h"
+#include "results/text.h"
 
 #include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- opening ---- */
 
@@ -62,6 +65,14 @@ out:
     return st;
 }
 
+/* A run in which no case can be measured is a mistake of who asked for it. */
+static qb_status check_some_run(const qb_run *run) {
+    for (size_t i = 0; i < run->cases.count; i++)
+        if (!run->cases.items[i].skipped[0]) return QB_OK;
+    return qb_fail(QB_ERR_USAGE, "%s%s", run->cases.items[0].skipped,
+                   run->cases.count > 1 ? "; no other case can be measured either" : "");
+}
+
 static qb_status open_subjects(qb_run *run) {
     qb_subject_request request = {&run->suite, &run->cases, run->options->data, run->options->synthetic,
                                   run->data};
@@ -74,8 +85,13 @@ static qb_status open_subjects(qb_run *run) {
         st = qb_subject_open(&request, word, &run->subjects[run->n_subjects]);
         if (st == QB_OK) run->n_subjects++;
     }
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        char label[96];
+        qb_record_found_label(qb_case_subject(run, &run->cases.items[i])->model, label);
+        qb_case_name(&run->cases.items[i], label);
+    }
     for (size_t i = 0; st == QB_OK && i < run->n_subjects; i++) st = qb_subject_identify(&run->subjects[i]);
-    return st;
+    return st == QB_OK ? check_some_run(run) : st;
 }
 
 /* A figure on a sample of a dataset must not be taken for one on the whole. */
@@ -144,6 +160,7 @@ qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) {
     qb_status st = qb_alloc_zero(run->cases.count, sizeof **plans, plans);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         const qb_case *c = &run->cases.items[i];
+        if (c->skipped[0]) continue;
         bool cached = false;
         st = qb_case_is_cached(run, c, &cached);
         if (st == QB_OK)
@@ -301,27 +318,50 @@ static bool is_kept(const qb_run *run, const qb_case *c) {
     return same;
 }
 
-static void print_metric(qb_str *line, const qb_json *record, const char *name, const char *label,
-                         const char *format, double scale) {
-    const qb_json *row = qb_results_metric(record, name, NULL, NULL);
-    const qb_json *value = qb_json_get(row, "value");
-    if (!qb_json_is_number(value)) return;
-    qb_str_printf(line, "  %s ", label);
-    char text[64];
-    double figure = qb_json_number(value) * scale;
-    snprintf(text, sizeof text, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
-    qb_str_printf(line, format, text);
+static void put_figure(qb_str *line, double figure) {
+    qb_str_printf(line, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
+}
+
+/* A row of the record by name, with the words that say which one it is: "decode tg128@d0 b1 605.5 tok/s". */
+static void put_row(qb_str *line, const qb_json *record, const char *name, const char *protocol,
+                    const char *unit) {
+    const qb_json *row = qb_results_metric(record, name, protocol, NULL);
+    if (!row || !qb_metric_is_ok(row)) return;
+    qb_str_printf(line, "  %s", name);
+    const char *words[] = {qb_json_string(qb_json_get(row, "dataset")),
+                           qb_json_string(qb_json_get(row, "protocol"))};
+    for (int i = 0; i < 2; i++)
+        if (words[i] && *words[i]) {
+            qb_str_text(line, " ");
+            qb_text_clean(words[i], 40, line);
+        }
+    qb_str_text(line, " ");
+    put_figure(line, qb_json_number(qb_json_get(row, "value")));
+    qb_str_text(line, unit);
+}
+
+/* The label, with the model and the backend where the run has several. */
+static void put_case_name(const qb_run *run, const qb_case *c, qb_str *out) {
+    if (run->suite.models.n > 1) qb_str_printf(out, "%s/", c->model_label);
+    qb_str_text(out, c->label);
+    if (run->suite.backends.n > 1) qb_str_printf(out, "/%s", c->backend);
 }
 
 static void tell(const qb_run *run, size_t index, const qb_case *c, const qb_json *record) {
-    qb_str line = {0};
+    qb_str line = {0}, name = {0};
     const char *status = qb_json_string(qb_json_get(record, "status"));
+    put_case_name(run, c, &name);
     qb_str_printf(&line, "[%*zu/%zu] %-28s %-6s", run->cases.count >= 100 ? 3 : 2, index + 1,
-                  run->cases.count, c->variant->label, status);
+                  run->cases.count, qb_str_get(&name), status);
     if (!strcmp(status, "ok")) {
-        print_metric(&line, record, "perplexity", "perplexity", "%s", 1);
-        print_metric(&line, record, "decode", "decode", "%s tok/s", 1);
-        print_metric(&line, record, "checkpoint_bytes", "size", "%s MB", 1e-6);
+        put_row(&line, record, "perplexity", NULL, "");
+        put_row(&line, record, "decode", qb_results_headline(&run->results, "decode"), " tok/s");
+        const qb_json *size = qb_results_metric(record, "checkpoint_bytes", NULL, NULL);
+        if (size && qb_metric_is_ok(size)) {
+            qb_str_text(&line, "  size ");
+            put_figure(&line, qb_json_number(qb_json_get(size, "value")) * 1e-6);
+            qb_str_text(&line, " MB");
+        }
         char spent[32];
         qb_str_printf(&line, "  %s",
                       qb_format_seconds(qb_json_number(qb_json_get(record, "seconds")), spent));
@@ -332,32 +372,74 @@ static void tell(const qb_run *run, size_t index, const qb_case *c, const qb_jso
     }
     qb_info("%s", qb_str_get(&line));
     qb_str_free(&line);
+    qb_str_free(&name);
+}
+
+/* The record of a case whose method cannot serve its model. */
+static qb_json *skipped_record(const qb_run *run, const qb_case *c) {
+    const qb_subject *s = qb_case_subject(run, c);
+    qb_json *model = qb_json_object();
+    qb_json_put_text(model, "name", s->model->name);
+    qb_json_put_text(model, "path", s->model->path);
+    qb_json_put_text(model, "sha256", s->sha256[0] ? s->sha256 : NULL);
+    return qb_record_case(&(qb_case_record){.id = c->id,
+                                            .status = "skipped",
+                                            .device = qb_run_device_of(run, c)->id,
+                                            .error = c->skipped,
+                                            .seconds = 0,
+                                            .config = qb_case_config(run, c),
+                                            .model = model});
+}
+
+/* The case stands in memory whatever becomes of the file; a full disk may have room again after the next. */
+static qb_status keep_record(qb_run *run, const qb_case *c, qb_json *record) {
+    qb_status st = qb_results_put_case(&run->results, record);
+    if (st == QB_OK || !run->results.unwritten) return st;
+    qb_warn("%s; %s is kept in memory, and writing is tried again after the next case", qb_error_text(),
+            c->id);
+    return QB_OK;
 }
 
 static qb_status run_case(qb_run *run, size_t index) {
     const qb_case *c = &run->cases.items[index];
     if (is_kept(run, c)) {
-        qb_info("[%2zu/%zu] %-28s kept", index + 1, run->cases.count, c->variant->label);
+        qb_str name = {0};
+        put_case_name(run, c, &name);
+        qb_info("[%2zu/%zu] %-28s kept", index + 1, run->cases.count, qb_str_get(&name));
+        qb_str_free(&name);
         run->n_kept++;
         return QB_OK;
     }
-    qb_status st;
-    qb_json *record = qb_case_run(run, c, &st);
+    qb_status st = QB_OK;
+    qb_json *record = c->skipped[0] ? skipped_record(run, c) : qb_case_run(run, c, &st);
     if (!record) return st;
+    run->n_skipped += c->skipped[0] != 0;
     bool ok = st == QB_OK;
     if (!ok) run->n_failed++;
-    tell(run, index, c, record);
-    st = qb_results_put_case(&run->results, record);
+    st = keep_record(run, c, record);
+    const qb_json *kept = qb_results_case(&run->results, c->id);
+    if (kept)
+        tell(run, index, c, kept); /* behind the document: which speed row it shows is the table's choice */
     if (st == QB_OK && !ok && !run->options->keep_going)
         return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
     return st;
 }
 
 static qb_status interrupted(const qb_run *run, size_t done) {
-    const char *path = run->options->output;
+    const char *path = run->results.unwritten ? NULL : run->options->output;
     return qb_fail(QB_ERR_INTERRUPTED, "interrupted after %zu of %zu cases%s%s%s", done, run->cases.count,
                    path ? "; they are in " : "", path ? path : "",
                    path ? ", and --resume goes on from there" : "");
+}
+
+/* The last tries, some seconds apart: what filled the disk may be a file of another program that goes away.
+ */
+static void write_at_last(qb_run *run) {
+    enum { TRIES = 3 };
+    for (int i = 0; run->began && run->results.unwritten && i < TRIES; i++) {
+        if (i && !qb_interrupted()) sleep(1);
+        if (qb_results_write(&run->results) == QB_OK) qb_info("%s is written now", run->options->output);
+    }
 }
 
 qb_status qb_run_cases(qb_run *run) {
@@ -365,10 +447,10 @@ qb_status qb_run_cases(qb_run *run) {
     if (st != QB_OK) return qb_fail_prefix(st, "--output");
     st = begin_document(run);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
-        if (qb_interrupted()) return interrupted(run, i);
-        st = run_case(run, i);
-        if (st == QB_ERR_INTERRUPTED) return interrupted(run, i);
+        st = qb_interrupted() ? interrupted(run, i) : run_case(run, i);
+        if (st == QB_ERR_INTERRUPTED) st = interrupted(run, i);
     }
+    write_at_last(run);
     if (st == QB_OK && run->options->cache && run->options->cache_gb > 0) {
         int64_t removed;
         st = qb_cache_shrink((int64_t)(run->options->cache_gb * 1e9), &removed);

@@ -37,7 +37,7 @@ typedef struct qb_run {
     qb_file_lock output_lock; /* of options->output while cases run */
     qb_results results;
     bool began; /* results holds a document */
-    size_t n_failed, n_kept;
+    size_t n_failed, n_kept, n_skipped;
 } qb_run;
 
 /* Opens suite, models, texts, output, cache and plots; nothing is computed but token ids and hashes. Free
@@ -54,6 +54,7 @@ qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) QB_NODISCARD;
 qb_status qb_run_check_disk(const qb_run *run, const qb_case_plan *plans) QB_NODISCARD;
 
 /* Begins or resumes the document, runs the cases. Failed cases are in the document and counted in
-   run->n_failed; the status is not QB_OK when the run itself could not go on (QB_ERR_INTERRUPTED, document
-   not writable). */
+   run->n_failed; the status is not QB_OK when the run itself could not go on (QB_ERR_INTERRUPTED). A document
+   that cannot be written for want of room keeps its cases in memory and is tried again after each; when
+   run->results.unwritten is still set at the end, the caller shows it elsewhere. */
 qb_status qb_run_cases(qb_run *run) QB_NODISCARD;

@@ -38,17 +38,25 @@ static qb_status open_scorings(const qb_subject_request *r, const qb_tokenizer *
     const qb_suite *suite = r->suite;
     if (!(qb_suite_measures(suite) & QB_MEASURE_PERPLEXITY)) return QB_OK;
     size_t n = (size_t)suite->datasets.n * (size_t)suite->protocols.n;
-    qb_status st = qb_alloc_zero(n, sizeof *s->scorings, &s->scorings);
+    qb_dataset_label labels[QB_NAMES_MAX];
+    qb_status st = qb_dataset_labels(suite->datasets.items, suite->datasets.n, labels);
+    if (st == QB_OK) st = qb_alloc_zero(n, sizeof *s->scorings, &s->scorings);
     for (int d = 0; st == QB_OK && d < suite->datasets.n; d++)
         for (int p = 0; st == QB_OK && p < suite->protocols.n; p++) {
             const char *dataset = suite->datasets.items[d], *protocol = suite->protocols.items[p];
             qb_scoring *scoring = &s->scorings[s->n_scorings++];
             if (s->synthetic)
-                skip_scoring(scoring, dataset, protocol);
+                skip_scoring(scoring, labels[d], protocol);
             else
-                st = qb_scoring_open(&(qb_scoring_request){dataset, protocol, r->data_dir,
-                                                           suite->config.special_tokens, t, s->model,
-                                                           suite->config.max_windows, r->data},
+                st = qb_scoring_open(&(qb_scoring_request){.dataset = dataset,
+                                                           .label = labels[d],
+                                                           .protocol = protocol,
+                                                           .data_dir = r->data_dir,
+                                                           .special_tokens = suite->config.special_tokens,
+                                                           .tokenizer = t,
+                                                           .model = s->model,
+                                                           .max_windows = suite->config.max_windows,
+                                                           .data = r->data},
                                      scoring);
         }
     return st;
@@ -73,17 +81,22 @@ const qb_windows *qb_subject_calibration(const qb_subject *s, const qb_variant *
     return NULL;
 }
 
+static qb_status check_calibration(const qb_subject *s, const qb_variant *v) {
+    const qb_quant_config *q = &v->config;
+    int64_t room = s->model->config.max_positions;
+    if (!v->method || !v->method->needs || q->seqlen <= room) return QB_OK;
+    return qb_fail(QB_ERR_USAGE,
+                   "%s calibrates on windows of %" PRId64 " tokens, but %s has %" PRId64
+                   " positions; try --set seqlen=%" PRId64,
+                   v->label, q->seqlen, s->model->name, room, room);
+}
+
 static qb_status open_calibration(const qb_subject_request *r, const qb_tokenizer *t, const qb_variant *v,
                                   qb_subject *s) {
     const qb_quant_config *q = &v->config;
     const qb_config *c = &s->model->config;
     if (!v->method || !v->method->needs || qb_subject_calibration(s, v)) return QB_OK;
     if (!q->calibration) return qb_fail(QB_ERR_USAGE, "%s needs a calibration dataset", v->label);
-    if (q->seqlen > c->max_positions)
-        return qb_fail(QB_ERR_USAGE,
-                       "%s calibrates on windows of %" PRId64 " tokens, but %s has %" PRId64
-                       " positions; try --set seqlen=%" PRId64,
-                       v->label, q->seqlen, s->model->name, c->max_positions, c->max_positions);
     qb_status st =
         qb_grow(&s->calibrations, &s->calibrations_capacity, s->n_calibrations + 1, sizeof *s->calibrations);
     if (st != QB_OK) return st;
@@ -112,23 +125,32 @@ static qb_status check_variant(const qb_subject *s, const qb_variant *v) {
     if (q && q->method[0])
         return qb_fail(
             QB_ERR_USAGE,
-            "%s is quantized already (%s, %d bits); %s starts from unquantized weights; --only f16 measures "
-            "the model as it is",
+            "%s is quantized already (%s, %d bits), and %s starts from unquantized weights; {\"method\": "
+            "\"none\"} measures the model as it is",
             s->model->name, q->method, q->bits, v->label);
     qb_quant_plan plan;
     qb_status st = qb_quant_plan_make(s->model, v->method, &v->config, &plan);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", v->label);
 }
 
-static qb_status open_for_cases(const qb_subject_request *r, const qb_tokenizer *t, qb_subject *s) {
-    for (size_t i = 0; i < r->cases->count; i++) {
-        const qb_case *c = &r->cases->items[i];
-        if (strcmp(c->model, s->word) != 0) continue;
-        qb_status st = check_variant(s, c->variant);
-        if (st == QB_OK) st = open_calibration(r, t, c->variant, s);
-        if (st != QB_OK) return st;
-    }
+/* A method that cannot serve this model is that case's affair: the others are measured. What is missing or
+   broken in files and memory ends the run. */
+static qb_status open_for_case(const qb_subject_request *r, const qb_tokenizer *t, qb_case *c,
+                               qb_subject *s) {
+    qb_status st = check_variant(s, c->variant);
+    if (st == QB_OK && (st = check_calibration(s, c->variant)) != QB_OK && r->suite->models.n == 1)
+        return st; /* an option that the one model has no room for is a mistake, and easily mended */
+    if (st == QB_OK) return open_calibration(r, t, c->variant, s);
+    if (st != QB_ERR_USAGE && st != QB_ERR_UNSUPPORTED) return st;
+    snprintf(c->skipped, sizeof c->skipped, "%s", qb_error_text());
     return QB_OK;
+}
+
+static qb_status open_for_cases(const qb_subject_request *r, const qb_tokenizer *t, qb_subject *s) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < r->cases->count; i++)
+        if (!strcmp(r->cases->items[i].model, s->word)) st = open_for_case(r, t, &r->cases->items[i], s);
+    return st;
 }
 
 /* Speeds that the model has no positions for would fail in every case alike. */

@@ -26,7 +26,7 @@ typedef struct qb_subject {
 
 typedef struct qb_subject_request {
     const qb_suite *suite;
-    const qb_cases *cases;
+    qb_cases *cases;      /* those whose method cannot serve the model get their reason in `skipped` */
     const char *data_dir; /* NULL: the usual places */
     bool synthetic;
     qb_json *data; /* array that the files read are added to */

@@ -8,7 +8,7 @@
 #include "eval/eval.h"
 #include "quant/method.h"
 
-enum { QB_NAMES_MAX = 32, QB_VARIANTS_MAX = 512, QB_CASES_MAX = 4096 };
+enum { QB_NAMES_MAX = 32, QB_VARIANTS_MAX = 512, QB_CASES_MAX = 4096, QB_SKIP_MAX = 240 };
 
 /* A short list of words; the words live in the suite's document or arena. */
 typedef struct qb_names {
@@ -67,6 +67,8 @@ typedef struct qb_case {
     char model_label[96];      /* its short name in the id */
     const qb_variant *variant; /* points into the suite */
     const char *backend;
+    char label[96];            /* the variant's; of the model as it is found, what that is: "bf16", "as-is" */
+    char skipped[QB_SKIP_MAX]; /* why the method cannot serve the model, or "" */
 } qb_case;
 typedef struct qb_cases {
     qb_case *items; /* owned; free with qb_free */
@@ -86,6 +88,10 @@ qb_status qb_suite_set_list(qb_suite *s, const char *key, const char *words) QB_
 /* only: comma-separated globs on case ids, variant labels and method names; NULL: all. Call after the last
  * set. */
 qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) QB_NODISCARD;
+
+/* Calls a case of an unquantized variant, once its model is open, by what that is; a label of the suite's own
+   stays. */
+void qb_case_name(qb_case *c, const char *label);
 
 unsigned qb_suite_measures(const qb_suite *s); /* qb_measure_group bits */
 /* The options of a variant as a case's config holds them: {method, bits, ...}. */

@@ -21,6 +21,11 @@ void qb_model_label(const char *word, char out[96]) {
     if (!n || !strcmp(out, ".") || !strcmp(out, "..")) memcpy(out, "model", 6);
 }
 
+/* What the id of an unquantized case may say is not known before its model is open. */
+static bool is_dense_type(const char *pattern) {
+    return !strcmp(pattern, "f16") || !strcmp(pattern, "bf16") || !strcmp(pattern, "f32");
+}
+
 static bool matches(const char *only, const qb_case *c) {
     if (!only) return true;
     const char *method = c->variant->method ? c->variant->method->name : "none";
@@ -31,7 +36,7 @@ static bool matches(const char *only, const qb_case *c) {
             memcpy(pattern, p, n);
             pattern[n] = 0;
             if (!fnmatch(pattern, c->id, 0) || !fnmatch(pattern, c->variant->label, 0) ||
-                !fnmatch(pattern, method, 0))
+                !fnmatch(pattern, method, 0) || (!c->variant->method && is_dense_type(pattern)))
                 return true;
         }
         p += n + (p[n] == ',');
@@ -60,6 +65,16 @@ static qb_status check_unique(const qb_cases *cases) {
     return QB_OK;
 }
 
+static void name_case(qb_case *c, const char *label) {
+    snprintf(c->label, sizeof c->label, "%s", label);
+    snprintf(c->id, sizeof c->id, "%s/%s/%s", c->model_label, c->label, c->backend);
+}
+
+void qb_case_name(qb_case *c, const char *label) {
+    bool own = qb_json_string(qb_json_get(c->variant->entry, "label")) != NULL;
+    if (!c->variant->method && !own) name_case(c, label);
+}
+
 qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) {
     *out = (qb_cases){0};
     size_t total = (size_t)s->models.n * s->n_variants * (size_t)s->backends.n;
@@ -76,7 +91,7 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) {
                 c->variant = &s->variants[v];
                 c->backend = s->backends.items[b];
                 qb_model_label(c->model, c->model_label);
-                snprintf(c->id, sizeof c->id, "%s/%s/%s", c->model_label, c->variant->label, c->backend);
+                name_case(c, c->variant->label);
                 if (matches(only, c)) out->count++;
             }
     if (!out->count) {

@@ -18,7 +18,7 @@ void qb_variant_label(const qb_quant_method *method, const qb_quant_config *conf
     if (method)
         qb_quant_label(method, config, &text);
     else
-        qb_str_text(&text, "f16");
+        qb_str_text(&text, "as-is");
     snprintf(out, 96, "%s", qb_str_get(&text));
     qb_str_free(&text);
 }

@@ -13,5 +13,6 @@ qb_status qb_variants_relabel(qb_suite *s) QB_NODISCARD;
 /* "group-size" -> "group_size", written into and returned from `out`. */
 const char *qb_option_key(const char *name, char out[48]);
 
-/* "gptq-4b-g128-act", "nf4-dq", "f16": what distinguishes the codes that will come of it. */
+/* "gptq-4b-g128-act", "nf4-dq": what distinguishes the codes that will come of it. "as-is" for the model as
+   it is found. */
 void qb_variant_label(const qb_quant_method *method, const qb_quant_config *config, char out[96]);

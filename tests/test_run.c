@@ -1,0 +1,221 @@
+/* What a run says of its cases, and what becomes of them when the world is in the way. */
+#include "tests/program.h"
+
+#include "results/results.h"
+
+#include <math.h>
+
+static qb_results opened(const char *path) {
+    qb_results r;
+    assert_ok(qb_results_open(path, &r));
+    return r;
+}
+
+static const char *text_at(const qb_json *object, const char *key) {
+    const char *text = qb_json_string(qb_json_get(object, key));
+    return text ? text : "";
+}
+
+static char *suite_file(const char *name, const char *members) {
+    char *path = scratch_path(name);
+    qb_str text = {0};
+    qb_str_printf(&text, "{\"name\":\"t\",\"summary\":\"s\",%s}", members);
+    assert_ok(qb_file_write_atomic(path, text.text, text.length));
+    qb_str_free(&text);
+    return path;
+}
+
+/* A published checkpoint stands beside the model that the methods start from. */
+static void test_run__a_method_that_cannot_start_is_a_skipped_row(void **state) {
+    (void)state;
+    char *suite =
+        suite_file("skip.json", "\"models\":[\"" QB_SOURCE_DIR "/tests/golden/gguf/k.gguf\",\"demo\"],"
+                                "\"methods\":[{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":4,"
+                                "\"group_size\":[32,96]}],\"metrics\":[\"memory\"]");
+    char *out = scratch_path("skip-result.json");
+    outcome o = BENCH("run", "-s", suite, "-o", out);
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "3 of 6 cases were skipped"));
+    assert_non_null(strstr(o.out, "k.gguf is quantized already (q4_1"));
+    outcome_free(&o);
+    static const struct {
+        const char *id, *status, *error;
+    } rows[] = {
+        {"k.gguf/as-is/cpu", "ok", ""},
+        {"k.gguf/rtn-4b-g32/cpu", "skipped", "starts from unquantized weights"},
+        {"k.gguf/rtn-4b-g96/cpu", "skipped", "starts from unquantized weights"},
+        {"demo/f16/cpu", "ok", ""},
+        {"demo/rtn-4b-g32/cpu", "ok", ""},
+        {"demo/rtn-4b-g96/cpu", "skipped", "96"},
+    };
+    qb_results r = opened(out);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const qb_json *c = qb_results_case(&r, rows[i].id);
+        if (!c) fail_msg("no case %s", rows[i].id);
+        assert_string_equal(text_at(c, "status"), rows[i].status);
+        if (!strstr(text_at(c, "error"), rows[i].error)) fail_msg("%s: %s", rows[i].id, text_at(c, "error"));
+    }
+    assert_int_equal(qb_results_unmeasured(&r), 0);
+    qb_results_close(&r);
+    assert_refused(BENCH("run", "-s", suite, "--only", "*/rtn-4b-g96/*", "-q"), 2,
+                   "no other case can be measured");
+}
+
+static void test_run__texts_of_one_name_are_two(void **state) {
+    (void)state;
+    static const char *const folders[] = {"a", "b"};
+    for (int i = 0; i < 2; i++) {
+        assert_ok(qb_make_dirs(scratch_path(folders[i])));
+        char path[1200], text[4096];
+        snprintf(path, sizeof path, "%s/t.txt", scratch_path(folders[i]));
+        for (size_t k = 0; k < sizeof text; k++) text[k] = "the king of a land "[(k * (size_t)(i + 1)) % 19];
+        assert_ok(qb_file_write_atomic(path, text, sizeof text));
+    }
+    qb_str members = {0};
+    qb_str_printf(
+        &members,
+        "\"models\":[\"demo\"],\"methods\":[{\"method\":\"none\"}],\"metrics\":[\"perplexity\"],"
+        "\"datasets\":[\"%s/a/t.txt\",\"%s/b/t.txt\"],\"protocols\":[\"gptq-128\"],\"max_windows\":2",
+        scratch, scratch);
+    char *suite = suite_file("texts.json", qb_str_get(&members)), *out = scratch_path("texts-result.json");
+    qb_str_free(&members);
+    outcome o = BENCH("run", "-s", suite, "-o", out);
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "a/t.txt"));
+    assert_non_null(strstr(o.out, "b/t.txt"));
+    assert_non_null(strstr(o.err, "perplexity a/t.txt gptq-128 "));
+    outcome_free(&o);
+    qb_results r = opened(out);
+    const qb_json *c = qb_results_case(&r, "demo/f16/cpu");
+    const qb_json *a = qb_results_metric(c, "perplexity", NULL, "a/t.txt"),
+                  *b = qb_results_metric(c, "perplexity", NULL, "b/t.txt");
+    assert_true(a && b);
+    assert_string_not_equal(text_at(a, "data_sha256"), text_at(b, "data_sha256"));
+    qb_results_close(&r);
+}
+
+/* Two windows that happen to agree are no proof of a small error: the tokens' stands where it is larger. */
+static void test_run__two_windows_do_not_claim_certainty(void **state) {
+    (void)state;
+    static const char *const windows[] = {"2", "3", "7", "8"};
+    for (size_t i = 0; i < 4; i++) {
+        outcome o = BENCH("eval", "demo", "--dataset", "demo", "--protocol", "gptq-64", "--max-windows",
+                          windows[i], "--json", "-q");
+        assert_worked(&o);
+        qb_json *doc = json_of(&o);
+        const qb_json *row =
+            qb_results_metric(qb_json_first(qb_json_get(doc, "cases")), "perplexity", NULL, NULL);
+        double error = qb_json_number(qb_json_get(row, "stderr")),
+               tokens = qb_json_number(qb_json_get(row, "stderr_tokens"));
+        const char *from = text_at(row, "stderr_from");
+        if (i == 3)
+            assert_string_equal(from, "windows");
+        else
+            assert_true(error >= tokens * (1 - 1e-12));
+        assert_true(strcmp(from, "tokens") != 0 || fabs(error / tokens - 1) < 1e-12);
+        qb_json_free(doc);
+        outcome_free(&o);
+    }
+}
+
+/* One length stands for the speed in the line and in the table, and the line names it. */
+static void test_run__the_line_shows_the_row_of_the_table(void **state) {
+    (void)state;
+    char *suite = suite_file(
+        "line.json", "\"models\":[\"demo\"],\"methods\":[{\"method\":\"none\"}],\"metrics\":[\"speed\"],"
+                     "\"speed\":{\"prefill\":[16],\"decode\":[4,128],\"repeat\":3,\"warmup\":0}");
+    char *out = scratch_path("line-result.json");
+    outcome o = BENCH("run", "-s", suite, "-o", out);
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "decode tg128@d0 b1 "));
+    assert_null(strstr(o.err, "decode tg4@d0 b1 "));
+    assert_non_null(strstr(o.out, "tg128@d0 b1"));
+    assert_non_null(strstr(o.out, " ± "));
+    outcome_free(&o);
+    qb_results r = opened(out);
+    const qb_json *c = qb_results_case(&r, "demo/f16/cpu");
+    for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m; m = qb_json_next(m)) {
+        bool above = qb_json_number(qb_json_get(m, "share_of_ceiling")) > 1;
+        assert_int_equal(above, *text_at(m, "share_reason") != 0);
+        if (!strcmp(text_at(m, "name"), "decode"))
+            assert_true(qb_json_number(qb_json_get(m, "load_average")) >= 0);
+    }
+    qb_results_close(&r);
+}
+
+/* Dense weights are called by their own type, whatever suites used to call them. */
+static void test_run__a_model_is_called_what_it_is(void **state) {
+    (void)state;
+    char *packed = scratch_path("demo-nf4"), *dense = scratch_path("demo-f32");
+    outcome o = BENCH("quantize", "demo", "--method", "nf4", "-o", packed, "-q");
+    assert_worked(&o);
+    outcome_free(&o);
+    o = BENCH("convert", packed, "--to", "f32", "-o", dense, "-q");
+    assert_worked(&o);
+    outcome_free(&o);
+    char members[3000];
+    snprintf(members, sizeof members,
+             "\"models\":[\"%s\",\"%s\"],\"methods\":[{\"method\":\"none\"}],\"metrics\":[\"memory\"]",
+             packed, dense);
+    char *suite = suite_file("names.json", members), *out = scratch_path("names-result.json");
+    o = BENCH("run", "-s", suite, "-o", out);
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "F32"));
+    assert_null(strstr(o.out, "F16"));
+    assert_non_null(strstr(o.err, "demo-f32/f32"));
+    outcome_free(&o);
+    qb_results r = opened(out);
+    assert_non_null(qb_results_case(&r, "demo-nf4/as-is/cpu"));
+    assert_non_null(qb_results_case(&r, "demo-f32/f32/cpu"));
+    qb_results_close(&r);
+}
+
+/* A limit on the size of files stands for the full disk: the begun document fits, a finished case does not.
+ */
+static void test_run__a_document_that_finds_no_room_is_not_lost(void **state) {
+    (void)state;
+    char *suite =
+        suite_file("full.json", "\"models\":[\"demo\"],\"methods\":[{\"method\":\"none\"}],"
+                                "\"metrics\":[\"speed\",\"memory\",\"determinism\"],"
+                                "\"speed\":{\"prefill\":[8,16,24],\"decode\":[2,3,4],\"repeat\":3}");
+    char *document = scratch_path("full-result.json"), *out = scratch_path("full-out"),
+         *err = scratch_path("full-err");
+    qb_str command = {0};
+    qb_str_printf(
+        &command,
+        "exec bash -c 'set -o pipefail; (trap \"\" XFSZ; ulimit -f 6; exec \"%s\" run -s \"%s\" -o \"%s\" "
+        "2>&3) 3> >(cat >\"%s\") | cat >\"%s\"'",
+        QB_BENCH_PROGRAM, suite, document, err, out);
+    int status = system(qb_str_get(&command));
+    qb_str_free(&command);
+    char *printed, *said;
+    size_t n, n_said;
+    assert_ok(qb_file_read(out, OUTPUT_MAX, &printed, &n));
+    assert_ok(qb_file_read(err, OUTPUT_MAX, &said, &n_said));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 1) fail_msg("exit %d: %s", status, said);
+    if (!strstr(said, "is kept in memory") || !strstr(said, "printed to standard output"))
+        fail_msg("%s", said);
+    qb_results r;
+    const char *json = strstr(printed, "{\n");
+    assert_non_null(json);
+    assert_ok(qb_results_parse(json, strlen(json), "standard output", &r));
+    assert_string_equal(text_at(qb_results_case(&r, "demo/f16/cpu"), "status"), "ok");
+    qb_results_close(&r);
+    r = opened(document); /* as it was begun, whole */
+    assert_int_equal(qb_results_unmeasured(&r), 1);
+    qb_results_close(&r);
+    qb_free(printed);
+    qb_free(said);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_run__a_method_that_cannot_start_is_a_skipped_row),
+        cmocka_unit_test(test_run__texts_of_one_name_are_two),
+        cmocka_unit_test(test_run__two_windows_do_not_claim_certainty),
+        cmocka_unit_test(test_run__the_line_shows_the_row_of_the_table),
+        cmocka_unit_test(test_run__a_model_is_called_what_it_is),
+        cmocka_unit_test(test_run__a_document_that_finds_no_room_is_not_lost),
+    };
+    return cmocka_run_group_tests(tests, program_begin, program_end);
+}
