@@ -156,10 +156,10 @@ static qb_status unknown(const qb_option_set *sets, size_t n_sets, const char *w
     char dashed[NAME_MAX_CHARS];
     with_dashes(name, dashed, '_', '-');
     const char *near = qb_nearest(dashed, names, n);
-    char shown[NAME_MAX_CHARS] = "";
+    char shown[NAME_MAX_CHARS], hint[QB_HINT_CHARS];
     if (near) with_dashes(near, shown, '-', *prefix ? '-' : '_');
-    return qb_fail(QB_ERR_USAGE, "%sunknown %s %s%s%s%s%s%s", where, *prefix ? "option" : "key", prefix, name,
-                   near ? "; did you mean " : "", near ? prefix : "", shown, near ? "?" : "");
+    return qb_fail(QB_ERR_USAGE, "%sunknown %s %s%s%s", where, *prefix ? "option" : "key", prefix, name,
+                   qb_hint(prefix, near ? shown : NULL, hint));
 }
 
 qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *name, const char *text) {

@@ -89,6 +89,16 @@ const char *qb_nearest(const char *word, const char *const *candidates, size_t n
     return best;
 }
 
+const char *qb_hint(const char *prefix, const char *near, char buffer[QB_HINT_CHARS]) {
+    buffer[0] = 0;
+    if (near) snprintf(buffer, QB_HINT_CHARS, "; did you mean %s%s?", prefix, near);
+    return buffer;
+}
+const char *qb_did_you_mean(const char *word, const char *const *candidates, size_t n,
+                            char buffer[QB_HINT_CHARS]) {
+    return qb_hint("", qb_nearest(word, candidates, n), buffer);
+}
+
 const char *qb_format_bytes(double bytes, char buffer[32]) {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
     size_t u = 0;

@@ -23,6 +23,13 @@ void qb_str_free(qb_str *s);
 /* The candidate nearest to `word` by edit distance, or NULL when none is near (more than a third of the word
  * away). */
 const char *qb_nearest(const char *word, const char *const *candidates, size_t n);
+/* The end of every error about a word that is not known: "; did you mean NEAREST?", or "" when none is near.
+ * Written into and returned from `buffer`. */
+enum { QB_HINT_CHARS = 128 };
+const char *qb_did_you_mean(const char *word, const char *const *candidates, size_t n,
+                            char buffer[QB_HINT_CHARS]);
+/* The same with the nearest known (NULL: none), and what stands before it, as the dashes of an option. */
+const char *qb_hint(const char *prefix, const char *near, char buffer[QB_HINT_CHARS]);
 
 /* "1.5 GB" (SI, 1 GB = 1e9), "3m 20s"; written into and returned from `buffer`. */
 const char *qb_format_bytes(double bytes, char buffer[32]);

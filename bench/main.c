@@ -47,9 +47,9 @@ static qb_status unknown_command(const char *word) {
         names[n] = qb_command_at(n)->name;
         n++;
     }
-    const char *near = qb_nearest(word, names, n);
-    return qb_fail(QB_ERR_USAGE, "unknown command '%s'%s%s%s `bench --help` lists them", word,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "unknown command '%s': `bench --help` lists them%s", word,
+                   qb_did_you_mean(word, names, n, hint));
 }
 
 static qb_status dispatch(int argc, char **argv, int *exit_code) {

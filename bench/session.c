@@ -21,9 +21,9 @@ qb_status qb_session_backend(const char *name, const qb_backend **out) {
         return qb_fail(QB_ERR_USAGE,
                        "this build has no backend 'cuda': build it with `cmake --preset cuda && "
                        "cmake --build --preset cuda`, and run build-cuda/bin/bench");
-    const char *near = qb_nearest(name, names, n);
-    return qb_fail(QB_ERR_USAGE, "no backend '%s'%s%s%s `bench list backends` shows them", name,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "no backend '%s': `bench list backends` shows them%s", name,
+                   qb_did_you_mean(name, names, n, hint));
 }
 
 qb_status qb_session_device(const qb_compute *compute, qb_device **out) {

@@ -154,12 +154,11 @@ static qb_status fail_unknown(const char *name) {
         names[i] = datasets[i].name;
         qb_str_printf(&list, "%s%s", i ? ", " : "", names[i]);
     }
-    const char *near = qb_nearest(name, names, N_DATASETS);
+    char hint[QB_HINT_CHARS];
     qb_status st =
         qb_fail(QB_ERR_USAGE,
-                "unknown dataset \"%.256s\": expected one of %s, or the path of a text or JSON lines "
-                "file%s%s%s",
-                name, qb_str_get(&list), near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+                "unknown dataset \"%.256s\": expected one of %s, or the path of a text or JSON lines file%s",
+                name, qb_str_get(&list), qb_did_you_mean(name, names, N_DATASETS, hint));
     qb_str_free(&list);
     return st;
 }

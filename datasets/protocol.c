@@ -44,11 +44,11 @@ static qb_status fail_unknown(const char *text, size_t length) {
     const char *names[QB_PROTOCOL_COUNT];
     for (int i = 0; i < QB_PROTOCOL_COUNT; i++) names[i] = protocols[i].name;
     snprintf(word, sizeof word, "%.*s", (int)length, text);
-    const char *near = qb_nearest(word, names, QB_PROTOCOL_COUNT);
+    char hint[QB_HINT_CHARS];
     return qb_fail(QB_ERR_USAGE,
                    "unknown protocol \"%.64s\": expected gptq-<window>, llamacpp-<window> or "
-                   "strided-<window>-<stride>%s%s%s",
-                   text, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+                   "strided-<window>-<stride>%s",
+                   text, qb_did_you_mean(word, names, QB_PROTOCOL_COUNT, hint));
 }
 
 /* A run of digits after '-', at most MAX_WINDOW; *p moves behind it. */

@@ -45,10 +45,9 @@ static qb_status check_names(const char *only) {
         if (n < sizeof word) memcpy(word, p, n);
         while (i < N_PICTURES && strcmp(word, names[i]) != 0) i++;
         if (i < N_PICTURES) continue;
-        const char *near = qb_nearest(word, names, N_PICTURES);
-        return qb_fail(QB_ERR_USAGE, "unknown plot \"%.*s\"%s%s%s", (int)(n < 60 ? n : 60), p,
-                       near ? ", did you mean " : "", near ? near : "",
-                       near ? "?" : ", see bench list plots");
+        char hint[QB_HINT_CHARS];
+        return qb_fail(QB_ERR_USAGE, "unknown plot \"%.*s\": `bench list plots` shows them%s",
+                       (int)(n < 60 ? n : 60), p, qb_did_you_mean(word, names, N_PICTURES, hint));
     }
     return QB_OK;
 }

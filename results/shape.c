@@ -150,9 +150,8 @@ static qb_status unknown_key(const char *key, const shape *s, const place *at) {
     const char *names[32];
     size_t n = 0;
     for (const rule *r = s->rules; r->key && n < 32; r++) names[n++] = r->key;
-    const char *near = qb_nearest(key, names, n);
-    return qb_shape_wrong(at, "has an unknown key \"%.60s\"%s%s%s", key, near ? ", did you mean \"" : "",
-                          near ? near : "", near ? "\"?" : "");
+    char hint[QB_HINT_CHARS];
+    return qb_shape_wrong(at, "has an unknown key \"%.60s\"%s", key, qb_did_you_mean(key, names, n, hint));
 }
 
 qb_status qb_shape_check(const qb_json *object, const shape *s, const place *at) {

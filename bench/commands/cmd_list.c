@@ -180,9 +180,9 @@ static void print_items(const qb_json *array, const char *indent) {
 static qb_status unknown_registry(const char *word) {
     const char *names[N_REGISTRIES];
     for (size_t i = 0; i < N_REGISTRIES; i++) names[i] = registries[i].name;
-    const char *near = qb_nearest(word, names, N_REGISTRIES);
-    return qb_fail(QB_ERR_USAGE, "cannot list '%s'%s%s%s `bench list --help` names what can be listed", word,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "cannot list '%s': `bench list --help` names what can be listed%s", word,
+                   qb_did_you_mean(word, names, N_REGISTRIES, hint));
 }
 
 static qb_status list_one(size_t index, bool json) {

@@ -67,10 +67,9 @@ static qb_status choose_targets(const char *list, const qb_target **out, size_t 
                 names[count] = qb_target_at(count)->name;
                 count++;
             }
-            const char *near = qb_nearest(word, names, count);
-            return qb_fail(
-                QB_ERR_USAGE, "--device \"%.*s\" is not in the table%s%s; see bench project --help",
-                (int)(length < 40 ? length : 40), p, near ? ", did you mean " : "", near ? near : "");
+            char hint[QB_HINT_CHARS];
+            return qb_fail(QB_ERR_USAGE, "--device \"%.*s\" is not in the table of `bench project --help`%s",
+                           (int)(length < 40 ? length : 40), p, qb_did_you_mean(word, names, count, hint));
         }
         for (size_t i = 0; i < *n; i++)
             if (out[i] == t) return qb_fail(QB_ERR_USAGE, "--device names %s twice", t->name);

@@ -110,9 +110,9 @@ static qb_status find_method(const char *word, const qb_quant_method **out) {
     const char *names[METHODS_MAX];
     size_t n = 0;
     for (; n < METHODS_MAX && qb_quant_method_at(n); n++) names[n] = qb_quant_method_at(n)->name;
-    const char *near = qb_nearest(word, names, n);
-    return qb_fail(QB_ERR_USAGE, "no method '%s'%s%s%s `bench list methods` shows them", word,
-                   near ? ", did you mean " : "", near ? near : "", near ? "?" : ";");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "no method '%s': `bench list methods` shows them%s", word,
+                   qb_did_you_mean(word, names, n, hint));
 }
 
 typedef struct {
@@ -151,10 +151,9 @@ static qb_status check_format(const char *word) {
     for (size_t i = 0; n < FORMATS_MAX && qb_layout_at(i); i++)
         if (qb_layout_is_writable(qb_layout_at(i))) names[n++] = qb_layout_at(i)->name;
     for (size_t i = 0; i < n; i++) qb_str_printf(&known, "%s%s", i ? ", " : "", names[i]);
-    const char *near = qb_nearest(word, names, n);
-    qb_status st =
-        qb_fail(QB_ERR_USAGE, "no checkpoint format '%s'%s%s%s; known: %s", word,
-                near ? ", did you mean " : "", near ? near : "", near ? "?" : "", qb_str_get(&known));
+    char hint[QB_HINT_CHARS];
+    qb_status st = qb_fail(QB_ERR_USAGE, "no checkpoint format '%s'; known: %s%s", word, qb_str_get(&known),
+                           qb_did_you_mean(word, names, n, hint));
     qb_str_free(&known);
     return st;
 }

@@ -69,7 +69,7 @@ static const char *rule_of(const qb_quant_config *q) {
     return q->special_tokens ? q->special_tokens : qb_special_tokens_name(QB_SPECIAL_FILE);
 }
 
-static bool same_calibration(const qb_calibration *c, const qb_quant_config *q) {
+static bool same_calibration(const qb_calibration_windows *c, const qb_quant_config *q) {
     return !strcmp(c->dataset, q->calibration) && c->samples == q->samples && c->seqlen == q->seqlen &&
            c->seed == q->seed && !strcmp(c->special_tokens, rule_of(q));
 }
@@ -100,8 +100,8 @@ static qb_status open_calibration(const qb_subject_request *r, const qb_tokenize
     qb_status st =
         qb_grow(&s->calibrations, &s->calibrations_capacity, s->n_calibrations + 1, sizeof *s->calibrations);
     if (st != QB_OK) return st;
-    qb_calibration *k = &s->calibrations[s->n_calibrations];
-    *k = (qb_calibration){q->calibration, rule_of(q), q->samples, q->seqlen, q->seed, {0}};
+    qb_calibration_windows *k = &s->calibrations[s->n_calibrations];
+    *k = (qb_calibration_windows){q->calibration, rule_of(q), q->samples, q->seqlen, q->seed, {0}};
     qb_data_files files = {0};
     qb_source source = {q->calibration, r->data_dir, t, QB_SPECIAL_FILE};
     if ((st = qb_special_tokens_parse(rule_of(q), &source.special)) != QB_OK) return st;

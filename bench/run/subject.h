@@ -5,11 +5,11 @@
 #include "bench/measure/scoring.h"
 #include "bench/suite/suite.h"
 
-typedef struct qb_calibration {
+typedef struct qb_calibration_windows {
     const char *dataset, *special_tokens; /* point into a variant's config */
     int64_t samples, seqlen, seed;
     qb_windows windows; /* owned */
-} qb_calibration;
+} qb_calibration_windows;
 
 typedef struct qb_subject {
     const char *word; /* as the suite names it */
@@ -19,7 +19,7 @@ typedef struct qb_subject {
     char sha256[QB_SHA256_HEX]; /* of the weights; filled by qb_subject_identify */
     qb_scoring *scorings;       /* owned */
     size_t n_scorings;
-    qb_calibration *calibrations; /* owned */
+    qb_calibration_windows *calibrations; /* owned */
     size_t n_calibrations, calibrations_capacity;
     qb_windows prompts; /* owned; empty when the suite has none */
 } qb_subject;

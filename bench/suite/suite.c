@@ -46,17 +46,17 @@ static const struct {
 };
 enum { N_LISTS = sizeof lists / sizeof lists[0] };
 
-static qb_names *list_at(qb_suite *s, size_t i) {
-    return (qb_names *)((char *)s + lists[i].offset);
+static qb_name_list *list_at(qb_suite *s, size_t i) {
+    return (qb_name_list *)((char *)s + lists[i].offset);
 }
 
 /* ---- names that must be known ---- */
 
 static qb_status unknown_name(const char *where, const char *what, const char *word, const char *const *names,
                               size_t n) {
-    const char *near = qb_nearest(word, names, n);
-    return qb_fail(QB_ERR_USAGE, "%s: unknown %s '%.80s'%s%s%s", where, what, word,
-                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "%s: unknown %s '%.80s'%s", where, what, word,
+                   qb_did_you_mean(word, names, n, hint));
 }
 
 static qb_status check_backend(const char *where, const char *word) {
@@ -101,7 +101,7 @@ static qb_status check_word(const char *key, const char *where, const char *word
 }
 
 static qb_status add_word(qb_suite *s, const char *where, size_t list, const char *word) {
-    qb_names *names = list_at(s, list);
+    qb_name_list *names = list_at(s, list);
     qb_status st = check_word(lists[list].key, where, word);
     if (st != QB_OK) return st;
     for (int i = 0; i < names->n; i++)
@@ -252,9 +252,9 @@ static qb_status no_suite(const char *word, const char *path) {
     size_t n;
     qb_status st = qb_suite_names(&names, &n);
     if (st == QB_OK) {
-        const char *near = qb_nearest(word, (const char *const *)names, n);
-        st = qb_fail(QB_ERR_USAGE, "no suite '%s' (looked for %s)%s%s%s `bench list suites` shows them", word,
-                     path, near ? "; did you mean " : "", near ? near : "", near ? "?" : ";");
+        char hint[QB_HINT_CHARS];
+        st = qb_fail(QB_ERR_USAGE, "no suite '%s' (looked for %s): `bench list suites` shows them%s", word,
+                     path, qb_did_you_mean(word, (const char *const *)names, n, hint));
     }
     for (size_t i = 0; i < n; i++) qb_free(names[i]);
     qb_free(names);
@@ -293,7 +293,7 @@ qb_status qb_suite_set_list(qb_suite *s, const char *key, const char *words) {
     size_t list = 0;
     while (list < N_LISTS && strcmp(lists[list].key, key) != 0) list++;
     if (list == N_LISTS) return qb_fail(QB_ERR_INTERNAL, "a suite has no list '%s'", key);
-    *list_at(s, list) = (qb_names){0};
+    *list_at(s, list) = (qb_name_list){0};
     bool one = qb_path_exists(words); /* a path may hold commas */
     for (const char *p = words; *p;) {
         qb_str word = {0};

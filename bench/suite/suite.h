@@ -11,10 +11,10 @@
 enum { QB_NAMES_MAX = 32, QB_VARIANTS_MAX = 512, QB_CASES_MAX = 4096, QB_SKIP_MAX = 240 };
 
 /* A short list of words; the words live in the suite's document or arena. */
-typedef struct qb_names {
+typedef struct qb_name_list {
     int n;
     const char *items[QB_NAMES_MAX];
-} qb_names;
+} qb_name_list;
 
 /* What is measured of each case: groups of the rows that `bench list metrics` names. */
 typedef enum {
@@ -53,7 +53,7 @@ typedef struct qb_suite {
     const char *where; /* file name, heads errors */
     qb_json *doc;      /* owned */
     qb_arena arena;
-    qb_names models, backends, datasets, protocols, metrics;
+    qb_name_list models, backends, datasets, protocols, metrics;
     qb_suite_config config;
     qb_speed_config speed;
     qb_variant *variants; /* owned */

@@ -46,9 +46,9 @@ static qb_status find_method(const qb_suite *s, int index, const qb_json *entry,
     size_t n = 1;
     for (size_t i = 0; n < QB_NAMES_MAX && qb_quant_method_at(i); i++)
         names[n++] = qb_quant_method_at(i)->name;
-    const char *near = qb_nearest(name, names, n);
-    return qb_fail(QB_ERR_USAGE, "%s: unknown method '%.80s'%s%s%s", where, name,
-                   near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "%s: unknown method '%.80s'%s", where, name,
+                   qb_did_you_mean(name, names, n, hint));
 }
 
 static bool is_label(const char *text) {
