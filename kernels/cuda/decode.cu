@@ -160,7 +160,7 @@ qb_status capture(const decode_step &s, cudaGraphExec_t *out) {
     const cudaError_t ended = cudaStreamEndCapture(s.dev->stream, &graph);
     if (st == QB_OK) st = qb_cuda_status(s.dev, ended, "capture of a decode step");
     if (st == QB_OK)
-        st = qb_cuda_status(s.dev, cudaGraphInstantiate(out, graph, 0), "graph of a decode step");
+        st = qb_cuda_status(s.dev, cudaGraphInstantiateWithFlags(out, graph, 0), "graph of a decode step");
     if (graph) (void)cudaGraphDestroy(graph);
     return st;
 }

@@ -415,7 +415,7 @@ static void test_shim__graphs_replay(void **) {
     assert_int_equal(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
     cudaGetLastError();
     ok(cudaStreamEndCapture(stream, &graph));
-    ok(cudaGraphInstantiate(&exec, graph, 0));
+    ok(cudaGraphInstantiateWithFlags(&exec, graph, 0));
     ok(cudaGraphDestroy(graph));
     assert_int_equal(a.get()[0], 1); /* captured, not run */
     for (int i = 0; i < 3; i++) ok(cudaGraphLaunch(exec, stream));
