@@ -52,6 +52,16 @@ static void judge(qb_compare_row *row, bool moved, bool higher_is_better) {
     row->verdict = !moved ? QB_SAME : better ? QB_BETTER : QB_WORSE;
 }
 
+/* A row whose own samples disagree that much proves nothing: it never decides a gate. */
+static void refuse_noise(const double *x, int n, const double *y, int m, qb_compare_row *row) {
+    double spread = fmax(qb_stddev(x, n) / fabs(row->old_value), qb_stddev(y, m) / fabs(row->new_value));
+    if (row->verdict == QB_SAME || !(spread > QB_NOISY)) return;
+    row->verdict = QB_INCOMPARABLE;
+    qb_str_printf(&row->why,
+                  "noise: samples of one side deviate by more than %.0f %% (repeat on a quiet machine)",
+                  100 * QB_NOISY);
+}
+
 static qb_status judge_timed(const comparison *c, const qb_json *a, const qb_json *b, bool higher,
                              qb_compare_row *row) {
     double *x = NULL, *y = NULL;
@@ -81,6 +91,7 @@ static qb_status judge_timed(const comparison *c, const qb_json *a, const qb_jso
                           c->config->speed_effect_pct);
     } else {
         judge(row, large && row->p < c->config->alpha, higher);
+        refuse_noise(x, n, y, m, row);
     }
 out:
     qb_free(x);

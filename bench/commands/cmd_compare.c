@@ -24,14 +24,18 @@ static const qb_page page = {
     .synopsis = "compare OLD.json NEW.json [options]",
     .description =
         "Matches the cases of two documents by id and prints what moved. A perplexity moved when it changed "
-        "by\n"
-        "more than a tolerance; a speed when its median changed by a least effect and a Mann-Whitney U test "
-        "on the\n"
-        "samples says that this is no accident. Speeds and memory are compared on equal devices only, "
-        "everything only\n"
-        "between equal configurations, texts and windows. A case or metric that is gone, or newly fails, is "
-        "a\n"
-        "regression, and a document that lacks planned cases never passes.",
+        "by "
+        "more\n"
+        "than a tolerance; a speed when its median changed by a least effect and a Mann-Whitney U test on "
+        "the "
+        "samples\n"
+        "says that this is no accident, unless the samples of one side deviate by more than 10 %. Speeds and "
+        "memory\n"
+        "are compared on equal devices only, everything only between equal configurations, texts and "
+        "windows. "
+        "A case\n"
+        "or metric that is gone, or newly fails, is a regression, and a document that lacks planned cases "
+        "never passes.",
     .examples = "bench compare results/baselines/demo.json demo.json\n"
                 "bench compare old.json new.json --speed-effect-pct 3 --json",
     .exit_status = "0   nothing got worse\n"
