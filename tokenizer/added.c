@@ -38,9 +38,6 @@ static qb_status place(qb_tokenizer *t, const char *content, size_t n, int64_t i
 qb_status qb_tokenizer_add_token(qb_tokenizer *t, const char *content, size_t n, int64_t id, bool may_gap,
                                  qb_added_token flags, const char *name) {
     if (!n) return qb_fail(QB_ERR_FORMAT, "%s: added token %lld is empty", name, (long long)id);
-    if (flags.single_word)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: added token \"%.64s\" with \"single_word\" is not supported",
-                       name, content);
     qb_status st = place(t, content, n, id, may_gap, name, &flags.id);
     if (st != QB_OK) return st;
     t->vocab.pieces[flags.id].special = flags.special;

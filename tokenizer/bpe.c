@@ -294,6 +294,9 @@ qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n, size_t *read)
     if (n > INT32_MAX)
         return qb_fail(QB_ERR_FORMAT, "a text of %zu bytes is longer than the %d that can be encoded at once",
                        n, INT32_MAX);
+    int32_t whole = b->ignore_merges ? qb_vocab_find(b->vocab, text, n) : -1;
+    if (whole >= 0 && whole < b->n_pieces && !(run->limit && run->out->count >= run->limit))
+        return qb_ids_append(run->out, whole);
     while (p < end) {
         if (run->limit && run->out->count >= run->limit) {
             *read = (size_t)(p - (const uint8_t *)text);

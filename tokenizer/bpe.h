@@ -33,10 +33,11 @@ typedef struct qb_bpe {
 
     qb_rule *rules; /* open addressing by (left, right) */
     uint32_t rule_mask, n_rules;
-    uint8_t *joins;  /* [n_joining] bits QB_JOIN_*: how merges may attach this symbol; NULL: anything */
-    bool has_unused; /* some pieces must be split again after merging: no cuts, no cache */
-    uint32_t *aux;   /* [n_joining - n_pieces] packed characters behind the symbols */
-    qb_trie whole;   /* pieces matched whole */
+    uint8_t *joins;     /* [n_joining] bits QB_JOIN_*: how merges may attach this symbol; NULL: anything */
+    bool ignore_merges; /* a unit that is a piece is that piece, whatever the rules say */
+    bool has_unused;    /* some pieces must be split again after merging: no cuts, no cache */
+    uint32_t *aux;      /* [n_joining - n_pieces] packed characters behind the symbols */
+    qb_trie whole;      /* pieces matched whole */
 } qb_bpe;
 
 static inline uint32_t qb_rule_hash(int32_t left, int32_t right) {
@@ -55,8 +56,8 @@ int32_t qb_bpe_char(const qb_bpe *b, const char *text, size_t length); /* -1: no
 qb_status qb_bpe_rules_reserve(qb_bpe *b, size_t n) QB_NODISCARD;
 /* A pair that is there already takes the new rank and result, as in the reference's map. */
 void qb_bpe_rule_add(qb_bpe *b, qb_rule rule);
-/* Proves the cuts. Call once, when all is added. */
-qb_status qb_bpe_finish(qb_bpe *b) QB_NODISCARD;
+/* Proves the cuts, unless `short_units` says that they are not worth it. Call once, when all is added. */
+qb_status qb_bpe_finish(qb_bpe *b, bool short_units) QB_NODISCARD;
 void qb_bpe_free(qb_bpe *b);
 
 /* One encoding in progress: everything that changes, so that a qb_bpe can serve many threads. */
@@ -68,5 +69,3 @@ qb_status qb_bpe_feed(qb_bpe_run *run, const char *text, size_t n, size_t *read)
 /* Heap insertions so far: the work beyond the linear pass. */
 int64_t qb_bpe_pushes(const qb_bpe_run *run);
 void qb_bpe_end(qb_bpe_run *run); /* takes NULL */
-
-qb_status qb_ids_append(qb_ids *out, int32_t id) QB_NODISCARD;

@@ -106,12 +106,12 @@ static void start_end(ends *e, int32_t symbol) {
     if (symbol >= 0) e[symbol] = (ends){symbol, symbol};
 }
 
-qb_status qb_bpe_finish(qb_bpe *b) {
+qb_status qb_bpe_finish(qb_bpe *b, bool short_units) {
     if (!b->rules) {
         qb_status st = qb_bpe_rules_reserve(b, 0);
         if (st != QB_OK) return st;
     }
-    if (b->has_unused) return QB_OK;
+    if (b->has_unused || short_units) return QB_OK;
     ends *e;
     qb_status st = qb_alloc((size_t)b->n_joining, sizeof *e, &e);
     if (st != QB_OK) return st;

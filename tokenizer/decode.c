@@ -28,15 +28,22 @@ static void strip(const qb_decode_step *s, const char **text, size_t *n) {
 }
 
 /* One piece through one step that works piece by piece. `at_start`: it is the first of the text. */
-static void step_piece(const qb_decode_step *s, const char *text, size_t n, bool at_start, qb_str *out) {
+static void step_piece(const qb_decode_step *s, const char *text, size_t n, bool at_start, bool at_end,
+                       qb_str *out) {
     int byte = s->kind == QB_DECODE_BYTE_FALLBACK ? qb_piece_byte(text, n) : -1;
     if (byte >= 0) {
         uint8_t c = (uint8_t)byte;
         qb_str_append(out, &c, 1);
         return;
     }
+    if (s->kind == QB_DECODE_BYTE_LEVEL) {
+        if (!qb_alphabet_to_bytes(text, n, out)) qb_str_append(out, text, n);
+        return;
+    }
     if (s->kind == QB_DECODE_STRIP) strip(s, &text, &n);
-    if (s->kind == QB_DECODE_REPLACE)
+    if (s->kind == QB_DECODE_SUFFIX)
+        qb_replace_all(text, n, s->from, s->n_from, " ", at_end ? 0 : 1, out);
+    else if (s->kind == QB_DECODE_REPLACE)
         qb_replace_all(text, n, s->from, s->n_from, s->to, s->n_to, out);
     else if (s->kind == QB_DECODE_METASPACE)
         qb_replace_all(text, n, s->from, s->n_from, " ", at_start && s->drop_first ? 0 : 1, out);
@@ -54,7 +61,7 @@ static qb_status run_step(const qb_decode_step *s, const pieces *in, pieces *out
     qb_status st = QB_OK;
     size_t begin = 0;
     for (size_t i = 0; st == QB_OK && i < in->n; i++) {
-        step_piece(s, qb_str_get(&in->text) + begin, in->ends[i] - begin, i == 0, &out->text);
+        step_piece(s, qb_str_get(&in->text) + begin, in->ends[i] - begin, i == 0, i + 1 == in->n, &out->text);
         begin = in->ends[i];
         bool joins = s->kind == QB_DECODE_FUSE ||
                      (s->kind == QB_DECODE_BYTE_FALLBACK && is_byte(in, i) && is_byte(in, i + 1));
@@ -158,7 +165,7 @@ qb_status qb_tokenizer_piece(const qb_tokenizer *t, int32_t id, qb_str *out) {
         fused |= s->kind == QB_DECODE_FUSE;
         if (fused && s->kind == QB_DECODE_STRIP) continue; /* concerns the ends of the whole text */
         texts[now ^ 1].length = 0;
-        step_piece(s, qb_str_get(&texts[now]), texts[now].length, false, &texts[now ^ 1]);
+        step_piece(s, qb_str_get(&texts[now]), texts[now].length, false, false, &texts[now ^ 1]);
         now ^= 1;
     }
     qb_str_append(out, qb_str_get(&texts[now]), texts[now].length);

@@ -1,18 +1,12 @@
 /* Text to ids: added tokens, normalizer, pre-tokenizer, merging, template. The order, and which tokens are
    searched in which text, is that of the tokenizers library (added_vocabulary.rs, extract_and_normalize). */
 #include "tokenizer/parts.h"
-#include "tokenizer/utf8.h"
+#include "tokenizer/unicode.h"
 
 #include <string.h>
 
-/* White_Space of the Unicode character database, beyond ASCII. */
 static bool is_space(const uint8_t *p, size_t length) {
-    if (length == 1) return *p == ' ' || (*p >= 9 && *p <= 13);
-    if (length == 2) return p[0] == 0xC2 && (p[1] == 0x85 || p[1] == 0xA0);
-    if (length != 3) return false;
-    uint32_t c = (uint32_t)(p[0] & 15) << 12 | (uint32_t)(p[1] & 63) << 6 | (p[2] & 63);
-    return c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-           c == 0x205F || c == 0x3000;
+    return qb_unicode_is_space(qb_utf8_decode(p, length, &length));
 }
 
 static size_t spaces_after(const char *text, size_t at, size_t n) {
@@ -36,9 +30,23 @@ static size_t spaces_before(const char *text, size_t at, size_t limit) {
     return at;
 }
 
+/* Whether a word character stands directly before `at`. */
+static bool word_before(const char *text, size_t at) {
+    size_t begin = at, length;
+    if (!at) return false;
+    do begin--;
+    while (begin && at - begin < 4 && ((uint8_t)text[begin] & 0xC0) == 0x80);
+    return qb_unicode_is_word(qb_utf8_decode((const uint8_t *)text + begin, at - begin, &length));
+}
+
+static bool word_after(const char *text, size_t at, size_t n) {
+    size_t length;
+    return at < n && qb_unicode_is_word(qb_utf8_decode((const uint8_t *)text + at, n - at, &length));
+}
+
 typedef struct encoding {
     const qb_tokenizer *t;
-    qb_bpe_run *run;
+    void *run; /* of the model */
     qb_ids *out;
     qb_special_tokens special;
     int64_t found;
@@ -46,7 +54,7 @@ typedef struct encoding {
     double read;      /* bytes of the part in hand that were read when it was, */
     double read_from; /* of this many */
     qb_normalized normalized;
-    qb_str pretokenized;
+    qb_cutting cutting;
 } encoding;
 
 typedef qb_status (*part_fn)(encoding *e, const char *text, size_t n, bool first);
@@ -64,7 +72,8 @@ static qb_status split_at_added(encoding *e, const qb_trie *trie, const char *te
             continue;
         }
         const qb_added_token *token = &e->t->added[index];
-        if (e->special == QB_SPECIAL_TEXT && token->special) {
+        bool inside = token->single_word && (word_before(text, at) || word_after(text, at + length, n));
+        if (inside || (e->special == QB_SPECIAL_TEXT && token->special)) {
             at += length;
             continue;
         }
@@ -90,48 +99,25 @@ static qb_status split_at_added(encoding *e, const qb_trie *trie, const char *te
     return st;
 }
 
-static qb_status feed(encoding *e, const char *text, size_t n) {
+static qb_status feed(void *ctx, const char *piece, size_t n) {
+    encoding *e = ctx;
     size_t read;
-    qb_status st = e->stopped ? QB_OK : qb_bpe_feed(e->run, text, n, &read);
-    if (st == QB_OK && !e->stopped) {
-        e->stopped = read < n;
-        e->read = (double)read;
-        e->read_from = (double)n;
-    }
-    return st;
-}
-
-/* Metaspace: spaces become the replacement, one is put before, and each may begin a unit. */
-static qb_status encode_metaspace(encoding *e, const char *text, size_t n, bool first) {
-    const qb_pretokenizer *p = &e->t->pretokenizer;
-    qb_str *s = &e->pretokenized;
-    s->length = 0;
-    bool legacy = e->special == QB_SPECIAL_LEGACY; /* SentencePiece: each part, whatever it begins with */
-    bool starts =
-        n && (*text == ' ' || (n >= p->n_replacement && !memcmp(text, p->replacement, p->n_replacement)));
-    if (n && p->prepend != QB_PREPEND_NEVER && (legacy || !starts) &&
-        (legacy || p->prepend == QB_PREPEND_ALWAYS || first))
-        qb_str_append(s, p->replacement, p->n_replacement);
-    qb_replace_all(text, n, " ", 1, p->replacement, p->n_replacement, s);
-    qb_status st = qb_str_status(s);
-    size_t begin = 0;
-    for (size_t at = 1; st == QB_OK && p->split && at + p->n_replacement <= s->length; at++) {
-        if (memcmp(s->text + at, p->replacement, p->n_replacement) != 0) continue;
-        st = feed(e, s->text + begin, at - begin);
-        if (e->stopped) {
-            e->read += (double)begin;
-            e->read_from = (double)s->length;
-            return st;
-        }
-        begin = at;
-    }
-    return st != QB_OK ? st : feed(e, qb_str_get(s) + begin, s->length - begin);
+    qb_status st = e->t->model->feed(e->run, piece, n, &read);
+    if (st != QB_OK || read == n) return st;
+    e->stopped = true;
+    e->read = (double)read;
+    e->read_from = (double)n;
+    return QB_OK;
 }
 
 static qb_status encode_normalized(encoding *e, const char *text, size_t n, bool first) {
-    qb_status st = e->t->pretokenizer.kind == QB_PRETOKENIZER_METASPACE ? encode_metaspace(e, text, n, first)
-                                                                        : feed(e, text, n);
-    if (e->stopped && e->read_from > 0) e->read *= (double)n / e->read_from;
+    qb_status st = qb_cut(&e->cutting, text, n, first);
+    if (!e->stopped) return st;
+    if (e->cutting.read_of) { /* the pieces that the first cut gave before */
+        e->read = (double)e->cutting.read;
+        e->read_from = (double)e->cutting.read_of;
+    }
+    e->read *= (double)n / e->read_from;
     return st;
 }
 
@@ -168,9 +154,15 @@ qb_status qb_tokenizer_encode_as(const qb_tokenizer *t, const char *text, size_t
                               : asked->ends == QB_ENDS_TEMPLATE ? &t->file
                                                                 : &t->keys;
     encoding e = {.t = t, .out = out, .special = asked->special};
+    e.cutting = (qb_cutting){.steps = t->pre,
+                             .n_steps = t->n_pre,
+                             .legacy_prefix = asked->special == QB_SPECIAL_LEGACY,
+                             .stop = &e.stopped,
+                             .piece = feed,
+                             .ctx = &e};
     size_t before = out->count, limit = asked->limit ? before + asked->limit : 0;
     qb_status st;
-    QB_TRY(st, qb_bpe_begin(&t->bpe, out, limit, &e.run));
+    QB_TRY(st, t->model->begin(t, out, limit, &e.run));
     for (size_t i = 0; i < ends->n_before; i++) QB_TRY(st, qb_ids_append(out, ends->before[i]));
     const qb_trie *raw = e.special == QB_SPECIAL_LEGACY ? &t->added_any : &t->added_raw;
     if (n) QB_TRY(st, split_at_added(&e, raw, text, n, true, encode_raw));
@@ -184,9 +176,9 @@ qb_status qb_tokenizer_encode_as(const qb_tokenizer *t, const char *text, size_t
     asked->found =
         e.special == QB_SPECIAL_TEXT ? count_spelt(t, text, (size_t)(asked->part * (double)n)) : e.found;
 out:
-    qb_bpe_end(e.run);
+    t->model->end(e.run);
     qb_normalized_free(&e.normalized);
-    qb_str_free(&e.pretokenized);
+    qb_cutting_free(&e.cutting);
     return st;
 }
 

@@ -10,7 +10,10 @@ enum { TOKENIZER_BYTES_MAX = 256 << 20 };
 static qb_status begin(qb_tokenizer **out, qb_tokenizer **t) {
     *out = NULL;
     qb_status st = qb_alloc_zero(1, sizeof **t, t);
-    if (st == QB_OK) (*t)->bos = (*t)->eos = -1;
+    if (st == QB_OK) {
+        (*t)->bos = (*t)->eos = -1;
+        (*t)->model = &qb_token_model_bpe;
+    }
     return st;
 }
 
@@ -120,6 +123,10 @@ void qb_tokenizer_close(qb_tokenizer *t) {
     if (!t) return;
     qb_vocab_free(&t->vocab);
     qb_bpe_free(&t->bpe);
+    qb_unigram_free(&t->unigram);
+    for (size_t i = 0; i < t->n_patterns; i++) qb_pattern_free(t->patterns[i]);
+    qb_free(t->patterns);
+    qb_charsmap_free(&t->charsmap);
     qb_trie_free(&t->added_raw);
     qb_trie_free(&t->added_normalized);
     qb_trie_free(&t->added_any);

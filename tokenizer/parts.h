@@ -6,7 +6,9 @@
 #include "base/memory.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/normalize.h"
+#include "tokenizer/pretokenize.h"
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/unigram.h"
 #include "tokenizer/vocab.h"
 
 /* An added token: found in the text before anything is merged. */
@@ -24,16 +26,16 @@ typedef struct qb_template {
     size_t n_before, n_after;
 } qb_template;
 
-typedef enum { QB_PRETOKENIZER_NONE, QB_PRETOKENIZER_METASPACE } qb_pretokenizer_kind;
-typedef enum { QB_PREPEND_NEVER, QB_PREPEND_FIRST, QB_PREPEND_ALWAYS } qb_prepend_scheme;
-
-typedef struct qb_pretokenizer {
-    qb_pretokenizer_kind kind;
-    const char *replacement; /* of a space */
-    size_t n_replacement;
-    qb_prepend_scheme prepend; /* FIRST: only at the very start of the text */
-    bool split;                /* each replacement begins a unit of its own */
-} qb_pretokenizer;
+/* What turns pieces into ids: one of the models' files, behind one face. `begin` makes a run that appends to
+   out and ends when out holds `limit` ids (0: never); `feed` encodes one piece as a unit of its own, *read <
+   n when the limit ended it there. */
+typedef struct qb_token_model {
+    const char *name;
+    qb_status (*begin)(const qb_tokenizer *t, qb_ids *out, size_t limit, void **run);
+    qb_status (*feed)(void *run, const char *text, size_t n, size_t *read);
+    void (*end)(void *run); /* takes NULL */
+} qb_token_model;
+extern const qb_token_model qb_token_model_bpe, qb_token_model_unigram;
 
 typedef enum {
     QB_DECODE_REPLACE,       /* every `from` by `to` */
@@ -42,6 +44,8 @@ typedef enum {
     QB_DECODE_STRIP,         /* at most start and stop times the byte string `from` off the ends */
     QB_DECODE_METASPACE,     /* `from` -> space; none at all in the first piece when `drop_first` */
     QB_DECODE_SENTENCEPIECE, /* spaces as SentencePiece's Decode */
+    QB_DECODE_BYTE_LEVEL,    /* GPT-2's alphabet back to bytes */
+    QB_DECODE_SUFFIX,        /* `from` -> space, -> nothing in the last piece */
 } qb_decode_kind;
 
 typedef struct qb_decode_step {
@@ -55,11 +59,17 @@ typedef struct qb_decode_step {
 struct qb_tokenizer {
     qb_arena arena;
     qb_vocab vocab;
-    qb_bpe bpe;
+    const qb_token_model *model;
+    qb_bpe bpe; /* of which the model uses one */
+    qb_unigram unigram;
 
     qb_normalize_step *normalizer;
     size_t n_normalizer;
-    qb_pretokenizer pretokenizer;
+    qb_pre_step pre[QB_PRE_STEPS_MAX];
+    size_t n_pre;
+    qb_pattern **patterns; /* owned; the steps point to them */
+    size_t n_patterns, patterns_capacity;
+    qb_charsmap charsmap;
     qb_added_token *added; /* owned */
     size_t n_added, added_capacity;
     /* Values index `added`: matched before and after normalizing, and all of them by their raw text. */
@@ -83,9 +93,42 @@ qb_status qb_tokenizer_read_model(qb_tokenizer *t, const uint8_t *bytes, size_t 
                                   const char *name) QB_NODISCARD;
 qb_status qb_tokenizer_read_vocabulary(qb_tokenizer *t, const qb_vocabulary *v,
                                        const char *name) QB_NODISCARD;
-/* tokenizer.json's normalizer, pre_tokenizer, post_processor and decoder (json_pipeline.c); the vocabulary is
- * read. */
-qb_status qb_tokenizer_read_pipeline(qb_tokenizer *t, const qb_json *document, const char *name) QB_NODISCARD;
+/* A section of tokenizer.json being read. */
+typedef struct qb_reader {
+    qb_tokenizer *t;
+    const char *name; /* of the file */
+} qb_reader;
+/* tokenizer.json's sections, each NULL or null where there is none (json_normalizer.c, json_pretokenizer.c,
+   json_output.c). What would change ids and is not known is refused by name. The post-processor and the
+   decoder need the vocabulary and the added tokens. */
+qb_status qb_reader_normalizer(const qb_reader *r, const qb_json *section) QB_NODISCARD;
+qb_status qb_reader_pretokenizer(const qb_reader *r, const qb_json *section) QB_NODISCARD;
+qb_status qb_reader_post_processor(const qb_reader *r, const qb_json *section) QB_NODISCARD;
+qb_status qb_reader_decoder(const qb_reader *r, const qb_json *section) QB_NODISCARD;
+/* What they share (json_reader.c). "type" of an object. */
+qb_status qb_reader_type(const qb_reader *r, const qb_json *object, const char *what,
+                         const char **type) QB_NODISCARD;
+/* Member `key`, copied into the tokenizer. */
+qb_status qb_reader_text(const qb_reader *r, const qb_json *object, const char *key, bool may_be_empty,
+                         const char **text, size_t *n) QB_NODISCARD;
+qb_status qb_reader_flag(const qb_reader *r, const qb_json *object, const char *key, bool *out) QB_NODISCARD;
+/* {"String": text} or {"Regex": text}; *text is also set for a String. The pattern is the tokenizer's. */
+qb_status qb_reader_pattern(const qb_reader *r, const qb_json *pattern, qb_pattern **out, const char **text,
+                            size_t *n) QB_NODISCARD;
+/* Metaspace's members, which a pre-tokenizer and a decoder share. */
+qb_status qb_reader_metaspace(const qb_reader *r, const qb_json *object, const char **replacement, size_t *n,
+                              qb_prepend_scheme *prepend, bool *split) QB_NODISCARD;
+
+/* Bytes of base64 text; out has room for n. */
+qb_status qb_base64_decode(const char *text, size_t n, uint8_t *out, size_t *n_out) QB_NODISCARD;
+/* Whether the pre-tokenizer cuts texts into words, so that the model sees short pieces. */
+bool qb_tokenizer_cuts_words(const qb_tokenizer *t);
+/* Steps that other sources than tokenizer.json need too: appended to the pre-tokenizer. */
+qb_status qb_tokenizer_add_split(qb_tokenizer *t, const char *pattern, qb_split_behavior behavior,
+                                 bool invert, const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_add_step(qb_tokenizer *t, qb_pre_step step, const char *name) QB_NODISCARD;
+/* The pattern is the tokenizer's from now on, even on failure. */
+qb_status qb_tokenizer_own(qb_tokenizer *t, qb_pattern *pattern) QB_NODISCARD;
 /* Added tokens (added.c). A token whose content is there already takes the new flags. `id` < 0: that of the
    vocabulary, else the next free one; an id that contradicts the vocabulary, or leaves a gap where
    `may_gap` is false, fails. */

@@ -210,7 +210,7 @@ qb_status qb_pieces_finish(qb_tokenizer *t, const qb_pieces_options *options, co
     QB_TRY(st, place_special(t, options, name));
     QB_TRY(st, add_characters(t, name));
     QB_TRY(st, add_rules(t, name));
-    QB_TRY(st, qb_bpe_finish(&t->bpe));
+    QB_TRY(st, qb_bpe_finish(&t->bpe, false));
     QB_TRY(st, build_pipeline(t, options));
 out:
     return st;

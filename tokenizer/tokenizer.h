@@ -42,6 +42,7 @@ typedef struct qb_ids {
     size_t count, capacity;
 } qb_ids;
 void qb_ids_free(qb_ids *ids);
+qb_status qb_ids_append(qb_ids *out, int32_t id) QB_NODISCARD;
 
 /* What becomes of a text that spells a special token ("<unk>", of which PTB is full). Perplexities under
    different rules are different measurements (docs/protocols.md).

@@ -1,5 +1,5 @@
-/* Hugging Face tokenizer.json, model type BPE. "truncation" and "padding" describe one program's batches and
-   not the vocabulary (transformers resets both on each call), so they are not followed. */
+/* Hugging Face tokenizer.json, model types BPE and Unigram. "truncation" and "padding" describe one program's
+   batches and not the vocabulary (transformers resets both on each call), so they are not followed. */
 #include "tokenizer/parts.h"
 #include "tokenizer/utf8.h"
 
@@ -22,7 +22,19 @@ static qb_status refuse_option(const qb_json *model, const char *key, const char
     return qb_fail(QB_ERR_UNSUPPORTED, "%s: BPE with \"%s\" is not supported", name, key);
 }
 
-static qb_status check_model(const qb_json *model, const char *name) {
+static qb_status check_keys(const qb_json *model, const char *const *known, const char *type,
+                            const char *name) {
+    for (const qb_json *c = qb_json_first(model); c; c = qb_json_next(c)) {
+        const char *const *key = known;
+        while (*key && strcmp(*key, qb_json_key(c)) != 0) key++;
+        if (!*key)
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s: %s with \"%s\" is not supported", name, type,
+                           qb_json_key(c));
+    }
+    return QB_OK;
+}
+
+static qb_status check_bpe(const qb_json *model, const char *name) {
     static const char *const known[] = {"type",
                                         "vocab",
                                         "merges",
@@ -32,28 +44,13 @@ static qb_status check_model(const qb_json *model, const char *name) {
                                         "byte_fallback",
                                         "continuing_subword_prefix",
                                         "end_of_word_suffix",
-                                        "ignore_merges"};
-    const char *type = "BPE";
-    bool ignore_merges = false;
+                                        "ignore_merges",
+                                        NULL};
     qb_status st;
-    if (!qb_json_is_object(model))
-        return qb_fail(QB_ERR_FORMAT, "%s: \"model\" is missing or no object", name);
-    QB_TRY(st, qb_json_text(model, "type", name, false, &type));
-    if (strcmp(type, "BPE") != 0)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: tokenizer model \"%s\" is not supported (supported: BPE)",
-                       name, type);
-    for (const qb_json *c = qb_json_first(model); c; c = qb_json_next(c)) {
-        size_t i = 0;
-        while (i < sizeof known / sizeof known[0] && strcmp(known[i], qb_json_key(c)) != 0) i++;
-        if (i == sizeof known / sizeof known[0])
-            return qb_fail(QB_ERR_UNSUPPORTED, "%s: BPE with \"%s\" is not supported", name, qb_json_key(c));
-    }
+    QB_TRY(st, check_keys(model, known, "BPE", name));
     QB_TRY(st, refuse_option(model, "dropout", name));
     QB_TRY(st, refuse_option(model, "continuing_subword_prefix", name));
-    QB_TRY(st, refuse_option(model, "end_of_word_suffix", name));
-    QB_TRY(st, qb_json_bool(model, "ignore_merges", name, false, &ignore_merges));
-    if (ignore_merges)
-        st = qb_fail(QB_ERR_UNSUPPORTED, "%s: BPE with \"ignore_merges\" is not supported", name);
+    st = refuse_option(model, "end_of_word_suffix", name);
 out:
     return st;
 }
@@ -99,6 +96,7 @@ static qb_status read_characters(qb_tokenizer *t, const qb_json *model, const ch
     QB_TRY(st, qb_bpe_create(b, &t->vocab, (size_t)t->vocab.count));
     QB_TRY(st, qb_json_bool(model, "fuse_unk", name, false, &b->fuse_unk));
     QB_TRY(st, qb_json_bool(model, "byte_fallback", name, false, &b->byte_fallback));
+    QB_TRY(st, qb_json_bool(model, "ignore_merges", name, false, &b->ignore_merges));
     QB_TRY(st, qb_json_text(model, "unk_token", name, false, &unk));
     if (unk) b->unk = qb_vocab_find(&t->vocab, unk, strlen(unk));
     if (unk && b->unk < 0)
@@ -211,19 +209,88 @@ qb_status qb_tokenizer_keep(qb_tokenizer *t, const char *text, size_t n, const c
     return st;
 }
 
+/* ---- the models ---- */
+
+static qb_status read_bpe(qb_tokenizer *t, const qb_json *model, size_t n_added, size_t text_bytes,
+                          const char *name) {
+    qb_status st;
+    QB_TRY(st, check_bpe(model, name));
+    QB_TRY(st, read_vocab(t, qb_json_get(model, "vocab"), n_added, text_bytes, name));
+    QB_TRY(st, read_characters(t, model, name));
+    QB_TRY(st, read_merges(t, qb_json_get(model, "merges"), name));
+    st = qb_bpe_finish(&t->bpe, qb_tokenizer_cuts_words(t));
+out:
+    return st;
+}
+
+/* "vocab": [[piece, log-probability], ...]; an id is a place in the list. */
+static qb_status read_unigram(qb_tokenizer *t, const qb_json *model, size_t n_added, size_t text_bytes,
+                              const char *name) {
+    static const char *const known[] = {"type", "vocab", "unk_id", "byte_fallback", NULL};
+    const qb_json *vocab = qb_json_get(model, "vocab");
+    int64_t unk = -1, n = qb_json_count(vocab);
+    bool byte_fallback = false;
+    double *scores = NULL;
+    int32_t id = 0;
+    qb_status st;
+    if (!qb_json_is_array(vocab) || n < 1 || n > QB_VOCAB_IDS_MAX)
+        return qb_fail(QB_ERR_FORMAT, "%s: \"vocab\" must be a list of 1 to %d [piece, score]", name,
+                       QB_VOCAB_IDS_MAX);
+    QB_TRY(st, check_keys(model, known, "Unigram", name));
+    QB_TRY(st, qb_json_int(model, "unk_id", name, false, 0, n - 1, &unk));
+    QB_TRY(st, qb_json_bool(model, "byte_fallback", name, false, &byte_fallback));
+    QB_TRY(st, qb_vocab_create(&t->vocab, (int32_t)n, (size_t)n + n_added, text_bytes));
+    QB_TRY(st, qb_alloc((size_t)n, sizeof *scores, &scores));
+    for (const qb_json *c = qb_json_first(vocab); c; c = qb_json_next(c), id++) {
+        const char *text = qb_json_string(qb_json_first(c));
+        const qb_json *score = text ? qb_json_next(qb_json_first(c)) : NULL;
+        if (!text || !qb_json_is_number(score) || qb_json_count(c) != 2) {
+            st = qb_fail(QB_ERR_FORMAT, "%s: piece %d must be [text, score]", name, id);
+            goto out;
+        }
+        scores[id] = qb_json_number(score);
+        if (!*text && id == unk) text = "<unk>";
+        QB_TRY(st, qb_vocab_add(&t->vocab, name, id, text, strlen(text), QB_PIECE_NORMAL));
+    }
+    t->model = &qb_token_model_unigram;
+    st = qb_unigram_create(&t->unigram, &t->vocab, scores, (int32_t)unk, byte_fallback, false);
+    scores = NULL;
+out:
+    qb_free(scores);
+    return st;
+}
+
+static qb_status read_model(qb_tokenizer *t, const qb_json *document, size_t text_bytes, const char *name) {
+    const qb_json *model = qb_json_get(document, "model");
+    size_t n_added = (size_t)qb_json_count(qb_json_get(document, "added_tokens"));
+    const char *type = NULL;
+    if (!qb_json_is_object(model))
+        return qb_fail(QB_ERR_FORMAT, "%s: \"model\" is missing or no object", name);
+    qb_status st = qb_json_text(model, "type", name, false, &type);
+    if (st != QB_OK) return st;
+    /* Older files name no type: what they hold tells it. */
+    if (!type)
+        type = qb_json_get(model, "merges")                    ? "BPE"
+               : qb_json_is_array(qb_json_get(model, "vocab")) ? "Unigram"
+                                                               : "BPE";
+    if (!strcmp(type, "BPE")) return read_bpe(t, model, n_added, text_bytes, name);
+    if (!strcmp(type, "Unigram")) return read_unigram(t, model, n_added, text_bytes, name);
+    return qb_fail(QB_ERR_UNSUPPORTED,
+                   "%s: tokenizer model \"%s\" is not supported (supported: BPE, Unigram)", name, type);
+}
+
 qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, const char *name) {
     qb_json *document = NULL;
+    qb_reader r = {t, name};
     qb_status st;
     QB_TRY(st, refuse_nul(text, n, name));
     QB_TRY(st, qb_json_parse(text, n, name, &document));
-    const qb_json *model = qb_json_get(document, "model"), *added = qb_json_get(document, "added_tokens");
-    QB_TRY(st, check_model(model, name));
-    QB_TRY(st, read_vocab(t, qb_json_get(model, "vocab"), (size_t)qb_json_count(added), n, name));
-    QB_TRY(st, read_characters(t, model, name));
-    QB_TRY(st, read_merges(t, qb_json_get(model, "merges"), name));
-    QB_TRY(st, qb_bpe_finish(&t->bpe));
-    QB_TRY(st, read_added(t, added, name));
-    QB_TRY(st, qb_tokenizer_read_pipeline(t, document, name));
+    QB_TRY(st, qb_reader_normalizer(&r, qb_json_get(document, "normalizer")));
+    QB_TRY(st, qb_reader_pretokenizer(&r, qb_json_get(document, "pre_tokenizer")));
+    QB_TRY(st, read_model(t, document, n, name));
+    QB_TRY(st, read_added(t, qb_json_get(document, "added_tokens"), name));
+    QB_TRY(st, qb_reader_post_processor(&r, qb_json_get(document, "post_processor")));
+    QB_TRY(st, qb_reader_decoder(&r, qb_json_get(document, "decoder")));
     st = qb_tokenizer_index_added(t);
 out:
     qb_json_free(document);

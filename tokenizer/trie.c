@@ -10,7 +10,7 @@ static qb_status add_node(qb_trie *t, uint8_t byte, uint32_t sibling, uint32_t *
     return QB_OK;
 }
 
-static uint32_t step(const qb_trie *t, uint32_t node, uint8_t byte) {
+uint32_t qb_trie_step(const qb_trie *t, uint32_t node, uint8_t byte) {
     uint32_t i = node ? t->nodes[node - 1].child : t->roots[byte];
     while (i && t->nodes[i - 1].byte != byte) i = t->nodes[i - 1].sibling;
     return i;
@@ -20,7 +20,7 @@ qb_status qb_trie_add(qb_trie *t, const char *text, size_t n, int32_t value) {
     uint32_t node = 0;
     for (size_t i = 0; i < n; i++) {
         uint8_t byte = (uint8_t)text[i];
-        uint32_t next = step(t, node, byte);
+        uint32_t next = qb_trie_step(t, node, byte);
         if (!next) {
             qb_status st = add_node(t, byte, node ? t->nodes[node - 1].child : 0, &next);
             if (st != QB_OK) return st;
@@ -39,7 +39,7 @@ size_t qb_trie_longest(const qb_trie *t, const char *p, size_t n, int32_t *value
     size_t longest = 0;
     uint32_t node = 0;
     for (size_t i = 0; i < n; i++) {
-        node = step(t, node, (uint8_t)p[i]);
+        node = qb_trie_step(t, node, (uint8_t)p[i]);
         if (!node) break;
         if (t->nodes[node - 1].value >= 0) {
             longest = i + 1;
