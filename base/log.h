@@ -17,9 +17,9 @@ void qb_log_capture(qb_warning_sink sink, void *ctx);
 /* Takes away a progress line that an error left standing on the terminal. */
 void qb_log_end_line(void);
 
-/* Progress of one long task. On a terminal one line is redrawn with the time left; elsewhere a plain line is
-   printed at the start, at most every ten seconds, and at the end. Not thread-safe: the task's own thread
-   reports. */
+/* Progress of one long task. On a terminal one line is redrawn with the time
+   left; elsewhere a plain line is printed at the start, at most every ten
+   seconds, and at the end. Not thread-safe: the task's own thread reports. */
 typedef struct qb_progress {
     char label[96];
     double total, done;

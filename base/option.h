@@ -1,6 +1,6 @@
-/* Options as rows. One row gives --help, parsing, range errors, the suite-file key and the `config` object of
-   a result; a default is written nowhere else. Names use dashes on the command line and underscores in JSON.
- */
+/* Options as rows. One row gives --help, parsing, range errors, the suite-file
+   key and the `config` object of a result; a default is written nowhere else.
+   Names use dashes on the command line and underscores in JSON. */
 #pragma once
 
 #include "base/json.h"
@@ -46,8 +46,8 @@ typedef struct qb_option_set {
 
 /* Writes every default into target. */
 void qb_options_defaults(const qb_option *rows, void *target);
-/* Sets one option from text ("true"/"false" for BOOL); `name` may use '-' or '_'. Unknown names suggest the
- * nearest. */
+/* Sets one option from text ("true"/"false" for BOOL); `name`
+   may use '-' or '_'. Unknown names suggest the nearest. */
 qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *name,
                          const char *text) QB_NODISCARD;
 /* Parses argv[1..argc): options in any order, "--name value" or "--name=value", "-o value", "--" ends

@@ -1,6 +1,6 @@
-/* Random numbers. qb_pyrandom is CPython's `random` (MT19937, init_by_array), which the GPTQ paper's sampling
-   rests on; qb_noise is a counter-based generator for synthetic weights, whose value at an index needs no
-   history. */
+/* Random numbers. qb_pyrandom is CPython's `random` (MT19937, init_by_array),
+   which the GPTQ paper's sampling rests on; qb_noise is a counter-based
+   generator for synthetic weights, whose value at an index needs no history. */
 #pragma once
 
 #include <stdint.h>

@@ -20,8 +20,8 @@ qb_status qb_str_status(const qb_str *s);
 const char *qb_str_get(const qb_str *s); /* never NULL */
 void qb_str_free(qb_str *s);
 
-/* The candidate nearest to `word` by edit distance, or NULL when none is near (more than a third of the word
- * away). */
+/* The candidate nearest to `word` by edit distance, or NULL
+   when none is near (more than a third of the word away). */
 const char *qb_nearest(const char *word, const char *const *candidates, size_t n);
 /* The end of every error about a word that is not known: "; did you mean NEAREST?", or "" when none is near.
  * Written into and returned from `buffer`. */

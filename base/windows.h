@@ -1,5 +1,5 @@
-/* Token windows: what datasets/ makes and eval/ and quant/ consume, so that neither needs to know of
- * datasets. */
+/* Token windows: what datasets/ makes and eval/ and quant/
+   consume, so that neither needs to know of datasets. */
 #pragma once
 
 #include "base/hash.h"

@@ -1,5 +1,5 @@
-/* GGUF metadata tokenizer.ggml.* to a vocabulary. Keys and defaults: ggml's docs/gguf.md, llama.cpp's
-   llama-vocab.cpp. */
+/* GGUF metadata tokenizer.ggml.* to a vocabulary. Keys and
+   defaults: ggml's docs/gguf.md, llama.cpp's llama-vocab.cpp. */
 #include "bench/gguf_tokenizer.h"
 
 #include <stdio.h>

@@ -10,8 +10,8 @@ qb_status qb_session_backend(const char *name, const qb_backend **out) QB_NODISC
 qb_status qb_session_device(const qb_compute *compute, qb_device **out) QB_NODISCARD;
 void qb_session_close(qb_device *dev); /* takes NULL */
 
-/* MODEL -> what qb_model_open takes. synthetic asks for random weights of the model's shapes. Free with
- * qb_free. */
+/* MODEL -> what qb_model_open takes. synthetic asks for
+   random weights of the model's shapes. Free with qb_free. */
 qb_status qb_session_spec(const char *word, bool synthetic, char **spec) QB_NODISCARD;
 qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) QB_NODISCARD;
 /* Fails with QB_ERR_USAGE when the output directory is there and may not be replaced, or holds the model. */

@@ -58,8 +58,8 @@ static qb_status fail_damaged(struct archive *a, const kind_row *row, const char
                    why ? why : "no reason given");
 }
 
-/* libarchive's gzip filter does not compare the check sum, so a flipped bit that still decodes would pass
- * unseen. */
+/* libarchive's gzip filter does not compare the check sum,
+   so a flipped bit that still decodes would pass unseen. */
 static uint32_t crc32_of(const unsigned char *p, size_t n) {
     uint32_t table[8][256]; /* slicing by 8: a 800 MB shard takes well under a second */
     for (uint32_t i = 0; i < 256; i++) {

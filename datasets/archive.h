@@ -15,8 +15,8 @@ typedef enum {
     QB_STORED_TAR, /* itself compressed or not */
 } qb_stored;
 
-/* By the end of the file's name; *stem_length, when not NULL, is the length of the name without the suffix.
- */
+/* By the end of the file's name; *stem_length, when not
+   NULL, is the length of the name without the suffix. */
 qb_stored qb_stored_by_name(const char *name, size_t *stem_length);
 
 /* Decompresses n stored bytes. `name` heads errors. entry as for qb_text_open; *entry_name (free with

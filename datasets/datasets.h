@@ -67,9 +67,9 @@ struct qb_dataset {
 const qb_dataset *qb_dataset_at(size_t index);       /* NULL behind the last */
 const qb_dataset *qb_dataset_find(const char *name); /* NULL: perhaps a file */
 
-/* Protocols: "gptq" (= gptq-2048), "gptq-<n>", "llamacpp" (= llamacpp-512), "llamacpp-<n>", "strided" (=
-   strided-1024-512), "strided-<n>" (stride n/2), "strided-<n>-<stride>". Unknown names suggest the nearest.
- */
+/* Protocols: "gptq" (= gptq-2048), "gptq-<n>", "llamacpp" (= llamacpp-512),
+   "llamacpp-<n>", "strided" (= strided-1024-512), "strided-<n>" (stride
+   n/2), "strided-<n>-<stride>". Unknown names suggest the nearest. */
 typedef enum { QB_PROTOCOL_GPTQ, QB_PROTOCOL_LLAMACPP, QB_PROTOCOL_STRIDED } qb_protocol_kind;
 enum { QB_PROTOCOL_COUNT = 3 };
 typedef struct qb_protocol {

@@ -16,8 +16,8 @@ typedef struct protocol_row {
     const char *form, *summary;
 } protocol_row;
 
-/* Indexed by qb_protocol_kind. llamacpp scores window - window/2 - 1 targets, so 4 is the least that scores
- * one. */
+/* Indexed by qb_protocol_kind. llamacpp scores window -
+   window/2 - 1 targets, so 4 is the least that scores one. */
 static const protocol_row protocols[QB_PROTOCOL_COUNT] = {
     {"gptq", 2048, 0, 2, "gptq-<window>",
      "disjoint windows of the joined text, remainder dropped; every token of a window but its first is "

@@ -1,5 +1,5 @@
-/* Rows of a text file joined to one text, as the Hugging Face loaders and the GPTQ paper's code do together.
- */
+/* Rows of a text file joined to one text, as the Hugging
+   Face loaders and the GPTQ paper's code do together. */
 #pragma once
 
 #include "base/str.h"

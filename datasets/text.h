@@ -1,5 +1,5 @@
-/* A text file opened for reading: mapped when it is stored plainly, decompressed into memory when it is not.
- */
+/* A text file opened for reading: mapped when it is stored
+   plainly, decompressed into memory when it is not. */
 #pragma once
 
 #include "base/file.h"
@@ -17,9 +17,9 @@ typedef struct qb_text {
     char *owned;    /* or here */
 } qb_text;
 
-/* Opens a file, decompressing by the suffix of its name. `entry` NULL: the only file in an archive; else the
-   file of that name, in whatever folder of the archive. An error names the file, the entry and what is wrong.
- */
+/* Opens a file, decompressing by the suffix of its name. `entry` NULL: the
+   only file in an archive; else the file of that name, in whatever folder
+   of the archive. An error names the file, the entry and what is wrong. */
 qb_status qb_text_open(const char *path, const char *entry, qb_text *out) QB_NODISCARD;
 /* The same from memory, which must outlive the text (tests, fuzzing). */
 qb_status qb_text_open_memory(const void *stored, size_t n, const char *name, const char *entry,

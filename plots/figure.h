@@ -1,5 +1,5 @@
-/* A figure: points with labels, reference lines and axes, turned into a gnuplot script whose looks are in
- * plots/(name).gp. */
+/* A figure: points with labels, reference lines and axes, turned
+   into a gnuplot script whose looks are in plots/(name).gp. */
 #pragma once
 
 #include "base/memory.h"

@@ -10,8 +10,8 @@ typedef struct qb_canvas {
 
 enum { QB_CANVAS_FONT_PX = 13 };
 
-/* The names of the terminals that this gnuplot has, each between blanks. QB_ERR_NOT_FOUND where there is no
- * gnuplot. */
+/* The names of the terminals that this gnuplot has, each between
+   blanks. QB_ERR_NOT_FOUND where there is no gnuplot. */
 qb_status qb_gnuplot_terminals(qb_str *out) QB_NODISCARD;
 
 /* Draws `script` once a format into DIR/NAME.svg, .png and .pdf, as far as `terminals` has them; each file
@@ -20,6 +20,6 @@ qb_status qb_gnuplot_terminals(qb_str *out) QB_NODISCARD;
 qb_status qb_gnuplot_draw(const char *terminals, const char *dir, const char *name, qb_canvas canvas,
                           const char *script, int *n_files) QB_NODISCARD;
 
-/* Appends `text` as a gnuplot string constant: single-quoted, where nothing is interpreted but the quote
- * itself. */
+/* Appends `text` as a gnuplot string constant: single-quoted,
+   where nothing is interpreted but the quote itself. */
 void qb_gnuplot_quote(const char *text, qb_str *out);

@@ -25,8 +25,8 @@ typedef struct line {
     double label_y;
 } line;
 
-/* The first number among the dotted parts: "model.layers.3.mlp.up_proj" is of layer 3. -1 when there is none.
- */
+/* The first number among the dotted parts: "model.layers.3.mlp.up_proj"
+   is of layer 3. -1 when there is none. */
 static int layer_of(const char *module) {
     for (const char *p = module; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL) {
         size_t n = strspn(p, "0123456789");
@@ -42,8 +42,8 @@ static const qb_json *modules_of(const qb_entry *e) {
     return qb_json_get(qb_json_get(e->c, "quantization"), "modules");
 }
 
-/* The module's place and error when it is of the kind asked for; an error of 0 has no place on a logarithmic
- * axis. */
+/* The module's place and error when it is of the kind asked
+   for; an error of 0 has no place on a logarithmic axis. */
 static bool read_module(const qb_json *m, const char *kind, int *layer, double *error) {
     const char *name = qb_json_string(qb_json_get(m, "name")),
                *own = qb_json_string(qb_json_get(m, "error_kind"));

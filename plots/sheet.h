@@ -38,6 +38,6 @@ qb_status qb_sheet_panels(qb_sheet *sheet, bool by_text, qb_panel **panels, int 
  * holds for; parts may be NULL. */
 qb_status qb_sheet_subtitle(qb_sheet *sheet, const qb_panel *panel, const char *protocol, const char *tail,
                             const char **out) QB_NODISCARD;
-/* The end of a speed's subtitle: what its bars are, and how projected figures are drawn where there are any.
- */
+/* The end of a speed's subtitle: what its bars are, and
+   how projected figures are drawn where there are any. */
 const char *qb_sheet_speed_tail(const qb_sheet *sheet);

@@ -57,8 +57,8 @@ static inline float *cuda_get_floats(qb_device *dev, const float *p, int64_t n) 
     return host;
 }
 
-/* Every element of the device's array is within absolute + relative * |want| of the host's; NaN agrees with
- * NaN. */
+/* Every element of the device's array is within absolute +
+   relative * |want| of the host's; NaN agrees with NaN. */
 static inline void assert_cuda_floats(qb_device *dev, const float *got_dev, const float *want, int64_t n,
                                       double absolute, double relative_part, const char *what) {
     float *got = cuda_get_floats(dev, got_dev, n);

@@ -1,5 +1,5 @@
-/* Shared by the tests of kernels/: repeatable noise, and devices of every instruction set that this CPU has.
- */
+/* Shared by the tests of kernels/: repeatable noise, and
+   devices of every instruction set that this CPU has. */
 #pragma once
 
 #include "tests/support.h"

@@ -1,10 +1,10 @@
 /* The synthetic language against an independent reading of its description: the parser below knows the
-   grammar of datasets/corpus.h in its own notation, sums over every derivation it can find, and shares no
+   grammar of tools/corpus/corpus.h in its own notation, sums over every derivation it can find, and shares no
    code with the generator. */
 #include "base/hash.h"
 #include "base/json.h"
-#include "datasets/corpus.h"
 #include "tests/support.h"
+#include "tools/corpus/corpus.h"
 
 #include <ctype.h>
 #include <math.h>

@@ -1,6 +1,6 @@
-/* Attention on the device against the CPU backend, over the shapes that choose among its kernels: head widths
-   that load 16 bytes at once and that do not, shared key heads, one split and many, queries that begin in
-   mid-cache. */
+/* Attention on the device against the CPU backend, over the shapes that choose
+   among its kernels: head widths that load 16 bytes at once and that do not,
+   shared key heads, one split and many, queries that begin in mid-cache. */
 #include "tests/cuda_pair.h"
 
 typedef struct {

@@ -1,5 +1,5 @@
-/* Opening a CUDA device, its counted memory and its transfers; on the shim also what cannot be had from a
- * device. */
+/* Opening a CUDA device, its counted memory and its transfers;
+   on the shim also what cannot be had from a device. */
 #include "tests/cuda_support.h"
 
 #include <errno.h>

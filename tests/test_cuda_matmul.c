@@ -179,9 +179,9 @@ static void test_cuda_matmul__dense_types(void **state) {
 
 /* ---- what floats can be ---- */
 
-/* Each token times a power of two of its own gives exactly the results times it: a row's scale is exact, and
-   nothing is too large or too small for float16. Many tokens share one scale; there all take the same power.
- */
+/* Each token times a power of two of its own gives exactly the results times
+   it: a row's scale is exact, and nothing is too large or too small for
+   float16. Many tokens share one scale; there all take the same power. */
 static void test_cuda_matmul__activations_of_any_size(void **state) {
     (void)state;
     enum { ROWS = 32, COLS = 256, MOST = 70 };

@@ -1,5 +1,5 @@
-/* Whole models through the CUDA backend: perplexity against the cpu, and on a device against the golden
- * figures. */
+/* Whole models through the CUDA backend: perplexity against
+   the cpu, and on a device against the golden figures. */
 #include "tests/cuda_support.h"
 
 #include "base/json.h"

@@ -1,5 +1,5 @@
-/* The NVML reader against a stand-in library whose sensors are known, and its way into speed and memory rows.
- */
+/* The NVML reader against a stand-in library whose sensors
+   are known, and its way into speed and memory rows. */
 #include "kernels/cuda/nvml.h"
 
 #include "eval/eval.h"

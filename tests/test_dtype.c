@@ -1,5 +1,5 @@
-/* Element types: every half against its definition, every rounding boundary, and the vector paths against the
- * scalar. */
+/* Element types: every half against its definition, every
+   rounding boundary, and the vector paths against the scalar. */
 #include "tests/support.h"
 
 #include "kernels/cpu/simd.h"

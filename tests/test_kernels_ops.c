@@ -1,5 +1,5 @@
-/* The ops between the matmuls against their definitions in float64, in every instruction set and for 1 to 3
- * threads. */
+/* The ops between the matmuls against their definitions in
+   float64, in every instruction set and for 1 to 3 threads. */
 #include "tests/kernels_support.h"
 
 #include "kernels/cpu/simd.h"
@@ -97,8 +97,8 @@ static void test_ops__activations(void **state) {
         assert_ok(cpu->activate(dev, (qb_activation)kind, y, gate, NULL, N));
         for (int i = 0; i < N; i++) {
             double want = activation_of(kind, (double)gate[i]);
-            /* 1 + erf cancels far below zero; the tanh form has the rounding of its exponent, up to 60 there
-             */
+            /* 1 + erf cancels far below zero; the tanh form has
+               the rounding of its exponent, up to 60 there */
             double allowed = kind == QB_ACTIVATION_GELU        ? 2e-7 * (1 + fabs((double)gate[i]))
                              : kind == QB_ACTIVATION_GELU_TANH ? 1e-5 * fabs(want)
                                                                : 5e-7 * fabs(want);
@@ -174,8 +174,8 @@ static void attention_reference(const attention_case *c, const qb_kv *kv, const 
             out[d] += score[k] / total * (double)cache_value(c, kv->v, base + k * c->dim + d);
 }
 
-/* The cache is filled by two kv_store calls, so that positions and sequences are checked with the attention.
- */
+/* The cache is filled by two kv_store calls, so that
+   positions and sequences are checked with the attention. */
 static void check_attention(const attention_case *c) {
     int64_t capacity = c->first + c->tok + 3, layers = 2, layer = 1, kv_row = c->kv_heads * c->dim;
     float *first = NULL;

@@ -1,5 +1,4 @@
-/* The neutral quantized weight: tables, vectors and sizes of docs/formats.md, meaning of every
- * field. */
+/* The neutral quantized weight: tables, vectors and sizes of docs/formats.md, meaning of every field. */
 #include "tests/support.h"
 
 #include "kernels/qweight.h"
@@ -41,8 +40,8 @@ static void test_qweight__blocks_cross_rows(void **state) {
     qb_qweight_free(&q);
 }
 
-/* The positive values below 1 as bitsandbytes' own create_dynamic_map gives them; public ports print the
- * same. */
+/* The positive values below 1 as bitsandbytes' own
+   create_dynamic_map gives them; public ports print the same. */
 static const float dynamic_map_values[127] = {
     5.5000004e-07f, 3.2500002e-06f, 7.75e-06f,      2.1249998e-05f, 4.375e-05f,     6.625e-05f,
     8.875e-05f,     0.00015625001f, 0.00026875004f, 0.00038125002f, 0.00049375003f, 0.0006062501f,

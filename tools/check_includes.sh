@@ -16,7 +16,8 @@ declare -A may=(
   [results]="base"
   [plots]="base results"
   [bench]="base kernels checkpoint tokenizer datasets model quant eval results plots"
-  [tests]="bench base kernels checkpoint tokenizer datasets model quant eval results plots"
+  [tools]="base"
+  [tests]="bench tools base kernels checkpoint tokenizer datasets model quant eval results plots"
 )
 rooms="${!may[*]}"
 bad=0

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes bench/demo: texts of the synthetic language, their entropy, a tokenizer, a small Llama trained on the language.
 
-Needs: a C compiler with cJSON and libcrypto (for tools/make_corpus.c); Python 3.11, torch 1.13, tokenizers 0.23,
+Needs: what tools/install_deps.sh quick installs (for tools/corpus); Python 3.11, torch 1.13, tokenizers 0.23,
        safetensors 0.8. Run from the root of the checkout:
            nice tools/train_demo.py                     # everything, into bench/demo
            nice tools/train_demo.py --check             # only measures the model that is there: 16 bit and rounded
@@ -70,14 +70,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # ---------------------------------------------------------------- texts
 
 
-def build_generator(folder):
-    program = folder / "make_corpus"
-    room = ["file", "hash", "json", "memory", "rng", "status", "str"]
-    sources = [ROOT / "tools/make_corpus.c", *sorted((ROOT / "datasets").glob("corpus*.c"))]
-    sources += [ROOT / f"base/{name}.c" for name in room]
-    flags = ["-std=c17", "-O2", "-D_POSIX_C_SOURCE=200809L", "-D_DEFAULT_SOURCE", f"-I{ROOT}"]
-    subprocess.run(["cc", *flags, *sources, "-lcjson", "-lcrypto", "-lm", "-o", program], check=True)
-    return program
+def build_generator():
+    for command in (["cmake", "--preset", "release"], ["cmake", "--build", "--preset", "release", "--target", "make_corpus"]):
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return ROOT / "build/bin/make_corpus"
 
 
 def generate(program, seed, size, path):
@@ -363,7 +359,7 @@ def main():
         return
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        program = build_generator(scratch)
+        program = build_generator()
         made = {name: generate(program, *spec, out / f"{name}.txt") for name, spec in TEXTS.items()}
         generate(program, *STREAM, scratch / "stream.txt")
         generate(program, *VALIDATION, scratch / "held_out.txt")

@@ -113,8 +113,8 @@ static qb_status finish(const generate_options *o, emission *e, const qb_ids *pr
     return st;
 }
 
-/* What does not fit the device goes to host memory with --offload; without it, loading fails with the sizes.
- */
+/* What does not fit the device goes to host memory with
+   --offload; without it, loading fails with the sizes. */
 static qb_status place(qb_model *m, qb_device *dev, int64_t positions, bool offload) {
     qb_placement p;
     qb_str line = {0};

@@ -1,5 +1,5 @@
-/* bench speed: prefill, decode, first token and latency of a model as it is found, against the machine's
- * ceilings. */
+/* bench speed: prefill, decode, first token and latency of a
+   model as it is found, against the machine's ceilings. */
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/measure/placement.h"

@@ -1,5 +1,5 @@
-/* Any bytes as what says how a checkpoint is quantized: config.json's quantization_config, and bitsandbytes'
- * quant_state. */
+/* Any bytes as what says how a checkpoint is quantized: config.json's
+   quantization_config, and bitsandbytes' quant_state. */
 #include "base/log.h"
 #include "checkpoint/layout.h"
 #include "checkpoint/layouts/quant_state.h"

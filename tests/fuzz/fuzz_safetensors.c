@@ -1,5 +1,5 @@
-/* Any bytes as a safetensors file: what is accepted must tile the data, be unique and be sized as its shape
- * says. */
+/* Any bytes as a safetensors file: what is accepted must tile
+   the data, be unique and be sized as its shape says. */
 #include "checkpoint/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 

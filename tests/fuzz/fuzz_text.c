@@ -1,5 +1,5 @@
-/* Data files: the first byte says how the rest is read (a compression, rows, JSON lines, a protocol's name).
- */
+/* Data files: the first byte says how the rest is read (a
+   compression, rows, JSON lines, a protocol's name). */
 #include "base/memory.h"
 #include "base/str.h"
 #include "datasets/datasets.h"

@@ -103,8 +103,8 @@ fiber *fiber_take(void (*entry)(void *), void *argument) {
     __asan_unpoison_memory_region(f->stack, stack_bytes); /* what the last user's frames left */
 #endif
 #if defined(__x86_64__)
-    /* The first switch pops six registers and returns into begin, whose frame expects a return address above.
-     */
+    /* The first switch pops six registers and returns into
+       begin, whose frame expects a return address above. */
     void **top = reinterpret_cast<void **>(f->stack + stack_bytes);
     *--top = nullptr;
     *--top = reinterpret_cast<void *>(&begin);

@@ -1,5 +1,5 @@
-/* The CUDA runtime's host side: the device, memory and copies. Streams, events and graphs are in streams.cc.
- */
+/* The CUDA runtime's host side: the device, memory and
+   copies. Streams, events and graphs are in streams.cc. */
 #include "tests/shim/runtime.h"
 #include "tests/shim/memory.h"
 #include "tests/shim/shim.h"

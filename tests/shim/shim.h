@@ -32,8 +32,8 @@ void qb_shim_set_device(const qb_shim_device *device); /* NULL: the defaults; no
 void qb_shim_set_seed(uint64_t seed);
 /* The n-th call from now (1: the next) of cudaMalloc or cudaHostAlloc finds no memory; 0: none. */
 void qb_shim_fail_allocation(int nth);
-/* From now on every call that waits for the device reports a fault in a kernel, as after an illegal access.
- */
+/* From now on every call that waits for the device reports
+   a fault in a kernel, as after an illegal access. */
 void qb_shim_lose_device(void);
 /* Allocations of device memory that live now: bytes and number. */
 int64_t qb_shim_allocated_bytes(void);

@@ -1,5 +1,5 @@
-/* The shim itself: what it runs is what CUDA would, and what CUDA would let pass silently ends the program.
- */
+/* The shim itself: what it runs is what CUDA would, and
+   what CUDA would let pass silently ends the program. */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "tests/shim/cublas_v2.h"

@@ -1,12 +1,10 @@
-/* Writes a text of the synthetic language (datasets/corpus.h) and prints its measures as one JSON object.
-   Needs: cJSON, libcrypto. tools/train_demo.py builds it by hand:
-     cc -std=c17 -O2 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -I. tools/make_corpus.c datasets/corpus*.c \
-        base/{file,hash,json,memory,rng,status,str}.c -lcjson -lcrypto -lm -o make_corpus */
+/* Writes a text of the synthetic language (tools/corpus/corpus.h) and prints its measures as one JSON object.
+   Built with the tests; tools/train_demo.py runs it. */
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "datasets/corpus.h"
+#include "tools/corpus/corpus.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
-#include "datasets/corpus.h"
+#include "tools/corpus/corpus.h"
 
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/str.h"
-#include "datasets/corpus_lexicon.h"
+#include "tools/corpus/corpus_lexicon.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -56,8 +56,8 @@ typedef struct {
     symbol body[BODY_MAX]; /* ends with END */
 } rule;
 
-/* Alternatives of one head stand together. No phrase leads back to itself, so expectations are finite sums.
- */
+/* Alternatives of one head stand together. No phrase leads
+   back to itself, so expectations are finite sums. */
 static const rule rules[] = {
     {PARAGRAPH, 2, {OPENING, SENTENCE, SENTENCE, SENTENCE, SENTENCE, LINE}},
     {PARAGRAPH, 3, {OPENING, SENTENCE, SENTENCE, SENTENCE, SENTENCE, SENTENCE, LINE}},

@@ -1,4 +1,4 @@
-#include "datasets/corpus_lexicon.h"
+#include "tools/corpus/corpus_lexicon.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,10 +1,10 @@
-/* The words of the synthetic language (datasets/corpus.h): their letters, their rank orders, their Zipf
- * weights. */
+/* The words of the synthetic language (tools/corpus/corpus.h):
+   their letters, their rank orders, their Zipf weights. */
 #pragma once
 
 #include "base/memory.h"
 #include "base/rng.h"
-#include "datasets/corpus.h"
+#include "tools/corpus/corpus.h"
 
 enum { QB_CORPUS_WORD_BYTES = 16 };
 
