@@ -1,9 +1,11 @@
 #include "base/json.h"
 
 #include "base/file.h"
+#include "base/json_source.h"
 #include "base/memory.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +18,8 @@ static int line_of(const char *text, const char *at) {
     return line;
 }
 
-qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) {
+/* The value and where it ends, from `text` as cJSON can read it. */
+static qb_status parse_value(const char *text, size_t n, const char *name, qb_json **out) {
     const char *end = NULL;
     *out = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     if (!*out) {
@@ -26,13 +29,32 @@ qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **
                        line_of(text, text + at), at, n);
     }
     for (const char *p = end; p < text + n && *p; p++)
-        if (!strchr(" \t\r\n", *p)) {
-            qb_json_free(*out);
-            *out = NULL;
+        if (!strchr(" \t\r\n", *p))
             return qb_fail(QB_ERR_FORMAT, "%s: text after the end of the JSON value at line %d", name,
                            line_of(text, p));
-        }
     return QB_OK;
+}
+
+static qb_status parse(const char *text, size_t n, const char *name, bool unique_keys, qb_json **out) {
+    char *replaced = NULL;
+    *out = NULL;
+    qb_status st = qb_json_replace_constants(text, n, &replaced);
+    if (st == QB_OK) st = parse_value(replaced ? replaced : text, n, name, out);
+    if (st == QB_OK) st = qb_json_keep_numbers(text, n, *out);
+    if (st == QB_OK) st = qb_json_merge_keys(*out, name, unique_keys);
+    qb_free(replaced);
+    if (st != QB_OK) {
+        qb_json_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) {
+    return parse(text, n, name, false, out);
+}
+qb_status qb_json_parse_unique(const char *text, size_t n, const char *name, qb_json **out) {
+    return parse(text, n, name, true, out);
 }
 
 qb_status qb_json_read(const char *path, size_t max_bytes, qb_json **out) {
@@ -144,6 +166,17 @@ qb_status qb_json_int(const qb_json *object, const char *key, const char *where,
     if (st != QB_OK || !j) return st;
     if (!cJSON_IsNumber(j)) return wrong_type(where, key, "an integer", j);
     double v = j->valuedouble;
+    const char *digits = qb_json_kept_number(j);
+    if (digits && !strpbrk(digits, ".eENI")) { /* beyond what a double holds */
+        errno = 0;
+        long long exact = strtoll(digits, NULL, 10);
+        if (errno || exact < min || exact > max)
+            return qb_fail(QB_ERR_FORMAT,
+                           "%s: \"%s\" must lie between %" PRId64 " and %" PRId64 ", found %.40s", where, key,
+                           min, max, digits);
+        *out = exact;
+        return QB_OK;
+    }
     if (!(fabs(v) <= 9007199254740992.0) || v != floor(v))
         return qb_fail(QB_ERR_FORMAT, "%s: \"%s\" must be an integer, found %.17g", where, key, v);
     if (v < (double)min || v > (double)max)
@@ -259,7 +292,11 @@ qb_json *qb_json_copy(const qb_json *json) {
 
 qb_status qb_json_print(const qb_json *json, bool pretty, char **out) {
     *out = NULL;
+    bool kept = false;
+    qb_json *raw = json ? qb_json_with_kept_numbers(json, &kept) : NULL;
+    if (kept) json = raw;
     char *printed = !json ? NULL : pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
+    qb_json_free(raw);
     if (!printed) return qb_fail(QB_ERR_MEMORY, "out of memory while writing JSON");
     size_t n = strlen(printed);
     char *copy;

@@ -8,9 +8,13 @@
 
 typedef struct cJSON qb_json;
 
-/* Parses n bytes; `name` heads error sentences. Refuses nesting beyond cJSON's limit. Free with qb_json_free.
- */
+/* Parses n bytes; `name` heads error sentences. Refuses nesting beyond cJSON's limit. Numbers keep their
+   source text and are printed with it (2.0 stays 2.0); NaN and Infinity are read as Python writes them; of
+   equal keys in one object the last counts, as in Python, with a warning where values differ. Free with
+   qb_json_free. */
 qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
+/* The same, but equal keys in one object are an error. */
+qb_status qb_json_parse_unique(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
 qb_status qb_json_read(const char *path, size_t max_bytes, qb_json **out) QB_NODISCARD;
 void qb_json_free(qb_json *json);
 

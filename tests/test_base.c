@@ -119,6 +119,77 @@ static qb_status parse_words(sample *s, int argc, const char **argv, const char 
 }
 
 /* Some readers take 6.0 for a float and refuse 6. */
+/* As Python's json reads and writes the same texts. */
+static void test_json__numbers_keep_their_source_text(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"a\":2.0,\"b\":[1e-05,-0,1E5,18446744073709551615,0.1,7,-7],\"c,1.0\":\"\\\"3.0\",\"d\":{\"e\":"
+        "10000.0,\"f\":[NaN,Infinity,-Infinity]},\"g\":9007199254740993}";
+    qb_json *o, *copy;
+    char *printed;
+    int64_t v;
+    assert_ok(qb_json_parse(text, strlen(text), "doc", &o));
+    copy = qb_json_copy(o);
+    assert_ok(qb_json_print(copy, false, &printed));
+    assert_string_equal(printed, text);
+    qb_free(printed);
+    assert_true(qb_json_number(qb_json_get(o, "a")) == 2.0);
+    assert_ok(qb_json_int(o, "a", "doc", true, 0, 10, &v));
+    assert_int_equal(v, 2);
+    assert_ok(qb_json_int(o, "g", "doc", true, 0, INT64_MAX, &v));
+    assert_true(v == 9007199254740993LL);
+    const qb_json *f = qb_json_first(qb_json_get(qb_json_get(o, "d"), "f"));
+    assert_true(isnan(qb_json_number(f)));
+    assert_true(qb_json_number(qb_json_next(f)) == (double)INFINITY);
+    assert_true(qb_json_number(qb_json_next(qb_json_next(f))) == -(double)INFINITY);
+    double real = 0;
+    static const char infinite[] = "{\"scale\": Infinity, \"n\": NaN}";
+    qb_json *i;
+    assert_ok(qb_json_parse(infinite, strlen(infinite), "doc", &i));
+    assert_fails(qb_json_real(i, "scale", "doc", true, 0, 10, &real), QB_ERR_FORMAT, "\"scale\" must lie");
+    assert_fails(qb_json_int(i, "n", "doc", true, 0, 10, &v), QB_ERR_FORMAT, "\"n\" must be an integer");
+    qb_json_free(i);
+    qb_json_free(copy);
+    qb_json_free(o);
+}
+
+static void keep_warning(void *ctx, const char *text) {
+    snprintf(ctx, 64, "%s", text);
+}
+
+static void test_json__of_equal_keys_the_last_counts(void **state) {
+    (void)state;
+    char warning[64] = "", *printed;
+    qb_json *o;
+    static const char same[] = "{\"a\":1,\"b\":2,\"a\":1}", nested[] = "[{\"x\":{\"a\":1,\"b\":2,\"a\":3}}]";
+    qb_log_capture(keep_warning, warning);
+    assert_ok(qb_json_parse(same, strlen(same), "doc", &o));
+    assert_string_equal(warning, "");
+    assert_int_equal(qb_json_count(o), 2);
+    qb_json_free(o);
+    assert_ok(qb_json_parse(nested, strlen(nested), "doc", &o));
+    assert_non_null(strstr(warning, "doc: the key \"a\" stands twice with different values"));
+    assert_ok(qb_json_print(o, false, &printed));
+    assert_string_equal(printed, "[{\"x\":{\"b\":2,\"a\":3}}]");
+    qb_free(printed);
+    qb_json_free(o);
+    /* many keys go another way */
+    qb_str many = {0};
+    qb_str_text(&many, "{");
+    for (int k = 0; k < 100; k++) qb_str_printf(&many, "\"k%d\":%d,", k % 60, k);
+    qb_str_text(&many, "\"z\":0}");
+    assert_ok(qb_json_parse(many.text, many.length, "doc", &o));
+    assert_int_equal(qb_json_count(o), 61);
+    assert_true(qb_json_number(qb_json_get(o, "k7")) == 67.0);
+    assert_true(qb_json_number(qb_json_get(o, "k50")) == 50.0);
+    qb_json_free(o);
+    assert_fails(qb_json_parse_unique(many.text, many.length, "doc", &o), QB_ERR_FORMAT,
+                 "\"k0\" stands twice");
+    assert_null(o);
+    qb_str_free(&many);
+    qb_log_capture(NULL, NULL);
+}
+
 static void test_json__decimals_keep_their_point(void **state) {
     (void)state;
     static const struct {
@@ -136,10 +207,6 @@ static void test_json__decimals_keep_their_point(void **state) {
         qb_json_free(copy);
         qb_json_free(o);
     }
-}
-
-static void keep_warning(void *ctx, const char *text) {
-    snprintf(ctx, 64, "%s", text);
 }
 
 static void test_log__warnings_can_be_taken(void **state) {
@@ -310,6 +377,8 @@ int main(void) {
         cmocka_unit_test(test_hash__equals_published_vector),
         cmocka_unit_test(test_json__round_trip_and_typed_errors),
         cmocka_unit_test(test_json__equal_is_by_value),
+        cmocka_unit_test(test_json__numbers_keep_their_source_text),
+        cmocka_unit_test(test_json__of_equal_keys_the_last_counts),
         cmocka_unit_test(test_json__decimals_keep_their_point),
         cmocka_unit_test(test_log__warnings_can_be_taken),
         cmocka_unit_test(test_option__parses_every_form),
