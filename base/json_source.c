@@ -169,7 +169,8 @@ static qb_status merge_object(cJSON *object, const char *name, bool refuse) {
         cJSON *first = earlier(&t, object, j);
         if (!first) continue;
         if (refuse) {
-            st = qb_fail(QB_ERR_FORMAT, "%s: the key \"%.200s\" appears twice in one object", name, j->string);
+            st =
+                qb_fail(QB_ERR_FORMAT, "%s: the key \"%.200s\" appears twice in one object", name, j->string);
             break;
         }
         if (!cJSON_Compare(first, j, 1))
