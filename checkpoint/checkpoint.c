@@ -17,7 +17,8 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 static qb_status read_config(qb_checkpoint *ck) {
     char *path = qb_path_join(ck->dir, "config.json");
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_arena_strdup(&ck->arena, path, &ck->config_source);
+    qb_status st = qb_path_exists(path) ? QB_OK : qb_checkpoint_explain(ck->dir);
+    if (st == QB_OK) st = qb_arena_strdup(&ck->arena, path, &ck->config_source);
     if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
     if (st == QB_OK && !qb_json_is_object(ck->config))
         st = qb_fail(QB_ERR_FORMAT, "%s: expected a JSON object", path);
@@ -38,16 +39,18 @@ qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
     *out = NULL;
     if (!qb_path_exists(path)) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", path);
     qb_checkpoint *ck;
-    char *gguf = NULL;
+    char *gguf = NULL, *resolved = NULL;
     qb_status st = qb_alloc_zero(1, sizeof *ck, &ck);
     if (st != QB_OK) return st;
     pthread_mutex_init(&ck->lock, NULL);
     pthread_cond_init(&ck->filled, NULL);
-    QB_TRY(st, qb_arena_strdup(&ck->arena, path, &ck->dir));
-    QB_TRY(st, qb_checkpoint_find_gguf(path, &gguf));
+    QB_TRY(st, qb_checkpoint_resolve(path, &resolved));
+    QB_TRY(st, qb_arena_strdup(&ck->arena, resolved, &ck->dir));
+    QB_TRY(st, qb_checkpoint_find_gguf(ck->dir, &gguf));
     QB_TRY(st, gguf ? qb_checkpoint_open_gguf(ck, gguf) : open_directory(ck));
 out:
     qb_free(gguf);
+    qb_free(resolved);
     if (st != QB_OK)
         qb_checkpoint_close(ck);
     else
@@ -65,6 +68,7 @@ void qb_checkpoint_close(qb_checkpoint *ck) {
     qb_free(ck->tensors);
     qb_free(ck->shards);
     qb_names_free(&ck->names);
+    qb_names_free(&ck->absent);
     qb_json_free(ck->config);
     qb_gguf_free(ck->gguf);
     pthread_cond_destroy(&ck->filled);
@@ -105,9 +109,19 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name) {
     return qb_names_find(&ck->names, name, &position) ? &ck->tensors[position].tensor : NULL;
 }
 
+static qb_status check_once(const qb_checkpoint *ck, const qb_tensor_state *t) {
+    if (!t->also_in) return QB_OK;
+    return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s is in %s and in %s: which one is meant?", ck->dir,
+                   t->tensor.name, ck->shards[t->shard].file_name, t->also_in);
+}
+
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) {
+    uint32_t shard;
     *out = qb_checkpoint_find(ck, name);
-    if (*out) return QB_OK;
+    if (*out) return check_once(ck, &ck->tensors[(*out)->index]);
+    if (qb_names_find(&ck->absent, name, &shard))
+        return qb_fail(QB_ERR_FORMAT, "%s: the index puts tensor %.200s into %.100s, which does not hold it",
+                       ck->dir, name, ck->shards[shard].file_name);
     if (ck->n_tensors == 0)
         return qb_fail(QB_ERR_FORMAT, "%s holds no tensors at all; %.200s is needed", ck->dir, name);
     const char **names;

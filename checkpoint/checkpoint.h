@@ -22,12 +22,13 @@ typedef struct qb_tensor {
 
 typedef struct qb_checkpoint qb_checkpoint;
 
-/* A directory: opens DIR/model.safetensors, else the shards of DIR/model.safetensors.index.json, else the one
-   *.safetensors file there is, else the one *.gguf file; a GGUF file: opens that. Every header is validated
-   before anything is used: offsets, overlaps, holes, overflow, dtypes, shape products, file length,
-   duplicates; an index must name every tensor, in its shard. qb_checkpoint_config is config.json, or what
-   GGUF metadata says in its words; GGUF tensors are found under the names of a Hugging Face directory, their
-   shapes outermost first. */
+/* A directory: opens DIR/model.safetensors, else the shards of DIR/model.safetensors.index.json or of the one
+   other index there is, else the one *.safetensors file there is, else the one *.gguf file; a GGUF file:
+   opens that; a folder of the hub's cache: its snapshot. Every header is validated before anything is used:
+   offsets, overlaps, holes, overflow, dtypes, shape products, file length, duplicates. An index says which
+   files there are; what it lists and no shard has, or what two shards have, is an error of whoever needs that
+   tensor. qb_checkpoint_config is config.json, or what GGUF metadata says in its words; GGUF tensors are
+   found under the names of a Hugging Face directory, their shapes outermost first. */
 qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) QB_NODISCARD;
 /* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed,
    name) alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
@@ -43,7 +44,8 @@ void qb_checkpoint_close(qb_checkpoint *ck);
 
 const qb_json *qb_checkpoint_config(const qb_checkpoint *ck);     /* config.json, never NULL */
 const char *qb_checkpoint_config_source(const qb_checkpoint *ck); /* the file it was read from, for errors */
-const char *qb_checkpoint_dir(const qb_checkpoint *ck); /* as opened; "synthetic" for a synthetic one */
+const char *qb_checkpoint_dir(const qb_checkpoint *ck); /* as opened, or the snapshot in a folder of the
+   hub's cache; "synthetic" for a synthetic one */
 /* The GGUF file (checkpoint/gguf/gguf.h) behind the checkpoint, with its metadata; NULL for others. */
 const struct qb_gguf *qb_checkpoint_gguf(const qb_checkpoint *ck);
 /* The GGUF file that a path means: the path itself when it is no directory, the one .gguf file of a directory
@@ -54,6 +56,12 @@ bool qb_checkpoint_is_synthetic(const qb_checkpoint *ck);
 size_t qb_checkpoint_count(const qb_checkpoint *ck);
 const qb_tensor *qb_checkpoint_at(const qb_checkpoint *ck, size_t index);
 const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); /* NULL when absent */
+/* Brings the tensors under the family's names, whichever its files use: `embed` and `head` are its modules,
+   `layer` a pattern with %d ("model.layers.%d.input_layernorm"). Files may lack the base model's prefix, or
+   parts of it ("decoder." for "model.decoder."); with `tied`, a head without an embedding becomes the
+   embedding. Before anything else looks for tensors. */
+qb_status qb_checkpoint_adopt_names(qb_checkpoint *ck, const char *embed, const char *layer, const char *head,
+                                    bool tied) QB_NODISCARD;
 /* Like find, but absence is an error naming the checkpoint, the tensor and the nearest name. */
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) QB_NODISCARD;
 /* The element type as the file spells it ("BF16", "F8_E4M3", "Q4_K"); for bytes that stand for a packed

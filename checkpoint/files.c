@@ -95,55 +95,80 @@ typedef struct {
     char name[256]; /* the last one found */
 } found_files;
 
-static qb_status list_weight_files(const qb_checkpoint *ck, found_files *safetensors, found_files *torch) {
-    *safetensors = *torch = (found_files){0};
+enum { SAFETENSORS, TORCH, SAFETENSORS_INDEX, TORCH_INDEX, N_KINDS };
+
+/* The kind of a file of weights; N_KINDS for other files, and for those that other programs read: an
+   adapter's, and the authors' own layout beside a converted one. */
+static int kind_of(const char *name) {
+    if (name[0] == '.' || is_training_state(name) || !strncmp(name, "consolidated", 12) ||
+        !strncmp(name, "adapter_model", 13))
+        return N_KINDS;
+    return ends_with(name, ".safetensors")              ? SAFETENSORS
+           : is_torch_name(name)                        ? TORCH
+           : ends_with(name, ".safetensors.index.json") ? SAFETENSORS_INDEX
+           : ends_with(name, ".bin.index.json")         ? TORCH_INDEX
+                                                        : N_KINDS;
+}
+
+static qb_status list_weight_files(const qb_checkpoint *ck, found_files found[N_KINDS]) {
+    memset(found, 0, N_KINDS * sizeof *found);
     DIR *dir = opendir(ck->dir);
     if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", ck->dir);
     for (struct dirent *e; (e = readdir(dir));) {
-        found_files *kind = ends_with(e->d_name, ".safetensors")                        ? safetensors
-                            : is_torch_name(e->d_name) && !is_training_state(e->d_name) ? torch
-                                                                                        : NULL;
-        if (!kind || e->d_name[0] == '.') continue;
-        kind->n++;
-        snprintf(kind->name, sizeof kind->name, "%s", e->d_name);
+        int kind = kind_of(e->d_name);
+        if (kind == N_KINDS) continue;
+        found[kind].n++;
+        snprintf(found[kind].name, sizeof found[kind].name, "%s", e->d_name);
     }
     closedir(dir);
     return QB_OK;
 }
 
 /* Older GPTQ repositories name their one file freely ("gptq_model-4bit-128g.safetensors", "4bit.pt"). */
-static qb_status find_lone_file(qb_checkpoint *ck, const found_files *safetensors, const found_files *torch) {
-    const found_files *found = safetensors->n ? safetensors : torch;
-    const char *usual = safetensors->n ? "model.safetensors" : "pytorch_model.bin";
-    if (found->n == 1) return add_shard(ck, found->name);
-    if (found->n > 1)
+static qb_status find_lone_file(qb_checkpoint *ck, const found_files found[N_KINDS]) {
+    bool safetensors = found[SAFETENSORS].n > 0;
+    const found_files *files = &found[safetensors ? SAFETENSORS : TORCH];
+    const char *usual = safetensors ? "model.safetensors" : "pytorch_model.bin";
+    if (files->n == 1) return add_shard(ck, files->name);
+    if (files->n > 1)
         return qb_fail(QB_ERR_FORMAT,
-                       "%s holds %d %s files but neither %s nor %s.index.json to say which belong together "
+                       "%s holds %d %s files but neither %s nor one index such as %s.index.json to say which "
+                       "belong together "
                        "(is the index "
                        "missing?)",
-                       ck->dir, found->n, safetensors->n ? "safetensors" : ".bin or .pt", usual, usual);
+                       ck->dir, files->n, safetensors ? "safetensors" : ".bin or .pt", usual, usual);
+    qb_status st = qb_checkpoint_explain(ck->dir);
+    if (st != QB_OK) return st;
     return qb_fail(QB_ERR_NOT_FOUND,
                    "%s holds no weights: neither model.safetensors nor model.safetensors.index.json, nor "
                    "pytorch_model.bin or its index",
                    ck->dir);
 }
 
-/* As transformers does: safetensors go before files of torch.save, the single file before an index. *index
-   stays NULL without one. */
+static qb_status open_index(qb_checkpoint *ck, const char *name, qb_json **index) {
+    const char *path = NULL;
+    qb_status st = join(&ck->arena, ck->dir, name, &path);
+    if (st == QB_OK) st = qb_json_read(path, MAX_INDEX_BYTES, index);
+    return st == QB_OK ? list_index_shards(ck, path, *index) : st;
+}
+
+/* As transformers does: safetensors go before files of torch.save, the single file before an index; then the
+   one index of another name. *index stays NULL without one. */
 static qb_status find_files(qb_checkpoint *ck, qb_json **index) {
     static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
                                         "pytorch_model.bin", "pytorch_model.bin.index.json"};
-    found_files safetensors, torch;
-    qb_status st = list_weight_files(ck, &safetensors, &torch);
-    for (size_t i = 0; st == QB_OK && i < (safetensors.n ? 2 : 4); i++) {
+    found_files found[N_KINDS];
+    qb_status st = list_weight_files(ck, found);
+    bool safetensors = found[SAFETENSORS].n > 0;
+    for (size_t i = 0; st == QB_OK && i < (safetensors ? 2 : 4); i++) {
         const char *path = NULL;
         st = join(&ck->arena, ck->dir, names[i], &path);
         if (st != QB_OK || !qb_path_exists(path)) continue;
-        if (!ends_with(names[i], ".json")) return add_shard(ck, names[i]);
-        st = qb_json_read(path, MAX_INDEX_BYTES, index);
-        return st == QB_OK ? list_index_shards(ck, path, *index) : st;
+        return ends_with(names[i], ".json") ? open_index(ck, names[i], index) : add_shard(ck, names[i]);
     }
-    return st == QB_OK ? find_lone_file(ck, &safetensors, &torch) : st;
+    if (st != QB_OK) return st;
+    const found_files *indices = &found[safetensors ? SAFETENSORS_INDEX : TORCH_INDEX];
+    return indices->n == 1 ? open_index(ck, indices->name, index) : find_lone_file(ck, found);
 }
 
 /* ---- tensors ---- */
@@ -152,7 +177,10 @@ qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard, con
     qb_status st = qb_grow(&ck->tensors, &ck->tensors_capacity, ck->n_tensors + 1, sizeof *ck->tensors);
     if (st != QB_OK) return st;
     qb_tensor_state *t = &ck->tensors[ck->n_tensors];
+    bool ignored = false;
     *t = *tensor;
+    if (!ck->gguf) st = qb_checkpoint_own_name(ck, &t->tensor, &ignored);
+    if (st != QB_OK || ignored) return st;
     t->tensor.index = (uint32_t)ck->n_tensors;
     t->shard = (uint32_t)(shard - ck->shards);
     /* Bytes that are made, or not aligned for their dtype, are there when acquired. */
@@ -161,11 +189,12 @@ qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard, con
     t->tensor.data = t->fill || !aligned ? NULL : t->mapped;
     uint32_t position;
     st = qb_names_add(&ck->names, t->tensor.name, t->tensor.index, &position);
-    if (st == QB_OK && position != t->tensor.index)
-        return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s is in an earlier shard too", shard->path,
-                       t->tensor.name);
-    ck->n_tensors++;
-    return st;
+    if (st != QB_OK) return st;
+    if (position != t->tensor.index) /* an error of whoever needs it */
+        ck->tensors[position].also_in = shard->file_name;
+    else
+        ck->n_tensors++;
+    return QB_OK;
 }
 
 static qb_status add_safetensors(qb_checkpoint *ck, const qb_shard *shard) {
@@ -187,37 +216,32 @@ static qb_status open_shards(qb_checkpoint *ck) {
         st = qb_map_open(s->path, &s->map);
         if (st != QB_OK && ck->n_shards > 1)
             return qb_fail_prefix(st, "shard %zu of %zu", i + 1, ck->n_shards);
+        if (st == QB_OK) st = qb_checkpoint_check_magic(s->path, s->map.bytes, s->map.size);
         if (st == QB_OK)
             st = is_torch_name(s->file_name) ? qb_checkpoint_add_torch(ck, s) : add_safetensors(ck, s);
     }
     return st;
 }
 
-/* Index and shards must agree: each named tensor lies in the shard said, and no tensor is left unnamed. */
-static qb_status check_index(const qb_checkpoint *ck, const qb_json *index) {
+/* The shard of that name; an index names no others. */
+static uint32_t shard_named(const qb_checkpoint *ck, const char *file) {
+    for (size_t i = 0; i < ck->n_shards; i++)
+        if (!strcmp(ck->shards[i].file_name, file)) return (uint32_t)i;
+    return 0;
+}
+
+/* Which file a tensor lies in, the files say best; what is listed and in none is remembered for whoever
+   needs it. */
+static qb_status note_absent(qb_checkpoint *ck, const qb_json *index) {
     const qb_json *map = qb_json_get(index, "weight_map");
-    qb_names listed = {0};
     qb_status st = QB_OK;
     for (const qb_json *j = qb_json_first(map); st == QB_OK && j; j = qb_json_next(j)) {
-        const char *name = qb_json_key(j), *file = qb_json_string(j);
-        uint32_t position, first;
-        const qb_shard *s =
-            qb_names_find(&ck->names, name, &position) ? &ck->shards[ck->tensors[position].shard] : NULL;
-        if (!s || strcmp(s->file_name, file) != 0)
-            st = qb_fail(QB_ERR_FORMAT,
-                         "%s: the index puts tensor %.200s into %.100s, which does not hold it%s%s", ck->dir,
-                         name, file, s ? "; it is in " : "", s ? s->file_name : "");
-        else
-            st = qb_names_add(&listed, name, 0, &first);
-    }
-    for (size_t i = 0; st == QB_OK && listed.count != ck->n_tensors && i < ck->n_tensors; i++) {
         uint32_t position;
-        const char *name = ck->tensors[i].tensor.name;
-        if (!qb_names_find(&listed, name, &position))
-            st =
-                qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s is in a shard but not in the index", ck->dir, name);
+        const char *name;
+        if (qb_names_find(&ck->names, qb_json_key(j), &position)) continue;
+        st = qb_arena_strdup(&ck->arena, qb_json_key(j), &name);
+        if (st == QB_OK) st = qb_names_add(&ck->absent, name, shard_named(ck, qb_json_string(j)), &position);
     }
-    qb_names_free(&listed);
     return st;
 }
 
@@ -226,7 +250,7 @@ qb_status qb_checkpoint_open_files(qb_checkpoint *ck) {
     qb_status st;
     QB_TRY(st, find_files(ck, &index));
     QB_TRY(st, open_shards(ck));
-    if (index) QB_TRY(st, check_index(ck, index));
+    if (index) QB_TRY(st, note_absent(ck, index));
 out:
     qb_json_free(index);
     return st;

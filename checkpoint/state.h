@@ -14,12 +14,13 @@ typedef struct qb_tensor_state {
     /* Makes the bytes when they are acquired, for tensors that no file holds as they are wanted: writes
        tensor.bytes to `out`. NULL: the mapping, or a copy where that is not aligned for the dtype. */
     qb_status (*fill)(const qb_checkpoint *ck, const struct qb_tensor_state *t, void *out);
-    const void *source; /* what `fill` and the layouts need to know; lives as long as the checkpoint */
-    uint32_t shard;     /* which file holds it */
-    void *owned;        /* filled or copied; NULL when released */
-    uint32_t holders;   /* acquired and not yet released */
-    bool filling;       /* another thread is making `owned` */
-    float stddev;       /* synthetic */
+    const void *source;  /* what `fill` and the layouts need to know; lives as long as the checkpoint */
+    uint32_t shard;      /* which file holds it */
+    const char *also_in; /* a second file that holds a tensor of that name: an error once it is needed */
+    void *owned;         /* filled or copied; NULL when released */
+    uint32_t holders;    /* acquired and not yet released */
+    bool filling;        /* another thread is making `owned` */
+    float stddev;        /* synthetic */
 } qb_tensor_state;
 
 typedef struct qb_shard {
@@ -40,6 +41,8 @@ struct qb_checkpoint {
     qb_tensor_state *tensors;
     size_t n_tensors, tensors_capacity;
     qb_names names;
+    qb_names absent;      /* tensors that an index lists and no shard has, to their shards */
+    size_t n_ignored;     /* tensors that the files hold and nobody needs */
     struct qb_gguf *gguf; /* in the arena; NULL for other containers */
     bool synthetic;
     uint64_t seed;
@@ -66,8 +69,19 @@ qb_status qb_checkpoint_open_files(qb_checkpoint *ck) QB_NODISCARD;
 qb_status qb_checkpoint_add_torch(qb_checkpoint *ck, qb_shard *shard) QB_NODISCARD;
 /* Fills the config and the quantization too: the file holds both. */
 qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) QB_NODISCARD;
+/* Fails when bytes are those of a compressed file. */
+qb_status qb_checkpoint_check_magic(const char *path, const uint8_t *bytes, size_t size) QB_NODISCARD;
+/* The directory that a path means: a snapshot of the hub's cache (models--ORG--NAME), else the path. Free
+ *out with qb_free. */
+qb_status qb_checkpoint_resolve(const char *path, char **out) QB_NODISCARD;
+/* Fails with what a directory is that holds no model (an adapter, the authors' own layout, a folder of
+   models); QB_OK when it looks like nothing known. */
+qb_status qb_checkpoint_explain(const char *dir) QB_NODISCARD;
+/* Takes the wrapper of a multimodal model off a tensor's name; *ignored for what nobody needs: its other
+   towers, buffers that old programs saved (FAMILIES.md 1.1). */
+qb_status qb_checkpoint_own_name(qb_checkpoint *ck, qb_tensor *t, bool *ignored) QB_NODISCARD;
 /* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and
-   tensor.data. A name that is there already is an error. */
+   tensor.data. A name that is there already becomes an error when it is needed. */
 qb_status qb_checkpoint_add_shard(qb_checkpoint *ck, const char *path) QB_NODISCARD;
 qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard,
                                    const qb_tensor_state *tensor) QB_NODISCARD;

@@ -34,6 +34,7 @@ static bool needs_copy(const qb_tensor_state *t) {
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, const void **out) {
     qb_tensor_state *t = &ck->tensors[tensor->index];
     *out = NULL;
+    if (t->also_in) return qb_checkpoint_need(ck, t->tensor.name, &tensor);
     if (t->tensor.dtype == QB_DTYPE_COUNT)
         return qb_fail(
             QB_ERR_UNSUPPORTED,

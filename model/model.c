@@ -110,6 +110,16 @@ static void set_name(qb_model *m, const char *dir) {
     free(real);
 }
 
+/* The path is where the files lie, which for a folder of the hub's cache is a snapshot. */
+static qb_status adopt_names(qb_model *m) {
+    const qb_family *f = m->config.family;
+    char *real = realpath(qb_checkpoint_dir(m->checkpoint), NULL);
+    if (real) snprintf(m->path, sizeof m->path, "%s", real);
+    free(real);
+    return qb_checkpoint_adopt_names(m->checkpoint, f->embed, f->norm_attention, f->head,
+                                     m->config.tied_head);
+}
+
 qb_status qb_model_open(const char *spec, qb_model **out) {
     *out = NULL;
     qb_model *m;
@@ -123,6 +133,7 @@ qb_status qb_model_open(const char *spec, qb_model **out) {
         if ((st = qb_checkpoint_open(spec, &m->checkpoint)) == QB_OK) {
             const char *where = qb_checkpoint_config_source(m->checkpoint);
             st = qb_config_parse(qb_checkpoint_config(m->checkpoint), where, &m->config);
+            if (st == QB_OK) st = adopt_names(m);
             if (st == QB_OK) st = check_layers(m, where);
         }
     }

@@ -212,14 +212,6 @@ static void test_checkpoint_format__refuses_lying_indexes(void **state) {
     } rows[] = {
         {"{\"a\":\"model-1.safetensors\",\"b\":\"model-3.safetensors\"}", QB_ERR_NOT_FOUND,
          "shard 2 of 2: cannot open"},
-        {"{\"a\":\"model-1.safetensors\",\"b\":\"model-1.safetensors\"}", QB_ERR_FORMAT,
-         "the index puts tensor b into model-1.safetensors, which does not hold it"},
-        {"{\"a\":\"model-2.safetensors\",\"b\":\"model-1.safetensors\"}", QB_ERR_FORMAT,
-         "; it is in model-1.safetensors"},
-        {"{\"a\":\"model-1.safetensors\",\"c\":\"model-2.safetensors\"}", QB_ERR_FORMAT,
-         "the index puts tensor c"},
-        {"{\"a\":\"model-1.safetensors\",\"a\":\"model-2.safetensors\"}", QB_ERR_FORMAT,
-         "the index puts tensor a into model-2"},
         {"{\"a\":\"../model-1.safetensors\"}", QB_ERR_FORMAT,
          "\"../model-1.safetensors\" is not a plain file name"},
         {"{\"a\":\"..\"}", QB_ERR_FORMAT, "not a plain file name"},
@@ -227,19 +219,11 @@ static void test_checkpoint_format__refuses_lying_indexes(void **state) {
         {"{\"a\":7}", QB_ERR_FORMAT, "not a plain file name"},
         {"{}", QB_ERR_FORMAT, "\"weight_map\" must name the file of every tensor"},
         {"3", QB_ERR_FORMAT, "\"weight_map\" must name the file of every tensor"},
-        {"{\"a\":\"model-1.safetensors\",\"b\":\"model-2.safetensors\",\"b2\":\"twice.safetensors\"}",
-         QB_ERR_FORMAT, "is in an earlier shard too"},
-        {"{\"a\":\"both.safetensors\"}", QB_ERR_FORMAT, "tensor b is in a shard but not in the index"},
     };
     char *dir = scratch_make();
     write_text(dir, "config.json", "{}");
     write_safetensors(dir, "model-1.safetensors", ONE_A, 2);
     write_safetensors(dir, "model-2.safetensors", ONE_B, 3);
-    write_safetensors(dir, "twice.safetensors", ONE_B, 3);
-    write_safetensors(dir, "both.safetensors",
-                      "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"b\":{\"dtype\":"
-                      "\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
-                      2);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char text[512];
         snprintf(text, sizeof text, "{\"weight_map\":%s}", rows[i].map);

@@ -85,6 +85,7 @@ static qb_status read_part(qb_checkpoint *ck, const char *path, qb_gguf *out) {
     if (st != QB_OK) return st;
     qb_shard *s = &ck->shards[ck->n_shards - 1];
     st = qb_map_open(s->path, &s->map);
+    if (st == QB_OK) st = qb_checkpoint_check_magic(s->path, s->map.bytes, s->map.size);
     return st == QB_OK ? qb_gguf_parse(s->map.bytes, s->map.size, s->path, &ck->arena, out) : st;
 }
 
