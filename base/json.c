@@ -35,13 +35,13 @@ static qb_status parse_value(const char *text, size_t n, const char *name, qb_js
     return QB_OK;
 }
 
-static qb_status parse(const char *text, size_t n, const char *name, bool unique_keys, qb_json **out) {
+static qb_status parse(const char *text, size_t n, const char *name, bool every_key, qb_json **out) {
     char *replaced = NULL;
     *out = NULL;
     qb_status st = qb_json_replace_constants(text, n, &replaced);
     if (st == QB_OK) st = parse_value(replaced ? replaced : text, n, name, out);
     if (st == QB_OK) st = qb_json_keep_numbers(text, n, *out);
-    if (st == QB_OK) st = qb_json_merge_keys(*out, name, unique_keys);
+    if (st == QB_OK && !every_key) st = qb_json_merge_keys(*out, name);
     qb_free(replaced);
     if (st != QB_OK) {
         qb_json_free(*out);
@@ -53,7 +53,7 @@ static qb_status parse(const char *text, size_t n, const char *name, bool unique
 qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) {
     return parse(text, n, name, false, out);
 }
-qb_status qb_json_parse_unique(const char *text, size_t n, const char *name, qb_json **out) {
+qb_status qb_json_parse_all(const char *text, size_t n, const char *name, qb_json **out) {
     return parse(text, n, name, true, out);
 }
 

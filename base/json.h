@@ -13,8 +13,8 @@ typedef struct cJSON qb_json;
    equal keys in one object the last counts, as in Python, with a warning where values differ. Free with
    qb_json_free. */
 qb_status qb_json_parse(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
-/* The same, but equal keys in one object are an error. */
-qb_status qb_json_parse_unique(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
+/* The same, but every key stays, for readers that judge equal ones themselves. */
+qb_status qb_json_parse_all(const char *text, size_t n, const char *name, qb_json **out) QB_NODISCARD;
 qb_status qb_json_read(const char *path, size_t max_bytes, qb_json **out) QB_NODISCARD;
 void qb_json_free(qb_json *json);
 

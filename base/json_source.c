@@ -157,7 +157,7 @@ static cJSON *earlier(const key_table *t, const cJSON *object, cJSON *child) {
     return found;
 }
 
-static qb_status merge_object(cJSON *object, const char *name, bool refuse) {
+static qb_status merge_object(cJSON *object, const char *name) {
     key_table t = {0};
     qb_status st = QB_OK;
     int n = cJSON_GetArraySize(object);
@@ -168,11 +168,6 @@ static qb_status merge_object(cJSON *object, const char *name, bool refuse) {
     for (cJSON *j = object->child; st == QB_OK && j; j = j->next) {
         cJSON *first = earlier(&t, object, j);
         if (!first) continue;
-        if (refuse) {
-            st =
-                qb_fail(QB_ERR_FORMAT, "%s: the key \"%.200s\" appears twice in one object", name, j->string);
-            break;
-        }
         if (!cJSON_Compare(first, j, 1))
             qb_warn("%s: the key \"%.200s\" stands twice with different values: the last one counts", name,
                     j->string);
@@ -182,11 +177,11 @@ static qb_status merge_object(cJSON *object, const char *name, bool refuse) {
     return st;
 }
 
-qb_status qb_json_merge_keys(qb_json *json, const char *name, bool refuse) {
+qb_status qb_json_merge_keys(qb_json *json, const char *name) {
     qb_status st = QB_OK;
     for (cJSON *j = json; st == QB_OK && j; j = j->next) {
-        if (cJSON_IsObject(j)) st = merge_object(j, name, refuse);
-        if (st == QB_OK && j->child) st = qb_json_merge_keys(j->child, name, refuse);
+        if (cJSON_IsObject(j)) st = merge_object(j, name);
+        if (st == QB_OK && j->child) st = qb_json_merge_keys(j->child, name);
     }
     return st;
 }

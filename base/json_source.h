@@ -15,6 +15,5 @@ const char *qb_json_kept_number(const qb_json *json);
 /* A copy that prints its kept numbers, NULL on exhaustion; *needed tells whether there are any, else the
    result is NULL too. */
 qb_json *qb_json_with_kept_numbers(const qb_json *json, bool *needed);
-/* Of equal keys in one object the last stays; `name` heads the warning where values differ. With `refuse`
-   equal keys are an error. */
-qb_status qb_json_merge_keys(qb_json *json, const char *name, bool refuse) QB_NODISCARD;
+/* Of equal keys in one object the last stays; `name` heads the warning where values differ. */
+qb_status qb_json_merge_keys(qb_json *json, const char *name) QB_NODISCARD;

@@ -1,6 +1,7 @@
 #include "checkpoint/safetensors.h"
 
 #include "base/json.h"
+#include "checkpoint/names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -115,8 +116,9 @@ static qb_status read_entry(const qb_json *member, const char *file, const uint8
                        : !strcmp(key, "data_offsets") ? 4
                                                       : 0;
         qb_status st = QB_OK;
-        if (bit == 0)
-            return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: unknown key \"%.60s\"", file, name, key);
+        if (bit == 0 || (seen & bit))
+            return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: %s key \"%.60s\"", file, name,
+                           bit ? "repeated" : "unknown", key);
         seen |= bit;
         if (bit == 1) {
             const char *text = qb_json_string(j);
@@ -166,11 +168,15 @@ static qb_status check_metadata(const qb_json *metadata, const char *file) {
 
 static qb_status read_entries(const qb_json *header, const char *file, const uint8_t *data,
                               int64_t data_bytes, qb_arena *arena, qb_safetensors *out) {
+    qb_names names = {0};
+    bool metadata_seen = false;
     qb_status st;
     QB_TRY(st, qb_arena_alloc(arena, (size_t)qb_json_count(header), sizeof *out->entries, &out->entries));
     for (const qb_json *j = qb_json_first(header); j; j = qb_json_next(j)) {
         const char *key = qb_json_key(j);
-        if (!strcmp(key, "__metadata__")) {
+        uint32_t position;
+        if (!strcmp(key, "__metadata__") && !metadata_seen) {
+            metadata_seen = true;
             QB_TRY(st, check_metadata(j, file));
             continue;
         }
@@ -180,10 +186,16 @@ static qb_status read_entries(const qb_json *header, const char *file, const uin
         }
         qb_safetensors_entry *e = &out->entries[out->count];
         QB_TRY(st, qb_arena_strdup(arena, key, &e->tensor.name));
+        QB_TRY(st, qb_names_add(&names, e->tensor.name, (uint32_t)out->count, &position));
+        if (position != out->count) {
+            st = qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s is listed twice", file, key);
+            goto out;
+        }
         QB_TRY(st, read_entry(j, file, data, data_bytes, e));
         out->count++;
     }
 out:
+    qb_names_free(&names);
     return st;
 }
 
@@ -256,7 +268,7 @@ qb_status qb_safetensors_parse(const uint8_t *bytes, size_t size, const char *fi
         return qb_fail(QB_ERR_FORMAT, "%s: the header is not a JSON object of tensors", file);
     qb_json *header = NULL;
     qb_status st;
-    QB_TRY(st, qb_json_parse_unique(text, header_bytes, file, &header));
+    QB_TRY(st, qb_json_parse_all(text, header_bytes, file, &header));
     QB_TRY(st, read_entries(header, file, data, data_bytes, arena, out));
     if (out->count > 1) qsort(out->entries, out->count, sizeof *out->entries, by_position);
     QB_TRY(st, check_tiling(out, file, data, data_bytes));

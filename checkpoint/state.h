@@ -42,7 +42,6 @@ struct qb_checkpoint {
     size_t n_tensors, tensors_capacity;
     qb_names names;
     qb_names absent;      /* tensors that an index lists and no shard has, to their shards */
-    size_t n_ignored;     /* tensors that the files hold and nobody needs */
     struct qb_gguf *gguf; /* in the arena; NULL for other containers */
     bool synthetic;
     uint64_t seed;

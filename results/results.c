@@ -15,7 +15,7 @@ static qb_status as_written(const qb_json *value, const char *name, qb_json **ou
     *out = NULL;
     qb_status st = qb_json_print(value, false, &text);
     if (st != QB_OK) return st;
-    st = qb_json_parse(text, strlen(text), name, out);
+    st = qb_json_parse_all(text, strlen(text), name, out);
     qb_free(text);
     return st;
 }
@@ -42,7 +42,7 @@ out:
 
 qb_status qb_results_parse(const char *text, size_t n, const char *name, qb_results *out) {
     *out = (qb_results){0};
-    qb_status st = qb_json_parse(text, n, name, &out->doc);
+    qb_status st = qb_json_parse_all(text, n, name, &out->doc);
     if (st == QB_OK) st = qb_results_lift(&out->doc, name);
     if (st == QB_OK) st = qb_results_validate(out->doc, name);
     if (st != QB_OK) qb_results_close(out);
