@@ -69,6 +69,7 @@ void qb_checkpoint_close(qb_checkpoint *ck) {
     qb_free(ck->shards);
     qb_names_free(&ck->names);
     qb_names_free(&ck->absent);
+    qb_module_rules_free(&ck->rules);
     qb_json_free(ck->config);
     qb_gguf_free(ck->gguf);
     pthread_cond_destroy(&ck->filled);
@@ -137,7 +138,7 @@ qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb
 
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck) {
     int64_t total = 0;
-    for (size_t i = 0; i < ck->n_tensors; i++) total += ck->tensors[i].tensor.bytes;
+    for (size_t i = 0; i < ck->n_tensors; i++) total += ck->tensors[i].stored_bytes;
     return total;
 }
 

@@ -11,7 +11,9 @@ enum { QB_MAX_DIMS = 8 };
 
 typedef struct qb_tensor {
     const char *name;
-    qb_dtype dtype; /* QB_DTYPE_COUNT: a type of the format that is listed but not read (F8_E4M3, U32, ..) */
+    /* F64 and F8_E4M3 (times its scales) are read as F32. QB_DTYPE_COUNT: a type of the format that is listed
+       but not read (F8_E5M2, U32, ..) */
+    qb_dtype dtype;
     int n_dims;
     int64_t shape[QB_MAX_DIMS];
     int64_t bytes;
@@ -67,7 +69,7 @@ qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb
 /* The element type as the file spells it ("BF16", "F8_E4M3", "Q4_K"); for bytes that stand for a packed
    type, tensor->dtype is U8 or QB_DTYPE_COUNT. */
 const char *qb_checkpoint_dtype_name(const qb_checkpoint *ck, const qb_tensor *t);
-int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors */
+int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors, as the files hold them */
 /* About what a tensor takes once it is loaded: its bytes, but for blocks that are packed otherwise in memory
    (GGUF's of 5 and 6 bits as 8 bits, K types with float32 scales). For plans. */
 int64_t qb_checkpoint_loaded_bytes(const qb_checkpoint *ck, const qb_tensor *t);
@@ -132,7 +134,8 @@ typedef struct qb_quantization {
     char method[24]; /* "gptq", "bitsandbytes", GGUF's mixture ("q4_k_m"); "" when not quantized */
     char layout[24]; /* registry name in layouts.def: "gptq", "gptq_v2", "bnb4", "gguf", .., "awq", .. */
     int bits;
-    int64_t group_size; /* -1: one group a row */
+    int64_t group_size;      /* -1: one group a row */
+    bool group_size_missing; /* gptq: taken as -1 */
     bool symmetric, desc_act, static_groups;
     bool zeros_by_word; /* gptq: the writer took one from whole words of zeros, so that borrows crossed fields
                          */

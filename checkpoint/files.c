@@ -181,12 +181,13 @@ qb_status qb_checkpoint_add_tensor(qb_checkpoint *ck, const qb_shard *shard, con
     *t = *tensor;
     if (!ck->gguf) st = qb_checkpoint_own_name(ck, &t->tensor, &ignored);
     if (st != QB_OK || ignored) return st;
+    qb_tensor_prepare_widening(t);
     t->tensor.index = (uint32_t)ck->n_tensors;
     t->shard = (uint32_t)(shard - ck->shards);
     /* Bytes that are made, or not aligned for their dtype, are there when acquired. */
     bool aligned =
         t->tensor.dtype == QB_DTYPE_COUNT || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) == 0;
-    t->tensor.data = t->fill || !aligned ? NULL : t->mapped;
+    t->tensor.data = t->fill || t->stored != QB_STORED_AS_IS || !aligned ? NULL : t->mapped;
     uint32_t position;
     st = qb_names_add(&ck->names, t->tensor.name, t->tensor.index, &position);
     if (st != QB_OK) return st;

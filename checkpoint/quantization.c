@@ -16,23 +16,13 @@ typedef struct {
     const qb_json *json;
     const char *where; /* heads errors */
     qb_quantization *out;
+    qb_module_rules *rules;
 } reader;
 
 /* The spelling under which a key is present; the proper one when neither is. */
 static const char *spelling(const qb_json *json, const char *name, const char *synonym) {
     bool other = qb_json_is_null(qb_json_get(json, name)) && !qb_json_is_null(qb_json_get(json, synonym));
     return other ? synonym : name;
-}
-
-static qb_status refuse_overrides(const reader *r) {
-    const qb_json *dynamic = qb_json_get(r->json, "dynamic");
-    for (const qb_json *j = qb_json_first(dynamic); j; j = qb_json_next(j))
-        if (strncmp(qb_json_key(j) ? qb_json_key(j) : "", "-:", 2) !=
-            0) /* "-:REGEX" skips modules, which are then dense */
-            return qb_fail(QB_ERR_UNSUPPORTED,
-                           "%s: \"dynamic\" gives modules options of their own, which is not supported",
-                           r->where);
-    return QB_OK;
 }
 
 static bool is_gptqmodel(const qb_json *name) {
@@ -69,7 +59,9 @@ static qb_status read_gptq(const reader *r) {
     QB_TRY(st, qb_json_text(r->json, "format", r->where, false, &format));
     QB_TRY(st, qb_json_text(r->json, "checkpoint_format", r->where, false, &format));
     QB_TRY(st, qb_json_bool(r->json, "is_marlin_format", r->where, false, &marlin));
-    QB_TRY(st, refuse_overrides(r));
+    q->group_size_missing =
+        qb_json_is_null(qb_json_get(r->json, spelling(r->json, "group_size", "q_group_size")));
+    QB_TRY(st, qb_module_rules_add_dynamic(r->rules, qb_json_get(r->json, "dynamic"), r->where));
     QB_TRY(st, qb_json_text(r->json, "pack_dtype", r->where, false, &pack_dtype));
     if (marlin) format = "marlin";
     if (strcmp(pack_dtype, "int32") != 0 && strcmp(pack_dtype, "int64") != 0 &&
@@ -159,6 +151,28 @@ out:
     return st;
 }
 
+/* auto-round's files are GPTQ's or AWQ's, by the last word of packing_format ("auto_round:auto_gptq"). */
+static qb_status read_auto_round(const reader *r) {
+    const char *packing = NULL;
+    bool symmetric = true;
+    qb_status st;
+    QB_TRY(st,
+           qb_json_text(r->json, spelling(r->json, "packing_format", "backend"), r->where, true, &packing));
+    QB_TRY(st, qb_json_bool(r->json, "sym", r->where, false, &symmetric));
+    QB_TRY(st, qb_module_rules_add_names(r->rules, qb_json_get(r->json, "extra_config"), r->where));
+    const char *last = strrchr(packing, ':') ? strrchr(packing, ':') + 1 : packing;
+    if (!strcmp(last, "auto_gptq") || !strcmp(last, "gptq")) return read_gptq(r);
+    if (strcmp(last, "auto_awq") != 0 && strcmp(last, "awq") != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: packing_format \"%.60s\" is not supported (supported: auto_round:auto_gptq, "
+                       "auto_round:auto_awq)",
+                       r->where, packing);
+    QB_TRY(st, read_awq(r));
+    r->out->symmetric = symmetric;
+out:
+    return st;
+}
+
 /* `assumed` is the method of files that need not name it. */
 static qb_status read_method(const reader *r, const char *assumed) {
     const char *method = assumed, *version = NULL;
@@ -174,22 +188,32 @@ static qb_status read_method(const reader *r, const char *assumed) {
         st = read_bitsandbytes(r);
     else if (!strcmp(method, "awq"))
         st = read_awq(r);
+    else if (!strcmp(method, "auto-round") || !strcmp(method, "intel/auto-round"))
+        st = read_auto_round(r);
+    else if (!strcmp(method, "fp8") || !strcmp(method, "fbgemm_fp8"))
+        r->out->method[0] = 0; /* dense tensors of F8_E4M3, with scales: checkpoint/widen.c */
     else if (!strcmp(method, "compressed-tensors"))
         st = qb_quantization_read_compressed(r->json, r->where, r->out);
     else
         st = qb_fail(QB_ERR_UNSUPPORTED,
-                     "%s: quant_method \"%.40s\" is not supported (supported: gptq, awq, compressed-tensors, "
-                     "bitsandbytes)",
+                     "%s: quant_method \"%.40s\" is not supported (supported: gptq, awq, auto-round, "
+                     "compressed-tensors, bitsandbytes)",
                      r->where, method);
 out:
     return st;
+}
+
+qb_quantization qb_module_quantization(const qb_checkpoint *ck, const char *module) {
+    qb_quantization how = ck->quantization;
+    qb_module_rules_apply(&ck->rules, module, &how);
+    return how;
 }
 
 qb_status qb_quantization_read(qb_checkpoint *ck) {
     static const struct {
         const char *file, *assumed;
     } beside[] = {{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
-    reader r = {qb_json_get(ck->config, "quantization_config"), NULL, &ck->quantization};
+    reader r = {qb_json_get(ck->config, "quantization_config"), NULL, &ck->quantization, &ck->rules};
     char where[1200];
     snprintf(where, sizeof where, "%s/config.json: quantization_config", ck->dir);
     qb_status st = qb_arena_strdup(&ck->arena, where, &r.where);

@@ -2,17 +2,23 @@
 #pragma once
 
 #include "base/file.h"
+#include "checkpoint/module_rules.h"
 #include "checkpoint/names.h"
 #include "checkpoint/safetensors.h"
 
 #include <pthread.h>
 
+/* How a file holds elements that are float32 here (checkpoint/widen.c). */
+typedef enum { QB_STORED_AS_IS, QB_STORED_F64, QB_STORED_E4M3 } qb_stored;
+
 typedef struct qb_tensor_state {
     qb_tensor tensor;
     const char *dtype_name;
-    const void *mapped; /* in a shard's mapping; NULL for synthetic tensors */
+    qb_stored stored;
+    int64_t stored_bytes; /* in the file, of which tensor.bytes are made */
+    const void *mapped;   /* in a shard's mapping; NULL for synthetic tensors */
     /* Makes the bytes when they are acquired, for tensors that no file holds as they are wanted: writes
-       tensor.bytes to `out`. NULL: the mapping, or a copy where that is not aligned for the dtype. */
+       stored_bytes to `out`. NULL: the mapping, or a copy where that is not aligned for the dtype. */
     qb_status (*fill)(const qb_checkpoint *ck, const struct qb_tensor_state *t, void *out);
     const void *source;  /* what `fill` and the layouts need to know; lives as long as the checkpoint */
     uint32_t shard;      /* which file holds it */
@@ -35,6 +41,7 @@ struct qb_checkpoint {
     qb_json *config;
     const char *config_source; /* the file that the config was read from, for errors */
     qb_quantization quantization;
+    qb_module_rules rules;           /* of modules with options of their own */
     const char *quantization_source; /* the file that the quantization was read from, for errors */
     qb_shard *shards;
     size_t n_shards, shards_capacity;
@@ -55,11 +62,23 @@ typedef enum {
     QB_WARNING_ZERO_CONVENTION = 1,
     QB_WARNING_CORRUPT_ZEROS = 2,
     QB_WARNING_ZERO_GROUPS = 4,
+    QB_WARNING_WIDENED = 8,
 } qb_checkpoint_warning;
 bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which);
 
 /* Fills config.json's quantization_config, or that of a file beside it, into ck->quantization. */
 qb_status qb_quantization_read(qb_checkpoint *ck) QB_NODISCARD;
+
+/* Makes a tensor of F64 or E4M3 elements one of float32 by name, size and dtype; others stay. */
+void qb_tensor_prepare_widening(qb_tensor_state *t);
+/* Its values from the bytes of the file: doubles rounded, E4M3 times the scales beside the tensor
+   (NAME_scale_inv or NAME_scale: one, one a row, or one a block of weight_block_size). */
+qb_status qb_tensor_widen(const qb_checkpoint *ck, const qb_tensor_state *t, const void *raw,
+                          float *out) QB_NODISCARD;
+float qb_f32_of_e4m3(uint8_t b);
+
+/* The quantization of one module, which may have options of its own. */
+qb_quantization qb_module_quantization(const qb_checkpoint *ck, const char *module);
 
 /* Finds, maps and validates the files of ck->dir and adds their tensors: safetensors, else files of
    torch.save. */
@@ -77,7 +96,7 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) QB_NODISCARD;
    models); QB_OK when it looks like nothing known. */
 qb_status qb_checkpoint_explain(const char *dir) QB_NODISCARD;
 /* Takes the wrapper of a multimodal model off a tensor's name; *ignored for what nobody needs: its other
-   towers, buffers that old programs saved (FAMILIES.md 1.1). */
+   towers, buffers that old programs saved. */
 qb_status qb_checkpoint_own_name(qb_checkpoint *ck, qb_tensor *t, bool *ignored) QB_NODISCARD;
 /* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and
    tensor.data. A name that is there already becomes an error when it is needed. */

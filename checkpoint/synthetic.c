@@ -67,6 +67,7 @@ static qb_status add_spec(qb_checkpoint *ck, const qb_tensor_spec *spec) {
     t->tensor.n_dims = spec->n_dims;
     for (int d = 0; d < spec->n_dims; d++) t->tensor.shape[d] = spec->shape[d];
     t->tensor.index = (uint32_t)ck->n_tensors++;
+    t->stored_bytes = t->tensor.bytes;
     t->stddev = spec->stddev;
     t->fill = fill;
     return QB_OK;

@@ -1,5 +1,6 @@
 /* The bytes of tensors: views into the mapping where possible, counted copies where not; checked look-ups and
  * vectors. */
+#include "base/log.h"
 #include "base/str.h"
 #include "checkpoint/state.h"
 
@@ -10,15 +11,15 @@
 
 /* ---- acquire and release ---- */
 
-/* Makes t->owned: filled, or an aligned copy of the mapped bytes. Called without the lock held. */
-static qb_status make_owned(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
+/* The file's bytes in new memory: filled, or copied from the mapping. */
+static qb_status copy_stored(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
     void *bytes;
-    qb_status st = qb_alloc((size_t)t->tensor.bytes, 1, &bytes);
-    if (st != QB_OK) return qb_fail_prefix(st, "tensor %.200s", t->tensor.name);
+    qb_status st = qb_alloc((size_t)t->stored_bytes, 1, &bytes);
+    if (st != QB_OK) return st;
     if (t->fill)
         st = t->fill(ck, t, bytes);
     else
-        memcpy(bytes, t->mapped, (size_t)t->tensor.bytes);
+        memcpy(bytes, t->mapped, (size_t)t->stored_bytes);
     if (st == QB_OK)
         *out = bytes;
     else
@@ -26,9 +27,30 @@ static qb_status make_owned(const qb_checkpoint *ck, const qb_tensor_state *t, v
     return st;
 }
 
+/* Makes t->owned: the stored bytes, or float32 from them. Called without the lock held. */
+static qb_status make_owned(const qb_checkpoint *ck, const qb_tensor_state *t, void **out) {
+    void *raw = NULL;
+    float *values = NULL;
+    qb_status st = QB_OK;
+    if (t->stored == QB_STORED_AS_IS) {
+        st = copy_stored(ck, t, out);
+    } else {
+        if (t->fill) st = copy_stored(ck, t, &raw);
+        if (st == QB_OK) st = qb_alloc((size_t)t->tensor.bytes, 1, &values);
+        if (st == QB_OK) st = qb_tensor_widen(ck, t, raw ? raw : t->mapped, values);
+        if (st == QB_OK)
+            *out = values;
+        else
+            qb_free(values);
+        qb_free(raw);
+    }
+    return st == QB_ERR_MEMORY ? qb_fail_prefix(st, "tensor %.200s", t->tensor.name) : st;
+}
+
 /* Whether the bytes can only be had as a copy: they are made, or not aligned for the dtype. */
 static bool needs_copy(const qb_tensor_state *t) {
-    return t->tensor.bytes > 0 && (t->fill || (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
+    return t->tensor.bytes > 0 && (t->fill || t->stored != QB_STORED_AS_IS ||
+                                   (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
 }
 
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, const void **out) {
@@ -40,6 +62,10 @@ qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, cons
             QB_ERR_UNSUPPORTED,
             "%s: tensor %.200s has dtype %s, which is not supported yet (convert it to BF16 or F16)", ck->dir,
             t->tensor.name, t->dtype_name);
+    if (t->stored != QB_STORED_AS_IS && qb_checkpoint_first_warning(ck, QB_WARNING_WIDENED))
+        qb_warn("%s: tensors of %s are %s float32, which takes %s memory", ck->dir, t->dtype_name,
+                t->stored == QB_STORED_F64 ? "rounded to" : "widened to",
+                t->stored == QB_STORED_F64 ? "half the" : "four times the");
     qb_status st = QB_OK;
     pthread_mutex_lock(&ck->lock);
     while (t->filling) pthread_cond_wait(&ck->filled, &ck->lock);
@@ -69,7 +95,7 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
     qb_tensor_state *t = &ck->tensors[tensor->index];
     pthread_mutex_lock(&ck->lock);
     if (t->holders > 0 && --t->holders == 0) {
-        if (t->mapped) qb_map_release(t->mapped, (size_t)t->tensor.bytes);
+        if (t->mapped) qb_map_release(t->mapped, (size_t)t->stored_bytes);
         if (t->owned) {
             qb_free(t->owned);
             t->owned = NULL;
@@ -81,7 +107,7 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
 
 void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *tensor) {
     const qb_tensor_state *t = tensor ? &ck->tensors[tensor->index] : NULL;
-    if (t && t->mapped) qb_map_prefetch(t->mapped, (size_t)t->tensor.bytes);
+    if (t && t->mapped) qb_map_prefetch(t->mapped, (size_t)t->stored_bytes);
 }
 
 bool qb_checkpoint_first_warning(qb_checkpoint *ck, qb_checkpoint_warning which) {

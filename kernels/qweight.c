@@ -33,11 +33,24 @@ static const float fp4_table[16] = {
     0.0f, -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f,
 };
 
+/* ggml-common.h's kvalues_iq4nl, and twice the values of E2M1 (kvalues_mxfp4), whose scale is halved. */
+static const float iq4_nl_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113};
+static const float e2m1_table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static const struct {
+    const char *name;
+    const float *table;
+} codebooks[QB_CODEBOOK_COUNT] = {[QB_CODEBOOK_NF4] = {"nf4", nf4_table},
+                                  [QB_CODEBOOK_FP4] = {"fp4", fp4_table},
+                                  [QB_CODEBOOK_IQ4_NL] = {"iq4_nl", iq4_nl_table},
+                                  [QB_CODEBOOK_E2M1] = {"e2m1", e2m1_table}};
+
 const float *qb_codebook_table(qb_codebook codebook) {
-    return codebook == QB_CODEBOOK_NF4 ? nf4_table : fp4_table;
+    return codebooks[codebook].table;
 }
 const char *qb_codebook_name(qb_codebook codebook) {
-    return codebook == QB_CODEBOOK_NF4 ? "nf4" : "fp4";
+    return codebooks[codebook].name;
 }
 
 /* Boundary i of `steps` evenly spaced values from 0.1 to 1 in float32, as the original's array library

@@ -14,10 +14,18 @@ typedef enum {
     QB_CODING_CODEBOOK, /* w = table[code] * absmax[block], blocks over the flattened row-major matrix */
 } qb_coding;
 
-typedef enum { QB_CODEBOOK_NF4, QB_CODEBOOK_FP4 } qb_codebook;
-/* The 16 values of a codebook by code (bitsandbytes' tables; docs/formats.md). */
+/* NF4, FP4: bitsandbytes'. IQ4_NL: ggml's, by which IQ4_XS is coded too. E2M1: the four-bit floats of OCP
+   microscaling (MXFP4), with a power of two a block. */
+typedef enum {
+    QB_CODEBOOK_NF4,
+    QB_CODEBOOK_FP4,
+    QB_CODEBOOK_IQ4_NL,
+    QB_CODEBOOK_E2M1,
+    QB_CODEBOOK_COUNT
+} qb_codebook;
+/* The 16 values of a codebook by code (bitsandbytes' and ggml's tables; docs/formats.md). */
 const float *qb_codebook_table(qb_codebook codebook);
-const char *qb_codebook_name(qb_codebook codebook); /* "nf4", "fp4" */
+const char *qb_codebook_name(qb_codebook codebook); /* "nf4", "fp4", "iq4_nl", "e2m1" */
 
 typedef struct qb_qweight {
     qb_coding coding;
@@ -42,8 +50,9 @@ typedef struct qb_qweight {
     qb_codebook codebook;
     int64_t block_size; /* elements a block */
     int64_t n_blocks;   /* ceil(rows * cols / block_size) */
-    float *absmax;      /* [n_blocks]; with double quantization: the values that the 8-bit absmax decodes to;
-                           int8_rows: [rows], which the file holds and scales do not give back */
+    float *absmax; /* [n_blocks]: what the table's values are multiplied with, of either sign; with double
+                      quantization: the values that the 8-bit absmax decodes to; int8_rows: [rows], which the
+                      file holds and scales do not give back */
     bool double_quant;
     uint8_t *absmax_codes; /* [n_blocks] (double_quant) */
     float *nested_absmax;  /* [ceil(n_blocks / 256)] (double_quant) */

@@ -423,7 +423,7 @@ static void test_layout__gptq_read_errors_say_what_is_wrong(void **state) {
                       "\"bits\" is missing");
     assert_read_fails(
         &(spoil){0x3c00, 0, GPTQ_CONFIG("\"bits\":4,\"dynamic\":{\"+:.*\":{\"bits\":8}}"), NULL, 0},
-        QB_ERR_UNSUPPORTED, "\"dynamic\"");
+        QB_ERR_FORMAT, "m.qweight: expected I32");
     assert_read_fails(&(spoil){0x3c00, 0, GPTQ_CONFIG("\"bits\":4,\"is_marlin_format\":true"), NULL, 0},
                       QB_ERR_UNSUPPORTED, "\"marlin\"");
     assert_read_fails(

@@ -22,6 +22,9 @@ BLOCKS = [T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K
 # Byte positions of the float16 numbers in a block, and how large a scale makes weights near 1.
 HALVES = {T.Q4_0: ([0], 8), T.Q4_1: ([0, 2], 8), T.Q5_0: ([0], 16), T.Q5_1: ([0, 2], 16), T.Q8_0: ([0], 128),
           T.Q2_K: ([80, 82], 24), T.Q3_K: ([108], 64), T.Q4_K: ([0, 2], 256), T.Q5_K: ([0, 2], 512), T.Q6_K: ([208], 2048)}
+# Recorded with a generator of their own, so that what was recorded before stays.
+LATER = [T.IQ4_NL, T.IQ4_XS, T.MXFP4]
+HALVES |= {T.IQ4_NL: ([0], 64), T.IQ4_XS: ([0], 2048), T.MXFP4: ([], 1)}
 MINIMUMS = {T.Q4_1: 2, T.Q5_1: 2, T.Q2_K: 82, T.Q4_K: 2, T.Q5_K: 2}
 
 
@@ -44,12 +47,14 @@ def random_blocks(rng, kind, rows, cols, size, any_sign):
     return data.reshape(rows, -1)
 
 
-def record_blocks(rng):
+def record_blocks(rng, kinds):
     out = []
-    for kind in BLOCKS:
+    for kind in kinds:
         block, _ = GGML_QUANT_SIZES[kind]
         rows, cols = (3, 1024) if block == 256 else (3, 160)
         data = random_blocks(rng, kind, rows, cols, 1.0, True)
+        if kind == T.MXFP4:  # any exponent but 255, which stands for NaN
+            data[:, ::GGML_QUANT_SIZES[kind][1]] = rng.integers(0, 255, (rows, cols // block), dtype=np.uint8)
         values = gguf.quants.dequantize(data, kind)
         out.append({"type": kind.name, "rows": rows, "cols": cols, "blocks": data.tobytes().hex(), "sha256": sha256_of(values)})
     return out
@@ -187,7 +192,7 @@ def main():
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(20)
-    golden = {"blocks": record_blocks(rng), "models": []}
+    golden = {"blocks": record_blocks(rng, BLOCKS) + record_blocks(np.random.default_rng(20), LATER), "models": []}
     golden["models"].append(record_model(
         rng, folder, "k.gguf", hidden=256, ffn=64, heads=2, kv=1, width=32, layers=1, version=3,
         types={"file": 15, "embed": T.Q6_K, "q": T.Q5_K, "k": T.Q6_K, "v": T.Q4_K, "o": T.Q4_1, "gate": T.Q2_K, "up": T.Q3_K,

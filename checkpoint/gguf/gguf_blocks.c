@@ -135,19 +135,54 @@ static void decode_q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         codes[i] = (uint8_t)((b[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15) | high[i] << 4);
 }
 
+/* ---- blocks of codes of a table ---- */
+
+static void decode_iq4_nl(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    scales[0] = half_at(b);
+    nibbles_32(b + 2, codes);
+}
+
+/* Six bits a scale: the low four in nibbles, the high two in a 16-bit word. */
+static void decode_iq4_xs(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    float d = half_at(b);
+    for (int g = 0; g < 8; g++) {
+        int low = b[4 + g / 2] >> (g % 2 * 4) & 15, high = b[2 + g / 4] >> (g % 4 * 2) & 3;
+        scales[g] = d * (float)((low | high << 4) - 32);
+        nibbles_32(b + 8 + 16 * g, codes + 32 * g);
+    }
+}
+
+float qb_e8m0_half(uint8_t e) {
+    if (e == 255) return (float)NAN;
+    return qb_f32_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
+}
+
+static void decode_mxfp4(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
+    (void)offsets;
+    scales[0] = qb_e8m0_half(b[0]);
+    nibbles_32(b + 1, codes);
+}
+
 /* ---- the types ---- */
 
 #define PLAIN(name, id, bytes, dtype)                                                                        \
-    { name, id, 1, bytes, dtype, 0, 0, 0, false, NULL, QB_DTYPE_COUNT }
+    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, 0, NULL, QB_DTYPE_COUNT }
 #define LISTED(name, id, columns, bytes)                                                                     \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, NULL, QB_DTYPE_COUNT }
+    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, 0, NULL, QB_DTYPE_COUNT }
 #define ZEROS(name, id, columns, bytes, bits, group, decode, scale)                                          \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, decode,               \
+        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false, 0, decode,     \
             QB_DTYPE_##scale                                                                                 \
     }
 #define OFFSETS(name, id, columns, bytes, bits, group, decode, scale)                                        \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, decode, QB_DTYPE_##scale }
+    { name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, false, 0, decode, QB_DTYPE_##scale }
+#define BOOK(name, id, columns, bytes, book, decode)                                                         \
+    {                                                                                                        \
+        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, QB_CODEBOOK_##book, decode,         \
+            QB_DTYPE_F32                                                                                     \
+    }
 
 static const qb_ggml_type types[] = {
     PLAIN("F32", 0, 4, QB_DTYPE_F32),
@@ -170,10 +205,10 @@ static const qb_ggml_type types[] = {
     LISTED("IQ2_XS", 17, 256, 74),
     LISTED("IQ3_XXS", 18, 256, 98),
     LISTED("IQ1_S", 19, 256, 50),
-    LISTED("IQ4_NL", 20, 32, 18),
+    BOOK("IQ4_NL", 20, 32, 18, IQ4_NL, decode_iq4_nl),
     LISTED("IQ3_S", 21, 256, 110),
     LISTED("IQ2_S", 22, 256, 82),
-    LISTED("IQ4_XS", 23, 256, 136),
+    BOOK("IQ4_XS", 23, 256, 136, IQ4_NL, decode_iq4_xs),
     PLAIN("I8", 24, 1, QB_DTYPE_I8),
     PLAIN("I16", 25, 2, QB_DTYPE_I16),
     PLAIN("I32", 26, 4, QB_DTYPE_I32),
@@ -189,7 +224,7 @@ static const qb_ggml_type types[] = {
     LISTED("IQ4_NL_4_4", 36, 1, 0),
     LISTED("IQ4_NL_4_8", 37, 1, 0),
     LISTED("IQ4_NL_8_8", 38, 1, 0),
-    LISTED("MXFP4", 39, 32, 17),
+    BOOK("MXFP4", 39, 32, 17, E2M1, decode_mxfp4),
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
@@ -242,24 +277,27 @@ qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t row
     if (cols % t->block_columns)
         return qb_fail(QB_ERR_FORMAT, "%" PRId64 " columns are no whole number of %s blocks of %d", cols,
                        t->name, t->block_columns);
-    qb_status st = t->has_offsets ? qb_qweight_alloc_offsets(rows, cols, t->bits, t->group_size, out)
-                                  : qb_qweight_alloc_affine(rows, cols, t->bits, t->group_size, false, out);
+    qb_status st = t->has_book ? qb_qweight_alloc_codebook(rows, cols, t->book, t->group_size, false, out)
+                   : t->has_offsets ? qb_qweight_alloc_offsets(rows, cols, t->bits, t->group_size, out)
+                                    : qb_qweight_alloc_affine(rows, cols, t->bits, t->group_size, false, out);
     if (st != QB_OK) return st;
     out->scale_dtype = t->scale_dtype;
-    out->symmetric = !t->has_offsets;
+    out->symmetric = !t->has_offsets && !t->has_book;
+    float *scales = t->has_book ? out->absmax : out->scales;
+    int64_t groups_a_row = cols / t->group_size;
     int64_t blocks_a_row = cols / t->block_columns, groups = t->block_columns / t->group_size;
     float unused[MAX_BLOCK_GROUPS] = {0};
     for (int64_t r = 0; r < rows; r++) {
         const uint8_t *from = blocks + (row_of ? row_of(ctx, r) : r) * blocks_a_row * t->block_bytes;
         for (int64_t b = 0; b < blocks_a_row; b++) {
-            int64_t group = r * out->n_groups + b * groups;
-            t->decode(from + b * t->block_bytes, out->codes + r * cols + b * t->block_columns,
-                      out->scales + group, out->offsets ? out->offsets + group : unused);
+            int64_t group = r * groups_a_row + b * groups;
+            t->decode(from + b * t->block_bytes, out->codes + r * cols + b * t->block_columns, scales + group,
+                      out->offsets ? out->offsets + group : unused);
         }
     }
-    int64_t n = rows * out->n_groups;
+    int64_t n = rows * groups_a_row;
     if (out->zeros) memset(out->zeros, t->zero, (size_t)n);
-    st = check_finite(t, out->scales, n, "scale");
+    st = check_finite(t, scales, n, "scale");
     if (st == QB_OK && out->offsets) st = check_finite(t, out->offsets, n, "minimum");
     if (st != QB_OK) qb_qweight_free(out);
     return st;

@@ -14,6 +14,8 @@ typedef struct qb_ggml_type {
     int bits, group_size;
     uint8_t zero;     /* w = scale * (code - zero) ... */
     bool has_offsets; /* ... or w = scale * code + offset */
+    bool has_book;    /* ... or w = table[code] * scale */
+    qb_codebook book;
     /* One block: codes[block_columns], and of each group a scale and, if any, an offset. */
     void (*decode)(const uint8_t *block, uint8_t *codes, float *scales, float *offsets);
     qb_dtype scale_dtype; /* what holds the scales exactly */
@@ -31,3 +33,6 @@ const char *qb_ggml_packed_names(char buffer[160]); /* "Q4_0, Q4_1, .." of those
 qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t rows, int64_t cols,
                        int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
                        qb_qweight *out) QB_NODISCARD;
+
+/* Half of 2^(e - 127), a scale of E2M1's doubled table; NaN for 255 (OCP microscaling formats, e8m0). */
+float qb_e8m0_half(uint8_t e);

@@ -71,9 +71,10 @@ out:
 /* llama.cpp's names of mixtures; source: gguf-py's LlamaFileType. */
 static const char *mixture_name(int64_t file_type) {
     static const char *const names[] = {
-        [2] = "Q4_0",    [3] = "Q4_1",    [7] = "Q8_0",    [8] = "Q5_0",    [9] = "Q5_1",
-        [10] = "Q2_K",   [11] = "Q3_K_S", [12] = "Q3_K_M", [13] = "Q3_K_L", [14] = "Q4_K_S",
-        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M", [18] = "Q6_K",   [21] = "Q2_K_S"};
+        [2] = "Q4_0",    [3] = "Q4_1",    [7] = "Q8_0",      [8] = "Q5_0",    [9] = "Q5_1",
+        [10] = "Q2_K",   [11] = "Q3_K_S", [12] = "Q3_K_M",   [13] = "Q3_K_L", [14] = "Q4_K_S",
+        [15] = "Q4_K_M", [16] = "Q5_K_S", [17] = "Q5_K_M",   [18] = "Q6_K",   [21] = "Q2_K_S",
+        [25] = "IQ4_NL", [30] = "IQ4_XS", [38] = "MXFP4_MOE"};
     bool known = file_type >= 0 && file_type < (int64_t)(sizeof names / sizeof names[0]);
     return known && names[file_type] ? names[file_type] : "";
 }
@@ -108,7 +109,7 @@ static qb_status describe(qb_checkpoint *ck) {
     snprintf(q->layout, sizeof q->layout, "gguf");
     q->bits = most->bits;
     q->group_size = most->group_size;
-    q->symmetric = qb_ggml_type_is_packed(most) && !most->has_offsets;
+    q->symmetric = qb_ggml_type_is_packed(most) && !most->has_offsets && !most->has_book;
     return st;
 }
 
@@ -187,7 +188,8 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
 
 const qb_layout qb_layout_gguf = {
     .name = "gguf",
-    .summary = "GGUF blocks (llama.cpp): Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K; read only",
+    .summary = "GGUF blocks (llama.cpp): Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS, MXFP4; "
+               "read only",
     .source = "ggml's ggml-quants.h, docs/gguf.md",
     .present = present,
     .read = read,

@@ -23,6 +23,7 @@ typedef struct {
     qb_scale_order scale_order;
     int64_t rows, cols, group_size, n_groups;
     int bits;
+    qb_quantization how;
 } parts;
 
 static bool is_vector(const qb_tensor *t, int64_t n) {
@@ -53,12 +54,24 @@ static qb_status find_zeros(const qb_checkpoint *ck, const char *module, parts *
     return qb_tensor_expect(ck, p->zeros, dtype, 2, shape);
 }
 
+/* Without a group_size a row is one group, as AutoGPTQ takes it; the scales show when it was not so. */
+static qb_status check_missing_group_size(const qb_checkpoint *ck, const char *module, const parts *p) {
+    const qb_tensor *t = p->scales;
+    bool groups = t->n_dims == 2 && t->shape[0] > 1 && t->shape[1] == p->rows && p->cols % t->shape[0] == 0;
+    if (!p->how.group_size_missing || p->n_groups > 1 || !groups) return QB_OK;
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: \"group_size\" is missing, and %s.scales shows %" PRId64 " groups of %" PRId64
+                   " columns: add \"group_size\": %" PRId64,
+                   ck->quantization_source, module, t->shape[0], p->cols / t->shape[0],
+                   p->cols / t->shape[0]);
+}
+
 static qb_status find_parts(const qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,
                             parts *p) {
-    const qb_quantization *how = qb_checkpoint_quantization(ck);
-    int bits = how->bits;
-    *p = (parts){.rows = rows, .cols = cols, .bits = bits};
-    p->group_size = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
+    qb_quantization how = qb_module_quantization(ck, module);
+    int bits = how.bits;
+    *p = (parts){.rows = rows, .cols = cols, .bits = bits, .how = how};
+    p->group_size = how.group_size < 0 || how.group_size > cols ? cols : how.group_size;
     if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX || cols * bits % 32 != 0 ||
         rows * bits % 32 != 0)
         return qb_fail(QB_ERR_FORMAT,
@@ -69,6 +82,7 @@ static qb_status find_parts(const qb_checkpoint *ck, const char *module, int64_t
     QB_TRY(st, qb_module_tensor(ck, module, "qweight", &p->qweight));
     QB_TRY(st, expect_words(ck, p->qweight, cols, rows, true, bits));
     QB_TRY(st, qb_module_tensor(ck, module, "scales", &p->scales));
+    QB_TRY(st, check_missing_group_size(ck, module, p));
     /* Before there were groups the scales stood in a column. */
     bool column = p->n_groups == 1 && is_vector(p->scales, rows) && p->scales->shape[0] == rows;
     p->scale_order = column ? QB_SCALES_BY_ROW : QB_SCALES_BY_GROUP;
@@ -150,7 +164,7 @@ static int zero_offset(qb_checkpoint *ck, const char *module, const parts *p, co
                        bool v1) {
     int middle = 1 << (p->bits - 1);
     int64_t n = p->rows * p->n_groups;
-    int found = !ck->quantization.symmetric        ? v1
+    int found = !p->how.symmetric                  ? v1
                 : all_equal(fields, n, middle)     ? 0
                 : all_equal(fields, n, middle - 1) ? 1
                                                    : v1;
@@ -211,7 +225,7 @@ static qb_status read_float_zeros(qb_checkpoint *ck, const parts *p, qb_qweight 
 
 static qb_status read_order(qb_checkpoint *ck, const char *module, const parts *p, qb_qweight *q) {
     /* Older files have none; with act-order the groups follow from it alone, unless they are static. */
-    if (!p->g_idx && ck->quantization.desc_act && !ck->quantization.static_groups && p->n_groups > 1)
+    if (!p->g_idx && p->how.desc_act && !p->how.static_groups && p->n_groups > 1)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %s.g_idx is missing, and desc_act is true in config.json",
                        ck->dir, module);
     return p->g_idx ? qb_read_groups(ck, p->g_idx, q) : QB_OK;

@@ -46,7 +46,8 @@ static qb_status read_words(qb_checkpoint *ck, const qb_tensor *t, int64_t rows,
 }
 
 static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
-    const qb_quantization *how = qb_checkpoint_quantization(ck);
+    qb_quantization own = qb_module_quantization(ck, module);
+    const qb_quantization *how = &own;
     const qb_tensor *qweight, *qzeros, *scales;
     int64_t group = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
     *out = (qb_qweight){0};

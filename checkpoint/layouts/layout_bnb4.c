@@ -23,7 +23,7 @@ static const char *state_suffix(qb_codebook codebook) {
 
 static qb_status check(const char *module, const qb_qweight *q) {
     char what[48];
-    if (q->coding != QB_CODING_CODEBOOK)
+    if (q->coding != QB_CODING_CODEBOOK || (q->codebook != QB_CODEBOOK_NF4 && q->codebook != QB_CODEBOOK_FP4))
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: bitsandbytes checkpoints hold nf4 and fp4, not %s; use the layout gptq_v2",
                        module, qb_qweight_describe(q, what));

@@ -2,6 +2,8 @@
    its weights. Source: compressed-tensors quantization/quant_config.py, quant_args.py. */
 #include "checkpoint/quantization.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -68,7 +70,9 @@ out:
 
 /* Members that change what the model computes, none of which is done here. */
 static qb_status refuse_extras(const qb_json *json, const char *where) {
-    static const char *const members[] = {"kv_cache_scheme", "transform_config", "moe_sparsity_config"};
+    static const char *const members[] = {"transform_config", "moe_sparsity_config"};
+    if (!qb_json_is_null(qb_json_get(json, "kv_cache_scheme")))
+        qb_warn("%s: \"kv_cache_scheme\" is not applied: keys and values are kept as floats here", where);
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
         const qb_json *j = qb_json_get(json, members[i]);
         if (!qb_json_is_null(j) && !(qb_json_is_object(j) && !qb_json_first(j)))
@@ -91,11 +95,20 @@ static qb_status check_format(const qb_json *json, const char *where) {
     return st;
 }
 
+static bool is_float_quantized(const qb_json *json) {
+    const char *format = qb_json_string(qb_json_get(json, "format"));
+    return format && !strcmp(format, "float-quantized");
+}
+
 qb_status qb_quantization_read_compressed(const qb_json *json, const char *where, qb_quantization *out) {
     const qb_json *groups = qb_json_get(json, "config_groups");
     scheme first = {0};
     bool any = false;
     qb_status st;
+    if (is_float_quantized(json)) { /* dense tensors of F8_E4M3, with scales: checkpoint/widen.c */
+        out->method[0] = 0;
+        return refuse_extras(json, where);
+    }
     QB_TRY(st, check_format(json, where));
     QB_TRY(st, refuse_extras(json, where));
     for (const qb_json *j = qb_json_first(groups); j; j = qb_json_next(j)) {

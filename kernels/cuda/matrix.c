@@ -214,7 +214,11 @@ static double largest_weight(const qb_qweight *q) {
     double largest = 0;
     if (q->coding == QB_CODING_CODEBOOK) {
         for (int64_t b = 0; b < q->n_blocks; b++) largest = fmax(largest, fabs((double)q->absmax[b]));
-        return largest; /* both tables end at 1 */
+        const float *table = qb_codebook_table(q->codebook);
+        double value = 0;
+        for (int i = 0; i < 16; i++) value = fmax(value, fabs((double)table[i]));
+        largest *= value;
+        return largest;
     }
     for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
         int zero = q->offsets ? 0 : q->zeros[i], top = (1 << q->bits) - 1;
