@@ -48,17 +48,20 @@ void qb_log_capture(qb_warning_sink sink, void *ctx) {
     warning_ctx = ctx;
 }
 
+/* Warnings quote names out of files, as errors do. */
 void qb_warn(const char *fmt, ...) {
-    if (!warning_sink) {
-        SAY("warning: ", fmt);
-        return;
-    }
     char text[2048];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    warning_sink(warning_ctx, text);
+    qb_clean_line(text);
+    if (warning_sink) {
+        warning_sink(warning_ctx, text);
+        return;
+    }
+    qb_log_end_line();
+    fprintf(stderr, "warning: %s\n", text);
 }
 
 static void draw(qb_progress *p, bool last) {

@@ -1,5 +1,7 @@
 #include "base/status.h"
 
+#include "base/str.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,12 +20,6 @@ static const struct {
 #undef X
 };
 
-/* Sentences quote names out of files: what would break the line, or steer a terminal, becomes '?'. */
-static void make_one_line(char *text) {
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
-        if (*p < 0x20 || *p == 0x7f) *p = '?';
-}
-
 /* A sentence that is too long (paths may take 4096 bytes) loses its middle: what failed stands at its begin,
  * why at its end. */
 static void keep(const char *text) {
@@ -36,7 +32,7 @@ static void keep(const char *text) {
         memcpy(error_text + head, gap, sizeof gap - 1);
         memcpy(error_text + head + sizeof gap - 1, text + n - tail, tail + 1);
     }
-    make_one_line(error_text);
+    qb_clean_line(error_text); /* sentences quote names out of files */
 }
 
 qb_status qb_fail(qb_status code, const char *fmt, ...) {

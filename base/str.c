@@ -3,6 +3,7 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,4 +125,46 @@ const char *qb_format_seconds(double seconds, char buffer[32]) {
     else
         snprintf(buffer, 32, "%dh %02dm", (int)(seconds / 3600), (int)(fmod(seconds, 3600) / 60));
     return buffer;
+}
+
+/* ---- what a line may show ---- */
+
+/* Length of the valid UTF-8 sequence at p (Unicode 15, table 3-7: no overlong forms, no surrogates); 0 when
+ * it is none. */
+static int sequence_length(const uint8_t *p) {
+    if (p[0] < 0x80) return 1;
+    int n = p[0] >= 0xC2 && p[0] <= 0xDF   ? 2
+            : p[0] >= 0xE0 && p[0] <= 0xEF ? 3
+            : p[0] >= 0xF0 && p[0] <= 0xF4 ? 4
+                                           : 0;
+    for (int i = 1; i < n; i++)
+        if ((p[i] & 0xC0) != 0x80) return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F)) return 0;
+    if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F)) return 0;
+    return n;
+}
+
+/* C0, DEL, C1, and the characters that reorder or hide text (bidirectional controls, zero width). */
+static bool is_control(const uint8_t *p, int n) {
+    if (n == 1) return p[0] < 0x20 || p[0] == 0x7F;
+    if (n == 2) return (p[0] == 0xC2 && p[1] < 0xA0) || (p[0] == 0xD8 && p[1] == 0x9C);
+    if (n == 3 && p[0] == 0xE2 && p[1] == 0x80)
+        return (p[2] >= 0x8B && p[2] <= 0x8F) || (p[2] >= 0xA8 && p[2] <= 0xAE);
+    if (n == 3 && p[0] == 0xE2 && p[1] == 0x81) return p[2] >= 0xA6 && p[2] <= 0xA9;
+    return n == 3 && p[0] == 0xEF && p[1] == 0xBB && p[2] == 0xBF;
+}
+
+size_t qb_char_length(const char *text, bool *shown) {
+    const uint8_t *p = (const uint8_t *)text;
+    int n = sequence_length(p);
+    *shown = n > 0 && !is_control(p, n);
+    return n ? (size_t)n : 1;
+}
+
+void qb_clean_line(char *text) {
+    bool shown;
+    for (size_t n; *text; text += n) {
+        n = qb_char_length(text, &shown);
+        if (!shown) memset(text, '?', n);
+    }
 }

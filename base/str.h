@@ -20,6 +20,12 @@ qb_status qb_str_status(const qb_str *s);
 const char *qb_str_get(const qb_str *s); /* never NULL */
 void qb_str_free(qb_str *s);
 
+/* Bytes of the character at `text`, which is not at its end, and whether a line may show it: UTF-8 that is no
+   control (C0, DEL, C1) and neither reorders nor hides text (bidirectional controls, zero width). */
+size_t qb_char_length(const char *text, bool *shown);
+/* Every byte of what a line may not show becomes '?', in place. Names out of files go through it. */
+void qb_clean_line(char *text);
+
 /* The candidate nearest to `word` by edit distance, or NULL
    when none is near (more than a third of the word away). */
 const char *qb_nearest(const char *word, const char *const *candidates, size_t n);

@@ -190,14 +190,18 @@ static qb_status read_method(const reader *r, const char *assumed) {
         st = read_awq(r);
     else if (!strcmp(method, "auto-round") || !strcmp(method, "intel/auto-round"))
         st = read_auto_round(r);
-    else if (!strcmp(method, "fp8") || !strcmp(method, "fbgemm_fp8"))
+    else if (!strcmp(method, "mxfp4")) {
+        r->out->bits = 4;
+        r->out->group_size = 32;
+        snprintf(r->out->layout, sizeof r->out->layout, "mxfp4");
+    } else if (!strcmp(method, "fp8") || !strcmp(method, "fbgemm_fp8"))
         r->out->method[0] = 0; /* dense tensors of F8_E4M3, with scales: checkpoint/widen.c */
     else if (!strcmp(method, "compressed-tensors"))
         st = qb_quantization_read_compressed(r->json, r->where, r->out);
     else
         st = qb_fail(QB_ERR_UNSUPPORTED,
                      "%s: quant_method \"%.40s\" is not supported (supported: gptq, awq, auto-round, "
-                     "compressed-tensors, bitsandbytes)",
+                     "compressed-tensors, bitsandbytes, fp8, mxfp4)",
                      r->where, method);
 out:
     return st;

@@ -157,6 +157,25 @@ static void keep_warning(void *ctx, const char *text) {
     snprintf(ctx, 64, "%s", text);
 }
 
+static void test_status__names_cannot_steer_a_terminal(void **state) {
+    (void)state;
+    /* C0, DEL, C1, right-to-left override, isolate, Arabic letter mark, bytes that are no UTF-8; letters stay
+     */
+    (void)qb_fail(QB_ERR_FORMAT, "%s",
+                  "a\x1b[31m\x7f\xc2\x9b\xe2\x80\xae\xe2\x81\xa6\xd8\x9c\xff"
+                  "\xc3\xa9\xe4\xb8\x96");
+    assert_string_equal(qb_error_text(), "a?[31m"
+                                         "????????"
+                                         "????"
+                                         "\xc3\xa9\xe4\xb8\x96");
+    qb_error_clear();
+    char taken[64] = "";
+    qb_log_capture(keep_warning, taken);
+    qb_warn("%s", "x\ny\xc2\x85");
+    qb_log_capture(NULL, NULL);
+    assert_string_equal(taken, "x?y??");
+}
+
 static void test_json__of_equal_keys_the_last_counts(void **state) {
     (void)state;
     char warning[64] = "", *printed;
@@ -379,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_json__equal_is_by_value),
         cmocka_unit_test(test_json__numbers_keep_their_source_text),
         cmocka_unit_test(test_json__of_equal_keys_the_last_counts),
+        cmocka_unit_test(test_status__names_cannot_steer_a_terminal),
         cmocka_unit_test(test_json__decimals_keep_their_point),
         cmocka_unit_test(test_log__warnings_can_be_taken),
         cmocka_unit_test(test_option__parses_every_form),

@@ -67,6 +67,15 @@ static void test_cli__eval_states_its_peak_before_it_starts(void **state) {
     outcome_free(&o);
 }
 
+/* Without a dataset and a protocol the demo is measured on its own text, in windows that it can hold. */
+static void test_cli__eval_has_defaults_that_fit(void **state) {
+    (void)state;
+    outcome o = BENCH("eval", "demo", "--max-windows", "2");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "(demo, gptq-256, 2 windows"));
+    outcome_free(&o);
+}
+
 static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     (void)state;
     assert_refused(BENCH("quantise"), 2, "did you mean quantize?");
@@ -676,6 +685,7 @@ int main(void) {
         cmocka_unit_test(test_cli__help_is_a_manual_page),
         cmocka_unit_test(test_cli__usage_errors_suggest_the_nearest),
         cmocka_unit_test(test_cli__eval_states_its_peak_before_it_starts),
+        cmocka_unit_test(test_cli__eval_has_defaults_that_fit),
         cmocka_unit_test(test_cli__missing_things_are_named),
         cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),

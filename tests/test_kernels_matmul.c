@@ -48,6 +48,8 @@ static const format formats[] = {
     {.name = "fp4 b32", .codebook = QB_CODEBOOK_FP4, .group = 32},
     {.name = "nf4 b4096 dq", .codebook = QB_CODEBOOK_NF4, .group = 4096, .double_quant = true},
     {.name = "fp4 b256", .codebook = QB_CODEBOOK_FP4, .group = 256},
+    {.name = "iq4_nl b32", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32},
+    {.name = "e2m1 b32", .codebook = QB_CODEBOOK_E2M1, .group = 32},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 

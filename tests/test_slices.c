@@ -1,7 +1,9 @@
 /* Parts of tensors as linear modules: fused, interleaved, stacked and transposed ones, dense and quantized.
  */
 #include "tests/gguf_files.h"
+
 #include "tests/golden_checkpoint.h"
+#include <math.h>
 
 /* ---- dense: bytes count 0, 1, 2, .., so element e of a BF16 tensor is (2 e, 2 e + 1) ---- */
 
@@ -224,6 +226,49 @@ static void test_slices__gguf_blocks_are_read_matrix_by_matrix(void **state) {
     qb_checkpoint_close(ck);
 }
 
+/* Two experts of [3, 64] in blocks of 32: value = table[nibble] * 2^(scale - 127), lower nibble first. */
+static void test_slices__mxfp4_experts_are_read_one_by_one(void **state) {
+    (void)state;
+    static const float values[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                     -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+    enum { E = 2, R = 3, C = 64, BLOCKS = E * R * C / 2, SCALES = E * R * C / 32 };
+    static const char header[] =
+        "{\"x.experts.down_proj_blocks\":{\"dtype\":\"U8\",\"shape\":[2,3,2,16],\"data_offsets\":[0,192]},"
+        "\"x.experts.down_proj_scales\":{\"dtype\":\"U8\",\"shape\":[2,3,2],\"data_offsets\":[192,204]}}";
+    uint8_t bytes[BLOCKS + SCALES];
+    for (int damaged = 0; damaged < 2; damaged++) {
+        for (int i = 0; i < BLOCKS; i++) bytes[i] = (uint8_t)(37 * i + 11);
+        for (int i = 0; i < SCALES; i++) bytes[BLOCKS + i] = (uint8_t)(120 + i);
+        if (damaged) bytes[BLOCKS + 7] = 255;
+        qb_str s = {0};
+        uint64_t length = sizeof header - 1;
+        qb_str_append(&s, &length, 8);
+        qb_str_append(&s, header, length);
+        qb_str_append(&s, bytes, sizeof bytes);
+        write_bytes(scratch, "model.safetensors", s.text, s.length);
+        qb_str_free(&s);
+        write_text(scratch, "config.json", "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}");
+        qb_checkpoint *ck = open_ok(scratch);
+        qb_slice slice = {.matrices = E, .index = 1, .tensor_rows = R, .transposed = true};
+        qb_weight w;
+        qb_status st = qb_checkpoint_linear_slice(ck, "x.experts.down_proj", &slice, R, C, &w);
+        if (damaged) {
+            assert_fails(st, QB_ERR_NUMERIC, "the scale of row 0, block 1 is NaN");
+        } else {
+            float found[R * C];
+            assert_ok(st);
+            qb_qweight_dequantize(w.packed, found);
+            for (int i = 0; i < R * C; i++) {
+                uint8_t byte = bytes[R * C / 2 + i / 2], nibble = i % 2 ? byte >> 4 : byte & 15;
+                int exponent = bytes[BLOCKS + R * C / 32 + i / 32] - 127;
+                assert_true(found[i] == ldexpf(values[nibble], exponent));
+            }
+        }
+        qb_checkpoint_free_linear(ck, "x.experts.down_proj", &w);
+        qb_checkpoint_close(ck);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_slices__dense_rows_are_found_where_they_lie, make_scratch,
@@ -234,6 +279,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_slices__quantized_rows_are_those_of_the_whole, make_scratch,
                                         drop_scratch),
         cmocka_unit_test_setup_teardown(test_slices__codebook_blocks_part_only_with_the_rows, make_scratch,
+                                        drop_scratch),
+        cmocka_unit_test_setup_teardown(test_slices__mxfp4_experts_are_read_one_by_one, make_scratch,
                                         drop_scratch),
         cmocka_unit_test_setup_teardown(test_slices__gguf_blocks_are_read_matrix_by_matrix, make_scratch,
                                         drop_scratch),

@@ -291,12 +291,29 @@ static void test_writer__copies_files_beside(void **state) {
     assert_ok(qb_writer_create(below(dir, "out"), false, 0, &w));
     assert_ok(qb_writer_copy_file(w, from, "tokenizer.json"));
     assert_ok(qb_writer_copy_file(w, from, "tokenizer.model")); /* absent: fine */
+    /* Links: to JSON, to a file of the same name, to something else of the user's under either kind of name.
+     */
+    const char *elsewhere = below(dir, "elsewhere");
+    assert_ok(qb_make_dirs(elsewhere));
+    write_text(elsewhere, "notes.json", "{\"b\":2}");
+    write_text(elsewhere, "merges.txt", "a b");
+    write_text(elsewhere, "secret", "mine");
+    static const char *const links[][2] = {{"../elsewhere/notes.json", "vocab.json"},
+                                           {"../elsewhere/merges.txt", "merges.txt"},
+                                           {"../elsewhere/secret", "LICENSE"},
+                                           {"../elsewhere/secret", "added_tokens.json"}};
+    for (size_t i = 0; i < sizeof links / sizeof links[0]; i++) {
+        assert_int_equal(symlink(links[i][0], below(from, links[i][1])), 0);
+        assert_ok(qb_writer_copy_file(w, from, links[i][1]));
+    }
     assert_ok(qb_writer_begin(w));
     assert_ok(qb_writer_finish(w));
     assert_ok(qb_file_read(below(dir, "out/tokenizer.json"), 100, &text, &n));
     assert_string_equal(text, "{\"a\":1}");
     qb_free(text);
-    assert_int_equal(entries(below(dir, "out")), 2);
+    assert_int_equal(entries(below(dir, "out")), 4);
+    assert_true(qb_path_exists(below(dir, "out/vocab.json")));
+    assert_true(qb_path_exists(below(dir, "out/merges.txt")));
     scratch_remove(dir);
 }
 

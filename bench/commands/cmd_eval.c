@@ -23,10 +23,13 @@ typedef struct {
 } eval_options;
 
 static const qb_option rows[] = {
-    {"dataset", 0, QB_OPTION_TEXT, offsetof(eval_options, dataset), "wikitext2", 0, 0, NULL, "NAME,NAME",
-     "datasets of `bench list datasets`, or your own text or JSON lines files"},
-    {"protocol", 'p', QB_OPTION_TEXT, offsetof(eval_options, protocol), "gptq-2048", 0, 0, NULL, "NAME,NAME",
-     "how the text is cut and scored; `bench list protocols` explains them"},
+    {"dataset", 0, QB_OPTION_TEXT, offsetof(eval_options, dataset), NULL, 0, 0, NULL, "NAME,NAME",
+     "datasets of `bench list datasets`, or your own text or JSON lines files; wikitext2 if none is named, "
+     "for "
+     "the model demo its own text"},
+    {"protocol", 'p', QB_OPTION_TEXT, offsetof(eval_options, protocol), NULL, 0, 0, NULL, "NAME,NAME",
+     "how the text is cut and scored; `bench list protocols` explains them. gptq-2048 if none is named, or "
+     "gptq-N for a model of fewer positions, N of them"},
     {"max-windows", 0, QB_OPTION_INT, offsetof(eval_options, max_windows), "0", 0, 1e9, NULL, "N",
      "score at most this many windows of each text; 0 takes all. The result says what part of the text that "
      "is"},
@@ -79,6 +82,18 @@ static qb_status split(const char *option, const char *words, word_list *out) {
         out->items[out->n++] = w;
     }
     return out->n ? QB_OK : qb_fail(QB_ERR_USAGE, "--%s needs at least one name", option);
+}
+
+/* What is measured when nobody says it. */
+static void fill_defaults(const char *word, const qb_model *m, char protocol[32], eval_options *o) {
+    enum { USUAL_WINDOW = 2048 };
+    int64_t positions = m->config.max_positions;
+    if (!o->dataset) o->dataset = strcmp(word, "demo") ? "wikitext2" : "demo";
+    if (o->protocol) return;
+    snprintf(protocol, 32, "gptq-%" PRId64, positions < USUAL_WINDOW ? positions : USUAL_WINDOW);
+    o->protocol = protocol;
+    if (positions < USUAL_WINDOW)
+        qb_info("%s has %" PRId64 " positions: scored by %s", m->name, positions, protocol);
 }
 
 static qb_status open_scorings(const eval_options *o, const qb_model *m, const qb_tokenizer *t, qb_json *data,
@@ -223,6 +238,7 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
                             {"COMPUTING", qb_compute_options, &compute},
                             {"COMMON OPTIONS", qb_common_options, &common}};
     const char *word = NULL;
+    char protocol[32];
     size_t n_words, n = 0;
     bool done;
     qb_found found = {0};
@@ -234,6 +250,7 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     if (done) goto out;
     if (!word) return qb_command_missing(&page, "MODEL");
     QB_TRY(st, qb_session_model(word, false, &found.model));
+    fill_defaults(word, found.model, protocol, &options);
     QB_TRY(st, qb_session_tokenizer(found.model, &t));
     QB_TRY(st, qb_alloc_zero(SCORINGS_MAX, sizeof *scorings, &scorings));
     found.data = qb_json_array();

@@ -1,6 +1,7 @@
 #include "checkpoint/writer.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/str.h"
 #include "checkpoint/writing/writer_state.h"
 
@@ -14,6 +15,8 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+enum { MAX_COMPANION_BYTES = 256 << 20 };
 
 /* ---- create ---- */
 
@@ -307,6 +310,35 @@ qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *te
     return st;
 }
 
+/* A link that a stranger's directory holds may point at anything of the user's. A link is followed to JSON
+   under a JSON name, within the model's own folder, to the blobs of the hub's cache, or to a file of the same
+   name. */
+static bool may_follow(const char *dir, const char *from, const char *file_name) {
+    struct stat info;
+    if (lstat(from, &info) != 0 || !S_ISLNK(info.st_mode)) return true;
+    size_t n = strlen(file_name);
+    if (n > 5 && !strcmp(file_name + n - 5, ".json")) {
+        qb_json *json = NULL;
+        bool is_json = qb_json_read(from, MAX_COMPANION_BYTES, &json) == QB_OK;
+        qb_error_clear();
+        qb_json_free(json);
+        return is_json;
+    }
+    char *target = realpath(from, NULL), *home = realpath(dir, NULL), *hub = NULL;
+    char *snapshots = home ? qb_path_dir(home) : NULL, *cache = snapshots ? qb_path_dir(snapshots) : NULL;
+    if (cache) hub = qb_path_join(cache, "blobs/");
+    bool ok = target && home &&
+              ((!strncmp(target, home, strlen(home)) && target[strlen(home)] == '/') ||
+               (hub && !strcmp(qb_path_base(snapshots), "snapshots") && !strncmp(target, hub, strlen(hub))) ||
+               !strcmp(qb_path_base(target), file_name));
+    free(target);
+    free(home);
+    qb_free(snapshots);
+    qb_free(cache);
+    qb_free(hub);
+    return ok;
+}
+
 qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir, const char *file_name) {
     if (!plain_file_name(file_name))
         return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
@@ -314,6 +346,8 @@ qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir, const char *fi
     qb_status st = QB_OK;
     if (!from || !to)
         st = no_memory();
+    else if (qb_path_exists(from) && !may_follow(from_dir, from, file_name))
+        qb_warn("%s is a link to what does not look like it: not copied", from);
     else if (qb_path_exists(from))
         st = qb_copy_file(from, to);
     qb_free(from);
