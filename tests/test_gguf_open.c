@@ -211,8 +211,8 @@ static void test_gguf_open__mixtures_are_named_where_the_tensors_agree(void **st
         uint32_t type, file_type;
         const char *method;
         int bits;
-    } rows[] = {
-        {8, 7, "q8_0", 8}, {2, 15, "q4_0", 4}, {2, 2, "q4_0", 4}, {6, 99, "q5_0", 5}, {20, 25, "iq4_nl", 0}};
+    } rows[] = {{8, 7, "q8_0", 8},     {2, 15, "q4_0", 4},       {2, 2, "q4_0", 4}, {6, 99, "q5_0", 5},
+                {20, 25, "iq4_nl", 4}, {39, 38, "mxfp4_moe", 4}, {9, 99, "q8_1", 0}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         recipe r = plain;
         r.values = values_kv2, r.n_values = 1, r.linear_type = rows[i].type, r.file_type = rows[i].file_type;
@@ -228,7 +228,7 @@ static void test_gguf_open__mixtures_are_named_where_the_tensors_agree(void **st
             qb_checkpoint_free_linear(m->checkpoint, "model.layers.0.mlp.up_proj", &w);
         } else { /* listed, and refused by name when it is needed */
             assert_fails(st, QB_ERR_UNSUPPORTED,
-                         "up_proj.weight: type IQ4_NL is not supported (supported: F32, F16, BF16, Q4_0");
+                         "up_proj.weight: type Q8_1 is not supported (supported: F32, F16, BF16, Q4_0");
         }
         qb_model_close(m);
     }
