@@ -284,7 +284,7 @@ qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, co
     qb_reader r = {t, name};
     qb_status st;
     QB_TRY(st, refuse_nul(text, n, name));
-    QB_TRY(st, qb_json_parse(text, n, name, &document));
+    QB_TRY(st, qb_json_parse_all(text, n, name, &document));
     QB_TRY(st, qb_reader_normalizer(&r, qb_json_get(document, "normalizer")));
     QB_TRY(st, qb_reader_pretokenizer(&r, qb_json_get(document, "pre_tokenizer")));
     QB_TRY(st, read_model(t, document, n, name));
