@@ -17,7 +17,8 @@ static qb_status run(const char *path, const char *rule) {
     qb_status st;
     QB_TRY(st, qb_special_tokens_parse(rule, &e.special));
     size_t length = strlen(path);
-    bool file = length > 5 && (!strcmp(path + length - 5, ".json") || strstr(path, ".model"));
+    bool file = (length > 5 && !strcmp(path + length - 5, ".json")) || strstr(path, ".model") ||
+                strstr(path, ".tiktoken");
     QB_TRY(st, file ? qb_tokenizer_open_file(path, &t) : qb_session_tokenizer_of(path, &t));
     while (fread(&n, 1, 4, stdin) == 4) {
         QB_TRY(st, qb_grow(&text, &capacity, (size_t)n + 1, 1));

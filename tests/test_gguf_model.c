@@ -304,8 +304,9 @@ static void refuse(gguf_file f, qb_status status, const char *needle) {
 
 static void test_gguf_model__tokenizers_that_are_not_understood_are_refused(void **state) {
     (void)state;
-    refuse(small_vocabulary("gpt2", 8, 4, 1), QB_ERR_UNSUPPORTED,
-           "tokenizer.ggml.model \"gpt2\" is not supported");
+    refuse(small_vocabulary("bert", 8, 4, 1), QB_ERR_UNSUPPORTED,
+           "tokenizer.ggml.model \"bert\" is not supported");
+    refuse(small_vocabulary("gpt2", 8, 4, 1), QB_ERR_FORMAT, "metadata tokenizer.ggml.merges is missing");
     refuse(small_vocabulary("none", 8, 4, 1), QB_ERR_UNSUPPORTED, "has no tokenizer");
     refuse(small_vocabulary("llama", 7, 4, 1), QB_ERR_FORMAT, "has 7 items, tokenizer.ggml.tokens 8");
     refuse(small_vocabulary("llama", 8, 9, 1), QB_ERR_FORMAT, "piece 7 has the unknown type 9");

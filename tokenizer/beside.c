@@ -47,7 +47,8 @@ static void named_token(const qb_tokenizer *t, const qb_json *config, const char
 }
 
 static qb_status read_ends(beside *b) {
-    int add[2] = {-1, -1};
+    /* Without a template, what the class does unless it is told. */
+    int add[2] = {b->t->bos_by_default || b->model ? 1 : -1, -1};
     static const char *const keys[] = {"add_bos_token", "add_eos_token"};
     named_token(b->t, b->map, "bos_token", &b->t->bos);
     named_token(b->t, b->map, "eos_token", &b->t->eos);

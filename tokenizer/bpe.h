@@ -53,6 +53,8 @@ qb_status qb_bpe_create(qb_bpe *b, const qb_vocab *vocab, size_t n_chars_max) QB
 /* The symbol of one character; length <= 4. A second one for the same character is ignored. */
 void qb_bpe_char_add(qb_bpe *b, const char *text, size_t length, int32_t symbol);
 int32_t qb_bpe_char(const qb_bpe *b, const char *text, size_t length); /* -1: none */
+/* Create, with a symbol for each piece of one character, and the byte tokens "<0x00>" .. of byte fallback. */
+qb_status qb_bpe_characters(qb_bpe *b, const qb_vocab *vocab, bool byte_fallback) QB_NODISCARD;
 qb_status qb_bpe_rules_reserve(qb_bpe *b, size_t n) QB_NODISCARD;
 /* A pair that is there already takes the new rank and result, as in the reference's map. */
 void qb_bpe_rule_add(qb_bpe *b, qb_rule rule);

@@ -57,6 +57,23 @@ int32_t qb_bpe_char(const qb_bpe *b, const char *text, size_t length) {
     return b->char_keys[s] ? b->char_symbols[s] : -1;
 }
 
+qb_status qb_bpe_characters(qb_bpe *b, const qb_vocab *vocab, bool byte_fallback) {
+    qb_status st = qb_bpe_create(b, vocab, (size_t)vocab->count);
+    if (st != QB_OK) return st;
+    b->byte_fallback = byte_fallback;
+    for (int32_t id = 0; id < vocab->count; id++) {
+        const qb_piece *p = &vocab->pieces[id];
+        if (p->length && p->length <= 4 && qb_utf8_length((const uint8_t *)p->text, p->length) == p->length)
+            qb_bpe_char_add(b, p->text, p->length, id);
+    }
+    for (int c = 0; byte_fallback && c < 256; c++) {
+        static const char hex[] = "0123456789ABCDEF";
+        const char text[] = {'<', '0', 'x', hex[c >> 4], hex[c & 15], '>'};
+        b->byte_ids[c] = qb_vocab_find(vocab, text, sizeof text);
+    }
+    return QB_OK;
+}
+
 qb_status qb_bpe_rules_reserve(qb_bpe *b, size_t n) {
     size_t slots = 16;
     while (slots < 2 * n) slots *= 2;

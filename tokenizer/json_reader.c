@@ -103,3 +103,12 @@ bool qb_tokenizer_cuts_words(const qb_tokenizer *t) {
         if (t->pre[i].kind == QB_PRE_SPLIT || t->pre[i].kind == QB_PRE_CLASS) return true;
     return false;
 }
+
+qb_status qb_tokenizer_decode_bytes(qb_tokenizer *t) {
+    qb_status st = qb_arena_alloc(&t->arena, 1, sizeof *t->decoder, &t->decoder);
+    if (st != QB_OK) return st;
+    t->decoder[0].kind = QB_DECODE_BYTE_LEVEL;
+    t->n_decoder = 1;
+    t->has_decoder = true;
+    return QB_OK;
+}

@@ -1,6 +1,7 @@
 /* Where tokenizers come from: a directory or file, and the two small files beside it that name special
  * tokens. */
 #include "base/file.h"
+#include "base/log.h"
 #include "tokenizer/parts.h"
 
 #include <string.h>
@@ -110,8 +111,9 @@ qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *n
     return finish(st, t, out);
 }
 
-qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name, qb_tokenizer **out) {
+qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *given, const char *name, qb_tokenizer **out) {
     qb_tokenizer *t;
+    qb_vocabulary settled = *given, *v = &settled;
     qb_status st = begin(out, &t);
     if (st != QB_OK) return st;
     st = qb_tokenizer_read_vocabulary(t, v, name);
@@ -135,29 +137,73 @@ void qb_tokenizer_close(qb_tokenizer *t) {
     qb_free(t);
 }
 
+static qb_status parse_tekken(const char *text, size_t n, const char *name, qb_tokenizer **out) {
+    qb_tokenizer *t;
+    qb_status st = begin(out, &t);
+    if (st != QB_OK) return st;
+    st = qb_tokenizer_read_tekken(t, text, n, name);
+    if (st == QB_OK) st = make_template(t, t->bos_by_default, false);
+    return finish(st, t, out);
+}
+
+static qb_status parse_tiktoken(const char *text, size_t n, const char *name, qb_tokenizer **out) {
+    qb_tokenizer *t;
+    qb_status st = begin(out, &t);
+    if (st != QB_OK) return st;
+    st = qb_tokenizer_read_tiktoken(t, text, n, name);
+    if (st == QB_OK) st = make_template(t, t->bos_by_default, false);
+    return finish(st, t, out);
+}
+
+qb_status qb_tokenizer_parse_ranks(const char *text, size_t n, const char *name, qb_tokenizer **out) {
+    return n && *text == '{' ? parse_tekken(text, n, name, out) : parse_tiktoken(text, n, name, out);
+}
+
+qb_status qb_tokenizer_parse_merges(const char *vocab, size_t n_vocab, const char *merges, size_t n_merges,
+                                    const char *kind, bool prefix, const char *name, qb_tokenizer **out) {
+    qb_tokenizer *t;
+    qb_status st = begin(out, &t);
+    if (st != QB_OK) return st;
+    st = qb_tokenizer_read_vocab_merges(t, vocab, n_vocab, merges, n_merges, kind, prefix, name);
+    if (st == QB_OK) st = make_template(t, false, false);
+    return finish(st, t, out);
+}
+
 static bool has_suffix(const char *path, const char *suffix) {
     size_t n = strlen(path), k = strlen(suffix);
     return n >= k && strcmp(path + n - k, suffix) == 0;
 }
 
+/* What lies beside; without a template of its own, nothing but its keys says what is put around. */
+static qb_status finish_opening(qb_tokenizer *t, const char *dir, bool has_template, bool slow) {
+    qb_status st = qb_tokenizer_read_beside(t, dir, slow);
+    if (st == QB_OK && !has_template) {
+        t->file = t->keys;
+        t->conflict = NULL;
+    }
+    return st;
+}
+
 qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) {
     *out = NULL;
-    bool json = has_suffix(path, ".json"), model = has_suffix(path, ".model");
-    if (!json && !model)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%s: a tokenizer file must end in .json or .model", path);
+    const char *base = qb_path_base(path);
+    bool json = has_suffix(path, ".json"), tekken = json && !strncmp(base, "tekken", 6);
+    bool tiktoken = has_suffix(path, ".tiktoken"), model = strstr(base, ".model") != NULL;
+    if (!json && !model && !tiktoken)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: a tokenizer file must end in .json, .model or .tiktoken",
+                       path);
     char *text = NULL, *dir = qb_path_dir(path);
     size_t n;
     qb_tokenizer *t = NULL;
     qb_status st;
     if (!dir) return qb_fail(QB_ERR_MEMORY, "out of memory");
     QB_TRY(st, qb_file_read(path, TOKENIZER_BYTES_MAX, &text, &n));
-    QB_TRY(st, json ? qb_tokenizer_parse_json(text, n, path, &t)
-                    : qb_tokenizer_parse_model((const uint8_t *)text, n, path, &t));
-    QB_TRY(st, qb_tokenizer_read_beside(t, dir, model));
-    if (model) { /* nothing but the keys says what is put around */
-        t->file = t->keys;
-        t->conflict = NULL;
-    }
+    tiktoken = tiktoken || (model && qb_is_tiktoken(text, n));
+    QB_TRY(st, tekken     ? parse_tekken(text, n, path, &t)
+               : json     ? qb_tokenizer_parse_json(text, n, path, &t)
+               : tiktoken ? parse_tiktoken(text, n, path, &t)
+                          : qb_tokenizer_parse_model((const uint8_t *)text, n, path, &t));
+    QB_TRY(st, finish_opening(t, dir, json && !tekken, model && !tiktoken));
     *out = t;
     t = NULL;
 out:
@@ -167,24 +213,78 @@ out:
     return st;
 }
 
-qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
-    *out = NULL;
-    qb_status st = QB_OK;
-    for (size_t i = 0; i < 3; i++) {
-        char *path = qb_path_join(dir, names[i]);
-        if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-        bool found = qb_path_exists(path);
-        if (found && i < 2) st = qb_tokenizer_open_file(path, out);
-        qb_free(path);
-        if (found && i < 2) return st;
-        if (found)
-            return qb_fail(QB_ERR_UNSUPPORTED,
-                           "%s: has vocab.json but no tokenizer.json: byte-level BPE (GPT-2 and the like) is "
-                           "not supported",
-                           dir);
+static qb_status json_beside(const char *dir, const char *file, qb_json **out) {
+    char *path = qb_path_join(dir, file);
+    if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    qb_status st = qb_path_exists(path) ? qb_json_read(path, TOKENIZER_BYTES_MAX, out) : QB_OK;
+    qb_free(path);
+    return st;
+}
+
+static qb_status open_merges(const char *dir, qb_tokenizer **out) {
+    char *vocab = NULL, *merges = NULL,
+         *paths[2] = {qb_path_join(dir, "vocab.json"), qb_path_join(dir, "merges.txt")};
+    size_t n_vocab, n_merges;
+    qb_json *tokenizer = NULL, *config = NULL;
+    qb_tokenizer *t = NULL;
+    bool prefix = false;
+    qb_status st;
+    if (!paths[0] || !paths[1]) {
+        st = qb_fail(QB_ERR_MEMORY, "out of memory");
+        goto out;
     }
-    return qb_fail(QB_ERR_NOT_FOUND, "%s: found neither tokenizer.json nor tokenizer.model", dir);
+    QB_TRY(st, qb_file_read(paths[0], TOKENIZER_BYTES_MAX, &vocab, &n_vocab));
+    QB_TRY(st, qb_file_read(paths[1], TOKENIZER_BYTES_MAX, &merges, &n_merges));
+    QB_TRY(st, json_beside(dir, "tokenizer_config.json", &tokenizer));
+    QB_TRY(st, json_beside(dir, "config.json", &config));
+    const char *kind = qb_json_string(qb_json_get(tokenizer, "tokenizer_class"));
+    if (!kind) kind = qb_json_string(qb_json_get(config, "model_type"));
+    if (!kind) {
+        kind = "gpt2";
+        qb_warn("%s: neither tokenizer_config.json nor config.json says which tokenizer this is: GPT-2's is "
+                "taken",
+                dir);
+    }
+    QB_TRY(st, qb_json_bool(tokenizer, "add_prefix_space", "tokenizer_config.json", false, &prefix));
+    QB_TRY(st, qb_tokenizer_parse_merges(vocab, n_vocab, merges, n_merges, kind, prefix, dir, &t));
+    QB_TRY(st, finish_opening(t, dir, false, false));
+    *out = t;
+    t = NULL;
+out:
+    qb_tokenizer_close(t);
+    qb_json_free(tokenizer);
+    qb_json_free(config);
+    qb_free(vocab);
+    qb_free(merges);
+    qb_free(paths[0]);
+    qb_free(paths[1]);
+    return st;
+}
+
+static bool exists_in(const char *dir, const char *file) {
+    char *path = qb_path_join(dir, file);
+    bool found = path && qb_path_exists(path);
+    qb_free(path);
+    return found;
+}
+
+qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tekken.json", "qwen.tiktoken",
+                                        "tiktoken.model"};
+    *out = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (!exists_in(dir, names[i])) continue;
+        char *path = qb_path_join(dir, names[i]);
+        qb_status st = path ? qb_tokenizer_open_file(path, out) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        qb_free(path);
+        return st;
+    }
+    bool vocab = exists_in(dir, "vocab.json");
+    if (vocab && exists_in(dir, "merges.txt")) return open_merges(dir, out);
+    return qb_fail(
+        QB_ERR_NOT_FOUND,
+        "%s: found none of tokenizer.json, tokenizer.model, tekken.json, vocab.json with merges.txt%s", dir,
+        vocab ? " (vocab.json is there, merges.txt is not)" : "");
 }
 
 int32_t qb_tokenizer_vocab_size(const qb_tokenizer *t) {

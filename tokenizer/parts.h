@@ -85,14 +85,15 @@ struct qb_tokenizer {
     const char *unk_surface; /* SentencePiece: what <unk> decodes to */
 
     int32_t bos, eos;
+    bool bos_by_default; /* of files without a template: BOS is put before unless a key says otherwise */
 };
 
 /* Fill an empty tokenizer; the caller closes it on failure. */
 qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, const char *name) QB_NODISCARD;
 qb_status qb_tokenizer_read_model(qb_tokenizer *t, const uint8_t *bytes, size_t n,
                                   const char *name) QB_NODISCARD;
-qb_status qb_tokenizer_read_vocabulary(qb_tokenizer *t, const qb_vocabulary *v,
-                                       const char *name) QB_NODISCARD;
+/* Settles what v leaves open (add_bos, add_eos). */
+qb_status qb_tokenizer_read_vocabulary(qb_tokenizer *t, qb_vocabulary *v, const char *name) QB_NODISCARD;
 /* A section of tokenizer.json being read. */
 typedef struct qb_reader {
     qb_tokenizer *t;
@@ -129,6 +130,24 @@ qb_status qb_tokenizer_add_split(qb_tokenizer *t, const char *pattern, qb_split_
 qb_status qb_tokenizer_add_step(qb_tokenizer *t, qb_pre_step step, const char *name) QB_NODISCARD;
 /* The pattern is the tokenizer's from now on, even on failure. */
 qb_status qb_tokenizer_own(qb_tokenizer *t, qb_pattern *pattern) QB_NODISCARD;
+/* Sources without JSON's sections. tiktoken: lines of base64 and rank; tekken.json; vocab.json with
+   merges.txt, of the tokenizer class or model type `kind`, with a space before texts if `prefix`. */
+bool qb_is_tiktoken(const char *text, size_t n);
+qb_status qb_tokenizer_read_tiktoken(qb_tokenizer *t, const char *text, size_t n,
+                                     const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_read_tekken(qb_tokenizer *t, const char *text, size_t n,
+                                   const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_read_vocab_merges(qb_tokenizer *t, const char *vocab, size_t n_vocab,
+                                         const char *merges, size_t n_merges, const char *kind, bool prefix,
+                                         const char *name) QB_NODISCARD;
+/* Their parts. {"piece": id, ...} as a BPE vocabulary with its characters (tokenizer_json.c); one merge of
+   two pieces, `joined` is scratch; GPT-2's alphabet undone as the only decoder step. */
+qb_status qb_tokenizer_read_bpe_vocab(qb_tokenizer *t, const qb_json *vocab, size_t n_added,
+                                      size_t text_bytes, const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_add_merge(qb_tokenizer *t, const char *left, size_t n_left, const char *right,
+                                 size_t n_right, int64_t rank, qb_str *joined, const char *name) QB_NODISCARD;
+qb_status qb_tokenizer_decode_bytes(qb_tokenizer *t) QB_NODISCARD;
+
 /* Added tokens (added.c). A token whose content is there already takes the new flags. `id` < 0: that of the
    vocabulary, else the next free one; an id that contradicts the vocabulary, or leaves a gap where
    `may_gap` is false, fails. */

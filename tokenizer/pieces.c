@@ -35,6 +35,7 @@ static qb_status place_special(qb_tokenizer *t, const qb_pieces_options *s, cons
         const qb_piece *p = &t->vocab.pieces[id];
         if (p->type == QB_PIECE_UNUSED) t->bpe.has_unused = true;
         if (p->type == QB_PIECE_UNKNOWN) {
+            if (s->unk >= 0 && s->unk != id) continue;
             if (t->bpe.unk >= 0)
                 return qb_fail(QB_ERR_FORMAT, "%s: pieces %d and %d are both of type UNKNOWN", name,
                                t->bpe.unk, id);
@@ -78,7 +79,7 @@ static qb_status add_characters(qb_tokenizer *t, const char *name) {
     qb_status st;
     for (int32_t id = 0; id < t->vocab.count; id++) {
         const qb_piece *p = &t->vocab.pieces[id];
-        if (p->length <= 4 && p->type != QB_PIECE_UNKNOWN &&
+        if (p->length && p->length <= 4 && p->type != QB_PIECE_UNKNOWN &&
             qb_utf8_length((const uint8_t *)p->text, p->length) == p->length)
             qb_bpe_char_add(b, p->text, p->length, id);
     }
@@ -189,7 +190,8 @@ static qb_status build_pipeline(qb_tokenizer *t, const qb_pieces_options *s) {
                                                       .remove_extra_whitespaces = s->remove_extra_whitespaces,
                                                       .escape_whitespaces = s->escape_whitespaces,
                                                       .whitespace_as_suffix = s->whitespace_as_suffix,
-                                                      .verbatim = &t->bpe.whole}};
+                                                      .verbatim = &t->bpe.whole},
+                                           .map = s->map};
     QB_TRY(st, qb_arena_alloc(&t->arena, 1, sizeof *t->decoder, &t->decoder));
     t->n_decoder = 1;
     t->decoder[0].kind = QB_DECODE_SENTENCEPIECE;
@@ -203,7 +205,41 @@ out:
     return st;
 }
 
+qb_status qb_pieces_rules(qb_tokenizer *t, const char *name) {
+    qb_status st = qb_bpe_create(&t->bpe, &t->vocab, count_characters(&t->vocab));
+    if (st == QB_OK) st = add_characters(t, name);
+    return st == QB_OK ? add_rules(t, name) : st;
+}
+
+/* Pieces that users defined are taken whenever they fit: SentencePiece gives them a score by their length,
+   llama.cpp none at all. */
+static qb_status build_unigram(qb_tokenizer *t, const qb_pieces_options *s, const char *name) {
+    double *scores, most = -INFINITY;
+    size_t n = (size_t)t->vocab.count;
+    qb_status st;
+    QB_TRY(st, qb_bpe_create(&t->bpe, &t->vocab, 0)); /* holds byte ids and the verbatim pieces */
+    QB_TRY(st, place_special(t, s, name));
+    QB_TRY(st, qb_alloc(n, sizeof *scores, &scores));
+    for (size_t id = 0; id < n; id++) {
+        const qb_piece *p = &t->vocab.pieces[id];
+        if (p->type == QB_PIECE_NORMAL && (double)p->score > most) most = (double)p->score;
+    }
+    for (size_t id = 0; id < n; id++) {
+        const qb_piece *p = &t->vocab.pieces[id];
+        scores[id] = (double)p->score;
+        if (p->type == QB_PIECE_USER_DEFINED)
+            scores[id] = s->user_defined_free ? 0 : (double)((float)p->length * (float)most) - 0.1;
+    }
+    t->model = &qb_token_model_unigram;
+    QB_TRY(st, qb_unigram_create(&t->unigram, &t->vocab, scores, t->bpe.unk, s->byte_fallback,
+                                 !s->user_defined_free));
+    st = build_pipeline(t, s);
+out:
+    return st;
+}
+
 qb_status qb_pieces_finish(qb_tokenizer *t, const qb_pieces_options *options, const char *name) {
+    if (options->unigram) return build_unigram(t, options, name);
     qb_status st;
     QB_TRY(st, qb_bpe_create(&t->bpe, &t->vocab, count_characters(&t->vocab)));
     t->bpe.sentencepiece = true;

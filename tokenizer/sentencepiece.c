@@ -1,6 +1,5 @@
-/* SentencePiece tokenizer.model, model type BPE. Field numbers and defaults: sentencepiece_model.proto of
-   google/sentencepiece. A model with a character map (nmt_nfkc and the like) is refused: it changes the text.
- */
+/* SentencePiece tokenizer.model, model types BPE and Unigram. Field numbers and defaults:
+   sentencepiece_model.proto of google/sentencepiece.  */
 #include "tokenizer/pieces.h"
 #include "tokenizer/protobuf.h"
 
@@ -13,7 +12,7 @@ typedef struct spec {
     uint64_t model_type; /* 1 unigram, 2 BPE, 3 word, 4 char */
     qb_pieces_options pieces;
     text_field unk_surface, bos_piece, eos_piece;
-    size_t charsmap_bytes, denormalizer_charsmap_bytes;
+    text_field charsmap, denormalizer_charsmap;
     int64_t n_pieces;
 } spec;
 
@@ -67,8 +66,8 @@ static qb_status read_normalizer(qb_proto m, bool denormalizer, spec *s) {
     for (; st == QB_OK && more; st = st == QB_OK ? qb_proto_next(&m, &f, &more) : st) {
         switch (f.number) {
         case 2:
-            *(denormalizer ? &s->denormalizer_charsmap_bytes : &s->charsmap_bytes) = f.length;
-            st = qb_proto_expect(&m, &f, 2, "precompiled_charsmap");
+            st = take_text(&m, &f, "precompiled_charsmap",
+                           denormalizer ? &s->denormalizer_charsmap : &s->charsmap);
             break;
         case 3:
             st = take_bool(&m, &f, "add_dummy_prefix", denormalizer ? &ignored : &s->pieces.add_dummy_prefix);
@@ -89,12 +88,14 @@ static qb_status read_normalizer(qb_proto m, bool denormalizer, spec *s) {
 }
 
 static qb_status read_specs(qb_proto m, spec *s) {
-    *s = (spec){
-        .model_type = 1,
-        .unk_surface = {" \xE2\x81\x87 ", 5},
-        .bos_piece = {"<s>", 3},
-        .eos_piece = {"</s>", 4},
-        .pieces = {.add_dummy_prefix = true, .remove_extra_whitespaces = true, .escape_whitespaces = true}};
+    *s = (spec){.model_type = 1,
+                .unk_surface = {" \xE2\x81\x87 ", 5},
+                .bos_piece = {"<s>", 3},
+                .eos_piece = {"</s>", 4},
+                .pieces = {.unk = -1,
+                           .add_dummy_prefix = true,
+                           .remove_extra_whitespaces = true,
+                           .escape_whitespaces = true}};
     qb_proto_field f;
     bool more;
     qb_status st = qb_proto_next(&m, &f, &more);
@@ -115,16 +116,14 @@ static qb_status check_specs(const spec *s, const char *name) {
     if (s->n_pieces > QB_VOCAB_IDS_MAX)
         return qb_fail(QB_ERR_FORMAT, "%s: %lld pieces are more than the %d allowed", name,
                        (long long)s->n_pieces, QB_VOCAB_IDS_MAX);
-    if (s->model_type != 2)
+    if (s->model_type != 1 && s->model_type != 2)
         return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s: SentencePiece model type %s is not supported (supported: BPE)", name,
+                       "%s: SentencePiece model type %s is not supported (supported: UNIGRAM, BPE)", name,
                        s->model_type < 5 ? types[s->model_type] : "beyond CHAR");
-    if (s->charsmap_bytes || s->denormalizer_charsmap_bytes)
+    if (s->denormalizer_charsmap.n)
         return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s: a SentencePiece %snormalizer with a character map of %zu bytes is not supported, "
-                       "only identity",
-                       name, s->charsmap_bytes ? "" : "de",
-                       s->charsmap_bytes ? s->charsmap_bytes : s->denormalizer_charsmap_bytes);
+                       "%s: a SentencePiece denormalizer with a character map of %zu bytes is not supported",
+                       name, s->denormalizer_charsmap.n);
     return QB_OK;
 }
 
@@ -177,6 +176,11 @@ qb_status qb_tokenizer_read_model(qb_tokenizer *t, const uint8_t *bytes, size_t 
     QB_TRY(st, read_pieces(t, m, s.n_pieces, n));
     s.pieces.unk_surface = s.unk_surface.text;
     s.pieces.n_unk_surface = s.unk_surface.n;
+    s.pieces.unigram = s.model_type == 1;
+    if (s.charsmap.n) {
+        QB_TRY(st, qb_charsmap_parse((const uint8_t *)s.charsmap.text, s.charsmap.n, name, &t->charsmap));
+        s.pieces.map = &t->charsmap;
+    }
     QB_TRY(st, qb_pieces_finish(t, &s.pieces, name));
     t->bos = control_piece(t, &s.bos_piece);
     t->eos = control_piece(t, &s.eos_piece);

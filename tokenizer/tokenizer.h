@@ -1,5 +1,5 @@
-/* Text <-> token ids: Hugging Face tokenizer.json (BPE with byte fallback, the Llama-2 form), SentencePiece
-   tokenizer.model (BPE) and GGUF's vocabularies of scored pieces. Ids equal those of the reference libraries.
+/* Text <-> token ids: Hugging Face tokenizer.json, vocab.json with merges.txt, SentencePiece models, tiktoken
+   files, tekken.json and GGUF's vocabularies. Ids equal those of the reference libraries.
  */
 #pragma once
 
@@ -10,27 +10,42 @@
 
 typedef struct qb_tokenizer qb_tokenizer;
 
-/* DIR/tokenizer.json if present, else DIR/tokenizer.model. */
+/* DIR/tokenizer.json if present, else tokenizer.model (SentencePiece or tiktoken), tekken.json, vocab.json
+   with merges.txt, or the only *.tiktoken file. */
 qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) QB_NODISCARD;
-qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) QB_NODISCARD; /* *.json or *.model */
+/* *.json (tekken by its name), *.tiktoken, or a *.model of any version. */
+qb_status qb_tokenizer_open_file(const char *path, qb_tokenizer **out) QB_NODISCARD;
 /* The same from memory (fuzzing); `name` heads errors. */
 qb_status qb_tokenizer_parse_json(const char *text, size_t n, const char *name,
                                   qb_tokenizer **out) QB_NODISCARD;
 qb_status qb_tokenizer_parse_model(const uint8_t *bytes, size_t n, const char *name,
                                    qb_tokenizer **out) QB_NODISCARD;
+/* A tiktoken file, or tekken.json. */
+qb_status qb_tokenizer_parse_ranks(const char *text, size_t n, const char *name,
+                                   qb_tokenizer **out) QB_NODISCARD;
+/* vocab.json and merges.txt of a tokenizer class or model type ("Qwen2Tokenizer", "gpt2"). */
+qb_status qb_tokenizer_parse_merges(const char *vocab, size_t n_vocab, const char *merges, size_t n_merges,
+                                    const char *kind, bool prefix, const char *name,
+                                    qb_tokenizer **out) QB_NODISCARD;
 /* A vocabulary that came inside a model file, as GGUF's tokenizer.ggml.* metadata have it. Only looked at
    during the call. */
 typedef struct qb_vocabulary {
-    const char *model, *pre; /* "llama"; pre-tokenizer or NULL */
+    const char *model, *pre; /* "llama", "gpt2", "t5", "gemma4"; pre-tokenizer or NULL */
     size_t n;                /* pieces, by id */
     const struct qb_vocabulary_text {
         const char *bytes;
         size_t n;
-    } * texts;            /* [n] */
-    const float *scores;  /* [n] */
-    const int32_t *types; /* [n], SentencePiece's numbers: 1 normal, 2 unknown, 3 control, .. 6 byte */
-    int64_t bos, eos;     /* -1: none */
-    bool add_bos, add_eos, add_space_prefix;
+    } * texts;           /* [n] */
+    const float *scores; /* [n], or NULL */
+    const int32_t
+        *types; /* [n], SentencePiece's numbers: 1 normal, 2 unknown, 3 control, .. 6 byte; or NULL */
+    const struct qb_vocabulary_text *merges; /* [n_merges] "left right" */
+    size_t n_merges;
+    const uint8_t *charsmap; /* [n_charsmap] precompiled_charsmap */
+    size_t n_charsmap;
+    int64_t bos, eos, unk; /* -1: none */
+    int add_bos, add_eos;  /* 0, 1; -1: as the model has it */
+    bool add_space_prefix, remove_extra_whitespaces;
 } qb_vocabulary;
 /* `name` heads errors. */
 qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name,

@@ -1,7 +1,6 @@
 /* Hugging Face tokenizer.json, model types BPE and Unigram. "truncation" and "padding" describe one program's
    batches and not the vocabulary (transformers resets both on each call), so they are not followed. */
 #include "tokenizer/parts.h"
-#include "tokenizer/utf8.h"
 
 #include <string.h>
 
@@ -92,25 +91,16 @@ out:
 static qb_status read_characters(qb_tokenizer *t, const qb_json *model, const char *name) {
     qb_bpe *b = &t->bpe;
     const char *unk = NULL;
+    bool byte_fallback = false;
     qb_status st;
-    QB_TRY(st, qb_bpe_create(b, &t->vocab, (size_t)t->vocab.count));
+    QB_TRY(st, qb_json_bool(model, "byte_fallback", name, false, &byte_fallback));
+    QB_TRY(st, qb_bpe_characters(b, &t->vocab, byte_fallback));
     QB_TRY(st, qb_json_bool(model, "fuse_unk", name, false, &b->fuse_unk));
-    QB_TRY(st, qb_json_bool(model, "byte_fallback", name, false, &b->byte_fallback));
     QB_TRY(st, qb_json_bool(model, "ignore_merges", name, false, &b->ignore_merges));
     QB_TRY(st, qb_json_text(model, "unk_token", name, false, &unk));
     if (unk) b->unk = qb_vocab_find(&t->vocab, unk, strlen(unk));
-    if (unk && b->unk < 0)
-        return qb_fail(QB_ERR_FORMAT, "%s: unk_token \"%.64s\" is not in the vocabulary", name, unk);
-    for (int32_t id = 0; id < t->vocab.count; id++) {
-        const qb_piece *p = &t->vocab.pieces[id];
-        if (p->length && p->length <= 4 && qb_utf8_length((const uint8_t *)p->text, p->length) == p->length)
-            qb_bpe_char_add(b, p->text, p->length, id);
-    }
-    for (int c = 0; b->byte_fallback && c < 256; c++) {
-        static const char hex[] = "0123456789ABCDEF";
-        const char text[] = {'<', '0', 'x', hex[c >> 4], hex[c & 15], '>'};
-        b->byte_ids[c] = qb_vocab_find(&t->vocab, text, sizeof text);
-    }
+    if (unk && *unk && b->unk < 0)
+        st = qb_fail(QB_ERR_FORMAT, "%s: unk_token \"%.64s\" is not in the vocabulary", name, unk);
 out:
     return st;
 }
@@ -139,6 +129,29 @@ static qb_status split_merge(const qb_json *j, int64_t rank, const char *name, c
                    (long long)rank);
 }
 
+qb_status qb_tokenizer_add_merge(qb_tokenizer *t, const char *left, size_t n_left, const char *right,
+                                 size_t n_right, int64_t rank, qb_str *joined, const char *name) {
+    joined->length = 0;
+    qb_str_append(joined, left, n_left);
+    qb_str_append(joined, right, n_right);
+    qb_status st = qb_str_status(joined);
+    if (st != QB_OK) return st;
+    qb_rule rule = {.left = qb_vocab_find(&t->vocab, left, n_left),
+                    .right = qb_vocab_find(&t->vocab, right, n_right),
+                    .result = qb_vocab_find(&t->vocab, qb_str_get(joined), joined->length),
+                    .rank = (int32_t)rank};
+    if (rule.left < 0 || rule.right < 0 || rule.result < 0)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: merge %lld, \"%.*s\" and \"%.*s\": the %s is not in the vocabulary", name,
+                       (long long)rank, (int)(n_left < 64 ? n_left : 64), left,
+                       (int)(n_right < 64 ? n_right : 64), right,
+                       rule.left < 0    ? "left piece"
+                       : rule.right < 0 ? "right piece"
+                                        : "result");
+    qb_bpe_rule_add(&t->bpe, rule);
+    return QB_OK;
+}
+
 static qb_status read_merges(qb_tokenizer *t, const qb_json *merges, const char *name) {
     if (!qb_json_is_array(merges)) return qb_fail(QB_ERR_FORMAT, "%s: \"merges\" must be an array", name);
     int64_t count = qb_json_count(merges), rank = 0;
@@ -152,24 +165,7 @@ static qb_status read_merges(qb_tokenizer *t, const qb_json *merges, const char 
         const char *left = "", *right = "";
         size_t n_left = 0;
         QB_TRY(st, split_merge(c, rank, name, &left, &n_left, &right));
-        joined.length = 0;
-        qb_str_append(&joined, left, n_left);
-        qb_str_text(&joined, right);
-        QB_TRY(st, qb_str_status(&joined));
-        qb_rule rule = {.left = qb_vocab_find(&t->vocab, left, n_left),
-                        .right = qb_vocab_find(&t->vocab, right, strlen(right)),
-                        .result = qb_vocab_find(&t->vocab, joined.text, joined.length),
-                        .rank = (int32_t)rank};
-        if (rule.left < 0 || rule.right < 0 || rule.result < 0) {
-            st = qb_fail(QB_ERR_FORMAT,
-                         "%s: merge %lld, \"%.*s\" and \"%.64s\": the %s is not in the vocabulary", name,
-                         (long long)rank, (int)(n_left < 64 ? n_left : 64), left, right,
-                         rule.left < 0    ? "left piece"
-                         : rule.right < 0 ? "right piece"
-                                          : "result");
-            goto out;
-        }
-        qb_bpe_rule_add(&t->bpe, rule);
+        QB_TRY(st, qb_tokenizer_add_merge(t, left, n_left, right, strlen(right), rank, &joined, name));
     }
 out:
     qb_str_free(&joined);
@@ -210,6 +206,12 @@ qb_status qb_tokenizer_keep(qb_tokenizer *t, const char *text, size_t n, const c
 }
 
 /* ---- the models ---- */
+
+qb_status qb_tokenizer_read_bpe_vocab(qb_tokenizer *t, const qb_json *vocab, size_t n_added,
+                                      size_t text_bytes, const char *name) {
+    qb_status st = read_vocab(t, vocab, n_added, text_bytes, name);
+    return st == QB_OK ? qb_bpe_characters(&t->bpe, &t->vocab, false) : st;
+}
 
 static qb_status read_bpe(qb_tokenizer *t, const qb_json *model, size_t n_added, size_t text_bytes,
                           const char *name) {

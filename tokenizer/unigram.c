@@ -61,6 +61,7 @@ qb_status qb_unigram_create(qb_unigram *u, const qb_vocab *vocab, double *scores
         }
     }
     u->unk_score = (isfinite(least) ? least : 0) - UNK_PENALTY;
+    if (single) u->unk_score = (double)(float)u->unk_score;
     return QB_OK;
 }
 
@@ -94,9 +95,12 @@ void qb_unigram_end(qb_unigram_run *run) {
 }
 
 static void propose(const qb_unigram *u, node *target, double sum, double score, size_t from, int32_t id) {
-    double candidate = u->single ? (double)((float)sum + (float)score) : sum + score;
+    /* SentencePiece sums in double and keeps the sum as float; of an unknown character it sums in float. Over
+       a long text that decides ties. */
+    double candidate = sum + score;
+    if (u->single && id == u->unk) candidate = (double)(float)candidate;
     if (target->from >= 0 && candidate <= target->score) return;
-    *target = (node){candidate, (int64_t)from, id};
+    *target = (node){u->single ? (double)(float)candidate : candidate, (int64_t)from, id};
 }
 
 /* Fills nodes[0 .. n]: the best way to each character's end. */
@@ -133,7 +137,9 @@ static qb_status emit(qb_unigram_run *run, const char *text, size_t n) {
     const qb_unigram *u = run->u;
     qb_status st = QB_OK;
     int32_t id = qb_vocab_find(u->vocab, text, n);
-    if (id >= 0 && id < u->count) return qb_ids_append(run->out, id);
+    uint8_t type = id >= 0 ? u->vocab->pieces[id].type : QB_PIECE_NONE;
+    if (id >= 0 && id < u->count && (type == QB_PIECE_NORMAL || type == QB_PIECE_USER_DEFINED))
+        return qb_ids_append(run->out, id);
     bool bytes = u->byte_fallback;
     for (size_t i = 0; bytes && i < n; i++) bytes = u->byte_ids[(uint8_t)text[i]] >= 0;
     if (!bytes) return qb_ids_append(run->out, u->unk);

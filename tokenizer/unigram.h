@@ -14,7 +14,7 @@ typedef struct qb_unigram {
     double unk_score;
     int32_t unk; /* -1: a character without a piece is an error */
     bool byte_fallback;
-    bool single; /* sums in float, as SentencePiece; else in double, as the tokenizers library */
+    bool single; /* keeps sums as float, as SentencePiece; else as double, as the tokenizers library */
     int32_t byte_ids[256];
     qb_trie trie; /* value: id */
 } qb_unigram;

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Compares ids with the tokenizers library's: random strings of many classes, the texts of a folder, and the recorded vectors.
-usage: check_tokenizers.py DUMP_IDS [-n STRINGS_A_CLASS] [--seed N] [--only CLASS] [--text FILE ...] TOKENIZER.json ...
+"""Compares ids with the reference libraries': random strings of many classes, and whole texts.
+usage: check_tokenizers.py DUMP_IDS [-n STRINGS_A_CLASS] [--seed N] [--only CLASS] [--text FILE ...] TOKENIZER ...
 
-DUMP_IDS is the build's bin/dump_ids. Needs the package tokenizers (stated results: 0.23.3). Prints for each tokenizer and class
+TOKENIZER: a tokenizer.json (reference: tokenizers), a SentencePiece *.model (sentencepiece), a tekken.json (mistral-common), a tiktoken
+file of Llama 3 or Qwen (tiktoken). DUMP_IDS is the build's bin/dump_ids. Results that are stated: tokenizers 0.23.3, sentencepiece 0.2.1,
+mistral-common 1.13.1, tiktoken 0.12. Prints for each tokenizer and class
 how many strings differ, and the shortest that do; exit 1 when any does."""
 import argparse, os, random, struct, subprocess, sys
 import tokenizers
+
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 ASCII = [chr(c) for c in range(32, 127)]
 WORDS = "the of and a in to was is for on as with by he that at from his it an don't I'LL they've We'd rock'n'roll O'Neill".split()
@@ -65,6 +69,29 @@ def shorten(text, differs):
             if changed: break
     return text
 
+def reference_of(path):
+    """(ids of a text, special tokens that it knows in text, rule for our program)"""
+    base, head = os.path.basename(path), open(path, "rb").read(2000)
+    if base.startswith("tekken"):
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+        t = Tekkenizer.from_file(path)
+        return lambda text: t.encode(text, bos=False, eos=False), [], "text"
+    if b".json" in base.encode():
+        t = tokenizers.Tokenizer.from_file(path)
+        t.no_truncation(); t.no_padding()
+        return lambda text: t.encode(text, add_special_tokens=False).ids, [x.content for x in t.get_added_tokens_decoder().values()], "file"
+    first = head.split(b"\n")[0].split(b" ")
+    if len(first) == 2 and first[1].isdigit():
+        import base64, tiktoken
+        nfc = tokenizers.normalizers.NFC()
+        ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in open(path, "rb") if line.strip())}
+        qwen = len(ranks) == 151643
+        t = tiktoken.Encoding("x", pat_str=LLAMA3.replace("{1,3}", "") if qwen else LLAMA3, mergeable_ranks=ranks, special_tokens={})
+        return lambda text: t.encode_ordinary(nfc.normalize_str(text) if qwen else text), [], "text"
+    import sentencepiece
+    t = sentencepiece.SentencePieceProcessor(model_file=path)
+    return lambda text: t.encode(text), [], "text"
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("program"); p.add_argument("tokenizer", nargs="+")
@@ -74,22 +101,19 @@ def main():
     print(f"tokenizers {tokenizers.__version__}")
     bad = 0
     for path in a.tokenizer:
-        t = tokenizers.Tokenizer.from_file(path)
-        t.no_truncation(); t.no_padding()
-        added = [x.content for x in t.get_added_tokens_decoder().values()]
-        reference = lambda text: t.encode(text, add_special_tokens=False).ids
+        reference, added, rule = reference_of(path)
+        found_in = lambda texts: ours(a.program, path, texts, rule)
         for name in CLASSES:
             if a.only and name != a.only: continue
             texts = list(strings(name, a.n, a.seed, added))
-            found = ours(a.program, path, texts)
-            wrong = [(x, f) for x, f, e in zip(texts, found, t.encode_batch(texts, add_special_tokens=False)) if f != e.ids]
+            wrong = [(x, f) for x, f in zip(texts, found_in(texts)) if f != reference(x)]
             print(f"{path} {name}: {len(wrong)} of {len(texts)} differ", flush=True)
             bad += len(wrong)
-            for text in sorted({shorten(x, lambda s: ours(a.program, path, [s])[0] != reference(s)) for x, _ in wrong[:3]}, key=len):
-                print(f"   {text!r} {[hex(ord(c)) for c in text]} expected {reference(text)} found {ours(a.program, path, [text])[0]}")
+            for text in sorted({shorten(x, lambda s: found_in([s])[0] != reference(s)) for x, _ in wrong[:3]}, key=len):
+                print(f"   {text!r} {[hex(ord(c)) for c in text]} expected {reference(text)} found {found_in([text])[0]}")
         for file in a.text:
             text = open(file, encoding="utf-8", newline="").read()
-            same = ours(a.program, path, [text])[0] == reference(text)
+            same = found_in([text])[0] == reference(text)
             print(f"{path} {os.path.basename(file)}: {'equal' if same else 'DIFFERENT'}", flush=True)
             bad += not same
     return bad != 0
