@@ -181,6 +181,10 @@ qb_status qb_tokenizer_read_beside(qb_tokenizer *t, const char *dir, bool model)
             QB_TRY(st, qb_json_bool(b.config, "legacy", "tokenizer_config.json", true, &legacy));
         t->prefix_parts = legacy;
     }
+    QB_TRY(st,
+           qb_json_bool(b.config, "split_special_tokens", "tokenizer_config.json", false, &t->split_special));
+    if (t->split_special)
+        qb_warn("tokenizer_config.json says split_special_tokens: special tokens in texts are read as text");
     QB_TRY(st, add_decoded(&b));
     QB_TRY(st, add_listed(&b));
     QB_TRY(st, add_all_special(&b, b.map));

@@ -153,7 +153,8 @@ qb_status qb_tokenizer_encode_as(const qb_tokenizer *t, const char *text, size_t
     const qb_template *ends = asked->ends == QB_ENDS_NONE       ? &nothing
                               : asked->ends == QB_ENDS_TEMPLATE ? &t->file
                                                                 : &t->keys;
-    encoding e = {.t = t, .out = out, .special = asked->special};
+    bool split = t->split_special && asked->special == QB_SPECIAL_FILE;
+    encoding e = {.t = t, .out = out, .special = split ? QB_SPECIAL_TEXT : asked->special};
     e.cutting = (qb_cutting){.steps = t->pre,
                              .n_steps = t->n_pre,
                              .legacy_prefix = asked->special == QB_SPECIAL_LEGACY,

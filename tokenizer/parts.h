@@ -74,7 +74,8 @@ struct qb_tokenizer {
     size_t n_added, added_capacity;
     /* Values index `added`: matched before and after normalizing, and all of them by their raw text. */
     qb_trie added_raw, added_normalized, added_any;
-    bool prefix_parts; /* SentencePiece files: the dummy prefix goes before each part between added tokens */
+    bool split_special; /* split_special_tokens: what the file's library reads as text */
+    bool prefix_parts;  /* SentencePiece files: the dummy prefix goes before each part between added tokens */
 
     qb_template file, keys; /* around the text: of the file alone, and with add_bos_token and add_eos_token */
     const char *conflict;   /* how the two differ, or NULL */

@@ -210,7 +210,10 @@ size_t qb_unicode_grapheme(const char *text, size_t n) {
     uint32_t before = qb_utf8_decode(p, n, &at);
     while (at < n) {
         uint32_t c = qb_utf8_decode(p + at, n - at, &length);
-        if (IN(newer_extends, c)) {
+        utf8proc_category_t k = category(before);
+        bool control = k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_ZL ||
+                       k == UTF8PROC_CATEGORY_ZP;
+        if (!control && IN(newer_extends, c)) { /* behind a control character everything begins anew */
             at += length;
             continue;
         }

@@ -2,9 +2,9 @@
 """Writes tokenizer/unicode_table.h: where the Unicode tables of the reference libraries and of ours may differ.
 usage: make_unicode_table.py > tokenizer/unicode_table.h
 
-Needs Python's own unicodedata (14 or older tables), unicodedata2 16.0.0 on UNICODE16 (a directory), a later unicodedata2, and
+Needs Python's own unicodedata (14 or older tables), unicodedata2 16.0.0 in the directory $UNICODE16 and 17.0.0 in $UNICODE17, a later unicodedata2, and
 tokenizers 0.23.3 (whose regular expressions are of Unicode 16, whose normalization is of Unicode 9 or so, and whose
-punctuation is of Unicode 8); made with unicodedata2 16.0.0 and 18.0.0."""
+punctuation is of Unicode 8); made with unicodedata2 16.0.0, 17.0.0 and 18.0.0."""
 import json, os, subprocess, sys, unicodedata
 sys.path.insert(0, os.environ["UNICODE16"])
 import unicodedata2 as u16
@@ -83,8 +83,10 @@ typedef struct stand_in {{
 print("/* clang-format off */")
 table("stand_ins", ranges(stand), "Characters whose category is not the same since Unicode 14, and one that has had the category of Unicode 16\n   all along, of as many bytes in UTF-8.", True)
 table("unnormalized", [r for r in ranges([(c, 0) for c in unknown])], "Characters that the reference's normalization, of an old Unicode, leaves as they are.", False)
-table("newer_extends", ranges([(c, 0) for c, g in zip(points, latest["gc"]) if g in ("Mn", "Me") and unicodedata.category(chr(c)) == "Cn"]),
-      "Marks since Unicode 14: they extend a grapheme cluster.", False)
+seventeen = json.loads(subprocess.check_output([sys.executable, "-c", LATEST], env={**environment, "PYTHONPATH": os.environ["UNICODE17"]}))
+assert seventeen["version"] == "17.0.0"
+table("newer_extends", ranges([(c, 0) for c, g in zip(points, seventeen["gc"]) if g in ("Mn", "Me") and unicodedata.category(chr(c)) == "Cn"]),
+      "Marks of Unicode 15 to 17: they extend a grapheme cluster.", False)
 def flips(normalizer, categories):
     return ranges([(c, 0) for c in points if (normalizer.normalize_str("a" + chr(c)) == "a") != (u16.category(chr(c)) in categories)
                    and normalizers.NFD().normalize_str(chr(c)) == chr(c)])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Records tests/golden/tokenizer_formats.json: small SentencePiece models (Unigram and BPE, with a character map and without), a tekken.json
 and a vocab.json with merges.txt, with the ids that sentencepiece, tiktoken and tokenizers give. usage: record_tokenizer_formats.py TEXT >
-tests/golden/tokenizer_formats.json, where TEXT is a plain text to train on. Also prints, with --wholes SHARED, the rows of
-tests/golden/tokenizer_wholes.inc. Made with sentencepiece 0.2.3, tiktoken 0.12, tokenizers 0.23.3."""
+tests/golden/tokenizer_formats.json, where TEXT is a plain text to train on. With --wholes SHARED it prints
+tests/golden/tokenizer_wholes.json. Made with sentencepiece 0.2.3, tiktoken 0.12, tokenizers 0.23.3."""
 import base64, hashlib, json, os, struct, sys, tempfile
 import sentencepiece, tiktoken, tokenizers
 
@@ -45,6 +45,7 @@ def merges_case(name, kind, nfc):
     return {"name": name, "kind": "merges", "class": kind, "data": json.dumps(vocab).encode().hex(), "merges": lines.encode().hex(), "ids": [t.encode(x).ids for x in TEXTS]}
 
 def wholes(shared):
+    rows = []
     for name in ("olmo-dolma2", "t5-small", "gpt-neox", "falcon", "claude-v2", "phi-2", "roberta-base", "llama2"):
         path = f"{shared}/tokenizers/{name}/tokenizer.json"
         if not os.path.exists(path): continue
@@ -52,7 +53,8 @@ def wholes(shared):
         for text in ("wikitext2/wiki.test.raw", "ptb/ptb.test.txt"):
             ids = t.encode(open(f"{shared}/data/{text}", encoding="utf-8", newline="").read(), add_special_tokens=False).ids
             digest = hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()
-            print(f'    {{"{name}/tokenizer.json", "{text}", {len(ids)},\n     "{digest}"}},')
+            rows.append(dict(tokenizer=f"{name}/tokenizer.json", text=text, count=len(ids), sha256=digest))
+    print(json.dumps(rows, indent=1))
 
 def main():
     if sys.argv[1] == "--wholes": return wholes(sys.argv[2])
