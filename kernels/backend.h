@@ -11,6 +11,7 @@
 #include "base/threads.h"
 #include "kernels/quantize.h"
 #include "kernels/qweight.h"
+#include "kernels/step.h"
 
 typedef struct qb_backend qb_backend;
 typedef struct qb_device { /* an opened backend; each backend embeds it first in its own struct */
@@ -49,69 +50,49 @@ typedef struct qb_matrix {
     int64_t bytes;     /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
 } qb_matrix;
 
-typedef enum { QB_NORM_RMS, QB_NORM_LAYER } qb_norm_kind;
-typedef enum {
-    QB_ACTIVATION_SILU,
-    QB_ACTIVATION_GELU,
-    QB_ACTIVATION_GELU_TANH,
-    QB_ACTIVATION_RELU
-} qb_activation;
-typedef enum { QB_ROPE_HALF, QB_ROPE_INTERLEAVED } qb_rope_kind; /* pairs (i, i + rot/2), or (2i, 2i + 1) */
-
-/* Keys and values of n_seq sequences and n_layers layers: [layer][seq][kv_head][capacity][head_dim]. */
+/* Keys and values of n_seq sequences and n_layers layers: [layer][seq][kv_head][capacity][head_dim], values
+   [..][value_dim]. */
 typedef struct qb_kv {
     qb_dtype dtype; /* F32 or F16 */
-    int64_t n_layers, n_seq, capacity, n_kv_heads, head_dim;
+    int64_t n_layers, n_seq, capacity, n_kv_heads, head_dim, value_dim;
     void *k, *v;
 } qb_kv;
 
 typedef struct qb_attention {
     const float *q;       /* [n_seq * n_tok, H * Dh], rope applied */
-    float *out;           /* [n_seq * n_tok, H * Dh] */
+    float *out;           /* [n_seq * n_tok, H * value_dim] */
     int64_t n_seq, n_tok; /* rows: sequence-major */
     int64_t first; /* position of each sequence's first row; keys 0 .. first + t are visible to row t */
-    int64_t n_heads;
-    const qb_kv *kv;
     int64_t layer;
-    float scale; /* 1 / sqrt(Dh) */
+    const qb_kv *kv;
+    const qb_attend_attr *attr;
+    const float *slopes, *sinks; /* [H] on the device, or NULL */
 } qb_attention;
 
-/* The linears of a block, in the order the paper's true-sequential pass takes their inputs. */
-typedef enum {
-    QB_LINEAR_Q,
-    QB_LINEAR_K,
-    QB_LINEAR_V,
-    QB_LINEAR_O,
-    QB_LINEAR_GATE,
-    QB_LINEAR_UP,
-    QB_LINEAR_DOWN,
-    QB_LINEAR_COUNT
-} qb_linear;
+/* Weights of a list of steps on the device: what the steps' module, vector and vector2 index. */
+typedef struct qb_step_weights {
+    const qb_step *steps;
+    int64_t n_steps, n_modules, n_vectors;
+    qb_matrix *matrices; /* [n_modules] */
+    float **biases;      /* [n_modules], NULL where a linear has none */
+    float **vectors;     /* [n_vectors], device float32 */
+} qb_step_weights;
 
-/* Weights of one decoder block on the device. Vectors are device float32, NULL when the family has none. */
-typedef struct qb_block_weights {
-    qb_matrix linear[QB_LINEAR_COUNT]; /* no GATE in ungated families: rows 0 */
-    float *bias[QB_LINEAR_COUNT];
-    float *norm_attention, *norm_attention_bias, *norm_mlp, *norm_mlp_bias;
-} qb_block_weights;
-
-/* All that computing a whole token takes, so that a backend can fuse across ops and capture the step once.
+/* All that computing a whole token takes, so that a backend can fuse across steps and capture the lot once.
    The structure and all it points to outlive the device's use of it; `id` changes whenever any of it does. */
 typedef struct qb_decoder {
     uint64_t id;
-    int64_t n_layers, hidden, ffn, n_heads, n_kv_heads, head_dim, vocab;
-    qb_norm_kind norm;
-    float norm_eps;
-    qb_activation activation;
-    bool gated;
-    qb_rope_kind rope;
-    int64_t rope_width;      /* elements of a head that turn; 0: no rotary positions */
-    const float *rope_table; /* [rope_capacity][rope_width / 2][2] */
-    int64_t rope_capacity;
-    const float *embed_position; /* row of position 0 of the learned table [.., D], or NULL */
-    const float *final_norm, *final_norm_bias;
-    const qb_matrix *embed, *head;
-    const qb_block_weights *const *blocks; /* [n_layers] */
+    int64_t n_layers, hidden, vocab;
+    int64_t n_slots, slot_width[QB_SLOTS_MAX];
+    int64_t top_k, n_experts; /* of routed slots; 0: none */
+    bool slot_routed[QB_SLOTS_MAX];
+    int8_t embed_slot, logits_slot;
+    const qb_matrix *embed;          /* [V, width of embed_slot] */
+    const float *const *rope_tables; /* each [rope_capacity][width / 2][2] */
+    int64_t n_rope_tables, rope_capacity;
+    const qb_step_weights *enter;         /* behind the embedding */
+    const qb_step_weights *const *blocks; /* [n_layers] */
+    const qb_step_weights *leave;         /* up to the logits */
 } qb_decoder;
 
 typedef struct qb_ceilings { /* what the machine can do; speed rows quote their share of these */
@@ -138,6 +119,9 @@ struct qb_backend {
        them; 0: no wish. */
     int64_t batch_rows;
     bool separate_memory; /* what alloc gives is not the host's memory */
+    /* Whether the plain ops compute a step with its attributes; QB_ERR_UNSUPPORTED names what they lack.
+       Asked for every step when a model is loaded: what is not listed is refused, never passed over. */
+    qb_status (*check_step)(const qb_step *step);
     qb_status (*open)(const qb_device_options *options, qb_device **out);
     void (*close)(qb_device *dev);
 
@@ -171,23 +155,46 @@ struct qb_backend {
     /* H[n, n] += x[T, n]^T x[T, n]; only the lower triangle (row >= column) is written. */
     qb_status (*hessian)(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
 
-    qb_status (*norm)(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
-                      const float *bias /* may be NULL */, int64_t T, int64_t D, float eps); /* y may be x */
-    /* In place on x[n_seq * n_tok, heads * Dh]; the first `rot` elements of each head turn. table:
-       [capacity][rot/2][2] (cos, sin). Row (s, t) stands at position first + t. */
-    qb_status (*rope)(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq,
-                      int64_t n_tok, int64_t first, int64_t heads, int64_t head_dim, int64_t rot);
-    /* Stores k, v [n_seq * n_tok, Hkv * Dh] at positions first .. of the layer; n_seq may be below kv->n_seq.
-     */
+    /* y[T, n], x[T, n] in groups of attr->dim; y may be x. weight and bias NULL: none. */
+    qb_status (*norm)(qb_device *dev, const qb_norm_attr *attr, float *y, const float *x, const float *weight,
+                      const float *bias, int64_t T, int64_t n);
+    /* In place on x[n_seq * n_tok, heads * head_dim]. table: [capacity][width/2][2] (cos, sin). Row (s, t)
+       stands at position first + t. */
+    qb_status (*rope)(qb_device *dev, const qb_rope_attr *attr, float *x, const float *table, int64_t n_seq,
+                      int64_t n_tok, int64_t first);
+    /* Stores k [n_seq * n_tok, Hkv * head_dim] and v [.., Hkv * value_dim] at positions first .. of the
+       layer; n_seq may be below kv->n_seq. */
     qb_status (*kv_store)(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v,
                           int64_t n_seq, int64_t n_tok, int64_t first);
     qb_status (*attention)(qb_device *dev, const qb_attention *a);
-    /* y[n] = act(gate[n]) * up[n]; up NULL: y = act(gate). y may be gate. */
-    qb_status (*activate)(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up,
-                          int64_t n);
+    /* y[T, n]; gate[T, n], or [T, 2 n] where it holds both; up NULL but for QB_GLU_SEPARATE. y may be gate or
+       up, unless gate holds both. */
+    qb_status (*activate)(qb_device *dev, const qb_activate_attr *attr, float *y, const float *gate,
+                          const float *up, int64_t T, int64_t n);
     qb_status (*add)(qb_device *dev, float *x, const float *y, int64_t n); /* x += y */
     qb_status (*add_bias)(qb_device *dev, float *x, const float *bias, int64_t T,
                           int64_t n); /* x[t] += bias */
+    /* QB_STEP_SCALE, QB_STEP_CLAMP or QB_STEP_SOFTCAP in place on x[n]. */
+    qb_status (*map)(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n);
+    /* x[T, n] *= sigmoid(gate[T]). */
+    qb_status (*gate_rows)(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n);
+    /* x[n_seq * n_tok, n] times QB_STEP_TEMPERATURE's factor of each row's position. */
+    qb_status (*temperature)(qb_device *dev, const qb_temperature_attr *attr, float *x, int64_t n_seq,
+                             int64_t n_tok, int64_t first, int64_t n);
+    qb_status (*split)(qb_device *dev, const qb_split_attr *attr, const float *x, float *const out[3],
+                       int64_t T);
+    qb_status (*join)(qb_device *dev, const qb_join_attr *attr, float *y, const float *x, const float *shared,
+                      int64_t T);
+    /* Router logits [T, experts] of the device to a routing in host memory: qb_route's. bias: host, or NULL.
+     */
+    qb_status (*route)(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,
+                       int64_t T, qb_routing *out);
+    /* y[r->rows, n] = x[token of the row], times its weight if `weigh`. */
+    qb_status (*gather)(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t n);
+    /* y[T, n] = sum over a token's rows of x[r->rows, n] in expert order, each times its weight if `weigh`.
+     */
+    qb_status (*scatter)(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t T,
+                         int64_t n);
     /* x[T, D] = table[ids]; ids are host memory, checked against rows by the caller. */
     qb_status (*embed)(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
     /* out[t] = -log softmax(logits[t])[targets[t]] in float64; a target < 0 gives 0. Host targets and out.
