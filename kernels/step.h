@@ -13,6 +13,8 @@
    residual stream x. Routed slots hold top_k rows a token, sorted by expert (qb_routing). */
 #pragma once
 
+#include "base/status.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -86,8 +88,8 @@ typedef struct qb_rope_attr {
 typedef enum {
     QB_ALIBI_NONE,
     QB_ALIBI_PLAIN, /* score + slope (key position - query position) */
-    QB_ALIBI_BF16,  /* Falcon: slope and slope x key position rounded to bfloat16, the sum scaled as the
-                       product is */
+    QB_ALIBI_BF16,  /* Falcon: slope, key position and their product rounded to bfloat16, the sum scaled as
+                       the product is */
 } qb_alibi;
 
 typedef struct qb_attend_attr {
@@ -148,20 +150,27 @@ typedef struct qb_step {
     } u;
 } qb_step;
 
+/* QB_ERR_UNSUPPORTED, with the attribute's name, for a step that no backend could compute: a kind, a form or
+   a size outside what stands above. Backends ask it first in their check_step. */
+qb_status qb_step_check(const qb_step *step) QB_NODISCARD;
+
+/* The factor of a row at `position`. */
+float qb_temperature_factor(const qb_temperature_attr *a, int64_t position);
+
 /* Where the rows of a forward pass go. Filled by the ROUTE step; arrays in host memory, owned by whoever made
    them. Routed rows are sorted by expert, within an expert by token. */
 typedef struct qb_routing {
     int64_t capacity; /* tokens x top_k that the arrays hold */
     int64_t rows, top_k, experts;
-    int64_t *first; /* [experts + 1]: rows first[e] .. first[e + 1] - 1 are expert e's */
-    int32_t *token; /* [rows] the token of a routed row */
-    float *weight;  /* [rows] */
-    int32_t *row;   /* [tokens][top_k] the routed rows of a token, in expert order */
+    int64_t *first;               /* [experts + 1]: rows first[e] .. first[e + 1] - 1 are expert e's */
+    int32_t *token;               /* [rows] the token of a routed row */
+    float *weight;                /* [rows] */
+    int32_t *row;                 /* [tokens][top_k] the routed rows of a token, in expert order */
+    struct qb_routing_work *work; /* qb_route's own */
 } qb_routing;
 
 /* The definition of routing: logits [T, experts] in host memory, `bias` [experts] added for the choice alone
    or NULL. Ties go to the smaller expert. QB_ERR_NUMERIC on NaN or infinity. kernels/route.c */
-#include "base/status.h"
 qb_status qb_route(const qb_route_attr *a, const float *logits, const float *bias, int64_t T,
                    qb_routing *out) QB_NODISCARD;
 qb_status qb_routing_create(int64_t tokens, int64_t top_k, int64_t experts, qb_routing *out) QB_NODISCARD;

@@ -1,6 +1,7 @@
 /* Attention over the cache. Few queries a sequence (decode): vector dot products over stretches of the
    context of fixed length, whose partial results are joined in order. Many (prefill): query tiles through
-   SGEMM. */
+   SGEMM. A row sees the keys of one range, [first_key, position]; what no row of a stretch or tile sees is
+   not read. */
 #include "kernels/cpu/device.h"
 
 #include <cblas.h>
@@ -12,37 +13,53 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+/* The first key that a query at `position` sees; never falls from one position to the next. */
+static int64_t first_key(const qb_attend_attr *attr, int64_t position) {
+    int64_t from = 0;
+    if (attr->window > 0 && position >= attr->window) from = position - attr->window + 1;
+    if (attr->chunk > 0 && position / attr->chunk * attr->chunk > from)
+        from = position / attr->chunk * attr->chunk;
+    return from;
+}
+
 typedef struct {
     const qb_simd *simd;
     const qb_attention *a;
     const qb_kv *kv;
     int64_t group;     /* query heads that share a key head */
+    int64_t stretch0;  /* decode: the first stretch that any row sees */
     int64_t stretches; /* decode */
     int64_t tiles;     /* prefill */
     int64_t scratch_floats;
     float *scratch;  /* a worker's own */
-    float *partials; /* [row][kv head][stretch][group * (dim + 2)] */
+    float *partials; /* [row][kv head][stretch][group * (value_dim + 2)] */
 } attention_job;
 
-/* Keys or values of one head from position 0. */
-static const uint8_t *cache_head(const qb_kv *kv, const void *base, int64_t layer, int64_t seq,
+/* Keys or values (rows of dim elements) of one head from position 0. */
+static const uint8_t *cache_head(const qb_kv *kv, const void *base, int64_t dim, int64_t layer, int64_t seq,
                                  int64_t head) {
-    int64_t at = ((layer * kv->n_seq + seq) * kv->n_kv_heads + head) * kv->capacity * kv->head_dim;
+    int64_t at = ((layer * kv->n_seq + seq) * kv->n_kv_heads + head) * kv->capacity * dim;
     return (const uint8_t *)base + at * (kv->dtype == QB_DTYPE_F16 ? 2 : 4);
 }
 
 static const float *query(const attention_job *j, int64_t row, int64_t head) {
-    return j->a->q + (row * j->a->n_heads + head) * j->kv->head_dim;
+    return j->a->q + (row * j->a->attr->heads + head) * j->kv->head_dim;
 }
 static float *result(const attention_job *j, int64_t row, int64_t head) {
-    return j->a->out + (row * j->a->n_heads + head) * j->kv->head_dim;
+    return j->a->out + (row * j->a->attr->heads + head) * j->kv->value_dim;
+}
+
+static qb_score_rule rule_of(const attention_job *j, int64_t head, int64_t position, int64_t key) {
+    const qb_attend_attr *attr = j->a->attr;
+    const float *slopes = j->a->slopes ? j->a->slopes + head : NULL;
+    return (qb_score_rule){attr->scale, attr->softcap, attr->alibi, slopes, position, key};
 }
 
 /* ---- decode ---- */
 
 static float *partial(const attention_job *j, int64_t row, int64_t kv_head, int64_t stretch) {
-    int64_t at = (row * j->kv->n_kv_heads + kv_head) * j->stretches + stretch;
-    return j->partials + at * j->group * (j->kv->head_dim + 2);
+    int64_t at = (row * j->kv->n_kv_heads + kv_head) * j->stretches + stretch - j->stretch0;
+    return j->partials + at * j->group * (j->kv->value_dim + 2);
 }
 
 static void attend_stretches(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -51,27 +68,33 @@ static void attend_stretches(void *ctx, int64_t begin, int64_t end, int worker) 
     int64_t element = kv->dtype == QB_DTYPE_F16 ? 2 : 4;
     qb_attend_fn attend = kv->dtype == QB_DTYPE_F16 ? j->simd->attend_f16 : j->simd->attend_f32;
     for (int64_t i = begin; i < end; i++) {
-        int64_t stretch = i % j->stretches, head = i / j->stretches % kv->n_kv_heads;
+        int64_t stretch = j->stretch0 + i % j->stretches, head = i / j->stretches % kv->n_kv_heads;
         int64_t row = i / j->stretches / kv->n_kv_heads, seq = row / j->a->n_tok;
-        int64_t from = stretch * STRETCH, keys = least(STRETCH, j->a->first + row % j->a->n_tok + 1 - from);
-        if (keys <= 0) continue;
-        int64_t skip = from * kv->head_dim * element;
+        int64_t position = j->a->first + row % j->a->n_tok, from = first_key(j->a->attr, position);
+        int64_t to = least((stretch + 1) * STRETCH, position + 1);
+        if (from < stretch * STRETCH) from = stretch * STRETCH;
+        if (from >= to) continue;
+        qb_score_rule rule = rule_of(j, head * j->group, position, from);
         float *p = partial(j, row, head, stretch);
-        attend(query(j, row, head * j->group), j->group, kv->head_dim,
-               cache_head(kv, kv->k, j->a->layer, seq, head) + skip,
-               cache_head(kv, kv->v, j->a->layer, seq, head) + skip, keys, j->a->scale,
-               j->scratch + worker * j->scratch_floats, p, p + j->group, p + 2 * j->group);
+        attend(query(j, row, head * j->group), j->group, kv->head_dim, kv->value_dim,
+               cache_head(kv, kv->k, kv->head_dim, j->a->layer, seq, head) + from * kv->head_dim * element,
+               cache_head(kv, kv->v, kv->value_dim, j->a->layer, seq, head) + from * kv->value_dim * element,
+               to - from, &rule, j->scratch + worker * j->scratch_floats, p, p + j->group, p + 2 * j->group);
     }
 }
 
-/* Stretches joined from first to last, each weighted by e^(its largest score - the largest of all). */
+/* Stretches joined from first to last, each weighted by e^(its largest score - the largest of all). A sink
+   joins the sum alone. */
 static void join_head(const attention_job *j, int64_t row, int64_t kv_head, int64_t h) {
-    int64_t dim = j->kv->head_dim, n = (j->a->first + row % j->a->n_tok) / STRETCH + 1;
-    float largest = -INFINITY, total = 0.0f;
-    for (int64_t s = 0; s < n; s++) largest = fmaxf(largest, partial(j, row, kv_head, s)[h]);
+    int64_t dim = j->kv->value_dim, position = j->a->first + row % j->a->n_tok;
+    int64_t begin = first_key(j->a->attr, position) / STRETCH, end = position / STRETCH + 1;
+    const float *sink = j->a->sinks ? j->a->sinks + kv_head * j->group + h : NULL;
+    float largest = sink ? *sink : -INFINITY, total = 0.0f;
+    for (int64_t s = begin; s < end; s++) largest = fmaxf(largest, partial(j, row, kv_head, s)[h]);
     float *out = result(j, row, kv_head * j->group + h);
     for (int64_t d = 0; d < dim; d++) out[d] = 0.0f;
-    for (int64_t s = 0; s < n; s++) {
+    if (sink) total = expf(*sink - largest);
+    for (int64_t s = begin; s < end; s++) {
         const float *p = partial(j, row, kv_head, s), *values = p + 2 * j->group + h * dim;
         float weight = expf(p[h] - largest);
         total += weight * p[j->group + h];
@@ -83,96 +106,124 @@ static void join_head(const attention_job *j, int64_t row, int64_t kv_head, int6
 static qb_status attend_few(cpu_device *d, attention_job *j) {
     const qb_attention *a = j->a;
     int64_t rows = a->n_seq * a->n_tok;
-    j->stretches = (a->first + a->n_tok - 1) / STRETCH + 1;
+    j->stretch0 = first_key(a->attr, a->first) / STRETCH;
+    j->stretches = (a->first + a->n_tok - 1) / STRETCH + 1 - j->stretch0;
     j->scratch_floats = STRETCH;
-    int64_t partials = rows * j->kv->n_kv_heads * j->stretches * j->group * (j->kv->head_dim + 2);
+    int64_t partials = rows * j->kv->n_kv_heads * j->stretches * j->group * (j->kv->value_dim + 2);
     int64_t scratch = j->scratch_floats * qb_threads_count(d->base.threads);
     qb_status st = qb_cpu_workspace(d, (partials + scratch) * 4, &j->scratch);
     if (st != QB_OK) return st;
     j->partials = j->scratch + scratch;
     qb_parallel_for(d->base.threads, rows * j->kv->n_kv_heads * j->stretches, 1, attend_stretches, j);
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t h = 0; h < a->n_heads; h++) join_head(j, row, h / j->group, h % j->group);
+        for (int64_t h = 0; h < a->attr->heads; h++) join_head(j, row, h / j->group, h % j->group);
     return QB_OK;
 }
 
 /* ---- prefill ---- */
 
 /* Keys or values [from, from + n) in float32: a view, or converted into `to`. */
-static const float *cache_tile(const attention_job *j, const uint8_t *head, int64_t from, int64_t n,
-                               float *to) {
-    int64_t dim = j->kv->head_dim;
+static const float *cache_tile(const attention_job *j, const uint8_t *head, int64_t dim, int64_t from,
+                               int64_t n, float *to) {
     if (j->kv->dtype == QB_DTYPE_F32) return (const float *)(const void *)head + from * dim;
     j->simd->f32_of_f16((const uint16_t *)(const void *)head + from * dim, n * dim, to);
     return to;
 }
 
-/* Row t of the tile sees keys 0 .. first + t: softmax over these (not yet divided), zeros behind. */
-static void softmax_row(const attention_job *j, float *scores, int64_t seen, int64_t keys, float *sum) {
-    float shift = j->simd->largest(scores, seen) * j->a->scale;
-    *sum = j->simd->exp_row(scores, seen, j->a->scale, shift);
-    for (int64_t k = seen; k < keys; k++) scores[k] = 0.0f;
+/* Scores of one row of the tile, keys [begin, end): softmax over what the row sees (not yet divided), zeros
+   around it. */
+static void softmax_row(const attention_job *j, int64_t head, int64_t position, int64_t begin, int64_t end,
+                        float *scores, float *sum) {
+    int64_t from = first_key(j->a->attr, position) - begin, to = position + 1 - begin, n = to - from;
+    qb_score_rule rule = rule_of(j, head, position, begin + from);
+    float scale = rule.scale;
+    if (!qb_score_scaled_only(&rule)) j->simd->shape_scores(scores + from, n, &rule, 0), scale = 1.0f;
+    float shift = j->simd->largest(scores + from, n) * scale;
+    if (j->a->sinks) shift = fmaxf(shift, j->a->sinks[head]);
+    *sum = j->simd->exp_row(scores + from, n, scale, shift);
+    if (j->a->sinks) *sum += expf(j->a->sinks[head] - shift);
+    for (int64_t k = 0; k < from; k++) scores[k] = 0.0f;
+    for (int64_t k = to; k < end - begin; k++) scores[k] = 0.0f;
 }
 
 static void attend_tile(const attention_job *j, int64_t seq, int64_t head, int64_t tile, float *scores) {
     const qb_attention *a = j->a;
     const qb_kv *kv = j->kv;
-    int64_t dim = kv->head_dim, ld = a->n_heads * dim;
-    int64_t t0 = tile * QUERY_TILE, rows = least(QUERY_TILE, a->n_tok - t0), keys = a->first + t0 + rows;
-    const uint8_t *k_head = cache_head(kv, kv->k, a->layer, seq, head / j->group);
-    const uint8_t *v_head = cache_head(kv, kv->v, a->layer, seq, head / j->group);
+    int64_t dim = kv->head_dim, value_dim = kv->value_dim;
+    int64_t q_ld = a->attr->heads * dim, out_ld = a->attr->heads * value_dim;
+    int64_t t0 = tile * QUERY_TILE, rows = least(QUERY_TILE, a->n_tok - t0), end = a->first + t0 + rows;
+    int64_t begin = first_key(a->attr, a->first + t0) / KEY_TILE * KEY_TILE, ld = end - begin;
+    const uint8_t *k_head = cache_head(kv, kv->k, dim, a->layer, seq, head / j->group);
+    const uint8_t *v_head = cache_head(kv, kv->v, value_dim, a->layer, seq, head / j->group);
     const float *q = query(j, seq * a->n_tok + t0, head);
     float *out = result(j, seq * a->n_tok + t0, head);
-    float *converted = scores + QUERY_TILE * keys, sums[QUERY_TILE] = {0};
-    for (int64_t k = 0; k < keys; k += KEY_TILE) {
-        int64_t n = least(KEY_TILE, keys - k);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)dim, 1.0f, q, (int)ld,
-                    cache_tile(j, k_head, k, n, converted), (int)dim, 0.0f, scores + k, (int)keys);
+    float *converted = scores + QUERY_TILE * ld, sums[QUERY_TILE] = {0};
+    for (int64_t k = begin; k < end; k += KEY_TILE) {
+        int64_t n = least(KEY_TILE, end - k);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)dim, 1.0f, q, (int)q_ld,
+                    cache_tile(j, k_head, dim, k, n, converted), (int)dim, 0.0f, scores + k - begin, (int)ld);
     }
     for (int64_t t = 0; t < rows; t++)
-        softmax_row(j, scores + t * keys, a->first + t0 + t + 1, keys, &sums[t]);
-    for (int64_t k = 0; k < keys; k += KEY_TILE) {
-        int64_t n = least(KEY_TILE, keys - k);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)dim, (int)n, 1.0f, scores + k,
-                    (int)keys, cache_tile(j, v_head, k, n, converted), (int)dim, k == 0 ? 0.0f : 1.0f, out,
-                    (int)ld);
+        softmax_row(j, head, a->first + t0 + t, begin, end, scores + t * ld, &sums[t]);
+    for (int64_t k = begin; k < end; k += KEY_TILE) {
+        int64_t n = least(KEY_TILE, end - k);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)value_dim, (int)n, 1.0f,
+                    scores + k - begin, (int)ld, cache_tile(j, v_head, value_dim, k, n, converted),
+                    (int)value_dim, k == begin ? 0.0f : 1.0f, out, (int)out_ld);
     }
     for (int64_t t = 0; t < rows; t++)
-        for (int64_t d = 0; d < dim; d++) out[t * ld + d] /= sums[t];
+        for (int64_t d = 0; d < value_dim; d++) out[t * out_ld + d] /= sums[t];
 }
 
 static void attend_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
     const attention_job *j = ctx;
     for (int64_t i = begin; i < end; i++) {
         int64_t tile = j->tiles - 1 - i % j->tiles; /* the longest first, so that threads end together */
-        int64_t head = i / j->tiles % j->a->n_heads, seq = i / j->tiles / j->a->n_heads;
+        int64_t head = i / j->tiles % j->a->attr->heads, seq = i / j->tiles / j->a->attr->heads;
         attend_tile(j, seq, head, tile, j->scratch + worker * j->scratch_floats);
     }
 }
 
+/* Keys that the scores of one tile of queries may span. */
+static int64_t widest_tile(const qb_attention *a) {
+    int64_t all = a->first + a->n_tok, seen = all;
+    if (a->attr->window > 0) seen = least(seen, a->attr->window);
+    if (a->attr->chunk > 0) seen = least(seen, a->attr->chunk);
+    return least(all, seen + QUERY_TILE + KEY_TILE);
+}
+
 static qb_status attend_many(cpu_device *d, attention_job *j) {
     const qb_attention *a = j->a;
+    int64_t dim = j->kv->head_dim > j->kv->value_dim ? j->kv->head_dim : j->kv->value_dim;
     j->tiles = (a->n_tok + QUERY_TILE - 1) / QUERY_TILE;
-    j->scratch_floats = QUERY_TILE * (a->first + a->n_tok) + KEY_TILE * j->kv->head_dim;
+    j->scratch_floats = QUERY_TILE * widest_tile(a) + KEY_TILE * dim;
     qb_status st =
         qb_cpu_workspace(d, j->scratch_floats * qb_threads_count(d->base.threads) * 4, &j->scratch);
     if (st != QB_OK) return st;
-    qb_parallel_for(d->base.threads, a->n_seq * a->n_heads * j->tiles, 1, attend_tiles, j);
+    qb_parallel_for(d->base.threads, a->n_seq * a->attr->heads * j->tiles, 1, attend_tiles, j);
     return QB_OK;
 }
 
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a) {
     cpu_device *d = cpu_of(dev);
     const qb_kv *kv = a->kv;
+    const qb_attend_attr *attr = a->attr;
     if (kv->dtype != QB_DTYPE_F32 && kv->dtype != QB_DTYPE_F16)
         return qb_fail(QB_ERR_UNSUPPORTED, "key-value cache of type %s; float32 and float16 are supported",
                        qb_dtype_name(kv->dtype));
-    if (kv->n_kv_heads < 1 || a->n_heads % kv->n_kv_heads != 0)
-        return qb_fail(QB_ERR_UNSUPPORTED, "%lld query heads over %lld key heads; expected a multiple",
-                       (long long)a->n_heads, (long long)kv->n_kv_heads);
+    qb_status st = qb_step_check(
+        &(qb_step){.kind = QB_STEP_ATTEND, .vector = a->slopes ? 0 : -1, .vector2 = -1, .u.attend = *attr});
+    if (st != QB_OK) return st;
+    if (attr->kv_heads != kv->n_kv_heads || attr->head_dim != kv->head_dim ||
+        attr->value_dim != kv->value_dim)
+        return qb_fail(QB_ERR_INTERNAL,
+                       "attention over %lld key heads of %lld and %lld elements; the cache has %lld of %lld "
+                       "and %lld",
+                       (long long)attr->kv_heads, (long long)attr->head_dim, (long long)attr->value_dim,
+                       (long long)kv->n_kv_heads, (long long)kv->head_dim, (long long)kv->value_dim);
     if (a->n_tok < 1 || a->first < 0 || a->first + a->n_tok > kv->capacity || a->n_seq > kv->n_seq)
         return qb_fail(QB_ERR_INTERNAL, "%lld tokens from position %lld do not fit a cache of %lld",
                        (long long)a->n_tok, (long long)a->first, (long long)kv->capacity);
-    attention_job j = {.simd = d->simd, .a = a, .kv = kv, .group = a->n_heads / kv->n_kv_heads};
+    attention_job j = {.simd = d->simd, .a = a, .kv = kv, .group = attr->heads / kv->n_kv_heads};
     return a->n_tok <= FEW_QUERIES ? attend_few(d, &j) : attend_many(d, &j);
 }

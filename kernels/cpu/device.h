@@ -29,6 +29,12 @@ static inline int64_t qb_cpu_grain(int64_t n, int64_t unit_bytes, int64_t grain)
     return n * unit_bytes < QB_ALONE_BYTES ? n : grain;
 }
 
+enum { ELEMENTS_A_TASK = 8192 };
+/* Rows of n elements such that a task holds about ELEMENTS_A_TASK. */
+static inline int64_t qb_cpu_rows_a_task(int64_t n) {
+    return n >= ELEMENTS_A_TASK || n < 1 ? 1 : ELEMENTS_A_TASK / n;
+}
+
 /* At least `bytes` of scratch, 64-byte aligned, valid until the next call. */
 qb_status qb_cpu_workspace(cpu_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
 qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) QB_NODISCARD;
@@ -47,17 +53,32 @@ qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t 
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a);
 /* ops.c */
 qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
-qb_status qb_cpu_norm(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
-                      const float *bias, int64_t T, int64_t D, float eps);
-qb_status qb_cpu_rope(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq,
-                      int64_t n_tok, int64_t first, int64_t heads, int64_t head_dim, int64_t rot);
+qb_status qb_cpu_norm(qb_device *dev, const qb_norm_attr *attr, float *y, const float *x, const float *weight,
+                      const float *bias, int64_t T, int64_t n);
+qb_status qb_cpu_rope(qb_device *dev, const qb_rope_attr *attr, float *x, const float *table, int64_t n_seq,
+                      int64_t n_tok, int64_t first);
 qb_status qb_cpu_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v,
                           int64_t n_seq, int64_t n_tok, int64_t first);
-qb_status qb_cpu_activate(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up,
-                          int64_t n);
+qb_status qb_cpu_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
+/* elementwise.c */
+qb_status qb_cpu_activate(qb_device *dev, const qb_activate_attr *attr, float *y, const float *gate,
+                          const float *up, int64_t T, int64_t n);
 qb_status qb_cpu_add(qb_device *dev, float *x, const float *y, int64_t n);
 qb_status qb_cpu_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n);
-qb_status qb_cpu_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
+qb_status qb_cpu_map(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n);
+qb_status qb_cpu_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n);
+qb_status qb_cpu_temperature(qb_device *dev, const qb_temperature_attr *attr, float *x, int64_t n_seq,
+                             int64_t n_tok, int64_t first, int64_t n);
+/* rows.c */
+qb_status qb_cpu_split(qb_device *dev, const qb_split_attr *attr, const float *x, float *const out[3],
+                       int64_t T);
+qb_status qb_cpu_join(qb_device *dev, const qb_join_attr *attr, float *y, const float *x, const float *shared,
+                      int64_t T);
+qb_status qb_cpu_route(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,
+                       int64_t T, qb_routing *out);
+qb_status qb_cpu_gather(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t n);
+qb_status qb_cpu_scatter(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t T,
+                         int64_t n);
 /* logits.c */
 qb_status qb_cpu_nll(qb_device *dev, const float *logits, int64_t T, int64_t V, const int32_t *targets,
                      double *out);

@@ -1,16 +1,10 @@
-/* The small ops between the matmuls: rows or elements spread over the threads in fixed chunks. */
+/* Norms, rotary positions, the cache, the embedding, Hessians: rows spread over the threads in fixed chunks.
+ */
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/gemm.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { ELEMENTS_A_TASK = 8192 };
-
-/* Rows of n elements such that a task holds about ELEMENTS_A_TASK. */
-static int64_t rows_a_task(int64_t n) {
-    return n >= ELEMENTS_A_TASK || n < 1 ? 1 : ELEMENTS_A_TASK / n;
-}
 
 qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n) {
     qb_gram_lower(dev->threads, true, n, T, 1.0f, x, n, h, n);
@@ -19,41 +13,48 @@ qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, in
 
 typedef struct {
     const qb_simd *simd;
-    qb_norm_kind kind;
+    const qb_norm_attr *attr;
     float *y;
     const float *x, *weight, *bias;
-    int64_t D;
-    float eps;
+    int64_t groups; /* of a row */
 } norm_job;
 
-static void norm_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+/* A group: its own mean and square over `dim` elements. */
+static void norm_groups(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const norm_job *j = ctx;
-    for (int64_t t = begin; t < end; t++) {
-        const float *x = j->x + t * j->D;
-        float *y = j->y + t * j->D, mean = 0.0f, square;
-        if (j->kind == QB_NORM_LAYER) {
-            mean = j->simd->sum(x, j->D) / (float)j->D;
-            for (int64_t i = 0; i < j->D; i++) y[i] = x[i] - mean; /* two passes: no cancellation */
+    int64_t dim = j->attr->dim;
+    for (int64_t i = begin; i < end; i++) {
+        const float *x = j->x + i * dim;
+        float *y = j->y + i * dim, mean = 0.0f, square;
+        if (j->attr->kind == QB_NORM_LAYER) {
+            mean = j->simd->sum(x, dim) / (float)dim;
+            for (int64_t d = 0; d < dim; d++) y[d] = x[d] - mean; /* two passes: no cancellation */
             x = y;
         }
-        square = j->simd->dot(x, x, j->D) / (float)j->D;
-        j->simd->scale_row(y, x, 0.0f, 1.0f / sqrtf(square + j->eps), j->weight, j->bias, j->D);
+        square = j->simd->dot(x, x, dim) / (float)dim;
+        int64_t at = j->attr->weight_rows > 1 ? i % j->groups * dim : 0;
+        j->simd->scale_row(y, x, 0.0f, 1.0f / sqrtf(square + j->attr->eps), j->weight ? j->weight + at : NULL,
+                           j->bias ? j->bias + at : NULL, dim);
     }
 }
 
-qb_status qb_cpu_norm(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
-                      const float *bias, int64_t T, int64_t D, float eps) {
-    norm_job j = {cpu_of(dev)->simd, kind, y, x, weight, bias, D, eps};
-    qb_parallel_for(dev->threads, T, rows_a_task(D), norm_rows, &j);
+qb_status qb_cpu_norm(qb_device *dev, const qb_norm_attr *attr, float *y, const float *x, const float *weight,
+                      const float *bias, int64_t T, int64_t n) {
+    if (attr->dim < 1 || n % attr->dim != 0 || (attr->weight_rows > 1 && attr->weight_rows * attr->dim != n))
+        return qb_fail(QB_ERR_INTERNAL,
+                       "a norm of %lld elements with %lld rows of weights over %lld elements",
+                       (long long)attr->dim, (long long)attr->weight_rows, (long long)n);
+    norm_job j = {cpu_of(dev)->simd, attr, y, x, weight, bias, n / attr->dim};
+    qb_parallel_for(dev->threads, T * j.groups, qb_cpu_rows_a_task(attr->dim), norm_groups, &j);
     return QB_OK;
 }
 
 typedef struct {
-    qb_rope_kind kind;
+    const qb_rope_attr *attr;
     float *x;
     const float *table;
-    int64_t n_tok, first, heads, head_dim, rot;
+    int64_t n_tok, first;
 } rope_job;
 
 static void rope_head(qb_rope_kind kind, float *x, const float *cos_sin, int64_t half) {
@@ -69,17 +70,19 @@ static void rope_head(qb_rope_kind kind, float *x, const float *cos_sin, int64_t
 static void rope_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const rope_job *j = ctx;
+    const qb_rope_attr *a = j->attr;
     for (int64_t row = begin; row < end; row++) {
-        const float *cos_sin = j->table + (j->first + row % j->n_tok) * j->rot;
-        for (int64_t h = 0; h < j->heads; h++)
-            rope_head(j->kind, j->x + (row * j->heads + h) * j->head_dim, cos_sin, j->rot / 2);
+        const float *cos_sin = j->table + (j->first + row % j->n_tok) * a->width;
+        for (int64_t h = 0; h < a->heads; h++)
+            rope_head(a->kind, j->x + (row * a->heads + h) * a->head_dim + a->offset, cos_sin, a->width / 2);
     }
 }
 
-qb_status qb_cpu_rope(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq,
-                      int64_t n_tok, int64_t first, int64_t heads, int64_t head_dim, int64_t rot) {
-    rope_job j = {kind, x, table, n_tok, first, heads, head_dim, rot};
-    qb_parallel_for(dev->threads, n_seq * n_tok, rows_a_task(heads * head_dim), rope_rows, &j);
+qb_status qb_cpu_rope(qb_device *dev, const qb_rope_attr *attr, float *x, const float *table, int64_t n_seq,
+                      int64_t n_tok, int64_t first) {
+    rope_job j = {attr, x, table, n_tok, first};
+    qb_parallel_for(dev->threads, n_seq * n_tok, qb_cpu_rows_a_task(attr->heads * attr->head_dim), rope_rows,
+                    &j);
     return QB_OK;
 }
 
@@ -90,23 +93,26 @@ typedef struct {
     const float *k, *v;
 } store_job;
 
+/* One row of a head, of dim elements, to its position; `cache` holds keys or values. */
+static void store_head(const store_job *j, void *cache, const float *x, int64_t dim, int64_t row,
+                       int64_t head) {
+    const qb_kv *kv = j->kv;
+    int64_t seq = row / j->n_tok, position = j->first + row % j->n_tok;
+    int64_t to = (((j->layer * kv->n_seq + seq) * kv->n_kv_heads + head) * kv->capacity + position) * dim;
+    int64_t from = (row * kv->n_kv_heads + head) * dim;
+    if (kv->dtype == QB_DTYPE_F16)
+        j->simd->f16_of_f32(x + from, dim, (uint16_t *)cache + to);
+    else
+        memcpy((float *)cache + to, x + from, (size_t)dim * 4);
+}
+
 static void store_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const store_job *j = ctx;
-    const qb_kv *kv = j->kv;
     for (int64_t row = begin; row < end; row++)
-        for (int64_t h = 0; h < kv->n_kv_heads; h++) {
-            int64_t seq = row / j->n_tok, position = j->first + row % j->n_tok;
-            int64_t to = (((j->layer * kv->n_seq + seq) * kv->n_kv_heads + h) * kv->capacity + position) *
-                         kv->head_dim;
-            int64_t from = (row * kv->n_kv_heads + h) * kv->head_dim;
-            if (kv->dtype == QB_DTYPE_F16) {
-                j->simd->f16_of_f32(j->k + from, kv->head_dim, (uint16_t *)kv->k + to);
-                j->simd->f16_of_f32(j->v + from, kv->head_dim, (uint16_t *)kv->v + to);
-            } else {
-                memcpy((float *)kv->k + to, j->k + from, (size_t)kv->head_dim * 4);
-                memcpy((float *)kv->v + to, j->v + from, (size_t)kv->head_dim * 4);
-            }
+        for (int64_t h = 0; h < j->kv->n_kv_heads; h++) {
+            store_head(j, j->kv->k, j->k, j->kv->head_dim, row, h);
+            store_head(j, j->kv->v, j->v, j->kv->value_dim, row, h);
         }
 }
 
@@ -121,53 +127,8 @@ qb_status qb_cpu_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const 
                        (long long)n_seq, (long long)first, (long long)(first + n_tok - 1),
                        (long long)kv->n_seq, (long long)kv->capacity);
     store_job j = {cpu_of(dev)->simd, kv, layer, n_tok, first, k, v};
-    qb_parallel_for(dev->threads, n_seq * n_tok, rows_a_task(kv->n_kv_heads * kv->head_dim), store_rows, &j);
-    return QB_OK;
-}
-
-typedef struct {
-    const qb_simd *simd;
-    qb_activation kind;
-    float *y;
-    const float *gate, *up;
-    int64_t n;
-} element_job;
-
-static void activate_range(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const element_job *j = ctx;
-    j->simd->activate((int)j->kind, j->y + begin, j->gate + begin, j->up ? j->up + begin : NULL, end - begin);
-}
-
-qb_status qb_cpu_activate(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up,
-                          int64_t n) {
-    element_job j = {cpu_of(dev)->simd, kind, y, gate, up, n};
-    qb_parallel_for(dev->threads, n, ELEMENTS_A_TASK, activate_range, &j);
-    return QB_OK;
-}
-
-static void add_range(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const element_job *j = ctx;
-    for (int64_t i = begin; i < end; i++) j->y[i] += j->gate[i];
-}
-
-qb_status qb_cpu_add(qb_device *dev, float *x, const float *y, int64_t n) {
-    element_job j = {.y = x, .gate = y};
-    qb_parallel_for(dev->threads, n, 4 * ELEMENTS_A_TASK, add_range, &j);
-    return QB_OK;
-}
-
-static void add_bias_rows(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const element_job *j = ctx;
-    for (int64_t t = begin; t < end; t++)
-        for (int64_t i = 0; i < j->n; i++) j->y[t * j->n + i] += j->gate[i];
-}
-
-qb_status qb_cpu_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n) {
-    element_job j = {.y = x, .gate = bias, .n = n};
-    qb_parallel_for(dev->threads, T, rows_a_task(n), add_bias_rows, &j);
+    qb_parallel_for(dev->threads, n_seq * n_tok, qb_cpu_rows_a_task(kv->n_kv_heads * kv->head_dim),
+                    store_rows, &j);
     return QB_OK;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cpu/pack.h"
+#include "kernels/step.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,12 +23,23 @@ typedef struct qb_packed_tile {
 typedef void (*qb_dense_fn)(const void *w, int64_t cols, int64_t n_rows, const float *x, int64_t T, float *y,
                             int64_t ldy);
 
-/* `heads` queries q[heads][dim] over n_keys keys and values [n_keys][dim]; scores is scratch of n_keys. For
-   each head: the largest scaled score, the sum of e^(score - largest), and out[heads][dim], the values
-   weighted by these, not divided. */
-typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, const void *k, const void *v,
-                             int64_t n_keys, float scale, float *scores, float *largest, float *sum,
-                             float *out);
+/* How products of queries and keys become logits: scaled, capped, slanted (qb_attend_attr). */
+typedef struct qb_score_rule {
+    float scale, softcap;
+    qb_alibi alibi;
+    const float *slopes; /* [heads] of the queries at hand, or NULL */
+    int64_t query, key;  /* positions of the query and of the first key at hand */
+} qb_score_rule;
+static inline bool qb_score_scaled_only(const qb_score_rule *rule) {
+    return rule->softcap == 0.0f && rule->alibi == QB_ALIBI_NONE;
+}
+
+/* `heads` queries q[heads][dim] over n_keys keys [n_keys][dim] and values [n_keys][value_dim]; scores is
+   scratch of n_keys. For each head: the largest logit, the sum of e^(logit - largest), and
+   out[heads][value_dim], the values weighted by these, not divided. */
+typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, int64_t value_dim, const void *k,
+                             const void *v, int64_t n_keys, const qb_score_rule *rule, float *scores,
+                             float *largest, float *sum, float *out);
 
 typedef struct qb_simd {
     const char *name; /* "generic", "avx2", "avx512" */
@@ -48,13 +60,19 @@ typedef struct qb_simd {
 
     qb_attend_fn attend_f32, attend_f16;
 
-    void (*activate)(int kind, float *y, const float *gate, const float *up, int64_t n); /* qb_activation */
+    /* Products of queries and keys to logits, in place. */
+    void (*shape_scores)(float *scores, int64_t n, const qb_score_rule *rule, int64_t head);
+
+    /* y = act(gate), times up unless NULL (qb_activate_attr's kind and its numbers; not its gating). */
+    void (*activate)(const qb_activate_attr *attr, float *y, const float *gate, const float *up, int64_t n);
+    /* x = cap tanh(x / cap) */
+    void (*softcap)(float *x, int64_t n, float cap);
     float (*dot)(const float *a, const float *b, int64_t n);
     float (*sum)(const float *a, int64_t n);
     float (*largest)(const float *a, int64_t n);
     /* x = e^(scale * x - shift); returns the sum. */
     float (*exp_row)(float *x, int64_t n, float scale, float shift);
-    /* y = (x - shift) * scale * weight (+ bias, may be NULL). */
+    /* y = (x - shift) * scale * weight + bias; weight and bias may be NULL. */
     void (*scale_row)(float *y, const float *x, float shift, float scale, const float *weight,
                       const float *bias, int64_t n);
     bool (*all_finite)(const float *x, int64_t n);
