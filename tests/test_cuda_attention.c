@@ -6,12 +6,17 @@
 typedef struct {
     int64_t n_heads, n_kv_heads, head_dim, n_seq, n_tok, first, capacity;
     qb_dtype dtype;
+    int64_t window, chunk;
+    float softcap;
+    qb_alibi alibi;
+    bool sinks;
 } attention_case;
 
 /* The same cache on both devices, larger than what is seen, with a layer before the one that is read. */
 static void cache_create(const attention_case *c, const float *values, qb_device *dev, qb_kv *kv) {
     const qb_backend *be = dev->backend;
-    *kv = (qb_kv){c->dtype, 2, c->n_seq + 1, c->capacity, c->n_kv_heads, c->head_dim, NULL, NULL};
+    *kv =
+        (qb_kv){c->dtype, 2, c->n_seq + 1, c->capacity, c->n_kv_heads, c->head_dim, c->head_dim, NULL, NULL};
     int64_t n = 2 * kv->n_seq * c->capacity * c->n_kv_heads * c->head_dim,
             size = (int64_t)qb_dtype_bytes(c->dtype);
     void *stored[2];
@@ -34,24 +39,35 @@ static void attend(const attention_case *c, qb_device *dev, const float *cache, 
     const qb_backend *be = dev->backend;
     int64_t n = c->n_seq * c->n_tok * c->n_heads * c->head_dim;
     qb_kv kv;
-    float *dev_q, *dev_out;
+    float *dev_q, *dev_out, *dev_heads, heads[2][64];
     cache_create(c, cache, dev, &kv);
     assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_q));
     assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_out));
     assert_ok(be->upload(dev, dev_q, q, n * 4));
+    for (int h = 0; h < 64; h++) { /* slopes, and sinks about as large as the scores */
+        heads[0][h] = (float)pow(2.0, -0.7 * (h + 1));
+        heads[1][h] = (float)(h % 5) - 1.5f;
+    }
+    assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, sizeof heads, &dev_heads));
+    assert_ok(be->upload(dev, dev_heads, heads, sizeof heads));
+    qb_attend_attr attr = {
+        c->n_heads, c->n_kv_heads, c->head_dim, c->head_dim, 1.0f / sqrtf((float)c->head_dim),
+        c->window,  c->chunk,      c->softcap,  c->alibi};
     qb_attention a = {.q = dev_q,
                       .out = dev_out,
                       .n_seq = c->n_seq,
                       .n_tok = c->n_tok,
                       .first = c->first,
-                      .n_heads = c->n_heads,
-                      .kv = &kv,
                       .layer = 1,
-                      .scale = 1.0f / sqrtf((float)c->head_dim)};
+                      .kv = &kv,
+                      .attr = &attr,
+                      .slopes = c->alibi ? dev_heads : NULL,
+                      .sinks = c->sinks ? dev_heads + 64 : NULL};
     assert_ok(be->attention(dev, &a));
     assert_ok(be->download(dev, out, dev_out, n * 4));
     be->free(dev, dev_q);
     be->free(dev, dev_out);
+    be->free(dev, dev_heads);
     be->free(dev, kv.k);
     be->free(dev, kv.v);
 }
@@ -89,15 +105,24 @@ static void test_cuda_attention__decode_equals_the_cpu(void **state) {
     (void)state;
     /* heads, key heads, width, sequences, rows, first, capacity */
     static const attention_case cases[] = {
-        {1, 1, 8, 1, 1, 0, 4, QB_DTYPE_F32},       {8, 4, 8, 3, 1, 70, 80, QB_DTYPE_F16},
-        {4, 4, 32, 2, 1, 63, 64, QB_DTYPE_F16},    {4, 4, 32, 2, 1, 64, 65, QB_DTYPE_F32},
-        {6, 2, 64, 2, 1, 200, 256, QB_DTYPE_F16},  {3, 3, 80, 1, 1, 300, 301, QB_DTYPE_F16},
-        {4, 1, 96, 1, 1, 129, 140, QB_DTYPE_F32},  {8, 2, 128, 1, 1, 1499, 1500, QB_DTYPE_F16},
-        {4, 2, 128, 2, 1, 777, 800, QB_DTYPE_F32}, {14, 2, 128, 1, 1, 255, 300, QB_DTYPE_F16},
-        {20, 2, 64, 5, 1, 20, 32, QB_DTYPE_F16},   {2, 1, 256, 1, 1, 256, 300, QB_DTYPE_F16},
-        {8, 1, 256, 1, 1, 90, 100, QB_DTYPE_F32},  {4, 2, 20, 2, 1, 130, 140, QB_DTYPE_F16},
-        {2, 2, 7, 1, 1, 9, 10, QB_DTYPE_F32},      {2, 1, 250, 1, 1, 40, 50, QB_DTYPE_F16},
-        {24, 2, 16, 1, 1, 5, 8, QB_DTYPE_F16},     {2, 1, 20, 1, 1, 40, 41, QB_DTYPE_F32},
+        {1, 1, 8, 1, 1, 0, 4, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {8, 4, 8, 3, 1, 70, 80, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 4, 32, 2, 1, 63, 64, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 4, 32, 2, 1, 64, 65, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {6, 2, 64, 2, 1, 200, 256, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {3, 3, 80, 1, 1, 300, 301, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 1, 96, 1, 1, 129, 140, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {8, 2, 128, 1, 1, 1499, 1500, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 2, 128, 2, 1, 777, 800, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {14, 2, 128, 1, 1, 255, 300, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {20, 2, 64, 5, 1, 20, 32, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 256, 1, 1, 256, 300, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {8, 1, 256, 1, 1, 90, 100, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {4, 2, 20, 2, 1, 130, 140, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 2, 7, 1, 1, 9, 10, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {2, 1, 250, 1, 1, 40, 50, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {24, 2, 16, 1, 1, 5, 8, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 20, 1, 1, 40, 41, QB_DTYPE_F32, 0, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i]);
 }
@@ -105,21 +130,61 @@ static void test_cuda_attention__decode_equals_the_cpu(void **state) {
 static void test_cuda_attention__prefill_equals_the_cpu(void **state) {
     (void)state;
     static const attention_case cases[] = {
-        {2, 1, 8, 2, 2, 0, 4, QB_DTYPE_F32},       {4, 2, 8, 1, 65, 0, 80, QB_DTYPE_F16},
-        {2, 2, 16, 1, 64, 3, 80, QB_DTYPE_F16},    {2, 1, 20, 2, 17, 5, 30, QB_DTYPE_F16},
-        {2, 2, 32, 1, 100, 30, 130, QB_DTYPE_F32}, {4, 2, 64, 2, 70, 70, 150, QB_DTYPE_F16},
-        {2, 1, 80, 1, 33, 64, 100, QB_DTYPE_F16},  {2, 2, 96, 1, 20, 0, 20, QB_DTYPE_F32},
-        {4, 2, 128, 1, 130, 1, 131, QB_DTYPE_F16}, {2, 1, 128, 2, 64, 64, 128, QB_DTYPE_F32},
-        {1, 1, 256, 1, 40, 30, 70, QB_DTYPE_F16},  {1, 1, 200, 1, 5, 17, 22, QB_DTYPE_F32},
-        {2, 1, 7, 1, 9, 2, 11, QB_DTYPE_F32},
+        {2, 1, 8, 2, 2, 0, 4, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {4, 2, 8, 1, 65, 0, 80, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 2, 16, 1, 64, 3, 80, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 20, 2, 17, 5, 30, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 2, 32, 1, 100, 30, 130, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {4, 2, 64, 2, 70, 70, 150, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 80, 1, 33, 64, 100, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 2, 96, 1, 20, 0, 20, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {4, 2, 128, 1, 130, 1, 131, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 128, 2, 64, 64, 128, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {1, 1, 256, 1, 40, 30, 70, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {1, 1, 200, 1, 5, 17, 22, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {2, 1, 7, 1, 9, 2, 11, QB_DTYPE_F32, 0, 0, 0, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i]);
+}
+
+/* Windows, chunks, caps, slopes and sinks, in one split and in many, alone and together. */
+static void test_cuda_attention__shaped_logits_equal_the_cpu(void **state) {
+    (void)state;
+    static const attention_case shapes[] = {
+        {.window = 1},
+        {.window = 50},
+        {.window = 4000},
+        {.chunk = 64},
+        {.chunk = 100},
+        {.window = 40, .chunk = 64},
+        {.softcap = 2.0f},
+        {.alibi = QB_ALIBI_PLAIN},
+        {.alibi = QB_ALIBI_BF16},
+        {.sinks = true},
+        {.window = 70, .softcap = 3.0f, .alibi = QB_ALIBI_PLAIN, .sinks = true},
+        {.window = 130, .chunk = 200, .softcap = 3.0f, .alibi = QB_ALIBI_BF16, .sinks = true},
+    };
+    static const attention_case calls[] = {
+        {4, 2, 16, 2, 1, 30, 40, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {6, 2, 64, 1, 1, 300, 301, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {10, 1, 20, 1, 1, 700, 701, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 2, 16, 2, 70, 90, 160, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 20, 1, 130, 3, 133, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+        {2, 2, 128, 1, 66, 140, 206, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+            attention_case c = calls[i];
+            c.window = shapes[s].window, c.chunk = shapes[s].chunk, c.softcap = shapes[s].softcap;
+            c.alibi = shapes[s].alibi, c.sinks = shapes[s].sinks;
+            check(&c);
+        }
 }
 
 /* One key far above the rest, and scores that would overflow without the running maximum. */
 static void test_cuda_attention__survives_large_scores(void **state) {
     (void)state;
-    attention_case c = {2, 1, 64, 1, 1, 150, 151, QB_DTYPE_F32};
+    attention_case c = {2, 1, 64, 1, 1, 150, 151, QB_DTYPE_F32, 0, 0, 0, 0, 0};
     for (int round = 0; round < 2; round++) {
         c.n_tok = round ? 70 : 1;
         c.first = round ? 81 : 150;
@@ -145,14 +210,19 @@ static void test_cuda_attention__refuses_what_does_not_fit(void **state) {
     const qb_backend *be = dev->backend;
     float *cell;
     assert_ok(be->alloc(dev, QB_MEMORY_KV, 64, &cell));
-    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 1, cell, cell};
-    qb_attention a = {cell, cell, 1, 3, 2, 2, &kv, 0, 1.0f};
+    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 1, 1, cell, cell};
+    qb_attend_attr attr = {.heads = 2, .kv_heads = 2, .head_dim = 1, .value_dim = 1, .scale = 1};
+    qb_attention a = {.q = cell, .out = cell, .n_seq = 1, .n_tok = 3, .first = 2, .kv = &kv, .attr = &attr};
     assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "cache of 4");
-    a.n_tok = 1, a.n_heads = 3;
+    a.n_tok = 1, attr.heads = 3;
     assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "3 query heads");
-    a.n_heads = 2, kv.dtype = QB_DTYPE_BF16;
+    attr.heads = 2, kv.dtype = QB_DTYPE_BF16;
     assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "BF16");
-    kv.dtype = QB_DTYPE_F16, kv.head_dim = 264;
+    kv.dtype = QB_DTYPE_F16, kv.head_dim = 2;
+    assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "the cache has");
+    attr.value_dim = 2;
+    assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "one width");
+    kv.head_dim = kv.value_dim = attr.head_dim = attr.value_dim = 264;
     assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "heads of 264");
     be->free(dev, cell);
 }
@@ -161,6 +231,7 @@ static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_attention__decode_equals_the_cpu),
         cmocka_unit_test(test_cuda_attention__prefill_equals_the_cpu),
+        cmocka_unit_test(test_cuda_attention__shaped_logits_equal_the_cpu),
         cmocka_unit_test(test_cuda_attention__survives_large_scores),
         cmocka_unit_test(test_cuda_attention__refuses_what_does_not_fit),
     };

@@ -23,41 +23,57 @@ static void give_back(void *p) {
 
 static void test_cuda_ops__norm(void **state) {
     (void)state;
-    static const int64_t shapes[][2] = {{1, 1}, {3, 31}, {2, 64}, {5, 257}, {2, 1040}};
-    FOR_EACH_ORDER(seed) for (int i = 0; i < 5; i++) for (int kind = 0; kind < 2; kind++) {
-        int64_t T = shapes[i][0], D = shapes[i][1];
-        float *x = noise_new(T * D), *w = noise_new(D), *b = noise_new(D), *want = noise_new(T * D);
-        x[0] += 40.0f; /* a mean that a one-pass variance would drown in */
-        const float *bias = i % 2 ? b : NULL;
-        assert_ok(cpu->norm(host, (qb_norm_kind)kind, want, x, w, bias, T, D, 1e-5f));
-        float *dx = cuda_put_floats(dev, x, T * D), *dw = cuda_put_floats(dev, w, D),
-              *db = cuda_put_floats(dev, b, D);
-        float *dy;
-        assert_ok(cuda->alloc(dev, QB_MEMORY_ACTIVATIONS, T * D * 4, &dy));
-        assert_ok(cuda->norm(dev, (qb_norm_kind)kind, dy, dx, dw, bias ? db : NULL, T, D, 1e-5f));
-        assert_cuda_floats(dev, dy, want, T * D, 3e-6, 1e-6, "norm");
-        assert_ok(cuda->norm(dev, (qb_norm_kind)kind, dx, dx, dw, bias ? db : NULL, T, D, 1e-5f));
-        float *apart = cuda_get_floats(dev, dy, T * D);
-        assert_cuda_floats(dev, dx, apart, T * D, 0, 0, "norm in place");
-        give_back(dx), give_back(dw), give_back(db), give_back(dy);
-        qb_free(x), qb_free(w), qb_free(b), qb_free(want), qb_free(apart);
-    }
+    static const struct {
+        int64_t T, groups, dim;
+        bool weight, bias, per_group;
+    } cases[] = {
+        {1, 1, 1, true, false, false},  {3, 1, 31, true, true, false},   {2, 1, 64, true, false, false},
+        {5, 1, 257, true, true, false}, {2, 1, 1040, true, false, true}, {3, 5, 64, true, false, false},
+        {2, 3, 20, true, true, true},   {4, 4, 33, false, false, false}, {2, 6, 10, false, true, true},
+    };
+    FOR_EACH_ORDER(seed)
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int kind = 0; kind < 2; kind++) {
+            int64_t T = cases[i].T, n = cases[i].groups * cases[i].dim;
+            qb_norm_attr attr = {(qb_norm_kind)kind, 1e-5f, cases[i].dim,
+                                 cases[i].per_group ? cases[i].groups : 1};
+            float *x = noise_new(T * n), *w = noise_new(n), *b = noise_new(n), *want = noise_new(T * n);
+            x[0] += 40.0f; /* a mean that a one-pass variance would drown in */
+            float *dx = cuda_put_floats(dev, x, T * n), *dw = cuda_put_floats(dev, w, n),
+                  *db = cuda_put_floats(dev, b, n);
+            const float *weight = cases[i].weight ? dw : NULL, *bias = cases[i].bias ? db : NULL;
+            assert_ok(cpu->norm(host, &attr, want, x, weight ? w : NULL, bias ? b : NULL, T, n));
+            float *dy;
+            assert_ok(cuda->alloc(dev, QB_MEMORY_ACTIVATIONS, T * n * 4, &dy));
+            assert_ok(cuda->norm(dev, &attr, dy, dx, weight, bias, T, n));
+            assert_cuda_floats(dev, dy, want, T * n, 3e-6, 1e-6, "norm");
+            assert_ok(cuda->norm(dev, &attr, dx, dx, weight, bias, T, n));
+            float *apart = cuda_get_floats(dev, dy, T * n);
+            assert_cuda_floats(dev, dx, apart, T * n, 0, 0, "norm in place");
+            attr.dim++;
+            assert_fails(cuda->norm(dev, &attr, dx, dx, weight, bias, T, n), QB_ERR_INTERNAL, "elements");
+            give_back(dx), give_back(dw), give_back(db), give_back(dy);
+            qb_free(x), qb_free(w), qb_free(b), qb_free(want), qb_free(apart);
+        }
 }
 
 static void test_cuda_ops__rope(void **state) {
     (void)state;
-    static const int64_t shapes[][6] = {/* sequences, tokens, first, heads, width, turning */
-                                        {1, 1, 0, 1, 2, 2},
-                                        {2, 5, 3, 3, 10, 6},
-                                        {3, 1, 7, 4, 64, 64},
-                                        {1, 9, 0, 2, 8, 0}};
-    FOR_EACH_ORDER(seed) for (int i = 0; i < 4; i++) for (int kind = 0; kind < 2; kind++) {
+    static const int64_t shapes[][7] = {
+        /* sequences, tokens, first, heads, width of a head, offset, turning */
+        {1, 1, 0, 1, 2, 0, 2},
+        {2, 5, 3, 3, 10, 0, 6},
+        {3, 1, 7, 4, 64, 0, 64},
+        {1, 9, 0, 2, 24, 16, 8},
+        {2, 3, 4, 2, 20, 3, 10}};
+    FOR_EACH_ORDER(seed) for (int i = 0; i < 5; i++) for (int kind = 0; kind < 2; kind++) {
         const int64_t *s = shapes[i];
-        int64_t n = s[0] * s[1] * s[3] * s[4], n_table = (s[2] + s[1]) * s[5];
+        qb_rope_attr attr = {(qb_rope_kind)kind, 0, s[3], s[4], s[5], s[6]};
+        int64_t n = s[0] * s[1] * s[3] * s[4], n_table = (s[2] + s[1]) * s[6];
         float *x = noise_new(n), *table = noise_new(n_table);
         float *dx = cuda_put_floats(dev, x, n), *dt = cuda_put_floats(dev, table, n_table);
-        assert_ok(cpu->rope(host, (qb_rope_kind)kind, x, table, s[0], s[1], s[2], s[3], s[4], s[5]));
-        assert_ok(cuda->rope(dev, (qb_rope_kind)kind, dx, dt, s[0], s[1], s[2], s[3], s[4], s[5]));
+        assert_ok(cpu->rope(host, &attr, x, table, s[0], s[1], s[2]));
+        assert_ok(cuda->rope(dev, &attr, dx, dt, s[0], s[1], s[2]));
         assert_cuda_floats(dev, dx, x, n, 2e-7, 0, "rope");
         give_back(dx), give_back(dt), qb_free(x), qb_free(table);
     }
@@ -69,7 +85,8 @@ static void test_cuda_ops__kv_store(void **state) {
         enum { LAYERS = 2, SEQ = 3, CAP = 9, HEADS = 2, DIM = 6, TOK = 4, FIRST = 5, USED = 2 };
         int64_t n = LAYERS * SEQ * HEADS * CAP * DIM, bytes = n * (f16 ? 2 : 4),
                 rows = USED * TOK * HEADS * DIM;
-        qb_kv kv = {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, NULL, NULL}, dkv = kv;
+        qb_kv kv = {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, DIM, NULL, NULL},
+              dkv = kv;
         assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.k));
         assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.v));
         dkv.k = cuda_put(dev, kv.k, bytes), dkv.v = cuda_put(dev, kv.v, bytes);
@@ -85,6 +102,8 @@ static void test_cuda_ops__kv_store(void **state) {
         assert_memory_equal(got, kv.k, (size_t)bytes);
         assert_ok(cuda->download(dev, got, dkv.v, bytes));
         assert_memory_equal(got, kv.v, (size_t)bytes);
+        dkv.value_dim = 4;
+        assert_fails(cuda->kv_store(dev, &dkv, 1, dk, dv, USED, TOK, FIRST), QB_ERR_UNSUPPORTED, "one width");
         give_back(dkv.k), give_back(dkv.v), give_back(dk), give_back(dv);
         qb_free(kv.k), qb_free(kv.v), qb_free(k), qb_free(v), qb_free(got);
     }
@@ -92,24 +111,143 @@ static void test_cuda_ops__kv_store(void **state) {
 
 static void test_cuda_ops__activate(void **state) {
     (void)state;
-    enum { N = 3001 };
-    for (int kind = 0; kind < 4; kind++) {
-        float *gate = noise_new(N), *up = noise_new(N), *want = noise_new(N);
-        for (int i = 0; i < N; i++) gate[i] *= i % 3 ? 5.0f : 60.0f;
-        gate[N - 1] = -0.0f, gate[N - 2] = 1e30f, gate[N - 3] = -1e30f, gate[17] = NAN;
-        float *dg = cuda_put_floats(dev, gate, N), *du = cuda_put_floats(dev, up, N),
-              *dy = cuda_put_floats(dev, up, N);
-        /* 1 + erf cancels far below zero; the tanh form has the rounding of its exponent, up to 60 there */
-        double absolute = kind == QB_ACTIVATION_GELU ? 2e-6 : 1e-25;
-        double part = kind == QB_ACTIVATION_GELU_TANH ? 2e-5 : 1e-6;
-        assert_ok(cpu->activate(host, (qb_activation)kind, want, gate, NULL, N));
-        assert_ok(cuda->activate(dev, (qb_activation)kind, dy, dg, NULL, N));
-        assert_cuda_floats(dev, dy, want, N, absolute, part, "activate");
-        assert_ok(cpu->activate(host, (qb_activation)kind, want, gate, up, N));
-        assert_ok(cuda->activate(dev, (qb_activation)kind, dg, dg, du, N));
-        assert_cuda_floats(dev, dg, want, N, absolute, part, "activate, gated and in place");
-        give_back(dg), give_back(du), give_back(dy), qb_free(gate), qb_free(up), qb_free(want);
+    enum { T = 3, N = 1001, ALL = T * N };
+    for (int kind = 0; kind < QB_ACTIVATION_COUNT; kind++)
+        for (int glu = 0; glu < 4; glu++) {
+            qb_activate_attr attr = {(qb_activation)kind, (qb_glu)glu, 1.702f, 7.0f};
+            if (kind == QB_ACTIVATION_SWIGLU_OSS && glu == QB_GLU_NONE) continue;
+            float *gate = noise_new(2 * ALL), *up = noise_new(ALL), *want = noise_new(ALL);
+            for (int i = 0; i < 2 * ALL; i++) gate[i] *= i % 3 ? 5.0f : 60.0f;
+            gate[ALL - 1] = -0.0f, gate[ALL - 2] = 1e15f, gate[ALL - 3] = -1e15f, gate[17] = NAN;
+            float *dg = cuda_put_floats(dev, gate, 2 * ALL), *du = cuda_put_floats(dev, up, ALL),
+                  *dy = cuda_put_floats(dev, up, ALL);
+            /* the tanh form and the sigmoid of 1.702 x have the rounding of their exponents, up to 60 there
+             */
+            double part = kind == QB_ACTIVATION_GELU || kind == QB_ACTIVATION_GELU_TANH ||
+                                  kind == QB_ACTIVATION_QUICK_GELU
+                              ? 2e-5
+                          : kind == QB_ACTIVATION_SWIGLU_OSS ? 5e-6
+                                                             : 1e-6;
+            bool apart = glu == QB_GLU_SEPARATE;
+            assert_ok(cpu->activate(host, &attr, want, gate, apart ? up : NULL, T, N));
+            assert_ok(cuda->activate(dev, &attr, dy, dg, apart ? du : NULL, T, N));
+            assert_cuda_floats(dev, dy, want, ALL, 1e-24, part, qb_activation_name(attr.kind));
+            if (apart) {
+                assert_ok(cuda->activate(dev, &attr, dg, dg, du, T, N));
+                assert_cuda_floats(dev, dg, want, ALL, 1e-24, part, "in place");
+            }
+            assert_fails(cuda->activate(dev, &attr, dy, dg, apart ? NULL : du, T, N), QB_ERR_INTERNAL,
+                         "separate factor");
+            give_back(dg), give_back(du), give_back(dy), qb_free(gate), qb_free(up), qb_free(want);
+        }
+}
+
+static void test_cuda_ops__maps_and_factors(void **state) {
+    (void)state;
+    enum { SEQ = 2, TOK = 3, T = SEQ * TOK, N = 301, ALL = T * N, FIRST = 40 };
+    static const qb_step_kind kinds[] = {QB_STEP_SCALE, QB_STEP_CLAMP, QB_STEP_SOFTCAP};
+    FOR_EACH_ORDER(seed) {
+        float *x = noise_new(ALL), *gate = noise_new(T), *want = noise_new(ALL);
+        for (int i = 0; i < ALL; i++) x[i] *= 90.0f;
+        x[5] = NAN, x[6] = 1e20f, x[7] = -1e20f;
+        float *dx = cuda_put_floats(dev, x, ALL), *dg = cuda_put_floats(dev, gate, T);
+        for (int k = 0; k < 3; k++) {
+            memcpy(want, x, sizeof(float) * ALL);
+            assert_ok(cuda->upload(dev, dx, x, sizeof(float) * ALL));
+            assert_ok(cpu->map(host, kinds[k], 30.0f, want, ALL));
+            assert_ok(cuda->map(dev, kinds[k], 30.0f, dx, ALL));
+            assert_cuda_floats(dev, dx, want, ALL, 0, 1e-6, qb_step_name(kinds[k]));
+        }
+        assert_fails(cuda->map(dev, QB_STEP_ADD, 1.0f, dx, ALL), QB_ERR_INTERNAL, "add");
+        assert_ok(cpu->gate_rows(host, want, gate, T, N));
+        assert_ok(cuda->gate_rows(dev, dx, dg, T, N));
+        assert_cuda_floats(dev, dx, want, ALL, 0, 2e-6, "gate_rows");
+        qb_temperature_attr attr = {.beta = 0.3f, .floor_scale = 7, .shift = 1};
+        assert_ok(cpu->temperature(host, &attr, want, SEQ, TOK, FIRST, N));
+        assert_ok(cuda->temperature(dev, &attr, dx, SEQ, TOK, FIRST, N));
+        assert_cuda_floats(dev, dx, want, ALL, 0, 3e-6, "temperature");
+        give_back(dx), give_back(dg), qb_free(x), qb_free(gate), qb_free(want);
     }
+}
+
+static void test_cuda_ops__split_and_join(void **state) {
+    (void)state;
+    enum { T = 5 };
+    static const qb_split_attr splits[] = {{1, {24, 8, 8}}, {4, {6, 6, 6}}, {3, {5, 2, 0}}, {2, {8, 1, 300}}};
+    for (size_t s = 0; s < sizeof splits / sizeof *splits; s++) {
+        const qb_split_attr *a = &splits[s];
+        int64_t n = T * a->groups * (a->width[0] + a->width[1] + a->width[2]);
+        float *x = noise_new(n), *dx = cuda_put_floats(dev, x, n), *parts[3] = {0}, *dev_parts[3] = {0};
+        for (int i = 0; i < 3; i++) {
+            if (a->width[i] == 0) continue;
+            parts[i] = noise_new(T * a->groups * a->width[i]);
+            dev_parts[i] = cuda_put_floats(dev, parts[i], T * a->groups * a->width[i]);
+        }
+        assert_ok(cpu->split(host, a, x, parts, T));
+        assert_ok(cuda->split(dev, a, dx, dev_parts, T));
+        for (int i = 0; i < 3; i++) {
+            if (parts[i])
+                assert_cuda_floats(dev, dev_parts[i], parts[i], T * a->groups * a->width[i], 0, 0, "split");
+            give_back(dev_parts[i]), qb_free(parts[i]);
+        }
+        qb_join_attr j = {3, 5, (int64_t)s + 1};
+        int64_t joined = T * 3 * (5 + j.shared);
+        float *own = noise_new(T * 3 * 5), *shared = noise_new(T * j.shared), *y = noise_new(joined);
+        float *down = cuda_put_floats(dev, own, T * 3 * 5),
+              *dshared = cuda_put_floats(dev, shared, T * j.shared), *dy = cuda_put_floats(dev, y, joined);
+        assert_ok(cpu->join(host, &j, y, own, shared, T));
+        assert_ok(cuda->join(dev, &j, dy, down, dshared, T));
+        assert_cuda_floats(dev, dy, y, joined, 0, 0, "join");
+        give_back(dx), give_back(down), give_back(dshared), give_back(dy);
+        qb_free(x), qb_free(own), qb_free(shared), qb_free(y);
+    }
+}
+
+static void test_cuda_ops__rows_go_to_experts_and_back(void **state) {
+    (void)state;
+    enum { T = 40, N = 300, EXPERTS = 9, TOP = 3 };
+    qb_route_attr attr = {.kind = QB_ROUTER_SOFTMAX, .experts = EXPERTS, .top_k = TOP, .scale = 2};
+    FOR_EACH_ORDER(seed) for (int weigh = 0; weigh < 2; weigh++) {
+        float *logits = noise_new(T * EXPERTS), *x = noise_new(T * N), *routed = noise_new(T * TOP * N);
+        float *bias = noise_new(EXPERTS), *out = noise_new(T * N);
+        float *dl = cuda_put_floats(dev, logits, T * EXPERTS), *dx = cuda_put_floats(dev, x, T * N);
+        float *dr = cuda_put_floats(dev, routed, T * TOP * N), *dout = cuda_put_floats(dev, out, T * N);
+        qb_routing want, got;
+        assert_ok(qb_routing_create(T, TOP, EXPERTS, &want));
+        assert_ok(qb_routing_create(T, TOP, EXPERTS, &got));
+        assert_ok(cpu->route(host, &attr, logits, bias, T, &want));
+        assert_ok(cuda->route(dev, &attr, dl, bias, T, &got));
+        assert_memory_equal(got.token, want.token, sizeof(int32_t) * T * TOP);
+        assert_memory_equal(got.weight, want.weight, sizeof(float) * T * TOP);
+        assert_memory_equal(got.first, want.first, sizeof(int64_t) * (EXPERTS + 1));
+        assert_ok(cpu->gather(host, &want, weigh, routed, x, N));
+        assert_ok(cuda->gather(dev, &got, weigh, dr, dx, N));
+        assert_cuda_floats(dev, dr, routed, T * TOP * N, 0, 0, "gather");
+        assert_ok(cpu->scatter(host, &want, weigh, out, routed, T, N));
+        assert_ok(cuda->scatter(dev, &got, weigh, dout, dr, T, N));
+        assert_cuda_floats(dev, dout, out, T * N, 1e-6, 0,
+                           "scatter"); /* a device contracts a product and a sum */
+        assert_fails(cuda->scatter(dev, &got, weigh, dout, dr, T - 1, N), QB_ERR_INTERNAL, "39 tokens");
+        logits[EXPERTS + 2] = NAN;
+        assert_ok(cuda->upload(dev, dl, logits, sizeof(float) * T * EXPERTS));
+        assert_fails(cuda->route(dev, &attr, dl, bias, T, &got), QB_ERR_NUMERIC, "expert 2");
+        qb_routing_free(&want), qb_routing_free(&got);
+        give_back(dl), give_back(dx), give_back(dr), give_back(dout);
+        qb_free(logits), qb_free(x), qb_free(routed), qb_free(bias), qb_free(out);
+    }
+}
+
+static void test_cuda_ops__steps_are_checked(void **state) {
+    (void)state;
+    qb_step s = {
+        .kind = QB_STEP_ATTEND, .vector = -1, .vector2 = -1, .u.attend = {4, 2, 64, 64, 1, 0, 0, 0, 0}};
+    assert_ok(cuda->check_step(&s));
+    s.u.attend.value_dim = 32;
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "one width");
+    s.u.attend.head_dim = s.u.attend.value_dim = 264;
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "264");
+    s = (qb_step){.kind = QB_STEP_COUNT};
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "step kind");
 }
 
 static void test_cuda_ops__sums(void **state) {
@@ -214,6 +352,10 @@ static int run(void) {
         cmocka_unit_test(test_cuda_ops__rope),
         cmocka_unit_test(test_cuda_ops__kv_store),
         cmocka_unit_test(test_cuda_ops__activate),
+        cmocka_unit_test(test_cuda_ops__maps_and_factors),
+        cmocka_unit_test(test_cuda_ops__split_and_join),
+        cmocka_unit_test(test_cuda_ops__rows_go_to_experts_and_back),
+        cmocka_unit_test(test_cuda_ops__steps_are_checked),
         cmocka_unit_test(test_cuda_ops__sums),
         cmocka_unit_test(test_cuda_ops__embed),
         cmocka_unit_test(test_cuda_ops__nll_and_argmax),

@@ -21,18 +21,20 @@ attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads
     return p;
 }
 
-attention_args qb_attention_args(const qb_kv *kv, int64_t layer, int64_t n_heads, float scale) {
+attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend_attr *attr,
+                                 const float *slopes, const float *sinks) {
     const int64_t at = layer * kv->n_seq * kv->n_kv_heads * kv->capacity * kv->head_dim;
     const int64_t bytes = at * static_cast<int64_t>(qb_dtype_bytes(kv->dtype));
     attention_args a = {};
     a.k = static_cast<char *>(kv->k) + bytes;
     a.v = static_cast<char *>(kv->v) + bytes;
     a.half_cache = kv->dtype == QB_DTYPE_F16;
-    a.n_heads = static_cast<int32_t>(n_heads);
-    a.group = static_cast<int32_t>(n_heads / kv->n_kv_heads);
+    a.n_heads = static_cast<int32_t>(attr->heads);
+    a.group = static_cast<int32_t>(attr->heads / kv->n_kv_heads);
     a.head_dim = static_cast<int32_t>(kv->head_dim);
     a.capacity = kv->capacity;
-    a.scale_log2 = scale * 1.44269504f;
+    a.scale_log2 = attr->scale * 1.44269504f;
+    a.shape = {attr->window, attr->chunk, attr->softcap, attr->scale, attr->alibi, slopes, sinks};
     return a;
 }
 
@@ -43,16 +45,42 @@ void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial)
     a->partial_sums = reinterpret_cast<float2 *>(a->partial + (p.partial_floats + 1) / 2 * 2);
 }
 
-qb_status qb_attention_check(const qb_kv *kv, int64_t n_heads, int64_t n_seq, int64_t first, int64_t n_tok) {
+static qb_status check_widths(const qb_attend_attr *attr) {
+    if (attr->value_dim != attr->head_dim)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "attend step: values of %lld elements beside keys of %lld; the CUDA backend takes one "
+                       "width",
+                       (long long)attr->value_dim, (long long)attr->head_dim);
+    if (attr->head_dim > ATTENTION_MAX_HEAD_DIM)
+        return qb_fail(QB_ERR_UNSUPPORTED, "heads of %lld elements; the CUDA backend takes up to %d",
+                       (long long)attr->head_dim, ATTENTION_MAX_HEAD_DIM);
+    return QB_OK;
+}
+
+extern "C" qb_status qb_cuda_check_step(const qb_step *step) {
+    const qb_status st = qb_step_check(step);
+    if (st != QB_OK || step->kind != QB_STEP_ATTEND) return st;
+    return check_widths(&step->u.attend);
+}
+
+qb_status qb_attention_check(const qb_kv *kv, const qb_attend_attr *attr, int64_t n_seq, int64_t first,
+                             int64_t n_tok) {
+    const int64_t n_heads = attr->heads;
     if (kv->dtype != QB_DTYPE_F32 && kv->dtype != QB_DTYPE_F16)
         return qb_fail(QB_ERR_UNSUPPORTED, "key-value cache of type %s; float32 and float16 are supported",
                        qb_dtype_name(kv->dtype));
-    if (kv->n_kv_heads < 1 || n_heads % kv->n_kv_heads != 0)
+    if (attr->kv_heads < 1 || n_heads % attr->kv_heads != 0)
         return qb_fail(QB_ERR_UNSUPPORTED, "%lld query heads over %lld key heads; expected a multiple",
-                       (long long)n_heads, (long long)kv->n_kv_heads);
-    if (kv->head_dim < 1 || kv->head_dim > ATTENTION_MAX_HEAD_DIM)
-        return qb_fail(QB_ERR_UNSUPPORTED, "heads of %lld elements; the CUDA backend takes up to %d",
-                       (long long)kv->head_dim, ATTENTION_MAX_HEAD_DIM);
+                       (long long)n_heads, (long long)attr->kv_heads);
+    const qb_status st = check_widths(attr);
+    if (st != QB_OK) return st;
+    if (attr->kv_heads != kv->n_kv_heads || attr->head_dim != kv->head_dim ||
+        attr->value_dim != kv->value_dim)
+        return qb_fail(QB_ERR_INTERNAL,
+                       "attention over %lld key heads of %lld and %lld elements; the cache has %lld of %lld "
+                       "and %lld",
+                       (long long)attr->kv_heads, (long long)attr->head_dim, (long long)attr->value_dim,
+                       (long long)kv->n_kv_heads, (long long)kv->head_dim, (long long)kv->value_dim);
     if (n_tok < 1 || first < 0 || first + n_tok > kv->capacity || n_seq < 1 || n_seq > kv->n_seq)
         return qb_fail(QB_ERR_INTERNAL,
                        "%lld tokens of %lld sequences from position %lld do not fit a cache of %lld",
@@ -70,16 +98,16 @@ qb_status qb_attention_check(const qb_kv *kv, int64_t n_heads, int64_t n_seq, in
 extern "C" qb_status qb_cuda_attention(qb_device *dev, const qb_attention *op) {
     cuda_device *d = cuda_of(dev);
     const qb_kv *kv = op->kv;
-    qb_status st = qb_attention_check(kv, op->n_heads, op->n_seq, op->first, op->n_tok);
+    qb_status st = qb_attention_check(kv, op->attr, op->n_seq, op->first, op->n_tok);
     if (st != QB_OK) return st;
-    attention_args a = qb_attention_args(kv, op->layer, op->n_heads, op->scale);
+    attention_args a = qb_attention_args(kv, op->layer, op->attr, op->slopes, op->sinks);
     a.q = op->q;
     a.out = op->out;
     a.first = static_cast<int32_t>(op->first);
     a.n_tok = static_cast<int32_t>(op->n_tok);
     a.n_seq = static_cast<int32_t>(op->n_seq);
     if (op->n_tok > 1) return qb_cuda_status(d, qb_attention_prefill(a, d->stream), "attention");
-    const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->n_heads, kv->n_kv_heads,
+    const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->attr->heads, kv->n_kv_heads,
                                                   kv->head_dim, d->multiprocessors);
     void *partial = NULL;
     if (plan.partial_bytes && (st = qb_cuda_scratch(d, plan.partial_bytes, &partial)) != QB_OK) return st;

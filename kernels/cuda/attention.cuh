@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/cuda.cuh"
 
+#include <cuda_bf16.h>
+
 /* The decode kernels hold a head in a warp, a split's scores and all splits' weights in shared memory. */
 enum {
     ATTENTION_MAX_HEAD_DIM = 256,
@@ -27,6 +29,32 @@ struct attention_append {
     qb_rope_kind rope;
 };
 
+/* What makes logits of scaled scores, beside the scale; all zero where a model has none of it. */
+struct attention_shape {
+    int64_t window, chunk; /* 0: none */
+    float softcap, scale;  /* scale: the score's own, for the bfloat16 form of ALiBi */
+    qb_alibi alibi;
+    const float *slopes, *sinks; /* [n_heads], or NULL */
+
+    /* Whether logits are more than scaled scores. */
+    __device__ __forceinline__ bool bends() const { return softcap != 0.0f || alibi != QB_ALIBI_NONE; }
+    /* The first key that a query at `position` sees. */
+    __device__ __forceinline__ int first_key(int position) const {
+        int64_t from = window > 0 && position >= window ? position - window + 1 : 0;
+        if (chunk > 0 && position / chunk * chunk > from) from = position / chunk * chunk;
+        return static_cast<int>(from);
+    }
+    /* A scaled score in the softmax's powers of two, as a logit in the same. */
+    __device__ __forceinline__ float logit(float score, float slope, int key, int position) const {
+        float s = score * 0.69314718f;
+        if (alibi == QB_ALIBI_BF16) s += bf16(bf16(slope) * bf16(static_cast<float>(key))) * scale;
+        if (softcap != 0.0f) s = softcap * tanhf(s / softcap);
+        if (alibi == QB_ALIBI_PLAIN) s += slope * static_cast<float>(key - position);
+        return s * 1.44269504f;
+    }
+    static __device__ __forceinline__ float bf16(float v) { return __bfloat162float(__float2bfloat16_rn(v)); }
+};
+
 /* One call, passed to the kernels by value. */
 struct attention_args {
     const float *q;           /* [n_seq * n_tok][n_heads * head_dim] */
@@ -37,6 +65,7 @@ struct attention_args {
     int32_t first, n_tok, n_seq, n_heads, group, head_dim; /* group: query heads that share a key head */
     int64_t capacity;
     float scale_log2; /* score scale times log2(e): the softmax works in powers of two */
+    attention_shape shape;
     /* decode only */
     int32_t split, n_splits; /* keys a block; splits that the grid holds */
     float *partial;       /* [n_seq][n_heads][n_splits][head_dim]: values weighted by 2^(score - largest) */
@@ -58,10 +87,11 @@ attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads
 void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial);
 
 /* QB_OK when the kernels take these shapes. */
-qb_status qb_attention_check(const qb_kv *kv, int64_t n_heads, int64_t n_seq, int64_t first,
+qb_status qb_attention_check(const qb_kv *kv, const qb_attend_attr *attr, int64_t n_seq, int64_t first,
                              int64_t n_tok) QB_NODISCARD;
-/* What follows from a cache and its layer; the rest is zero. */
-attention_args qb_attention_args(const qb_kv *kv, int64_t layer, int64_t n_heads, float scale);
+/* What follows from a cache, its layer and the step; the rest is zero. */
+attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend_attr *attr,
+                                 const float *slopes, const float *sinks);
 
 /* Queue the kernels. The caller has checked the shapes. */
 cudaError_t qb_attention_decode(const attention_args &a, cudaStream_t stream);

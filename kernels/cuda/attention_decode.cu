@@ -90,7 +90,7 @@ struct decode_span {
     int64_t cache_row; /* of the first key, in rows of head_dim */
 };
 
-/* False when the block's split begins beyond the visible keys. */
+/* False when the block's split holds none of the visible keys. */
 template <int G> __device__ __forceinline__ bool decode_span_of(const attention_args &a, decode_span *s) {
     const int chunks = (a.group + G - 1) / G, chunk = blockIdx.y % chunks;
     s->position = a.dev_first ? *a.dev_first : a.first;
@@ -98,8 +98,8 @@ template <int G> __device__ __forceinline__ bool decode_span_of(const attention_
     s->kv_head = blockIdx.y / chunks;
     s->head0 = s->kv_head * a.group + chunk * G;
     s->heads = min(G, a.group - chunk * G);
-    s->first_key = blockIdx.x * a.split;
-    s->n_keys = min(a.split, s->position + 1 - s->first_key);
+    s->first_key = max(static_cast<int>(blockIdx.x) * a.split, a.shape.first_key(s->position));
+    s->n_keys = min((static_cast<int>(blockIdx.x) + 1) * a.split, s->position + 1) - s->first_key;
     const int64_t n_kv_heads = a.n_heads / a.group;
     s->cache_row = (s->seq * n_kv_heads + s->kv_head) * a.capacity + s->first_key;
     return s->n_keys > 0;
@@ -184,6 +184,28 @@ __device__ __forceinline__ void decode_scores(const attention_args &a, const dec
     }
 }
 
+/* Scaled scores to logits, where there is more to them. */
+template <int G>
+__device__ __forceinline__ void decode_bend(const attention_args &a, const decode_span &s, float *scores) {
+    for (int i = threadIdx.x; i < s.n_keys * G; i += THREADS) {
+        const int g = i % G;
+        if (g >= s.heads) continue;
+        const float slope = a.shape.slopes ? a.shape.slopes[s.head0 + g] : 0.0f;
+        scores[i] = a.shape.logit(scores[i], slope, s.first_key + i / G, s.position);
+    }
+    __syncthreads();
+}
+
+/* A sink joins the sum of a head's weights (largest, sum), which it may shrink. Gives the factor of the
+   values summed so far. */
+__device__ __forceinline__ float join_sink(const attention_shape &shape, int head, float2 *sums) {
+    if (!shape.sinks) return 1.0f;
+    const float sink = shape.sinks[head] * 1.44269504f, largest = fmaxf(sums->x, sink);
+    const float factor = exp2f(sums->x - largest);
+    *sums = make_float2(largest, sums->y * factor + exp2f(sink - largest));
+    return factor;
+}
+
 /* scores become 2^(score - largest); sums[g] = (largest, sum of these), warps taking heads in turn. */
 template <int G> __device__ __forceinline__ void decode_softmax(int n_keys, float *scores, float2 *sums) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -259,6 +281,7 @@ __global__ void __launch_bounds__(THREADS, (sizeof(T) == 4 && G == 8 ? 3 : 4))
     __syncthreads();
     decode_scores<T, G, LANES, ALIGNED>(a, s, shared);
     __syncthreads();
+    if (a.shape.bends()) decode_bend<G>(a, s, shared);
     decode_softmax<G>(s.n_keys, shared, sums);
     __syncthreads();
     decode_values<T, G, LANES, ALIGNED>(a, s, shared);
@@ -270,9 +293,11 @@ __global__ void __launch_bounds__(THREADS, (sizeof(T) == 4 && G == 8 ? 3 : 4))
 #pragma unroll
         for (int w = 0; w < WARPS; w++) sum += shared[(w * G + g) * dim + d];
         const int64_t head = static_cast<int64_t>(s.seq) * a.n_heads + s.head0 + g;
-        if (a.n_splits == 1)
-            a.out[head * dim + d] = sum / sums[g].y;
-        else
+        if (a.n_splits == 1) {
+            float2 all = sums[g];
+            const float factor = join_sink(a.shape, s.head0 + g, &all);
+            a.out[head * dim + d] = (a.shape.sinks ? sum * factor : sum) / all.y;
+        } else
             a.partial[(head * a.n_splits + blockIdx.x) * dim + d] = sum;
     }
     if (a.n_splits > 1 && static_cast<int>(threadIdx.x) < s.heads)
@@ -301,25 +326,28 @@ __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(attention_args a, in
     __shared__ float scratch[JOIN_THREADS / 32], weights[ATTENTION_MAX_SPLITS], slices[JOIN_THREADS];
     ptx::let_next_kernel_begin();
     ptx::wait_for_previous_kernel();
-    const int visible = (a.dev_first ? *a.dev_first : a.first) + 1,
-              splits = (visible + a.split - 1) / a.split;
+    const int position = a.dev_first ? *a.dev_first : a.first;
+    const int first_split = a.shape.first_key(position) / a.split, splits = position / a.split + 1;
     const int64_t head = static_cast<int64_t>(blockIdx.y) * a.n_heads + blockIdx.x;
     const float2 *sums = a.partial_sums + head * a.n_splits;
     float largest = -INFINITY, sum = 0.0f;
-    for (int i = threadIdx.x; i < splits; i += JOIN_THREADS) largest = fmaxf(largest, sums[i].x);
+    for (int i = first_split + threadIdx.x; i < splits; i += JOIN_THREADS)
+        largest = fmaxf(largest, sums[i].x);
     largest = join_block(largest, true, scratch);
-    for (int i = threadIdx.x; i < splits; i += JOIN_THREADS) {
+    if (a.shape.sinks) largest = fmaxf(largest, a.shape.sinks[blockIdx.x] * 1.44269504f);
+    for (int i = first_split + threadIdx.x; i < splits; i += JOIN_THREADS) {
         weights[i] = exp2f(sums[i].x - largest);
         sum += weights[i] * sums[i].y;
     }
     sum = join_block(sum, false, scratch);
+    if (a.shape.sinks) sum += exp2f(a.shape.sinks[blockIdx.x] * 1.44269504f - largest);
 
     const int d = threadIdx.x % lanes, slice = threadIdx.x / lanes, n_slices = JOIN_THREADS / lanes;
     const float *partial = a.partial + head * a.n_splits * a.head_dim;
     float v = 0.0f;
     if (d < a.head_dim) {
 #pragma unroll 4
-        for (int i = slice; i < splits; i += n_slices)
+        for (int i = first_split + slice; i < splits; i += n_slices)
             v = fmaf(weights[i], partial[static_cast<int64_t>(i) * a.head_dim + d], v);
     }
     slices[threadIdx.x] = v;

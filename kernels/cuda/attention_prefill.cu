@@ -112,26 +112,33 @@ __device__ __forceinline__ void tile_scores(const prefill_tiles<DIM, KEYS> &t, f
     }
 }
 
-/* s becomes 2^(s - row's largest), hidden keys zero; what is summed so far is scaled to the new largest. */
-template <int DIM, int KEYS>
-__device__ __forceinline__ void tile_softmax(float (&s)[KEYS / 8][4], int key0, int position,
-                                             row_state<DIM> &r) {
+/* s becomes 2^(s - row's largest), hidden keys zero; what is summed so far is scaled to the new largest.
+   SHAPED: logits are more than scaled scores, or rows do not see all keys before them. A row may then see
+   nothing of a tile. */
+template <int DIM, int KEYS, bool SHAPED>
+__device__ __forceinline__ void tile_softmax(float (&s)[KEYS / 8][4], const attention_shape &shape, int head,
+                                             int key0, int position, row_state<DIM> &r) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int h = 0; h < 2; h++) { /* rows lane / 4 and lane / 4 + 8 */
         const int last = position + h * 8 - key0;
+        const int begin = SHAPED ? shape.first_key(position + h * 8) - key0 : 0;
+        const float slope = SHAPED && shape.slopes ? shape.slopes[head] : 0.0f;
         float largest = r.largest[h];
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 float &v = s[n][2 * h + i];
-                if (n * 8 + lane % 4 * 2 + i > last) v = -INFINITY;
+                const int j = n * 8 + lane % 4 * 2 + i;
+                if (SHAPED && shape.bends()) v = shape.logit(v, slope, key0 + j, position + h * 8);
+                if (j > last || (SHAPED && j < begin)) v = -INFINITY;
                 largest = fmaxf(largest, v);
             }
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-        const float shrink = exp2f(r.largest[h] - largest);
+        const float base = SHAPED && largest == -INFINITY ? 0.0f : largest;
+        const float shrink = exp2f(r.largest[h] - base);
         r.largest[h] = largest;
         r.sum[h] *= shrink;
 #pragma unroll
@@ -142,7 +149,7 @@ __device__ __forceinline__ void tile_softmax(float (&s)[KEYS / 8][4], int key0, 
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-            for (int i = 0; i < 2; i++) r.sum[h] += s[n][2 * h + i] = exp2f(s[n][2 * h + i] - largest);
+            for (int i = 0; i < 2; i++) r.sum[h] += s[n][2 * h + i] = exp2f(s[n][2 * h + i] - base);
     }
 }
 
@@ -166,7 +173,7 @@ __device__ __forceinline__ void tile_values(const prefill_tiles<DIM, KEYS> &t, c
     }
 }
 
-template <int DIM>
+template <int DIM, bool SHAPED>
 __device__ __forceinline__ void write_rows(const attention_args &a, int seq, int head, int row0,
                                            row_state<DIM> &r) {
     const int lane = threadIdx.x % 32;
@@ -174,6 +181,12 @@ __device__ __forceinline__ void write_rows(const attention_args &a, int seq, int
     for (int h = 0; h < 2; h++) {
         float sum = r.sum[h] + __shfl_xor_sync(0xffffffffu, r.sum[h], 1);
         sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        float factor = 1.0f;
+        if (SHAPED && a.shape.sinks) { /* which may stand above every key */
+            const float sink = a.shape.sinks[head] * 1.44269504f, largest = fmaxf(r.largest[h], sink);
+            factor = exp2f(r.largest[h] - largest);
+            sum = sum * factor + exp2f(sink - largest);
+        }
         const int t = row0 + lane / 4 + h * 8;
         float *out = a.out + ((static_cast<int64_t>(seq) * a.n_tok + t) * a.n_heads + head) * a.head_dim;
 #pragma unroll
@@ -181,12 +194,13 @@ __device__ __forceinline__ void write_rows(const attention_args &a, int seq, int
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int d = n * 8 + lane % 4 * 2 + i;
-                if (t < a.n_tok && d < a.head_dim) out[d] = r.out[n][2 * h + i] / sum;
+                const float v = SHAPED ? r.out[n][2 * h + i] * factor : r.out[n][2 * h + i];
+                if (t < a.n_tok && d < a.head_dim) out[d] = v / sum;
             }
     }
 }
 
-template <typename T, int DIM, int KEYS>
+template <typename T, int DIM, int KEYS, bool SHAPED>
 __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     prefill_tiles<DIM, KEYS> &t = *ptx::dynamic_shared<prefill_tiles<DIM, KEYS>>();
     /* the rows that see most keys first, so that blocks end together */
@@ -206,18 +220,23 @@ __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     r.sum[0] = r.sum[1] = 0.0f;
 
     stage_queries<DIM>(a, seq, head, row0, t.q);
-    for (int key0 = 0; key0 < visible; key0 += KEYS) {
+    const int key_begin = SHAPED ? a.shape.first_key(first + row0) / KEYS * KEYS : 0;
+    for (int key0 = key_begin; key0 < visible; key0 += KEYS) {
         const int64_t at = static_cast<int64_t>(key0) * a.head_dim;
         stage_cache<T, DIM, KEYS>(k + at, visible - key0, a.head_dim, t.k);
         stage_cache<T, DIM, KEYS>(v + at, visible - key0, a.head_dim, t.v);
         __syncthreads();
         float s[KEYS / 8][4];
         tile_scores<DIM, KEYS>(t, s);
-        tile_softmax<DIM, KEYS>(s, key0, position, r);
+        tile_softmax<DIM, KEYS, SHAPED>(s, a.shape, head, key0, position, r);
         tile_values<DIM, KEYS>(t, s, r);
         __syncthreads();
     }
-    write_rows<DIM>(a, seq, head, row0 + warp * 16, r);
+    write_rows<DIM, SHAPED>(a, seq, head, row0 + warp * 16, r);
+}
+
+bool is_shaped(const attention_shape &s) {
+    return s.window > 0 || s.chunk > 0 || s.softcap != 0.0f || s.alibi != QB_ALIBI_NONE || s.sinks;
 }
 
 template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &a, cudaStream_t stream) {
@@ -225,7 +244,9 @@ template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &
     constexpr int KEYS = DIM <= 128 ? 64 : 16;
     const size_t bytes = sizeof(prefill_tiles<DIM, KEYS>);
     const dim3 grid((a.n_tok + ROWS - 1) / ROWS, a.n_heads, a.n_seq);
-    return qb_launch(prefill_kernel<T, DIM, KEYS>, grid, dim3(THREADS), bytes, stream, a);
+    return is_shaped(a.shape)
+               ? qb_launch(prefill_kernel<T, DIM, KEYS, true>, grid, dim3(THREADS), bytes, stream, a)
+               : qb_launch(prefill_kernel<T, DIM, KEYS, false>, grid, dim3(THREADS), bytes, stream, a);
 }
 
 template <typename T> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {

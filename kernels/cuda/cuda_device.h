@@ -111,15 +111,29 @@ qb_status qb_cuda_timer_stop(qb_device *dev, double *seconds) QB_NODISCARD;
 
 /* A qb_matrix's `dense` is memory that kernels read: on the device, or pinned on the host (QB_PLACE_HOST). */
 
-/* norm.cu, rope.cu, elementwise.cu, logits.cu, ceilings.cu */
-qb_status qb_cuda_norm(qb_device *dev, qb_norm_kind kind, float *y, const float *x, const float *weight,
-                       const float *bias, int64_t T, int64_t D, float eps);
-qb_status qb_cuda_rope(qb_device *dev, qb_rope_kind kind, float *x, const float *table, int64_t n_seq,
-                       int64_t n_tok, int64_t first, int64_t heads, int64_t head_dim, int64_t rot);
+/* norm.cu, rope.cu, elementwise.cu, rows.cu, logits.cu, ceilings.cu */
+qb_status qb_cuda_norm(qb_device *dev, const qb_norm_attr *attr, float *y, const float *x,
+                       const float *weight, const float *bias, int64_t T, int64_t n);
+qb_status qb_cuda_rope(qb_device *dev, const qb_rope_attr *attr, float *x, const float *table, int64_t n_seq,
+                       int64_t n_tok, int64_t first);
 qb_status qb_cuda_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k, const float *v,
                            int64_t n_seq, int64_t n_tok, int64_t first);
-qb_status qb_cuda_activate(qb_device *dev, qb_activation kind, float *y, const float *gate, const float *up,
-                           int64_t n);
+qb_status qb_cuda_activate(qb_device *dev, const qb_activate_attr *attr, float *y, const float *gate,
+                           const float *up, int64_t T, int64_t n);
+qb_status qb_cuda_map(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n);
+qb_status qb_cuda_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n);
+qb_status qb_cuda_temperature(qb_device *dev, const qb_temperature_attr *attr, float *x, int64_t n_seq,
+                              int64_t n_tok, int64_t first, int64_t n);
+qb_status qb_cuda_split(qb_device *dev, const qb_split_attr *attr, const float *x, float *const out[3],
+                        int64_t T);
+qb_status qb_cuda_join(qb_device *dev, const qb_join_attr *attr, float *y, const float *x,
+                       const float *shared, int64_t T);
+qb_status qb_cuda_route(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,
+                        int64_t T, qb_routing *out);
+qb_status qb_cuda_gather(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x,
+                         int64_t n);
+qb_status qb_cuda_scatter(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x,
+                          int64_t T, int64_t n);
 qb_status qb_cuda_add(qb_device *dev, float *x, const float *y, int64_t n);
 qb_status qb_cuda_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n);
 qb_status qb_cuda_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
@@ -139,6 +153,7 @@ qb_status qb_cuda_round(qb_device *dev, const qb_grid_rule *rule, const qb_code_
                         qb_code_job *job);
 qb_status qb_cuda_gptq(qb_device *dev, qb_gptq_problem *problem);
 /* attention.cu, decode.cu */
+qb_status qb_cuda_check_step(const qb_step *step);
 qb_status qb_cuda_attention(qb_device *dev, const qb_attention *a);
 qb_status qb_cuda_decode(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                          int64_t n_seq, int64_t first, float *logits);

@@ -1,5 +1,6 @@
-/* The ops between the matmuls that treat elements alone: activation, sums, biases, rows of the embedding. */
+/* The ops between the matmuls that look at one element at a time, and at no more of its row than a factor. */
 #include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/place.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -12,12 +13,50 @@ __device__ __forceinline__ int64_t element_index() {
     return static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
 }
 
-template <qb_activation kind>
-__global__ void activate_kernel(float *y, const float *gate, const float *up, int64_t n) {
+/* Element i of the result; n elements a row. */
+template <qb_glu glu>
+__global__ void activate_kernel(qb_activate_attr a, float *y, const float *gate, const float *up, int64_t n,
+                                int64_t total) {
+    int64_t i = element_index();
+    if (i >= total) return;
+    if (glu == QB_GLU_NONE) y[i] = qb::activation(a.kind, gate[i]);
+    if (glu == QB_GLU_SEPARATE) y[i] = qb::gated(a, gate[i], up[i]);
+    if (glu == QB_GLU_INTERLEAVED) y[i] = qb::gated(a, gate[2 * i], gate[2 * i + 1]);
+    if (glu == QB_GLU_HALVES) {
+        const float *pair = gate + i / n * 2 * n + i % n;
+        y[i] = qb::gated(a, pair[0], pair[n]);
+    }
+}
+
+__global__ void map_kernel(qb_step_kind kind, float value, float *x, int64_t n) {
     int64_t i = element_index();
     if (i >= n) return;
-    float v = qb::activation(kind, gate[i]);
-    y[i] = up ? v * up[i] : v;
+    float v = x[i];
+    if (kind == QB_STEP_SCALE) x[i] = v * value;
+    if (kind == QB_STEP_CLAMP) x[i] = v < -value ? -value : v > value ? value : v; /* a NaN stays */
+    if (kind == QB_STEP_SOFTCAP) x[i] = value * tanhf(v / value);
+}
+
+__global__ void gate_rows_kernel(float *x, const float *__restrict__ gate, int64_t width, int64_t n) {
+    int64_t i = element_index();
+    if (i < n) x[i] *= 1.0f / (1.0f + expf(-gate[i / width]));
+}
+
+/* One block a row. */
+__global__ void temperature_kernel(qb_temperature_attr a, float *x, int64_t n_tok, int64_t n,
+                                   cuda_place place) {
+    const double position = static_cast<double>(place.position(blockIdx.x % n_tok));
+    const double steps =
+        floor((position + static_cast<double>(a.shift)) / static_cast<double>(a.floor_scale));
+    const float factor = static_cast<float>(1.0 + static_cast<double>(a.beta) * log1p(steps));
+    x += blockIdx.x * n;
+    for (int64_t i = threadIdx.x; i < n; i += threads) x[i] *= factor;
+}
+
+__global__ void position_kernel(float *x, const float *__restrict__ table, int64_t offset, int64_t width,
+                                int64_t n, cuda_place place) {
+    int64_t i = element_index();
+    if (i < n) x[i] += table[(place.position(0) + offset) * width + i % width];
 }
 
 __global__ void add_kernel(float *x, const float *y, int64_t n) {
@@ -54,34 +93,78 @@ cudaError_t embed(cuda_device *d, float *x, const qb_matrix *table, const int32_
                      static_cast<const Element *>(table->dense), ids, table->cols);
 }
 
-template <qb_activation kind>
-cudaError_t activate(cuda_device *d, float *y, const float *gate, const float *up, int64_t n) {
-    return qb_launch(activate_kernel<kind>, dim3(qb_blocks(n, threads)), dim3(threads), 0, d->stream, y, gate,
-                     up, n);
+template <qb_glu glu>
+cudaError_t activate(cuda_device *d, const qb_activate_attr &attr, float *y, const float *gate,
+                     const float *up, int64_t n, int64_t total) {
+    return qb_launch(activate_kernel<glu>, dim3(qb_blocks(total, threads)), dim3(threads), 0, d->stream, attr,
+                     y, gate, up, n, total);
 }
 
 } // namespace
 
-extern "C" qb_status qb_cuda_activate(qb_device *dev, qb_activation kind, float *y, const float *gate,
-                                      const float *up, int64_t n) {
+cudaError_t qb_queue_temperature(const qb_temperature_attr &attr, float *x, int64_t n_seq, int64_t n_tok,
+                                 int64_t n, cuda_place place, cudaStream_t stream) {
+    if (n_seq * n_tok <= 0) return cudaSuccess;
+    return qb_launch(temperature_kernel, dim3(qb_blocks(n_seq * n_tok, 1)), dim3(threads), 0, stream, attr, x,
+                     n_tok, n, place);
+}
+
+cudaError_t qb_queue_position(float *x, const float *table, int64_t offset, int64_t n_seq, int64_t n,
+                              cuda_place place, cudaStream_t stream) {
+    if (n_seq * n <= 0) return cudaSuccess;
+    return qb_launch(position_kernel, dim3(qb_blocks(n_seq * n, threads)), dim3(threads), 0, stream, x, table,
+                     offset, n, n_seq * n, place);
+}
+
+extern "C" qb_status qb_cuda_activate(qb_device *dev, const qb_activate_attr *attr, float *y,
+                                      const float *gate, const float *up, int64_t T, int64_t n) {
     cuda_device *d = cuda_of(dev);
     cudaError_t error = cudaErrorInvalidValue;
-    if (n <= 0) return QB_OK;
-    switch (kind) {
-    case QB_ACTIVATION_SILU:
-        error = activate<QB_ACTIVATION_SILU>(d, y, gate, up, n);
+    if ((up != NULL) != (attr->glu == QB_GLU_SEPARATE))
+        return qb_fail(QB_ERR_INTERNAL, "an activation with%s a separate factor; its gating is %d",
+                       up ? "" : "out", static_cast<int>(attr->glu));
+    if (T * n <= 0) return QB_OK;
+    switch (attr->glu) {
+    case QB_GLU_NONE:
+        error = activate<QB_GLU_NONE>(d, *attr, y, gate, up, n, T * n);
         break;
-    case QB_ACTIVATION_GELU:
-        error = activate<QB_ACTIVATION_GELU>(d, y, gate, up, n);
+    case QB_GLU_SEPARATE:
+        error = activate<QB_GLU_SEPARATE>(d, *attr, y, gate, up, n, T * n);
         break;
-    case QB_ACTIVATION_GELU_TANH:
-        error = activate<QB_ACTIVATION_GELU_TANH>(d, y, gate, up, n);
+    case QB_GLU_HALVES:
+        error = activate<QB_GLU_HALVES>(d, *attr, y, gate, up, n, T * n);
         break;
-    case QB_ACTIVATION_RELU:
-        error = activate<QB_ACTIVATION_RELU>(d, y, gate, up, n);
+    case QB_GLU_INTERLEAVED:
+        error = activate<QB_GLU_INTERLEAVED>(d, *attr, y, gate, up, n, T * n);
         break;
     }
     return qb_cuda_status(d, error, "activate");
+}
+
+extern "C" qb_status qb_cuda_map(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n) {
+    cuda_device *d = cuda_of(dev);
+    if (kind != QB_STEP_SCALE && kind != QB_STEP_CLAMP && kind != QB_STEP_SOFTCAP)
+        return qb_fail(QB_ERR_INTERNAL, "a map of step %s", qb_step_name(kind));
+    if (n <= 0) return QB_OK;
+    return qb_cuda_status(
+        d, qb_launch(map_kernel, dim3(qb_blocks(n, threads)), dim3(threads), 0, d->stream, kind, value, x, n),
+        qb_step_name(kind));
+}
+
+extern "C" qb_status qb_cuda_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n) {
+    cuda_device *d = cuda_of(dev);
+    if (T * n <= 0) return QB_OK;
+    return qb_cuda_status(d,
+                          qb_launch(gate_rows_kernel, dim3(qb_blocks(T * n, threads)), dim3(threads), 0,
+                                    d->stream, x, gate, n, T * n),
+                          "gate_rows");
+}
+
+extern "C" qb_status qb_cuda_temperature(qb_device *dev, const qb_temperature_attr *attr, float *x,
+                                         int64_t n_seq, int64_t n_tok, int64_t first, int64_t n) {
+    cuda_device *d = cuda_of(dev);
+    return qb_cuda_status(d, qb_queue_temperature(*attr, x, n_seq, n_tok, n, {NULL, first}, d->stream),
+                          "temperature");
 }
 
 extern "C" qb_status qb_cuda_add(qb_device *dev, float *x, const float *y, int64_t n) {

@@ -1,5 +1,5 @@
 /* Rotary positions, and keys and values into the cache. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/place.cuh"
 
 #include <cuda_fp16.h>
 
@@ -9,16 +9,17 @@ constexpr int64_t threads = 256;
 
 struct rope_shape {
     int64_t n_pairs; /* rows * heads * rot / 2 */
-    int64_t n_tok, first, heads, head_dim, rot;
+    int64_t n_tok, heads, head_dim, offset, rot;
+    cuda_place place;
 };
 
 /* One thread a pair. */
 __global__ void rope_kernel(bool halves, float *x, const float *__restrict__ table, rope_shape s) {
     int64_t pair = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x, half = s.rot / 2;
     if (pair >= s.n_pairs) return;
-    int64_t i = pair % half, head = pair / half, position = s.first + head / s.heads % s.n_tok;
+    int64_t i = pair % half, head = pair / half, position = s.place.position(head / s.heads % s.n_tok);
     float c = table[position * s.rot + 2 * i], t = table[position * s.rot + 2 * i + 1];
-    float *a = x + head * s.head_dim + (halves ? i : 2 * i), *b = a + (halves ? half : 1);
+    float *a = x + head * s.head_dim + s.offset + (halves ? i : 2 * i), *b = a + (halves ? half : 1);
     float u = *a, v = *b;
     *a = u * c - v * t;
     *b = v * c + u * t;
@@ -26,7 +27,8 @@ __global__ void rope_kernel(bool halves, float *x, const float *__restrict__ tab
 
 struct store_shape {
     int64_t n; /* elements of k: rows * n_kv_heads * head_dim */
-    int64_t n_tok, first, heads, head_dim, capacity;
+    int64_t n_tok, heads, head_dim, capacity;
+    cuda_place place;
 };
 
 __device__ __forceinline__ void put(float *to, float v) {
@@ -43,46 +45,62 @@ __global__ void store_kernel(Element *k_cache, Element *v_cache, const float *__
     int64_t from = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
     if (from >= s.n) return;
     int64_t i = from % s.head_dim, head = from / s.head_dim % s.heads, row = from / s.head_dim / s.heads;
-    int64_t seq = row / s.n_tok, position = s.first + row % s.n_tok;
+    int64_t seq = row / s.n_tok, position = s.place.position(row % s.n_tok);
     int64_t to = ((seq * s.heads + head) * s.capacity + position) * s.head_dim + i;
     put(k_cache + to, k[from]);
     put(v_cache + to, v[from]);
 }
 
 template <typename Element>
-cudaError_t store(cuda_device *d, const qb_kv *kv, int64_t layer, const float *k, const float *v,
-                  const store_shape &s) {
+cudaError_t store(const qb_kv *kv, int64_t layer, const float *k, const float *v, const store_shape &s,
+                  cudaStream_t stream) {
     int64_t offset = layer * kv->n_seq * kv->n_kv_heads * kv->capacity * kv->head_dim;
-    return qb_launch(store_kernel<Element>, dim3(qb_blocks(s.n, threads)), dim3(threads), 0, d->stream,
+    return qb_launch(store_kernel<Element>, dim3(qb_blocks(s.n, threads)), dim3(threads), 0, stream,
                      static_cast<Element *>(kv->k) + offset, static_cast<Element *>(kv->v) + offset, k, v, s);
 }
 
 } // namespace
 
-extern "C" qb_status qb_cuda_rope(qb_device *dev, qb_rope_kind kind, float *x, const float *table,
-                                  int64_t n_seq, int64_t n_tok, int64_t first, int64_t heads,
-                                  int64_t head_dim, int64_t rot) {
+cudaError_t qb_queue_rope(const qb_rope_attr &attr, float *x, const float *table, int64_t n_seq,
+                          int64_t n_tok, cuda_place place, cudaStream_t stream) {
+    rope_shape s = {n_seq * n_tok * attr.heads * (attr.width / 2),
+                    n_tok,
+                    attr.heads,
+                    attr.head_dim,
+                    attr.offset,
+                    attr.width,
+                    place};
+    if (s.n_pairs <= 0) return cudaSuccess;
+    return qb_launch(rope_kernel, dim3(qb_blocks(s.n_pairs, threads)), dim3(threads), 0, stream,
+                     attr.kind == QB_ROPE_HALF, x, table, s);
+}
+
+cudaError_t qb_queue_store(const qb_kv *kv, int64_t layer, const float *k, const float *v, int64_t n_seq,
+                           int64_t n_tok, cuda_place place, cudaStream_t stream) {
+    store_shape s = {n_seq * n_tok * kv->n_kv_heads * kv->head_dim,
+                     n_tok,
+                     kv->n_kv_heads,
+                     kv->head_dim,
+                     kv->capacity,
+                     place};
+    if (s.n <= 0) return cudaSuccess;
+    return kv->dtype == QB_DTYPE_F16 ? store<half>(kv, layer, k, v, s, stream)
+                                     : store<float>(kv, layer, k, v, s, stream);
+}
+
+extern "C" qb_status qb_cuda_rope(qb_device *dev, const qb_rope_attr *attr, float *x, const float *table,
+                                  int64_t n_seq, int64_t n_tok, int64_t first) {
     cuda_device *d = cuda_of(dev);
-    rope_shape s = {n_seq * n_tok * heads * (rot / 2), n_tok, first, heads, head_dim, rot};
-    if (s.n_pairs <= 0) return QB_OK;
-    return qb_cuda_status(d,
-                          qb_launch(rope_kernel, dim3(qb_blocks(s.n_pairs, threads)), dim3(threads), 0,
-                                    d->stream, kind == QB_ROPE_HALF, x, table, s),
-                          "rope");
+    return qb_cuda_status(d, qb_queue_rope(*attr, x, table, n_seq, n_tok, {NULL, first}, d->stream), "rope");
 }
 
 extern "C" qb_status qb_cuda_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k,
                                       const float *v, int64_t n_seq, int64_t n_tok, int64_t first) {
     cuda_device *d = cuda_of(dev);
-    store_shape s = {n_seq * n_tok * kv->n_kv_heads * kv->head_dim,
-                     n_tok,
-                     first,
-                     kv->n_kv_heads,
-                     kv->head_dim,
-                     kv->capacity};
-    if (s.n <= 0) return QB_OK;
-    return qb_cuda_status(d,
-                          kv->dtype == QB_DTYPE_F16 ? store<half>(d, kv, layer, k, v, s)
-                                                    : store<float>(d, kv, layer, k, v, s),
+    if (kv->value_dim != kv->head_dim)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "values of %lld elements beside keys of %lld; the CUDA backend takes one width",
+                       (long long)kv->value_dim, (long long)kv->head_dim);
+    return qb_cuda_status(d, qb_queue_store(kv, layer, k, v, n_seq, n_tok, {NULL, first}, d->stream),
                           "kv_store");
 }
