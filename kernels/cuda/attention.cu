@@ -1,12 +1,17 @@
 /* The attention op: what it takes, and how the keys of one row are cut among blocks. */
 #include "kernels/cuda/attention.cuh"
 
+int64_t qb_attention_bound(int64_t visible) {
+    int64_t bound = ATTENTION_FIRST_BOUND;
+    while (bound < visible) bound *= 2;
+    return bound;
+}
+
 /* Blocks for two on every multiprocessor, in splits no shorter than 64 keys (below that joining them costs
    more than reading them) and no longer than what the scores' shared memory holds. */
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
                                  int64_t head_dim, int multiprocessors) {
-    int64_t bound = ATTENTION_FIRST_BOUND;
-    while (bound < visible) bound *= 2;
+    const int64_t bound = qb_attention_bound(visible);
     const int64_t blocks =
         n_seq * n_kv_heads * ((n_heads / n_kv_heads + ATTENTION_BLOCK_HEADS - 1) / ATTENTION_BLOCK_HEADS);
     int64_t split = ATTENTION_MAX_SPLIT;

@@ -82,6 +82,7 @@ struct attention_plan {
     int32_t split, n_splits;
     int64_t partial_floats, partial_bytes; /* 0 when one block sees all keys and writes the result itself */
 };
+int64_t qb_attention_bound(int64_t visible);
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
                                  int64_t head_dim, int multiprocessors);
 void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial);

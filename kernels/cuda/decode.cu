@@ -31,6 +31,15 @@ struct graph_key {
     int64_t scratch_bytes, kv_dtype, kv_seq, capacity, n_seq, bound;
 };
 
+/* What follows from a model, a cache's shape and a batch; looked at anew only when one of them is another. */
+struct decode_facts {
+    uint64_t decoder;
+    qb_kv kv; /* its shape; not its arrays */
+    int64_t n_seq;
+    bool known, serves, turns; /* turns: there are rotary tables to stay within */
+    int64_t partial_bytes;     /* most that the attention of any position in the cache asks for */
+};
+
 struct graph_entry {
     graph_key key;
     cudaGraphExec_t exec; /* NULL: seen once, not captured yet */
@@ -43,6 +52,7 @@ struct decode_state {
     int64_t slab_bytes;
     graph_entry graphs[DECODE_GRAPHS];
     uint64_t clock;
+    decode_facts facts;
     bool dependent;
 };
 
@@ -71,43 +81,66 @@ qb_status state_of(cuda_device *dev, decode_state **out) {
     return QB_OK;
 }
 
-/* Whether the step serves this; otherwise the plain ops do, or say what is wrong. */
-bool is_fused(const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {
-    return n_seq <= QB_DECODE_MAX_SEQ && d->n_layers > 0 && d->embed->dense &&
-           qb_attention_check(kv, d->n_heads, n_seq, 0, 1) == QB_OK;
-}
-
-qb_status check_position(const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t first) {
-    qb_status st = qb_attention_check(kv, d->n_heads, n_seq, first, 1);
-    if (st != QB_OK) return st;
-    if (kv->n_layers < d->n_layers || kv->n_kv_heads != d->n_kv_heads || kv->head_dim != d->head_dim)
-        return qb_fail(QB_ERR_INTERNAL,
-                       "a cache of %lld layers with %lld heads of %lld does not fit the model",
-                       (long long)kv->n_layers, (long long)kv->n_kv_heads, (long long)kv->head_dim);
-    if (d->rope_width > 0 && first >= d->rope_capacity)
-        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
-                       (long long)first, (long long)d->rope_capacity);
-    return QB_OK;
-}
-
 /* Most that the plans of any position in the cache ask for, so that the slab, whose address graphs hold,
  * stays. */
-int64_t largest_partial(const cuda_device *dev, const qb_decoder *d, int64_t n_seq, int64_t capacity) {
+int64_t largest_partial(const cuda_device *dev, const qb_attend_attr &a, int64_t n_seq, int64_t capacity) {
     int64_t largest = 0;
     for (int64_t visible = 1; visible < 2 * capacity; visible *= 2) {
         const attention_plan p =
-            qb_attention_plan(visible, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+            qb_attention_plan(visible, n_seq, a.heads, a.kv_heads, a.head_dim, dev->multiprocessors);
         const attention_plan full =
-            qb_attention_plan(p.bound, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
+            qb_attention_plan(p.bound, n_seq, a.heads, a.kv_heads, a.head_dim, dev->multiprocessors);
         if (full.partial_bytes > largest) largest = full.partial_bytes;
     }
     return largest;
 }
 
+bool same_shape(const qb_kv &a, const qb_kv &b) {
+    return a.dtype == b.dtype && a.n_layers == b.n_layers && a.n_seq == b.n_seq && a.capacity == b.capacity &&
+           a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.value_dim == b.value_dim;
+}
+
+void look_at_steps(const cuda_device *dev, const qb_step_weights *w, decode_facts *f) {
+    for (int64_t i = 0; i < w->n_steps; i++) {
+        if (w->steps[i].kind == QB_STEP_ROPE) f->turns = true;
+        if (w->steps[i].kind != QB_STEP_ATTEND) continue;
+        const int64_t bytes = largest_partial(dev, w->steps[i].u.attend, f->n_seq, f->kv.capacity);
+        if (bytes > f->partial_bytes) f->partial_bytes = bytes;
+    }
+}
+
+/* Whether the captured step serves this; otherwise the plain ops do, or say what is wrong. */
+const decode_facts &facts_of(const cuda_device *dev, decode_state *state, const qb_decoder *d,
+                             const qb_kv *kv, int64_t n_seq) {
+    decode_facts &f = state->facts;
+    if (f.known && f.decoder == d->id && f.n_seq == n_seq && same_shape(f.kv, *kv)) return f;
+    f = {};
+    f.decoder = d->id, f.kv = *kv, f.n_seq = n_seq, f.known = true;
+    f.serves = qb_decode_check(d, kv, n_seq) == QB_OK;
+    for (int64_t layer = 0; f.serves && layer < d->n_layers; layer++)
+        look_at_steps(dev, d->blocks[layer], &f);
+    return f;
+}
+
+qb_status check_position(const qb_decoder *d, const qb_kv *kv, const decode_facts &f, int64_t first) {
+    if (first < 0 || first >= kv->capacity)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld does not fit a cache of %lld", (long long)first,
+                       (long long)kv->capacity);
+    if (first >= ATTENTION_MAX_VISIBLE)
+        return qb_fail(QB_ERR_UNSUPPORTED, "position %lld; the CUDA backend takes %d", (long long)first,
+                       ATTENTION_MAX_VISIBLE);
+    if (kv->n_layers < d->n_layers)
+        return qb_fail(QB_ERR_INTERNAL, "a cache of %lld layers does not fit the model's %lld",
+                       (long long)kv->n_layers, (long long)d->n_layers);
+    if (f.turns && first >= d->rope_capacity)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
+                       (long long)first, (long long)d->rope_capacity);
+    return QB_OK;
+}
+
 /* Grows the slab to the step's need and lays its buffers out. */
 qb_status lay_out(decode_state *state, decode_step *s) {
-    const int64_t partial = largest_partial(s->dev, s->d, s->n_seq, s->kv->capacity);
-    const int64_t bytes = qb_decode_layout(s->d, s->n_seq, partial, NULL, &s->b);
+    const int64_t partial = state->facts.partial_bytes, bytes = qb_decode_layout(s, partial, NULL);
     if (bytes > state->slab_bytes) {
         for (graph_entry &e : state->graphs) forget(&e);
         qb_cuda_free(&s->dev->base, state->slab);
@@ -117,7 +150,7 @@ qb_status lay_out(decode_state *state, decode_step *s) {
         if (st != QB_OK) return st;
         state->slab_bytes = bytes;
     }
-    qb_decode_layout(s->d, s->n_seq, partial, state->slab, &s->b);
+    qb_decode_layout(s, partial, state->slab);
     return QB_OK;
 }
 
@@ -128,7 +161,7 @@ graph_key key_of(const decode_state *state, const decode_step &s) {
     k.k = s.kv->k, k.v = s.kv->v, k.logits = s.logits, k.slab = state->slab;
     k.scratch = s.dev->scratch, k.scratch_bytes = s.dev->scratch_bytes;
     k.kv_dtype = s.kv->dtype, k.kv_seq = s.kv->n_seq, k.capacity = s.kv->capacity;
-    k.n_seq = s.n_seq, k.bound = s.plan.bound;
+    k.n_seq = s.n_seq, k.bound = s.bound;
     return k;
 }
 
@@ -185,22 +218,24 @@ qb_status run(decode_state *state, const decode_step &s) {
 extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                                     int64_t n_seq, int64_t first, float *logits) {
     cuda_device *dev = cuda_of(base);
-    if (!is_fused(d, kv, n_seq))
+    decode_state *state;
+    qb_status st = state_of(dev, &state);
+    if (st != QB_OK) return st;
+    const decode_facts &facts = facts_of(dev, state, d, kv, n_seq);
+    if (!facts.serves)
         return qb_fail(QB_ERR_UNSUPPORTED, "no fused step for %lld sequences of this model",
                        (long long)n_seq);
-    decode_state *state;
-    qb_status st = check_position(d, kv, n_seq, first);
-    if (st != QB_OK || (st = state_of(dev, &state)) != QB_OK) return st;
+    if ((st = check_position(d, kv, facts, first)) != QB_OK) return st;
+    decode_step s = {};
+    s.dev = dev, s.d = d, s.kv = kv, s.n_seq = n_seq, s.logits = logits, s.dependent = state->dependent;
     /* for all positions below the bound: what is captured serves them */
-    attention_plan plan =
-        qb_attention_plan(first + 1, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
-    plan = qb_attention_plan(plan.bound, n_seq, d->n_heads, d->n_kv_heads, d->head_dim, dev->multiprocessors);
-    decode_step s = {dev, d, kv, n_seq, plan, {}, logits, state->dependent};
+    s.bound = qb_attention_bound(first + 1);
     if ((st = lay_out(state, &s)) != QB_OK) return st;
     decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
     memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);
     st = qb_cuda_status(dev,
-                        qb_decode_embed(tokens, d->embed, d->embed_position, s.b.x, s.b.first, dev->stream),
+                        qb_decode_embed(tokens, d->embed, qb_decode_embed_position(d), s.slots[d->embed_slot],
+                                        s.first, dev->stream),
                         "embedding");
     return st == QB_OK ? run(state, s) : st;
 }

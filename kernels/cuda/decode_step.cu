@@ -1,206 +1,307 @@
-/* The order of a token's kernels. */
-#include "kernels/cuda/decode_step.cuh"
+/* The order of a token's kernels: a walk over the decoder's lists. What decode_fold.cu cannot join is
+   computed by the kernels of the plain ops, which allocate nothing and wait for nothing either. */
+#include "kernels/cuda/decode_queue.cuh"
 
-#include "kernels/cuda/decode_gemv.cuh"
-#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/place.cuh"
 
-#include <math.h>
+/* ---- what a step reads and writes ---- */
 
-int64_t qb_decode_layout(const qb_decoder *d, int64_t n_seq, int64_t partial_bytes, void *slab,
-                         decode_buffers *out) {
-    const int64_t q = d->n_heads * d->head_dim, kv = d->n_kv_heads * d->head_dim, row = sizeof(float) * n_seq;
+static bool is_in_place(const qb_step *p) {
+    switch (p->kind) {
+    case QB_STEP_ROPE:
+    case QB_STEP_ADD:
+    case QB_STEP_SCALE:
+    case QB_STEP_CLAMP:
+    case QB_STEP_SOFTCAP:
+    case QB_STEP_GATE_ROWS:
+    case QB_STEP_POSITION:
+    case QB_STEP_TEMPERATURE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool qb_decode_is_read(const decode_list &l, int64_t from, int8_t slot) {
+    for (int64_t i = from; i < l.w->n_steps; i++) {
+        const qb_step *p = &l.w->steps[i];
+        const bool written = p->out == slot || p->out2 == slot || p->out3 == slot;
+        if (p->in == slot || p->in2 == slot || (written && is_in_place(p))) return true;
+        if (written) return false;
+    }
+    return slot == QB_SLOT_X || slot == l.logits;
+}
+
+/* ---- what is due ---- */
+
+static qb_status add_sum(decode_queue *q, const decode_norm &n, float *out) {
+    const int8_t to = q->sum.to;
+    const cudaError_t error = qb_decode_residual_norm(n, q->s.n_seq, q->slot(to), q->slot(q->sum.from),
+                                                      q->sum.bias, out, qb_decode_device_of(q->s));
+    q->sum = {QB_SLOT_NONE, QB_SLOT_NONE, NULL};
+    return qb_cuda_status(q->s.dev, error, "residual and norm");
+}
+
+static qb_status settle_sum(decode_queue *q, int8_t slot) {
+    if (slot < 0 || q->sum.to != slot) return QB_OK;
+    decode_norm none = {};
+    none.dim = static_cast<int32_t>(q->width(slot));
+    return add_sum(q, none, NULL);
+}
+
+qb_status qb_decode_settle(decode_queue *q, int8_t slot) {
+    qb_status st = settle_sum(q, slot);
+    if (st != QB_OK || slot < 0 || !q->bias[slot]) return st;
+    const float *bias = q->bias[slot];
+    if ((st = qb_decode_before_write(q, slot, false)) != QB_OK) return st;
+    q->bias[slot] = NULL;
+    return qb_cuda_add_bias(&q->s.dev->base, q->slot(slot), bias, q->s.n_seq, q->width(slot));
+}
+
+qb_status qb_decode_before_write(decode_queue *q, int8_t slot, bool anew) {
+    if (slot < 0) return QB_OK;
+    if (anew) {
+        if (q->sum.to == slot) q->sum = {QB_SLOT_NONE, QB_SLOT_NONE, NULL};
+        q->bias[slot] = NULL;
+    }
+    return q->sum.to >= 0 && q->sum.from == slot ? settle_sum(q, q->sum.to) : QB_OK;
+}
+
+/* ---- steps by themselves ---- */
+
+static qb_status queue_norm(decode_queue *q, const decode_list &l, const qb_step *p) {
+    const qb_norm_attr &a = p->u.norm;
+    const float *weight = l.vector(p->vector), *bias = l.vector(p->vector2);
+    qb_status st;
+    if (a.dim != q->width(p->in) || !weight) {
+        if ((st = qb_decode_settle(q, p->in)) != QB_OK) return st;
+        if (p->in != p->out)
+            st = qb_decode_before_write(q, p->out, true);
+        else
+            st = qb_decode_before_write(q, p->out, false);
+        if (st != QB_OK) return st;
+        return qb_cuda_norm(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), weight, bias, q->s.n_seq,
+                            q->width(p->in));
+    }
+    const decode_norm n = {a.kind, weight, bias, static_cast<int32_t>(a.dim), a.eps};
+    if (q->bias[p->in] && (st = qb_decode_settle(q, p->in)) != QB_OK) return st;
+    float *x = q->slot(p->in), *out = q->slot(p->out);
+    if (q->sum.to == p->in) { /* a thread reads its part of both terms before it writes */
+        q->bias[p->out] = NULL;
+        return add_sum(q, n, out);
+    }
+    if ((st = qb_decode_before_write(q, p->out, p->out != p->in)) != QB_OK) return st;
+    return qb_cuda_status(
+        q->s.dev, qb_decode_residual_norm(n, q->s.n_seq, x, NULL, NULL, out, qb_decode_device_of(q->s)),
+        "residual and norm");
+}
+
+static qb_status queue_linear(decode_queue *q, const decode_list &l, const qb_step *p) {
+    qb_status st = qb_decode_settle(q, p->in);
+    if (st == QB_OK) st = qb_decode_before_write(q, p->out, true);
+    if (st != QB_OK) return st;
+    q->bias[p->out] = l.w->biases[p->module];
+    return qb_cuda_matmul(&q->s.dev->base, q->slot(p->out), q->slot(p->in), q->s.n_seq,
+                          &l.w->matrices[p->module]);
+}
+
+/* Due until a norm takes it along, where nobody else reads the summand. */
+static qb_status queue_add(decode_queue *q, const decode_list &l, int64_t i) {
+    const qb_step *p = l.at(i);
+    qb_status st = qb_decode_settle(q, p->out);
+    if (st == QB_OK) st = qb_decode_before_write(q, p->out, false);
+    if (st == QB_OK) st = settle_sum(q, p->in);
+    if (st == QB_OK && q->sum.to >= 0) st = settle_sum(q, q->sum.to);
+    if (st != QB_OK) return st;
+    if (p->in != p->out && !qb_decode_is_read(l, i + 1, p->in)) {
+        q->sum = {p->out, p->in, q->bias[p->in]};
+        q->bias[p->in] = NULL;
+        return QB_OK;
+    }
+    st = qb_decode_settle(q, p->in);
+    if (st != QB_OK) return st;
+    return qb_cuda_add(&q->s.dev->base, q->slot(p->out), q->slot(p->in), q->s.n_seq * q->width(p->out));
+}
+
+/* With the biases of its inputs, where it is one of the forms that take them. */
+static qb_status queue_activate(decode_queue *q, const qb_step *p) {
+    const qb_activate_attr &a = p->u.activate;
+    const bool pair = a.glu == QB_GLU_SEPARATE;
+    const int64_t n = q->width(p->out);
+    qb_status st;
+    if ((!pair && a.glu != QB_GLU_NONE) || a.kind == QB_ACTIVATION_SWIGLU_OSS) {
+        st = qb_decode_settle(q, p->in);
+        if (st == QB_OK) st = qb_decode_settle(q, p->in2);
+        if (st == QB_OK) st = qb_decode_before_write(q, p->out, p->out != p->in && p->out != p->in2);
+        if (st != QB_OK) return st;
+        return qb_cuda_activate(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), q->slot(p->in2),
+                                q->s.n_seq, n);
+    }
+    st = settle_sum(q, p->in);
+    if (st == QB_OK) st = settle_sum(q, p->in2);
+    if (st != QB_OK) return st;
+    const float *gate_bias = q->bias[p->in], *up_bias = pair ? q->bias[p->in2] : gate_bias;
+    if ((st = qb_decode_before_write(q, p->out, true)) != QB_OK) return st;
+    return qb_cuda_status(
+        q->s.dev,
+        qb_decode_activate(a.kind, q->s.n_seq, n, q->slot(p->out), pair ? q->slot(p->in) : NULL, gate_bias,
+                           q->slot(pair ? p->in2 : p->in), up_bias, qb_decode_device_of(q->s)),
+        "activation");
+}
+
+/* A step whose inputs are as they should be, by the plain op's kernel. */
+static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_step *p) {
+    const decode_step &s = q->s;
+    qb_device *dev = &s.dev->base;
+    const cuda_place here = {s.first, 0};
+    float *in = q->slot(p->in), *in2 = q->slot(p->in2), *out = q->slot(p->out);
+    const int64_t n = p->out < 0 ? 0 : q->width(p->out);
+    switch (p->kind) {
+    case QB_STEP_SPLIT: {
+        float *const parts[3] = {out, q->slot(p->out2), q->slot(p->out3)};
+        return qb_cuda_split(dev, &p->u.split, in, parts, s.n_seq);
+    }
+    case QB_STEP_JOIN:
+        return qb_cuda_join(dev, &p->u.join, out, in, in2, s.n_seq);
+    case QB_STEP_ROPE:
+        return qb_cuda_status(
+            s.dev,
+            qb_queue_rope(p->u.rope, out, s.d->rope_tables[p->u.rope.table], s.n_seq, 1, here, s.dev->stream),
+            "rope");
+    case QB_STEP_CACHE:
+        return qb_cuda_status(s.dev, qb_queue_store(s.kv, l.layer, in, in2, s.n_seq, 1, here, s.dev->stream),
+                              "kv_store");
+    case QB_STEP_ATTEND:
+        return qb_decode_attend(q, l, p, NULL);
+    case QB_STEP_SCALE:
+    case QB_STEP_CLAMP:
+    case QB_STEP_SOFTCAP:
+        return qb_cuda_map(dev, p->kind, p->u.value, out, s.n_seq * n);
+    case QB_STEP_GATE_ROWS:
+        return qb_cuda_gate_rows(dev, out, in, s.n_seq, n);
+    case QB_STEP_POSITION:
+        return qb_cuda_status(
+            s.dev,
+            qb_queue_position(out, l.vector(p->vector), p->u.position, s.n_seq, n, here, s.dev->stream),
+            "position");
+    case QB_STEP_TEMPERATURE:
+        return qb_cuda_status(s.dev,
+                              qb_queue_temperature(p->u.temperature, out, s.n_seq, 1, n, here, s.dev->stream),
+                              "temperature");
+    default:
+        return qb_fail(QB_ERR_INTERNAL, "a %s step in a captured token", qb_step_name(p->kind));
+    }
+}
+
+static qb_status queue_step(decode_queue *q, const decode_list &l, int64_t i) {
+    const qb_step *p = l.at(i);
+    if (p->kind == QB_STEP_NORM) return queue_norm(q, l, p);
+    if (p->kind == QB_STEP_LINEAR) return queue_linear(q, l, p);
+    if (p->kind == QB_STEP_ADD) return queue_add(q, l, i);
+    if (p->kind == QB_STEP_ACTIVATE) return queue_activate(q, p);
+    const int8_t reads[] = {p->in, p->in2, is_in_place(p) ? p->out : static_cast<int8_t>(QB_SLOT_NONE)};
+    const int8_t writes[] = {p->out, p->out2, p->out3};
+    qb_status st = QB_OK;
+    for (int8_t slot : reads)
+        if (st == QB_OK) st = qb_decode_settle(q, slot);
+    for (int8_t slot : writes)
+        if (st == QB_OK) st = qb_decode_before_write(q, slot, !is_in_place(p));
+    return st == QB_OK ? queue_plain(q, l, p) : st;
+}
+
+static qb_status queue_list(decode_queue *q, const qb_step_weights *w, int64_t layer, int64_t from) {
+    const decode_list l = {w, layer, qb_decode_list_folds(q->s, w), q->s.d->logits_slot};
+    qb_status st = QB_OK;
+    for (int64_t i = from, taken; st == QB_OK && i < w->n_steps; i += taken ? taken : 1) {
+        st = qb_decode_fold(q, l, i, &taken);
+        if (st == QB_OK && taken == 0) st = queue_step(q, l, i);
+    }
+    return st;
+}
+
+qb_status qb_decode_queue(const decode_step &s) {
+    const qb_decoder *d = s.d;
+    decode_queue q(s);
+    qb_status st = queue_list(&q, d->enter, -1, qb_decode_embed_position(d) ? 1 : 0);
+    for (int64_t layer = 0; st == QB_OK && layer < d->n_layers; layer++)
+        st = queue_list(&q, d->blocks[layer], layer, 0);
+    if (st == QB_OK) st = queue_list(&q, d->leave, -1, 0);
+    return st == QB_OK ? qb_decode_settle(&q, d->logits_slot) : st;
+}
+
+/* ---- what is served, and where it lies ---- */
+
+const float *qb_decode_embed_position(const qb_decoder *d) {
+    if (d->enter->n_steps == 0) return NULL;
+    const qb_step *p = &d->enter->steps[0];
+    if (p->kind != QB_STEP_POSITION || p->out != d->embed_slot) return NULL;
+    return d->enter->vectors[p->vector] + p->u.position * d->slot_width[p->out];
+}
+
+static qb_status check_step(const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t layer,
+                            const qb_step *p) {
+    const qb_status st = qb_cuda_check_step(p);
+    if (st != QB_OK) return st;
+    switch (p->kind) {
+    case QB_STEP_NORM:
+    case QB_STEP_SPLIT:
+    case QB_STEP_JOIN:
+    case QB_STEP_ACTIVATE:
+    case QB_STEP_ADD:
+    case QB_STEP_SCALE:
+    case QB_STEP_CLAMP:
+    case QB_STEP_SOFTCAP:
+    case QB_STEP_GATE_ROWS:
+    case QB_STEP_POSITION:
+    case QB_STEP_TEMPERATURE:
+        return QB_OK;
+    case QB_STEP_LINEAR:
+        if (p->expert < 0) return QB_OK;
+        break;
+    case QB_STEP_ROPE:
+        if (p->u.rope.table < d->n_rope_tables) return QB_OK;
+        break;
+    case QB_STEP_CACHE:
+        if (layer >= 0 && kv->value_dim == kv->head_dim) return QB_OK;
+        break;
+    case QB_STEP_ATTEND:
+        if (layer >= 0) return qb_attention_check(kv, &p->u.attend, n_seq, 0, 1);
+        break;
+    case QB_STEP_ROUTE: /* the host's */
+    case QB_STEP_GATHER:
+    case QB_STEP_SCATTER:
+    case QB_STEP_COUNT:
+        break;
+    }
+    return qb_fail(QB_ERR_UNSUPPORTED, "a %s step of this form in a captured token", qb_step_name(p->kind));
+}
+
+qb_status qb_decode_check(const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {
+    if (n_seq > QB_DECODE_MAX_SEQ || d->n_layers < 1 || !d->embed->dense)
+        return qb_fail(QB_ERR_UNSUPPORTED, "no captured token for %lld sequences of this model",
+                       (long long)n_seq);
+    qb_status st = QB_OK;
+    for (int64_t layer = -1; layer <= d->n_layers; layer++) {
+        const qb_step_weights *w = layer < 0 ? d->enter : layer < d->n_layers ? d->blocks[layer] : d->leave;
+        for (int64_t i = 0; st == QB_OK && i < w->n_steps; i++)
+            st = check_step(d, kv, n_seq, layer < d->n_layers ? layer : -1, &w->steps[i]);
+    }
+    return st;
+}
+
+int64_t qb_decode_layout(decode_step *s, int64_t partial_bytes, void *slab) {
+    const qb_decoder *d = s->d;
     int64_t at = 0;
     auto take = [&](int64_t bytes) {
         void *p = slab ? static_cast<char *>(slab) + at : nullptr;
         at += (bytes + 255) / 256 * 256;
         return static_cast<float *>(p);
     };
-    out->x = take(d->hidden * row);
-    out->normed = take(d->hidden * row);
-    out->q = take(q * row);
-    out->k = take(kv * row);
-    out->v = take(kv * row);
-    out->context = take(q * row);
-    out->y = take(d->hidden * row);
-    out->gate = take(d->gated ? d->ffn * row : 0);
-    out->up = take(d->ffn * row);
-    out->partial = take(partial_bytes);
-    out->first = reinterpret_cast<int32_t *>(take(sizeof(int32_t)));
+    for (int64_t i = 0; i < d->n_slots; i++)
+        s->slots[i] = i == d->logits_slot
+                          ? s->logits
+                          : take(d->slot_width[i] * s->n_seq * static_cast<int64_t>(sizeof(float)));
+    s->partial = take(partial_bytes);
+    s->first = reinterpret_cast<int32_t *>(take(sizeof(int32_t)));
     return at;
-}
-
-static decode_norm norm_of(const qb_decoder *d, const float *weight, const float *bias) {
-    return {d->norm, weight, bias, static_cast<int32_t>(d->hidden), d->norm_eps};
-}
-
-static decode_device device_of(const decode_step &s) {
-    return {s.dev->stream, s.dev->multiprocessors, s.dev->shared_bytes, s.dependent};
-}
-
-/* What a product left in b.y and has not been added to the residual stream yet. */
-struct pending_sum {
-    bool waits;
-    const float *bias;
-};
-
-static qb_status matmul(const decode_step &s, float *y, const float *x, const qb_matrix *w) {
-    return qb_cuda_matmul(&s.dev->base, y, x, s.n_seq, w);
-}
-
-/* x += what waits; b.normed = norm(x) unless `n` is NULL. */
-static qb_status add_and_norm(const decode_step &s, pending_sum *pending, const decode_norm *n) {
-    static const decode_norm none = {};
-    if (!pending->waits && !n) return QB_OK;
-    const float *y = pending->waits ? s.b.y : NULL;
-    decode_norm norm = n ? *n : none;
-    norm.dim = static_cast<int32_t>(s.d->hidden);
-    const cudaError_t error =
-        qb_decode_residual_norm(norm, s.n_seq, s.b.x, y, pending->bias, n ? s.b.normed : NULL, device_of(s));
-    *pending = {};
-    return qb_cuda_status(s.dev, error, "residual and norm");
-}
-
-/* Attention of one block, with the biases of q, k, v, their turn and the cache's new row. */
-static qb_status attend(const decode_step &s, int64_t layer) {
-    const qb_decoder *d = s.d;
-    const qb_block_weights *w = d->blocks[layer];
-    attention_args a = qb_attention_args(s.kv, layer, d->n_heads, 1.0f / sqrtf((float)d->head_dim));
-    a.q = s.b.q;
-    a.out = s.b.context;
-    a.dev_first = s.b.first;
-    a.dependent = s.dependent;
-    a.n_tok = 1;
-    a.n_seq = static_cast<int32_t>(s.n_seq);
-    qb_attention_cut(&a, s.plan, s.b.partial);
-    a.append = {s.b.k,
-                s.b.v,
-                {w->bias[QB_LINEAR_Q], w->bias[QB_LINEAR_K], w->bias[QB_LINEAR_V]},
-                d->rope_table,
-                static_cast<int32_t>(d->rope_width),
-                d->rope};
-    return qb_cuda_status(s.dev, qb_attention_decode(a, s.dev->stream), "attention");
-}
-
-static qb_status activate(const decode_step &s, const qb_block_weights *w) {
-    const decode_buffers &b = s.b;
-    const cudaError_t error =
-        qb_decode_activate(s.d->activation, s.n_seq, s.d->ffn, b.up, s.d->gated ? b.gate : NULL,
-                           w->bias[QB_LINEAR_GATE], b.up, w->bias[QB_LINEAR_UP], device_of(s));
-    return qb_cuda_status(s.dev, error, "activation");
-}
-
-/* ---- products that fold in what stands around them ---- */
-
-static bool fits(const decode_step &s, const qb_matrix *m) {
-    return qb_decode_gemv_fits(*qb_cuda_view_of(m), s.n_seq, device_of(s));
-}
-static bool block_fits(const decode_step &s, const qb_block_weights *w) {
-    for (int l = 0; l < QB_LINEAR_COUNT; l++)
-        if (w->linear[l].rows > 0 && !fits(s, &w->linear[l])) return false;
-    return true;
-}
-
-/* y[i] = m[i] norm(x): neighbours that are alike share a launch. */
-static qb_status project(const decode_step &s, const decode_norm &n, int count, const qb_matrix *const *m,
-                         float *const *y) {
-    for (int i = 0; i < count;) {
-        decode_parts parts = {};
-        int used = 0;
-        const qb_cuda_view *head = qb_cuda_view_of(m[i]);
-        while (i < count && used < QB_DECODE_PARTS && qb_decode_gemv_alike(*head, *qb_cuda_view_of(m[i]))) {
-            parts.v[used] = *qb_cuda_view_of(m[i]);
-            parts.y[used] = y[i++];
-            parts.first[used + 1] =
-                parts.first[used] + static_cast<int>(qb_blocks(parts.v[used].rows, QB_TILE_ROWS));
-            used++;
-        }
-        for (; used < QB_DECODE_PARTS; used++) parts.first[used + 1] = parts.first[used];
-        qb_status st = qb_cuda_status(s.dev, qb_decode_project(parts, n, s.b.x, s.n_seq, device_of(s)),
-                                      "decode product");
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
-}
-
-static qb_status add_product(const decode_step &s, const qb_matrix *m, const float *bias, const float *x) {
-    return qb_cuda_status(s.dev,
-                          qb_decode_residual(*qb_cuda_view_of(m), bias, x, s.b.x, s.n_seq, device_of(s)),
-                          "decode product");
-}
-
-static qb_status mlp(const decode_step &s, const qb_block_weights *w) {
-    const qb_decoder *d = s.d;
-    const decode_norm n = norm_of(d, w->norm_mlp, w->norm_mlp_bias);
-    const qb_cuda_view *gate = d->gated ? qb_cuda_view_of(&w->linear[QB_LINEAR_GATE]) : NULL;
-    const qb_cuda_view *up = qb_cuda_view_of(&w->linear[QB_LINEAR_UP]);
-    if (gate && !qb_decode_gemv_alike(*gate, *up)) {
-        const qb_matrix *m[2] = {&w->linear[QB_LINEAR_GATE], &w->linear[QB_LINEAR_UP]};
-        float *y[2] = {s.b.gate, s.b.up};
-        qb_status st = project(s, n, 2, m, y);
-        return st == QB_OK ? activate(s, w) : st;
-    }
-    const cudaError_t error = qb_decode_mlp(gate, w->bias[QB_LINEAR_GATE], *up, w->bias[QB_LINEAR_UP],
-                                            d->activation, n, s.b.x, s.b.up, s.n_seq, device_of(s));
-    return qb_cuda_status(s.dev, error, "decode product");
-}
-
-/* ---- blocks ---- */
-
-/* Five or six kernels: q k v, attention (and the join of its splits), o, gate and up, down. */
-static qb_status queue_folded(const decode_step &s, int64_t layer) {
-    const qb_block_weights *w = s.d->blocks[layer];
-    const qb_matrix *m[3] = {&w->linear[QB_LINEAR_Q], &w->linear[QB_LINEAR_K], &w->linear[QB_LINEAR_V]};
-    float *y[3] = {s.b.q, s.b.k, s.b.v};
-    qb_status st = project(s, norm_of(s.d, w->norm_attention, w->norm_attention_bias), 3, m, y);
-    if (st == QB_OK) st = attend(s, layer);
-    if (st == QB_OK) st = add_product(s, &w->linear[QB_LINEAR_O], w->bias[QB_LINEAR_O], s.b.context);
-    if (st == QB_OK) st = mlp(s, w);
-    if (st == QB_OK) st = add_product(s, &w->linear[QB_LINEAR_DOWN], w->bias[QB_LINEAR_DOWN], s.b.up);
-    return st;
-}
-
-/* The same by the general products, which take any number of rows and any weights. */
-static qb_status queue_general(const decode_step &s, int64_t layer, pending_sum *pending) {
-    const decode_buffers &b = s.b;
-    const qb_block_weights *w = s.d->blocks[layer];
-    const qb_matrix *m = w->linear;
-    const decode_norm attention = norm_of(s.d, w->norm_attention, w->norm_attention_bias),
-                      mlp_norm = norm_of(s.d, w->norm_mlp, w->norm_mlp_bias);
-    qb_status st = add_and_norm(s, pending, &attention);
-    if (st == QB_OK) st = matmul(s, b.q, b.normed, &m[QB_LINEAR_Q]);
-    if (st == QB_OK) st = matmul(s, b.k, b.normed, &m[QB_LINEAR_K]);
-    if (st == QB_OK) st = matmul(s, b.v, b.normed, &m[QB_LINEAR_V]);
-    if (st == QB_OK) st = attend(s, layer);
-    if (st == QB_OK) st = matmul(s, b.y, b.context, &m[QB_LINEAR_O]);
-    *pending = {true, w->bias[QB_LINEAR_O]};
-    if (st == QB_OK) st = add_and_norm(s, pending, &mlp_norm);
-    if (st == QB_OK) st = matmul(s, b.up, b.normed, &m[QB_LINEAR_UP]);
-    if (st == QB_OK && s.d->gated) st = matmul(s, b.gate, b.normed, &m[QB_LINEAR_GATE]);
-    if (st == QB_OK) st = activate(s, w);
-    if (st == QB_OK) st = matmul(s, b.y, b.up, &m[QB_LINEAR_DOWN]);
-    *pending = {true, w->bias[QB_LINEAR_DOWN]};
-    return st;
-}
-
-qb_status qb_decode_queue(const decode_step &s) {
-    const qb_decoder *d = s.d;
-    const decode_norm last = norm_of(d, d->final_norm, d->final_norm_bias);
-    pending_sum pending = {};
-    qb_status st = QB_OK;
-    for (int64_t layer = 0; st == QB_OK && layer < d->n_layers; layer++) {
-        if (block_fits(s, d->blocks[layer])) {
-            st = add_and_norm(s, &pending, NULL);
-            if (st == QB_OK) st = queue_folded(s, layer);
-        } else {
-            st = queue_general(s, layer, &pending);
-        }
-    }
-    if (st != QB_OK) return st;
-    if (fits(s, d->head)) {
-        float *y = s.logits;
-        st = add_and_norm(s, &pending, NULL);
-        return st == QB_OK ? project(s, last, 1, &d->head, &y) : st;
-    }
-    st = add_and_norm(s, &pending, &last);
-    return st == QB_OK ? matmul(s, s.logits, s.b.normed, d->head) : st;
 }

@@ -6,30 +6,27 @@
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/decode.cuh"
 
-/* Activations of a step on the device; addresses follow from the slab and the shape alone. */
-struct decode_buffers {
-    float *x, *normed; /* [n_seq][hidden] */
-    float *q, *k, *v;  /* [n_seq][heads * head_dim] */
-    float *context;    /* [n_seq][n_heads * head_dim] */
-    float *y;          /* [n_seq][hidden] */
-    float *gate, *up;  /* [n_seq][ffn] */
-    float *partial;    /* what the attention plan asks for */
-    int32_t *first;
-};
-
 struct decode_step {
     cuda_device *dev;
     const qb_decoder *d;
     const qb_kv *kv;
     int64_t n_seq;
-    attention_plan plan;
-    decode_buffers b;
+    int64_t bound; /* attention is cut for all positions below it (qb_attention_plan) */
     float *logits;
     bool dependent; /* each kernel may begin while the one before still runs */
+    /* On the device; addresses follow from the slab and the shape alone. */
+    float *slots[QB_SLOTS_MAX]; /* [n_seq][width]; the logits' is `logits` */
+    float *partial;             /* what the attention plans ask for */
+    int32_t *first;             /* the position */
 };
 
-/* Lays the buffers out from `slab` (NULL: only measures). Gives their bytes. */
-int64_t qb_decode_layout(const qb_decoder *d, int64_t n_seq, int64_t partial_bytes, void *slab,
-                         decode_buffers *out);
-/* Queues all but the embedding: b.x and b.first are set by what was queued before. */
-qb_status qb_decode_queue(const decode_step &s);
+/* QB_OK when every step of the lists is one that the captured step computes; what is not listed is refused.
+   kv: what the model attends to. */
+qb_status qb_decode_check(const qb_decoder *d, const qb_kv *kv, int64_t n_seq) QB_NODISCARD;
+/* Lays the step's buffers out from `slab` (NULL: only measures). Gives their bytes. */
+int64_t qb_decode_layout(decode_step *s, int64_t partial_bytes, void *slab);
+/* The table's row of position 0 where the first step only adds positions to the embedding, which the
+   embedding's kernel then does; NULL otherwise. */
+const float *qb_decode_embed_position(const qb_decoder *d);
+/* Queues all but the embedding: its slot and `first` are set by what was queued before. */
+qb_status qb_decode_queue(const decode_step &s) QB_NODISCARD;
