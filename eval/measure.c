@@ -103,12 +103,12 @@ static qb_status add_device_memory(qb_device *dev, const qb_memory *memory, qb_m
 }
 
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
-    const qb_config *c = &m->config;
+    const qb_topology *t = &m->topology;
     qb_status st;
     QB_TRY(st, add_value(out, "checkpoint_bytes", (double)qb_checkpoint_tensor_bytes(m->checkpoint)));
     QB_TRY(st, add_value(out, "bits_per_weight", qb_model_bits_per_weight(m)));
     QB_TRY(st, add_value(out, "resident_weight_bytes", (double)qb_model_weight_bytes(m)));
-    QB_TRY(st, add_value(out, "kv_bytes_per_token", (double)qb_kv_bytes(c, QB_DTYPE_F16, c->n_layers, 1, 1)));
+    QB_TRY(st, add_value(out, "kv_bytes_per_token", (double)qb_kv_bytes(t, QB_DTYPE_F16, t->n_layers, 1, 1)));
     QB_TRY(st, add_value(out, "peak_rss_bytes", (double)qb_peak_rss_bytes()));
     qb_memory memory;
     dev->backend->memory(dev, &memory);

@@ -26,16 +26,16 @@ static int64_t available_bytes(const qb_model *m) {
 
 /* Float operations of one forward over `rows` rows in windows of `length`: linears, causal attention, head.
  */
-static double forward_flops(const qb_config *c, double rows, double length) {
-    double attention = 2.0 * length * (double)(c->n_heads * c->head_dim) * (double)c->n_layers;
-    return rows *
-           (2.0 * (double)qb_config_linear_params(c) + attention + 2.0 * (double)(c->vocab * c->hidden));
+static double forward_flops(const qb_topology *t, double rows, double length) {
+    double attention = length * (double)t->context_flops; /* 2 operations, half of the keys visible */
+    return rows * (2.0 * (double)qb_topology_active_params(t) + attention +
+                   2.0 * (double)(t->vocab * t->embed_width));
 }
 
 /* What `rows` rows take in windows of `length` beside the weights and the residual stream. */
-static int64_t batch_bytes(const qb_config *c, int64_t rows, int64_t batch, int64_t length) {
-    return qb_workspace_bytes(c, batch * length) + qb_kv_bytes(c, QB_DTYPE_F32, 1, batch, length) +
-           rows / BATCHES_A_HEAD * (c->vocab + c->hidden) * (int64_t)sizeof(float);
+static int64_t batch_bytes(const qb_topology *t, int64_t rows, int64_t batch, int64_t length) {
+    return qb_workspace_bytes(t, batch * length) + qb_kv_bytes(t, QB_DTYPE_F32, 1, batch, length) +
+           rows / BATCHES_A_HEAD * t->vocab * (int64_t)sizeof(float);
 }
 
 static int64_t windows_in(int64_t rows, const qb_windows *w) {
@@ -47,7 +47,7 @@ static int64_t windows_in(int64_t rows, const qb_windows *w) {
 static int64_t batch_rows(const qb_model *m, const qb_windows *w, int64_t budget) {
     int64_t rows = m->dev && m->dev->backend->batch_rows > 0 ? m->dev->backend->batch_rows : BATCH_ROWS;
     while (rows > BATCH_ROWS &&
-           batch_bytes(&m->config, rows, windows_in(rows, w), w->max_length) > budget / BUDGET_A_BATCH)
+           batch_bytes(&m->topology, rows, windows_in(rows, w), w->max_length) > budget / BUDGET_A_BATCH)
         rows /= 2;
     return rows;
 }
@@ -60,7 +60,7 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
     int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes(m) / 10 * 8;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
     int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
-    int64_t fixed = batch_bytes(c, rows, batch, length);
+    int64_t fixed = batch_bytes(&m->topology, rows, batch, length);
     int64_t weights = qb_model_weight_bytes(m);
     int64_t ends = weights - c->n_layers * qb_model_block_bytes(m);
     out->layer_major = layer_major || weights + fixed + batch * length * row_bytes > budget;
@@ -77,7 +77,7 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
     out->passes = (w->count + held - 1) / held;
     out->peak_bytes =
         fixed + held * length * row_bytes + (out->layer_major ? ends + qb_model_block_bytes(m) : weights);
-    out->flops = forward_flops(c, (double)w->count * (double)length, (double)length);
+    out->flops = forward_flops(&m->topology, (double)w->count * (double)length, (double)length);
 }
 
 void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
@@ -93,7 +93,6 @@ typedef struct {
     qb_kv kv;
     float *x;                /* [windows_per_pass * max_length, D] */
     float *logits;           /* [plan.head_rows, V] */
-    float *normed;           /* [plan.head_rows, D] */
     double *nll;             /* [max_length] of one window */
     double *window_nll;      /* [count] sum over a window's targets */
     double sum, sum_squares; /* over all scored tokens */
@@ -124,7 +123,7 @@ static qb_status embed_pass(scorer *s, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {
         const qb_window *win = &s->w->windows[i];
         qb_span span = {1, win->length, 0, &s->kv, 0};
-        qb_status st = qb_model_embed(s->m, window_x(s, begin, i), s->w->ids + win->offset, &span);
+        qb_status st = qb_model_embed(s->m, &s->ws, window_x(s, begin, i), s->w->ids + win->offset, &span);
         if (st != QB_OK) return qb_fail_prefix(st, "window %lld", (long long)i);
     }
     return QB_OK;
@@ -157,7 +156,7 @@ static qb_status score_window(scorer *s, int64_t begin, int64_t i) {
     for (int32_t at = win->score_begin; at < win->score_end;) {
         int32_t left = win->score_end - at, most = (int32_t)s->plan.head_rows,
                 rows = left < most ? left : most;
-        qb_status st = qb_model_head(s->m, s->logits, x + (int64_t)(at - 1) * c->hidden, s->normed, rows);
+        qb_status st = qb_model_head(s->m, &s->ws, s->logits, x + (int64_t)(at - 1) * c->hidden, rows);
         if (st == QB_OK)
             st = s->m->dev->backend->nll(s->m->dev, s->logits, rows, c->vocab, s->w->ids + win->offset + at,
                                          s->nll);
@@ -241,7 +240,6 @@ static qb_status allocate(scorer *s) {
     QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.windows_per_pass * length * c->hidden * f,
                          &s->x));
     QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.head_rows * c->vocab * f, &s->logits));
-    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.head_rows * c->hidden * f, &s->normed));
     QB_TRY(st, qb_alloc((size_t)s->plan.head_rows, sizeof *s->nll, &s->nll));
     QB_TRY(st, qb_alloc_zero((size_t)s->w->count, sizeof *s->window_nll, &s->window_nll));
 out:
@@ -275,7 +273,6 @@ out:
     qb_kv_free(m, &s.kv);
     dev->backend->free(dev, s.x);
     dev->backend->free(dev, s.logits);
-    dev->backend->free(dev, s.normed);
     qb_free(s.nll);
     qb_free(s.window_nll);
     return st;

@@ -147,9 +147,8 @@ static void put_share(const qb_device *dev, double reached, double ceiling, doub
     qb_json_put_text(row->extra, "share_reason", why);
 }
 
-static double causal_flops(const qb_config *c, double tokens) {
-    return tokens * (2.0 * (double)qb_config_linear_params(c) +
-                     2.0 * tokens * (double)(c->n_heads * c->head_dim) * (double)c->n_layers);
+static double causal_flops(const qb_topology *t, double tokens) {
+    return tokens * (2.0 * (double)qb_topology_active_params(t) + tokens * (double)t->context_flops);
 }
 
 /* What the device can do, beside every figure of what was reached; and what lay in host memory. */
@@ -181,7 +180,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
     qb_watch_end(&watch, (double)(n_tok * n_seq * config->repeat), rate->extra);
     snprintf(rate->protocol, sizeof rate->protocol, "pp%lld b%lld", (long long)n_tok, (long long)n_seq);
     summarize(rate);
-    double flops = causal_flops(&m->config, (double)n_tok) / (double)n_tok * rate->value;
+    double flops = causal_flops(&m->topology, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     put_share(dev, flops, ceilings->gemm_flop_per_s, 0, rate);
     put_ceilings(m, ceilings, rate);
@@ -346,7 +345,7 @@ qb_status qb_determinism(qb_model *m, qb_device *dev, qb_measures *out) {
     for (int64_t i = 0; i < n; i++) r.ids[i] = some_id(&r, i);
     qb_span span = {1, n, 0, &r.kv, 0};
     QB_TRY(st, qb_model_forward(m, &r.ws, r.x, r.ids, &span));
-    QB_TRY(st, qb_model_head(m, logits, r.x, r.x, n));
+    QB_TRY(st, qb_model_head(m, &r.ws, logits, r.x, n));
     QB_TRY(st, dev->backend->all_finite(dev, logits, n * m->config.vocab, &finite));
     if (!finite) {
         st = qb_model_explain(m, qb_fail(QB_ERR_NUMERIC, "the logits hold a NaN or an infinity"));

@@ -4,67 +4,94 @@
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"
+#include "model/keys.h"
 
-typedef enum { QB_POSITION_ROPE, QB_POSITION_LEARNED } qb_position_kind;
+typedef struct qb_config qb_config;
+struct qb_builder;
 
-/* Linears that read the same input share a Hessian. */
-typedef enum {
-    QB_INPUT_ATTENTION,
-    QB_INPUT_OUTPUT,
-    QB_INPUT_MLP,
-    QB_INPUT_DOWN,
-    QB_INPUT_COUNT
-} qb_linear_input;
-qb_linear_input qb_linear_input_of(qb_linear linear);
-
-/* A family is data over ONE decoder: names of tensors and switches. Adding one is a row in families.def. */
+/* A family: how its config is read and what its lists of steps are. A new one is a file in model/families/
+   and a row in families.def. */
 typedef struct qb_family {
     const char *name, *summary;
     const char *architectures; /* '|'-separated config.json architectures */
-    qb_norm_kind norm;
-    qb_position_kind position;
-    qb_rope_kind rope;
-    bool gated;              /* gate and up; else up alone feeds the activation */
-    bool linear_bias;        /* linears have biases when the config has no key of its own for it */
-    int64_t position_offset; /* rows of a learned position table that stand before position 0 */
-    /* config.json keys that differ between families */
-    const char *key_ffn, *key_activation, *key_norm_eps;
-    /* tensor names; %d is the layer. NULL: the family has none. */
-    const char *embed, *embed_position, *final_norm, *head;
-    const char *norm_attention, *norm_mlp;
-    const char *linear[QB_LINEAR_COUNT];
+    const char *model_types;   /* '|'-separated model_type, for configs without architectures */
+    bool tied;                 /* tie_word_embeddings where the config does not say */
+    /* Reads what the common keys (config.c) do not say. Fails through k->st. */
+    void (*configure)(qb_keys *k, qb_config *c);
+    void (*enter)(struct qb_builder *b, const qb_config *c);
+    void (*block)(struct qb_builder *b, const qb_config *c, int64_t layer);
+    void (*leave)(struct qb_builder *b, const qb_config *c);
 } qb_family;
 const qb_family *qb_family_find(const char *architecture);
+const qb_family *qb_family_of_type(const char *model_type);
 const qb_family *qb_family_at(size_t index);
 
-enum { QB_ROPE_PAIRS_MAX = 256 }; /* of a head with factors */
-typedef struct qb_config {
+typedef enum {
+    QB_ROPE_DEFAULT,
+    QB_ROPE_LINEAR,
+    QB_ROPE_DYNAMIC,
+    QB_ROPE_LLAMA3,
+    QB_ROPE_YARN,
+    QB_ROPE_LONGROPE,
+    QB_ROPE_FACTORS /* GGUF: one divisor a frequency */
+} qb_rope_scaling;
+
+enum { QB_ROPE_PAIRS_MAX = 256, QB_ROPES_MAX = 2, QB_LAYERS_MAX = 4096, QB_EOS_MAX = 8 };
+typedef struct qb_rope_spec {
+    qb_rope_scaling scaling;
+    double theta;
+    int64_t width; /* elements of a head that turn; 0: none */
+    double factor, low_freq, high_freq, beta_fast, beta_slow;
+    double attention_factor; /* cos and sin times this; 0: as the scaling says */
+    double mscale, mscale_all_dim;
+    bool truncate;
+    int64_t original_positions, max_positions;
+    float factors[QB_ROPE_PAIRS_MAX],
+        long_factors[QB_ROPE_PAIRS_MAX]; /* FACTORS; LONGROPE's short and long */
+} qb_rope_spec;
+
+/* What a layer is, bits: families with several kinds of layers set them. */
+enum { QB_LAYER_SLIDING = 1, QB_LAYER_NO_ROPE = 2, QB_LAYER_SPARSE = 4, QB_LAYER_LINEAR = 8 };
+
+struct qb_config {
     const qb_family *family;
-    char architecture[48];
+    char architecture[64];
     int64_t hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab, max_positions;
+    int64_t embed_width; /* of the embedding table; hidden for all but OPT-350m */
     float norm_eps;
     qb_activation activation;
-    bool attention_bias, output_bias, mlp_bias, tied_head;
-    float rope_theta, rope_fraction; /* fraction of the head that turns */
-    /* rope_scaling: "", "linear", "llama3", "factors" (GGUF: one divisor a frequency) */
-    char rope_scaling[16];
-    float rope_factor, rope_low_freq, rope_high_freq;
-    int64_t rope_original_positions;
-    float rope_factors[QB_ROPE_PAIRS_MAX]; /* "factors": [rotary width / 2] */
-    qb_dtype dtype;                        /* torch_dtype; F16 when absent */
-    int64_t bos, eos;                      /* -1 when absent */
-} qb_config;
+    bool attention_bias, output_bias, mlp_bias, head_bias, tied_head;
+    qb_rope_spec
+        ropes[QB_ROPES_MAX]; /* 0: of all layers, or of full ones; 1: of sliding ones where they differ */
+    int64_t n_ropes;
+    uint8_t layers[QB_LAYERS_MAX]; /* QB_LAYER_* */
+    int64_t window;                /* of sliding layers; 0: none */
+    int64_t chunk;
+    float attention_scale;                            /* 0: 1 / sqrt(head_dim) */
+    float attention_softcap, logit_softcap, clip_qkv; /* 0: none */
+    float embed_scale, residual_scale, logit_scale;   /* 1: none */
+    float norm_add;                                   /* 1 where norms multiply by 1 + w */
+    bool qk_norm, parallel, alibi, gated, rope_interleaved;
+    int64_t fused_groups; /* of a fused qkv: 1 contiguous, else interleaved by so many heads or groups */
+    /* mixtures of experts */
+    int64_t n_experts, top_k, expert_ffn, shared_ffn;
+    qb_route_attr route;
+    int64_t variant;  /* a family's own forms, an enum of its file */
+    int64_t extra[8]; /* numbers of one family alone, named in its file */
+    qb_dtype dtype;   /* torch_dtype; F16 when absent */
+    int64_t bos, eos; /* -1 when absent; eos: the first of several */
+    int64_t eos_all[QB_EOS_MAX], n_eos;
+};
 
 /* Validates every field (ranges, divisibility, known architecture and activation) before anything is sized by
- * it. */
+   it, and refuses keys that change the computation and that the family does not read. */
 qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out) QB_NODISCARD;
-/* Rows and columns of a linear: [out, in]. */
-void qb_config_linear_shape(const qb_config *c, qb_linear linear, int64_t *rows, int64_t *cols);
-bool qb_config_has_linear(const qb_config *c, qb_linear linear); /* ungated families have no gate */
-bool qb_config_linear_has_bias(const qb_config *c, qb_linear linear);
-/* `pattern` with the layer in place of %d, and a suffix such as ".weight". */
-void qb_config_layer_name(const char *pattern, int64_t layer, const char *suffix, char out[128]);
-/* "model.layers.3.self_attn.q_proj" */
-void qb_config_linear_name(const qb_config *c, int64_t layer, qb_linear linear, char out[128]);
-int64_t qb_config_linear_params(const qb_config *c); /* of all blocks' linears */
-int64_t qb_config_params(const qb_config *c);        /* embedding counted once when tied */
+
+/* For families. The activation of a name; rope_parameters, rope_scaling and the old keys with transformers'
+   precedence, disagreements warned of: fills ropes[index] (layer_type: of nested parameters, or NULL) for
+   heads of head_dim elements of which `fraction` turn. */
+void qb_config_activation(qb_keys *k, const char *name, qb_activation *out);
+void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type, double theta,
+                    double fraction);
+/* layer_types, or the pattern of every `every`-th layer full (0: none), into QB_LAYER_SLIDING. */
+void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every);

@@ -1,179 +1,166 @@
 #include "model/decoder.h"
 
 #include "base/memory.h"
-#include "model/rope.h"
 
-#include <math.h>
 #include <string.h>
 
-#define OPS(m) ((m)->dev->backend)
-
-/* ---- activations and caches ---- */
-
-/* Widths of the workspace arrays, one list for sizing and allocating. */
-enum { WORKSPACE_ARRAYS = 8 };
-static void workspace_widths(const qb_config *c, int64_t widths[WORKSPACE_ARRAYS]) {
-    int64_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    int64_t list[WORKSPACE_ARRAYS] = {c->hidden, q, kv, kv, q, c->hidden, c->family->gated ? c->ffn : 0,
-                                      c->ffn};
-    for (int i = 0; i < WORKSPACE_ARRAYS; i++) widths[i] = list[i];
-}
-
-int64_t qb_workspace_bytes(const qb_config *c, int64_t max_rows) {
-    int64_t widths[WORKSPACE_ARRAYS], sum = 0;
-    workspace_widths(c, widths);
-    for (int i = 0; i < WORKSPACE_ARRAYS; i++) sum += widths[i];
-    return sum * max_rows * (int64_t)sizeof(float);
-}
-
-qb_status qb_workspace_create(const qb_model *m, int64_t max_rows, qb_workspace *out) {
-    *out = (qb_workspace){.max_rows = max_rows};
-    int64_t widths[WORKSPACE_ARRAYS];
-    workspace_widths(&m->config, widths);
-    float **arrays[WORKSPACE_ARRAYS] = {&out->normed,  &out->q,   &out->k,    &out->v,
-                                        &out->context, &out->out, &out->gate, &out->up};
-    for (int i = 0; i < WORKSPACE_ARRAYS; i++) {
-        int64_t bytes = widths[i] * max_rows * (int64_t)sizeof(float);
-        qb_status st = bytes ? OPS(m)->alloc(m->dev, QB_MEMORY_ACTIVATIONS, bytes, arrays[i]) : QB_OK;
-        if (st != QB_OK) {
-            qb_workspace_free(m, out);
-            return st;
-        }
-    }
-    return QB_OK;
-}
-
-void qb_workspace_free(const qb_model *m, qb_workspace *ws) {
-    float *arrays[WORKSPACE_ARRAYS] = {ws->normed,  ws->q,   ws->k,    ws->v,
-                                       ws->context, ws->out, ws->gate, ws->up};
-    for (int i = 0; i < WORKSPACE_ARRAYS; i++)
-        if (arrays[i]) OPS(m)->free(m->dev, arrays[i]);
-    *ws = (qb_workspace){0};
-}
-
-int64_t qb_kv_bytes(const qb_config *c, qb_dtype dtype, int64_t n_layers, int64_t n_seq, int64_t capacity) {
-    return 2 * n_layers * n_seq * capacity * c->n_kv_heads * c->head_dim * (int64_t)qb_dtype_bytes(dtype);
-}
-
-qb_status qb_kv_create(const qb_model *m, qb_dtype dtype, int64_t n_layers, int64_t n_seq, int64_t capacity,
-                       qb_kv *out) {
-    const qb_config *c = &m->config;
-    *out = (qb_kv){dtype, n_layers, n_seq, capacity, c->n_kv_heads, c->head_dim, NULL, NULL};
-    int64_t half = qb_kv_bytes(c, dtype, n_layers, n_seq, capacity) / 2;
-    qb_status st = OPS(m)->alloc(m->dev, QB_MEMORY_KV, half, &out->k);
-    if (st == QB_OK) st = OPS(m)->alloc(m->dev, QB_MEMORY_KV, half, &out->v);
-    if (st != QB_OK) qb_kv_free(m, out);
-    return st;
-}
-
-void qb_kv_free(const qb_model *m, qb_kv *kv) {
-    if (kv->k) OPS(m)->free(m->dev, kv->k);
-    if (kv->v) OPS(m)->free(m->dev, kv->v);
-    *kv = (qb_kv){0};
-}
-
-/* ---- one block ---- */
+/* One call of the executor. */
+typedef struct {
+    qb_model *m;
+    qb_device *dev;
+    const qb_backend *be;
+    const qb_step_weights *w;
+    const qb_topology *t;
+    qb_workspace *ws;
+    float *slots[QB_SLOTS_MAX];
+    const qb_span *s;
+    int64_t rows;
+} run;
 
 static int64_t rows_of(const qb_span *s) {
     return s->n_seq * s->n_tok;
 }
 
-/* y = linear(x) with its bias. */
-static qb_status linear(qb_model *m, const qb_block *b, qb_linear which, float *y, const float *x,
-                        int64_t rows) {
-    qb_status st = OPS(m)->matmul(m->dev, y, x, rows, &b->w.linear[which]);
-    if (st == QB_OK && b->w.bias[which])
-        st = OPS(m)->add_bias(m->dev, y, b->w.bias[which], rows, b->w.linear[which].rows);
-    return st;
+static float *at(const run *r, int8_t slot) {
+    return slot < 0 ? NULL : r->slots[slot];
+}
+static int64_t width(const run *r, int8_t slot) {
+    return r->t->slots[slot].width;
+}
+static int64_t slot_rows(const run *r, int8_t slot) {
+    return r->t->slots[slot].routed ? r->ws->routing.rows : r->rows;
+}
+static const float *vector(const run *r, int16_t index) {
+    return index < 0 ? NULL : r->w->vectors[index];
 }
 
-qb_status qb_block_attention_in(qb_model *m, const qb_block *b, qb_workspace *ws, const float *x,
-                                const qb_span *s, float **in) {
-    const qb_config *c = &m->config;
-    *in = ws->normed;
-    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->w.norm_attention, b->w.norm_attention_bias,
-                        rows_of(s), c->hidden, c->norm_eps);
-}
+/* ---- steps that are more than one op, or that look around ---- */
 
-qb_status qb_block_attention(qb_model *m, const qb_block *b, qb_workspace *ws, const qb_span *s, float **in) {
-    const qb_config *c = &m->config;
-    int64_t rows = rows_of(s);
-    *in = ws->context;
-    qb_status st;
-    QB_TRY(st, linear(m, b, QB_LINEAR_Q, ws->q, ws->normed, rows));
-    QB_TRY(st, linear(m, b, QB_LINEAR_K, ws->k, ws->normed, rows));
-    QB_TRY(st, linear(m, b, QB_LINEAR_V, ws->v, ws->normed, rows));
-    if (c->family->position == QB_POSITION_ROPE) {
-        int64_t rot = qb_rope_width(c), end = s->first + s->n_tok;
-        if (end > m->rope_capacity)
-            return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
-                           (long long)end, (long long)m->rope_capacity);
-        QB_TRY(st, OPS(m)->rope(m->dev, c->family->rope, ws->q, m->rope_table, s->n_seq, s->n_tok, s->first,
-                                c->n_heads, c->head_dim, rot));
-        QB_TRY(st, OPS(m)->rope(m->dev, c->family->rope, ws->k, m->rope_table, s->n_seq, s->n_tok, s->first,
-                                c->n_kv_heads, c->head_dim, rot));
+static qb_status run_linear(const run *r, const qb_step *p) {
+    const qb_matrix *matrix = &r->w->matrices[p->module];
+    const float *bias = r->w->biases[p->module];
+    int64_t rows = r->rows, first = 0;
+    if (p->expert >= 0) {
+        first = r->ws->routing.first[p->expert];
+        rows = r->ws->routing.first[p->expert + 1] - first;
+        if (rows == 0) return QB_OK;
     }
-    QB_TRY(st, OPS(m)->kv_store(m->dev, s->kv, s->kv_layer, ws->k, ws->v, s->n_seq, s->n_tok, s->first));
-    qb_attention a = {.q = ws->q,
-                      .out = ws->context,
-                      .n_seq = s->n_seq,
-                      .n_tok = s->n_tok,
-                      .first = s->first,
-                      .n_heads = c->n_heads,
-                      .kv = s->kv,
-                      .layer = s->kv_layer,
-                      .scale = 1.0f / sqrtf((float)c->head_dim)};
-    QB_TRY(st, OPS(m)->attention(m->dev, &a));
-out:
+    float *y = at(r, p->out) + first * width(r, p->out);
+    qb_status st = r->be->matmul(r->dev, y, at(r, p->in) + first * width(r, p->in), rows, matrix);
+    return st == QB_OK && bias ? r->be->add_bias(r->dev, y, bias, rows, matrix->rows) : st;
+}
+
+static qb_status run_rope(const run *r, const qb_step *p) {
+    int64_t end = r->s->first + r->s->n_tok;
+    if (end > r->m->rope_capacity)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld", (long long)end,
+                       (long long)r->m->rope_capacity);
+    return r->be->rope(r->dev, &p->u.rope, at(r, p->out), r->m->rope_tables[p->u.rope.table], r->s->n_seq,
+                       r->s->n_tok, r->s->first);
+}
+
+static qb_status run_attend(const run *r, const qb_step *p) {
+    qb_attention a = {.q = at(r, p->in),
+                      .out = at(r, p->out),
+                      .n_seq = r->s->n_seq,
+                      .n_tok = r->s->n_tok,
+                      .first = r->s->first,
+                      .kv = r->s->kv,
+                      .layer = r->s->kv_layer,
+                      .attr = &p->u.attend,
+                      .slopes = vector(r, p->vector),
+                      .sinks = vector(r, p->vector2)};
+    return r->be->attention(r->dev, &a);
+}
+
+static qb_status run_position(const run *r, const qb_step *p) {
+    int64_t d = width(r, p->out), n = r->s->n_tok * d;
+    const float *table = vector(r, p->vector) + (r->s->first + p->u.position) * d;
+    if (r->s->first + r->s->n_tok > r->m->config.max_positions)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the model's %lld",
+                       (long long)(r->s->first + r->s->n_tok), (long long)r->m->config.max_positions);
+    qb_status st = QB_OK;
+    for (int64_t q = 0; st == QB_OK && q < r->s->n_seq; q++)
+        st = r->be->add(r->dev, at(r, p->out) + q * n, table, n);
     return st;
 }
 
-qb_status qb_block_mlp_in(qb_model *m, const qb_block *b, qb_workspace *ws, const float *x, const qb_span *s,
-                          float **in) {
-    const qb_config *c = &m->config;
-    *in = ws->normed;
-    return OPS(m)->norm(m->dev, c->family->norm, ws->normed, x, b->w.norm_mlp, b->w.norm_mlp_bias, rows_of(s),
-                        c->hidden, c->norm_eps);
-}
-
-qb_status qb_block_mlp_mid(qb_model *m, const qb_block *b, qb_workspace *ws, const qb_span *s, float **in) {
-    const qb_config *c = &m->config;
-    int64_t rows = rows_of(s), n = rows * c->ffn;
-    *in = ws->up;
-    qb_status st;
-    QB_TRY(st, linear(m, b, QB_LINEAR_UP, ws->up, ws->normed, rows));
-    if (c->family->gated) {
-        QB_TRY(st, linear(m, b, QB_LINEAR_GATE, ws->gate, ws->normed, rows));
-        *in = ws->gate;
-        QB_TRY(st, OPS(m)->activate(m->dev, c->activation, ws->gate, ws->gate, ws->up, n));
-    } else {
-        QB_TRY(st, OPS(m)->activate(m->dev, c->activation, ws->up, ws->up, NULL, n));
+static qb_status run_step(const run *r, const qb_step *p) {
+    const qb_backend *be = r->be;
+    qb_device *dev = r->dev;
+    float *in = at(r, p->in), *in2 = at(r, p->in2), *out = at(r, p->out);
+    const qb_span *s = r->s;
+    switch (p->kind) {
+    case QB_STEP_NORM:
+        return be->norm(dev, &p->u.norm, out, in, vector(r, p->vector), vector(r, p->vector2),
+                        slot_rows(r, p->in), width(r, p->in));
+    case QB_STEP_LINEAR:
+        return run_linear(r, p);
+    case QB_STEP_SPLIT:
+        return be->split(dev, &p->u.split, in, (float *const[3]){out, at(r, p->out2), at(r, p->out3)},
+                         r->rows);
+    case QB_STEP_JOIN:
+        return be->join(dev, &p->u.join, out, in, in2, r->rows);
+    case QB_STEP_ROPE:
+        return run_rope(r, p);
+    case QB_STEP_CACHE:
+        return be->kv_store(dev, s->kv, s->kv_layer, in, in2, s->n_seq, s->n_tok, s->first);
+    case QB_STEP_ATTEND:
+        return run_attend(r, p);
+    case QB_STEP_ACTIVATE:
+        return be->activate(dev, &p->u.activate, out, in, in2, slot_rows(r, p->out), width(r, p->out));
+    case QB_STEP_ADD:
+        return be->add(dev, out, in, slot_rows(r, p->out) * width(r, p->out));
+    case QB_STEP_SCALE:
+    case QB_STEP_CLAMP:
+    case QB_STEP_SOFTCAP:
+        return be->map(dev, p->kind, p->u.value, out, slot_rows(r, p->out) * width(r, p->out));
+    case QB_STEP_GATE_ROWS:
+        return be->gate_rows(dev, out, in, r->rows, width(r, p->out));
+    case QB_STEP_POSITION:
+        return run_position(r, p);
+    case QB_STEP_TEMPERATURE:
+        return be->temperature(dev, &p->u.temperature, out, s->n_seq, s->n_tok, s->first, width(r, p->out));
+    case QB_STEP_ROUTE:
+        return be->route(dev, &p->u.route, in, vector(r, p->vector), r->rows, &r->ws->routing);
+    case QB_STEP_GATHER:
+        return be->gather(dev, &r->ws->routing, p->u.weigh_input, out, in, width(r, p->in));
+    case QB_STEP_SCATTER:
+        return be->scatter(dev, &r->ws->routing, !p->u.weigh_input, out, in, r->rows, width(r, p->out));
+    case QB_STEP_COUNT:
+        break;
     }
-out:
+    return qb_fail(QB_ERR_INTERNAL, "no such step: %d", (int)p->kind);
+}
+
+static qb_status run_list(qb_model *m, const qb_step_weights *w, int64_t from, int64_t to, qb_workspace *ws,
+                          float *x, float *logits, const qb_span *s) {
+    run r = {.m = m,
+             .dev = m->dev,
+             .be = m->dev->backend,
+             .w = w,
+             .t = &m->topology,
+             .ws = ws,
+             .s = s,
+             .rows = rows_of(s)};
+    if (r.rows > ws->max_rows)
+        return qb_fail(QB_ERR_INTERNAL, "%lld rows do not fit a workspace of %lld", (long long)r.rows,
+                       (long long)ws->max_rows);
+    memcpy(r.slots, ws->slots, sizeof r.slots);
+    r.slots[QB_SLOT_X] = x;
+    r.slots[m->topology.logits_slot] = logits;
+    qb_status st = QB_OK;
+    for (int64_t i = from; st == QB_OK && i < to; i++) st = run_step(&r, &w->steps[i]);
     return st;
 }
 
-qb_status qb_block_add_linear(qb_model *m, const qb_block *b, qb_linear which, qb_workspace *ws,
-                              const float *in, float *x, const qb_span *s) {
-    int64_t rows = rows_of(s);
-    qb_status st = linear(m, b, which, ws->out, in, rows);
-    return st == QB_OK ? OPS(m)->add(m->dev, x, ws->out, rows * m->config.hidden) : st;
+qb_status qb_steps_run(qb_model *m, const qb_step_weights *w, int64_t from, int64_t to, qb_workspace *ws,
+                       float *x, const qb_span *s) {
+    return run_list(m, w, from, to, ws, x, NULL, s);
 }
 
 qb_status qb_block_forward(qb_model *m, const qb_block *b, qb_workspace *ws, float *x, const qb_span *s) {
-    if (rows_of(s) > ws->max_rows)
-        return qb_fail(QB_ERR_INTERNAL, "%lld rows do not fit a workspace of %lld", (long long)rows_of(s),
-                       (long long)ws->max_rows);
-    float *in;
-    qb_status st;
-    QB_TRY(st, qb_block_attention_in(m, b, ws, x, s, &in));
-    QB_TRY(st, qb_block_attention(m, b, ws, s, &in));
-    QB_TRY(st, qb_block_add_linear(m, b, QB_LINEAR_O, ws, in, x, s));
-    QB_TRY(st, qb_block_mlp_in(m, b, ws, x, s, &in));
-    QB_TRY(st, qb_block_mlp_mid(m, b, ws, s, &in));
-    QB_TRY(st, qb_block_add_linear(m, b, QB_LINEAR_DOWN, ws, in, x, s));
-out:
-    return st;
+    return run_list(m, &b->w, 0, b->w.n_steps, ws, x, NULL, s);
 }
 
 /* ---- the ends ---- */
@@ -188,28 +175,25 @@ static qb_status check_ids(const qb_config *c, const int32_t *ids, int64_t n) {
     return QB_OK;
 }
 
-qb_status qb_model_embed(qb_model *m, float *x, const int32_t *ids, const qb_span *s) {
-    const qb_config *c = &m->config;
-    int64_t rows = rows_of(s);
-    qb_status st = check_ids(c, ids, rows);
-    if (st == QB_OK) st = OPS(m)->embed(m->dev, x, &m->embed, ids, rows);
-    for (int64_t q = 0; st == QB_OK && m->embed_position && q < s->n_seq; q++)
-        st = OPS(m)->add(m->dev, x + q * s->n_tok * c->hidden,
-                         m->embed_position + (s->first + c->family->position_offset) * c->hidden,
-                         s->n_tok * c->hidden);
-    return st;
+qb_status qb_model_embed(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s) {
+    const qb_topology *t = &m->topology;
+    float *to = t->embed_slot == QB_SLOT_X ? x : ws->slots[t->embed_slot];
+    if (rows_of(s) > ws->max_rows)
+        return qb_fail(QB_ERR_INTERNAL, "%lld rows do not fit a workspace of %lld", (long long)rows_of(s),
+                       (long long)ws->max_rows);
+    qb_status st = check_ids(&m->config, ids, rows_of(s));
+    if (st == QB_OK) st = m->dev->backend->embed(m->dev, to, &m->embed, ids, rows_of(s));
+    return st == QB_OK ? run_list(m, &m->enter.w, 0, m->enter.w.n_steps, ws, x, NULL, s) : st;
 }
 
-qb_status qb_model_head(qb_model *m, float *logits, const float *x, float *normed, int64_t rows) {
-    const qb_config *c = &m->config;
-    qb_status st = OPS(m)->norm(m->dev, c->family->norm, normed, x, m->final_norm, m->final_norm_bias, rows,
-                                c->hidden, c->norm_eps);
-    return st == QB_OK ? OPS(m)->matmul(m->dev, logits, normed, rows, &m->head) : st;
+qb_status qb_model_head(qb_model *m, qb_workspace *ws, float *logits, const float *x, int64_t rows) {
+    qb_span s = {.n_seq = 1, .n_tok = rows};
+    return run_list(m, &m->leave.w, 0, m->leave.w.n_steps, ws, (float *)(uintptr_t)x, logits, &s);
 }
 
 qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "the whole-model forward needs resident weights");
-    qb_status st = qb_model_embed(m, x, ids, s);
+    qb_status st = qb_model_embed(m, ws, x, ids, s);
     for (int64_t l = 0; st == QB_OK && l < m->config.n_layers; l++) {
         qb_span layer = *s;
         layer.kv_layer = l;
@@ -221,10 +205,10 @@ qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_
 /* Whether the backend's own step did it. */
 static qb_status fused_step(qb_model *m, const int32_t *ids, const qb_span *s, float *logits, bool *done) {
     *done = false;
-    if (s->n_tok != 1 || !OPS(m)->decode || !m->resident) return QB_OK;
+    if (s->n_tok != 1 || !m->dev->backend->decode || !m->resident) return QB_OK;
     qb_status st = check_ids(&m->config, ids, s->n_seq);
     if (st != QB_OK) return st;
-    st = OPS(m)->decode(m->dev, &m->decoder, s->kv, ids, s->n_seq, s->first, logits);
+    st = m->dev->backend->decode(m->dev, &m->decoder, s->kv, ids, s->n_seq, s->first, logits);
     *done = st == QB_OK;
     if (st != QB_ERR_UNSUPPORTED) return st;
     qb_error_clear();
@@ -240,9 +224,9 @@ qb_status qb_model_next(qb_model *m, qb_workspace *ws, float *x, const int32_t *
     if (done) return QB_OK;
     QB_TRY(st, qb_model_forward(m, ws, x, ids, s));
     for (int64_t q = 0; s->n_tok > 1 && q < s->n_seq; q++) /* each lands before the rows still to be read */
-        QB_TRY(st,
-               OPS(m)->copy(m->dev, x + q * d, x + ((q + 1) * s->n_tok - 1) * d, d * (int64_t)sizeof(float)));
-    QB_TRY(st, qb_model_head(m, logits, x, x, s->n_seq));
+        QB_TRY(st, m->dev->backend->copy(m->dev, x + q * d, x + ((q + 1) * s->n_tok - 1) * d,
+                                         d * (int64_t)sizeof(float)));
+    QB_TRY(st, qb_model_head(m, ws, logits, x, s->n_seq));
 out:
     return st;
 }
@@ -254,11 +238,12 @@ qb_status qb_model_prefill(qb_model *m, qb_workspace *ws, float *x, const int32_
     qb_status st;
     if (chunk < 1) return qb_fail(QB_ERR_INTERNAL, "no room for a token of each sequence");
     QB_TRY(st, qb_alloc((size_t)(s->n_seq * chunk), sizeof *piece, &piece));
-    for (int64_t at = 0; at < s->n_tok; at += chunk) {
-        qb_span span = {s->n_seq, s->n_tok - at < chunk ? s->n_tok - at : chunk, s->first + at, s->kv, 0};
+    for (int64_t done = 0; done < s->n_tok; done += chunk) {
+        qb_span span = {s->n_seq, s->n_tok - done < chunk ? s->n_tok - done : chunk, s->first + done, s->kv,
+                        0};
         for (int64_t q = 0; q < s->n_seq; q++)
-            memcpy(piece + q * span.n_tok, ids + q * s->n_tok + at, (size_t)span.n_tok * sizeof *piece);
-        bool last = at + span.n_tok == s->n_tok;
+            memcpy(piece + q * span.n_tok, ids + q * s->n_tok + done, (size_t)span.n_tok * sizeof *piece);
+        bool last = done + span.n_tok == s->n_tok;
         QB_TRY(st, last && logits ? qb_model_next(m, ws, x, piece, &span, logits)
                                   : qb_model_forward(m, ws, x, piece, &span));
     }

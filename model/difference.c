@@ -112,12 +112,11 @@ out:
 
 static qb_status compare_module(difference *d, const qb_module *module) {
     qb_weight x = {0}, y = {0};
-    qb_status st = qb_checkpoint_linear(d->a->checkpoint, module->name, module->rows, module->cols, &x);
-    if (st == QB_OK)
-        st = qb_checkpoint_linear(d->b->checkpoint, module->name, module->rows, module->cols, &y);
+    qb_status st = qb_module_read(d->a, module, &x);
+    if (st == QB_OK) st = qb_module_read(d->b, module, &y);
     if (st == QB_OK) st = compare_weights(d, module->name, &x, &y);
-    qb_checkpoint_free_linear(d->a->checkpoint, module->name, &x);
-    qb_checkpoint_free_linear(d->b->checkpoint, module->name, &y);
+    qb_module_unread(d->a, module, &x);
+    qb_module_unread(d->b, module, &y);
     return st;
 }
 
@@ -187,10 +186,12 @@ static qb_status compare_tensor(difference *d, const qb_tensor *t, const qb_tens
 /* The tensor of that name; for the head of a model that ties it to its embedding, the embedding. */
 static const qb_tensor *find(const qb_model *m, const char *name) {
     const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
-    char head[160], embed[160];
-    if (t || !m->config.tied_head) return t;
-    qb_config_layer_name(m->config.family->head, 0, ".weight", head);
-    qb_config_layer_name(m->config.family->embed, 0, ".weight", embed);
+    const qb_topology *topology = &m->topology;
+    char head[QB_NAME_BYTES], embed[QB_NAME_BYTES];
+    if (t || !topology->tied_head) return t;
+    qb_linear_name(&topology->leave.linears[topology->head], topology->n_layers, head);
+    strcat(head, ".weight");
+    snprintf(embed, sizeof embed, "%s.weight", topology->embed);
     return strcmp(head, name) == 0 ? qb_checkpoint_find(m->checkpoint, embed) : NULL;
 }
 
@@ -224,12 +225,7 @@ static qb_status list_both(const qb_model *a, const qb_model *b, qb_modules *out
     qb_status st;
     QB_TRY(st, qb_modules_list(a, out));
     QB_TRY(st, qb_modules_list(b, &other));
-    for (size_t i = 0; i < other.count; i++) {
-        char weight[160];
-        snprintf(weight, sizeof weight, "%s.weight", other.items[i].name);
-        /* The list has room for them (QB_MODULES_OUTSIDE). */
-        if (!qb_modules_own(out, weight)) out->items[out->count++] = other.items[i];
-    }
+    st = qb_modules_join(out, &other);
 out:
     qb_modules_free(&other);
     return st;

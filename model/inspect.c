@@ -112,7 +112,7 @@ static void put_head(inspection *in) {
     qb_json *r = in->report;
     qb_json_put_text(r, "architecture", in->m ? in->m->config.architecture : NULL);
     qb_json_put_text(r, "family", in->m ? in->m->config.family->name : NULL);
-    if (in->m) qb_json_put_int(r, "parameters", qb_config_params(&in->m->config));
+    if (in->m) qb_json_put_int(r, "parameters", qb_topology_params(&in->m->topology));
     qb_json_put_text(r, "layout", quantized ? q->layout : "dense");
     qb_json_put_text(r, "method", quantized ? q->method : NULL);
     if (quantized) qb_json_put_int(r, "bits", q->bits);
@@ -167,7 +167,7 @@ static void look_at_affine(inspection *in, const char *name, const qb_qweight *q
 
 static void look_at_codes(inspection *in, const char *name, const qb_qweight *q) {
     int64_t n = q->rows * q->cols, seen[256] = {0};
-    char text[160];
+    char text[QB_NAME_BYTES + 8];
     for (int64_t i = 0; i < n; i++) seen[q->codes[i]]++;
     for (int code = 0; code < 256; code++)
         if (seen[code] == n) {
@@ -178,7 +178,7 @@ static void look_at_codes(inspection *in, const char *name, const qb_qweight *q)
 
 /* A dense weight left beside GPTQ's or AWQ's codes; bitsandbytes and GGUF put the codes there. */
 static void look_for_twin(inspection *in, const char *name) {
-    char tensor[160];
+    char tensor[QB_NAME_BYTES + 8];
     snprintf(tensor, sizeof tensor, "%.140s.qweight", name);
     if (!qb_checkpoint_find(in->ck, tensor)) return;
     snprintf(tensor, sizeof tensor, "%.140s.weight", name);
@@ -202,7 +202,8 @@ static bool is_constant(qb_dtype dtype, const void *bytes, int64_t n, float *val
 }
 
 static int64_t bytes_of(const inspection *in, const qb_module *module) {
-    qb_modules one = {(qb_module *)(uintptr_t)module, 1};
+    size_t first = 0;
+    qb_modules one = {.items = (qb_module *)(uintptr_t)module, .count = 1, .by_name = &first};
     int64_t bytes = 0;
     for (size_t i = 0; i < qb_checkpoint_count(in->ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(in->ck, i);
@@ -212,7 +213,7 @@ static int64_t bytes_of(const inspection *in, const qb_module *module) {
 }
 
 static void look_at_dense(inspection *in, const char *name) {
-    char tensor[160], text[96];
+    char tensor[QB_NAME_BYTES + 8], text[96];
     const void *bytes;
     float value;
     snprintf(tensor, sizeof tensor, "%.140s", name);
@@ -241,7 +242,7 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
     qb_json_put_int(o, "rows", module->rows);
     qb_json_put_int(o, "cols", module->cols);
     qb_json_put_int(o, "bytes", bytes_of(in, module));
-    if (qb_checkpoint_linear(in->ck, module->name, module->rows, module->cols, &w) != QB_OK) {
+    if (qb_module_read(in->m, module, &w) != QB_OK) {
         note_failure(in, module->name);
         qb_json_put_null(o, "format");
         return o;
@@ -258,7 +259,7 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         look_at_codes(in, module->name, w.packed);
         look_for_twin(in, module->name);
     } else {
-        char tensor[160];
+        char tensor[QB_NAME_BYTES + 8];
         qb_json_put_text(o, "format", qb_dtype_torch_name(w.dtype));
         snprintf(tensor, sizeof tensor, "%s.weight", module->name);
         look_at_dense(in, tensor);
@@ -268,7 +269,7 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         in->bits += bits;
         in->weights += weights;
     }
-    qb_checkpoint_free_linear(in->ck, module->name, &w);
+    qb_module_unread(in->m, module, &w);
     return o;
 }
 
@@ -323,16 +324,17 @@ static void take_failure(void *ctx, const char *tensor) {
 }
 
 static void look_at_others(inspection *in, const qb_tensor_spec *specs, size_t n) {
-    const qb_config *c = &in->m->config;
-    char head[160];
-    qb_config_layer_name(c->family->head, 0, ".weight", head);
+    const qb_topology *topology = &in->m->topology;
+    char head[QB_NAME_BYTES];
+    qb_linear_name(&topology->leave.linears[topology->head], topology->n_layers, head);
+    strcat(head, ".weight");
     if (qb_modules_check_others(in->m, &in->modules, take_failure, in) != QB_OK) note_failure(in, NULL);
     for (size_t i = 0; i < qb_checkpoint_count(in->ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(in->ck, i);
         if (qb_modules_own(&in->modules, t->name)) continue;
         look_at_dense(in, t->name);
         if (is_expected(specs, n, t->name)) continue;
-        bool spare = c->tied_head && !strcmp(t->name, head);
+        bool spare = topology->tied_head && !strcmp(t->name, head);
         note(in, false, t->name,
              spare ? "is not read: the head is tied to the embedding"
                    : "is not read: the model has no use for it");
@@ -344,8 +346,7 @@ static void look_at_model(inspection *in) {
     size_t n = 0;
     qb_status st;
     QB_TRY(st, qb_modules_list(in->m, &in->modules));
-    QB_TRY(st, qb_alloc_zero((size_t)in->m->config.n_layers * 18 + 8, sizeof *specs, &specs));
-    QB_TRY(st, qb_model_tensor_specs(&in->m->config, specs, &n));
+    QB_TRY(st, qb_model_tensor_specs(&in->m->topology, &specs, &n));
     put_modules(in);
     put_zero_points(in);
     look_at_others(in, specs, n);

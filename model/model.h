@@ -1,58 +1,68 @@
-/* A model: config, checkpoint and, block by block or all at once, its weights on a device. */
+/* A model: config, what it computes, checkpoint and, block by block or all at once, its weights on a device.
+ */
 #pragma once
 
 #include "base/windows.h"
-#include "model/config.h"
+#include "model/topology.h"
 
+/* Weights of one list of steps on the device. */
 typedef struct qb_block {
-    int64_t layer;
-    qb_block_weights w;
-    qb_weight source[QB_LINEAR_COUNT]; /* dense views that the matrices read; empty once packed */
+    int64_t layer;     /* -1: before the blocks, n_layers: behind them */
+    qb_step_weights w; /* steps belong to the topology, arrays to the block */
+    qb_weight *source; /* [n_modules] dense views that the matrices read; empty once packed */
 } qb_block;
 
 typedef struct qb_model {
     qb_config config;
+    qb_topology topology;
+    struct qb_owners *owners;  /* which tensor belongs to what (model/owners.h) */
     qb_checkpoint *checkpoint; /* owned */
     char name[256];            /* directory's base name, or the synthetic shape's name */
     char path[1024];
     qb_device *dev; /* not owned; NULL until qb_model_load */
     /* on the device after qb_model_load */
-    qb_matrix embed, head; /* embed is dense */
-    bool head_is_embed;    /* a tied head, unless the table is quantized in the checkpoint */
-    float *embed_table;    /* [V, D] then: what embed views; owned */
-    qb_weight embed_source, head_source;
-    float *embed_position; /* [max_positions, D] or NULL */
-    float *final_norm, *final_norm_bias;
-    float *rope_table; /* [rope_capacity][rot / 2][2] */
+    qb_matrix embed;    /* dense */
+    bool head_is_embed; /* a tied head, unless the table is quantized in the checkpoint */
+    bool head_differs;  /* the config ties the head, the file holds another one, which is used */
+    float *embed_table; /* [V, D] where the checkpoint's is packed: what embed views; owned */
+    qb_weight embed_source;
+    float *rope_tables[QB_ROPES_MAX]; /* [rope_capacity][width / 2][2] */
     int64_t rope_capacity;
+    qb_block enter, leave;
     qb_block *blocks; /* [n_layers] when resident, else NULL */
     bool resident;
     int64_t host_blocks; /* of a resident model: so many of the last blocks lie in host memory
                             (model/offload.h) */
     /* The same for backends that compute a whole token: set when resident. */
     qb_decoder decoder;
-    const qb_block_weights **block_weights; /* [n_layers] */
+    const qb_step_weights **block_weights; /* [n_layers] */
 } qb_model;
 
 /* Parses config and headers; touches no weights. `spec` is a directory or a GGUF file, or "synthetic:NAME"
-   with a NAME of known_models.def, or "synthetic:DIR" whose config.json gives the shapes. */
+   with a NAME of known_models.def, or "synthetic:DIR" whose config.json gives the shapes. Refuses tensors
+   under a layer that nothing reads, and layers that the config leaves out. */
 qb_status qb_model_open(const char *spec, qb_model **out) QB_NODISCARD;
 /* After a computation that ended with QB_ERR_NUMERIC: adds to the error which weight holds a NaN or an
    infinity, or that all are finite. Reads every weight. Returns st, whatever it is. */
 qb_status qb_model_explain(qb_model *m, qb_status st) QB_NODISCARD;
 void qb_model_close(qb_model *m);
 
-/* Every tensor that a checkpoint of this config holds, for synthetic ones. specs: room for 18 * n_layers + 8.
- */
-qb_status qb_model_tensor_specs(const qb_config *c, qb_tensor_spec *specs, size_t *n) QB_NODISCARD;
+/* Every tensor that a checkpoint of this topology holds, for synthetic ones and for checks. *specs is new
+   memory (qb_free). */
+qb_status qb_model_tensor_specs(const qb_topology *t, qb_tensor_spec **specs, size_t *n) QB_NODISCARD;
 
-/* Loads embeddings, final norm, head and the rotary table for `positions` positions; with `resident` all
- * blocks too. */
+/* Loads embeddings, the ends and the rotary tables for `positions` positions; with `resident` all blocks too.
+   Every step is asked of the backend first. */
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) QB_NODISCARD;
 qb_status qb_block_load(qb_model *m, int64_t layer, qb_block *out) QB_NODISCARD;
 /* Lets the system read a block's files while another block is worked on; past the last layer does nothing. */
 void qb_block_prefetch(qb_model *m, int64_t layer);
 void qb_block_free(qb_model *m, qb_block *b); /* lets the checkpoint's pages go */
+/* The weight of a list's linear as the checkpoint has it; free with qb_linear_unread. */
+qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) QB_NODISCARD;
+void qb_linear_unread(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *w);
+/* The dtype of its elements in the checkpoint, where it is dense. */
+qb_status qb_linear_dtype(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype *out) QB_NODISCARD;
 
 int64_t qb_model_block_bytes(const qb_model *m);  /* of the largest block, once loaded */
 int64_t qb_model_weight_bytes(const qb_model *m); /* resident bytes of all weights in their formats */

@@ -4,55 +4,116 @@
 #include "checkpoint/layout.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void add(qb_modules *to, const char *name, int64_t rows, int64_t cols, int64_t layer) {
+static qb_status add(qb_modules *to, const char *name, int64_t rows, int64_t cols, int64_t layer,
+                     const qb_linear *linear) {
+    qb_status st = qb_grow(&to->items, &to->capacity, to->count + 1, sizeof *to->items);
+    if (st != QB_OK) return st;
     qb_module *m = &to->items[to->count++];
-    *m = (qb_module){.rows = rows, .cols = cols, .layer = layer};
+    *m = (qb_module){.rows = rows, .cols = cols, .layer = layer, .linear = linear};
     snprintf(m->name, sizeof m->name, "%s", name);
+    return QB_OK;
 }
 
-static void add_outside(const qb_model *m, const char *pattern, qb_modules *out) {
-    const qb_config *c = &m->config;
+/* Embedding and head are modules where the checkpoint has them packed. */
+static bool is_packed(const qb_model *m, const char *name) {
     const qb_layout *layout = qb_layout_find(qb_checkpoint_quantization(m->checkpoint)->layout);
-    char name[128];
-    if (!layout || !pattern) return;
-    qb_config_layer_name(pattern, 0, "", name);
-    if (layout->present(m->checkpoint, name)) add(out, name, c->vocab, c->hidden, -1);
+    return layout && layout->present(m->checkpoint, name);
+}
+
+static _Thread_local const qb_module *sorted_items;
+
+static int compare(const void *a, const void *b) {
+    return strcmp(sorted_items[*(const size_t *)a].name, sorted_items[*(const size_t *)b].name);
+}
+
+static qb_status sort(qb_modules *m) {
+    qb_free(m->by_name);
+    m->by_name = NULL;
+    qb_status st = qb_alloc(m->count ? m->count : 1, sizeof *m->by_name, &m->by_name);
+    if (st != QB_OK) return st;
+    for (size_t i = 0; i < m->count; i++) m->by_name[i] = i;
+    sorted_items = m->items;
+    qsort(m->by_name, m->count, sizeof *m->by_name, compare);
+    return QB_OK;
 }
 
 qb_status qb_modules_list(const qb_model *m, qb_modules *out) {
-    const qb_config *c = &m->config;
+    const qb_topology *t = &m->topology;
+    const qb_linear *head = &t->leave.linears[t->head];
+    char name[QB_NAME_BYTES];
+    qb_status st = QB_OK;
     *out = (qb_modules){0};
-    qb_status st =
-        qb_alloc((size_t)c->n_layers * QB_LINEAR_COUNT + QB_MODULES_OUTSIDE, sizeof *out->items, &out->items);
-    if (st != QB_OK) return st;
-    add_outside(m, c->family->embed, out);
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            int64_t rows, cols;
-            char name[128];
-            if (!qb_config_has_linear(c, l)) continue;
-            qb_config_linear_shape(c, l, &rows, &cols);
-            qb_config_linear_name(c, layer, l, name);
-            add(out, name, rows, cols, layer);
+    if (is_packed(m, t->embed)) QB_TRY(st, add(out, t->embed, t->vocab, t->embed_width, -1, NULL));
+    for (int64_t layer = 0; layer < t->n_layers; layer++)
+        for (size_t i = 0; i < t->layers[layer].n_linears; i++) {
+            const qb_linear *l = &t->layers[layer].linears[i];
+            if (!l->quantized) continue;
+            qb_linear_name(l, layer, name);
+            QB_TRY(st, add(out, name, l->rows, l->cols, layer, l));
         }
-    if (!c->tied_head) add_outside(m, c->family->head, out);
-    return QB_OK;
+    qb_linear_name(head, t->n_layers, name);
+    if (!t->tied_head && is_packed(m, name)) QB_TRY(st, add(out, name, head->rows, head->cols, -1, head));
+    st = sort(out);
+out:
+    if (st != QB_OK) qb_modules_free(out);
+    return st;
+}
+
+qb_status qb_modules_join(qb_modules *to, const qb_modules *from) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < from->count; i++) {
+        const qb_module *m = &from->items[i];
+        char weight[QB_NAME_BYTES + 8];
+        snprintf(weight, sizeof weight, "%s.weight", m->name);
+        if (!qb_modules_own(to, weight)) st = add(to, m->name, m->rows, m->cols, m->layer, m->linear);
+    }
+    return st == QB_OK ? sort(to) : st;
 }
 
 void qb_modules_free(qb_modules *modules) {
     qb_free(modules->items);
+    qb_free(modules->by_name);
     *modules = (qb_modules){0};
 }
 
+static const qb_module *find(const qb_modules *modules, const char *name) {
+    for (size_t low = 0, high = modules->count; low < high;) {
+        size_t middle = (low + high) / 2;
+        const qb_module *m = &modules->items[modules->by_name[middle]];
+        int order = strcmp(name, m->name);
+        if (order == 0) return m;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
 bool qb_modules_own(const qb_modules *modules, const char *tensor) {
-    for (size_t i = 0; i < modules->count; i++) {
-        const char *name = modules->items[i].name;
-        size_t n = strlen(name);
-        if (!strncmp(name, tensor, n) && tensor[n] == '.') return strcmp(tensor + n, ".bias") != 0;
+    char name[256];
+    size_t n = strlen(tensor);
+    if (find(modules, tensor)) return true; /* stacked experts have no suffix */
+    if (n >= sizeof name) return false;
+    memcpy(name, tensor, n + 1);
+    for (char *dot; (dot = strrchr(name, '.'));) {
+        *dot = 0;
+        if (find(modules, name)) return strcmp(tensor + (dot - name), ".bias") != 0;
     }
     return false;
+}
+
+qb_status qb_module_read(const qb_model *m, const qb_module *module, qb_weight *out) {
+    if (module->linear && module->layer >= 0) return qb_linear_read(m, module->linear, module->layer, out);
+    return qb_checkpoint_linear(m->checkpoint, module->name, module->rows, module->cols, out);
+}
+
+void qb_module_unread(const qb_model *m, const qb_module *module, qb_weight *w) {
+    qb_checkpoint_free_linear(m->checkpoint, module->name, w);
+    *w = (qb_weight){0};
 }
 
 /* ---- what stands beside the modules ---- */
@@ -73,24 +134,26 @@ qb_status qb_modules_check_no_bias(const qb_model *m, const char *name, int64_t 
     return st;
 }
 
-static qb_status check_biases(const qb_model *m, int64_t layer, qb_linear linear) {
-    const qb_config *c = &m->config;
-    int64_t rows, cols;
-    char name[136];
-    if (!qb_config_has_linear(c, linear) || qb_config_linear_has_bias(c, linear)) return QB_OK;
-    qb_config_linear_shape(c, linear, &rows, &cols);
-    qb_config_layer_name(c->family->linear[linear], layer, ".bias", name);
-    return qb_modules_check_no_bias(m, name, rows);
+static qb_status check_biases(const qb_model *m, const qb_list *l, int64_t layer,
+                              void (*failed)(void *ctx, const char *tensor), void *ctx) {
+    char name[QB_NAME_BYTES];
+    for (size_t i = 0; i < l->n_linears; i++) {
+        if (l->linears[i].bias) continue;
+        qb_linear_bias_name(&l->linears[i], layer, name);
+        qb_status st = qb_modules_check_no_bias(m, name, l->linears[i].rows);
+        if (st != QB_OK && !failed) return st;
+        if (st != QB_OK) failed(ctx, NULL);
+    }
+    return QB_OK;
 }
 
 qb_status qb_modules_check_others(const qb_model *m, const qb_modules *modules,
                                   void (*failed)(void *ctx, const char *tensor), void *ctx) {
-    const qb_config *c = &m->config;
-    qb_tensor_spec *specs;
+    const qb_topology *t = &m->topology;
+    qb_tensor_spec *specs = NULL;
     size_t n = 0;
-    qb_status st = qb_alloc_zero((size_t)c->n_layers * 18 + 8, sizeof *specs, &specs);
-    if (st != QB_OK) return st;
-    QB_TRY(st, qb_model_tensor_specs(c, specs, &n));
+    qb_status st;
+    QB_TRY(st, qb_model_tensor_specs(t, &specs, &n));
     for (size_t i = 0; i < n; i++) {
         if (qb_modules_own(modules, specs[i].name)) continue;
         st = qb_checkpoint_need_floats(m->checkpoint, specs[i].name, specs[i].shape[0],
@@ -99,13 +162,8 @@ qb_status qb_modules_check_others(const qb_model *m, const qb_modules *modules,
         if (!failed) goto out;
         failed(ctx, specs[i].name);
     }
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            st = check_biases(m, layer, l);
-            if (st == QB_OK) continue;
-            if (!failed) goto out;
-            failed(ctx, NULL);
-        }
+    for (int64_t layer = 0; layer < t->n_layers; layer++)
+        QB_TRY(st, check_biases(m, &t->layers[layer], layer, failed, ctx));
     st = QB_OK;
 out:
     qb_free(specs);

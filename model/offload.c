@@ -39,6 +39,6 @@ int64_t qb_model_host_blocks(const qb_model *m) {
 int64_t qb_model_host_bytes(const qb_model *m) {
     int64_t sum = 0;
     for (int64_t l = m->config.n_layers - qb_model_host_blocks(m); l < m->config.n_layers; l++)
-        for (qb_linear i = 0; i < QB_LINEAR_COUNT; i++) sum += m->blocks[l].w.linear[i].bytes;
+        for (int64_t i = 0; i < m->blocks[l].w.n_modules; i++) sum += m->blocks[l].w.matrices[i].bytes;
     return sum;
 }

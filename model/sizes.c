@@ -1,29 +1,28 @@
 /* What a model's weights take: in the checkpoint, in memory, and read per token. */
-#include "model/model.h"
+#include "model/decoder.h"
+#include "model/owners.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* Whether a tensor belongs to `layer`: it begins with the linears' common prefix up to and with the number.
- */
-static bool in_layer(const qb_config *c, const char *name, int64_t layer) {
-    const char *pattern = c->family->linear[QB_LINEAR_Q], *hole = strstr(pattern, "%d");
-    char prefix[128];
-    snprintf(prefix, sizeof prefix, "%.*s%lld.", (int)(hole - pattern), pattern, (long long)layer);
-    return !strncmp(name, prefix, strlen(prefix));
+static int64_t layer_of(const qb_model *m, const char *tensor) {
+    const qb_owner *owner = qb_owners_find(m->owners, tensor);
+    return owner ? owner->layer : -1;
 }
 
 /* All weights once loaded, from the headers alone. */
 static int64_t planned_bytes(const qb_model *m) {
-    const qb_config *c = &m->config;
-    char embed[128];
+    const qb_topology *t = &m->topology;
+    char embed[QB_NAME_BYTES];
     int64_t sum = 0;
-    qb_config_layer_name(c->family->embed, 0, ".weight", embed);
+    snprintf(embed, sizeof embed, "%s.weight", t->embed);
     for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
-        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
-        int64_t bytes = qb_checkpoint_loaded_bytes(m->checkpoint, t);
-        bool widened = t->dtype == QB_DTYPE_U8 && !strcmp(t->name, embed); /* blocks, kept as float32 */
-        sum += widened ? c->vocab * c->hidden * (int64_t)sizeof(float) + (c->tied_head ? bytes : 0) : bytes;
+        const qb_tensor *tensor = qb_checkpoint_at(m->checkpoint, i);
+        int64_t bytes = qb_checkpoint_loaded_bytes(m->checkpoint, tensor);
+        bool widened =
+            tensor->dtype == QB_DTYPE_U8 && !strcmp(tensor->name, embed); /* blocks, kept as float32 */
+        sum +=
+            widened ? t->vocab * t->embed_width * (int64_t)sizeof(float) + (t->tied_head ? bytes : 0) : bytes;
     }
     return sum;
 }
@@ -32,45 +31,64 @@ void qb_block_prefetch(qb_model *m, int64_t layer) {
     if (layer >= m->config.n_layers) return;
     for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
         const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
-        if (in_layer(&m->config, t->name, layer)) qb_checkpoint_prefetch(m->checkpoint, t);
+        if (layer_of(m, t->name) == layer) qb_checkpoint_prefetch(m->checkpoint, t);
     }
 }
 
 int64_t qb_model_block_bytes(const qb_model *m) {
-    int64_t largest = 0;
-    for (int64_t layer = 0; layer < m->config.n_layers; layer++) {
-        int64_t sum = 0;
-        for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
-            const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
-            if (in_layer(&m->config, t->name, layer)) sum += qb_checkpoint_loaded_bytes(m->checkpoint, t);
-        }
-        if (sum > largest) largest = sum;
+    int64_t largest = 0, *sums;
+    if (qb_alloc_zero((size_t)m->config.n_layers, sizeof *sums, &sums) != QB_OK) {
+        qb_error_clear();
+        return qb_checkpoint_tensor_bytes(m->checkpoint); /* an upper bound */
     }
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
+        const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        int64_t layer = layer_of(m, t->name);
+        if (layer >= 0 && layer < m->config.n_layers)
+            sums[layer] += qb_checkpoint_loaded_bytes(m->checkpoint, t);
+    }
+    for (int64_t layer = 0; layer < m->config.n_layers; layer++)
+        if (sums[layer] > largest) largest = sums[layer];
+    qb_free(sums);
     return largest;
 }
 
-int64_t qb_model_weight_bytes(const qb_model *m) {
-    if (!m->resident) return planned_bytes(m);
-    int64_t sum = m->embed.bytes + (m->head_is_embed ? 0 : m->head.bytes);
-    int64_t vector = m->config.hidden * (int64_t)sizeof(float);
-    for (int64_t i = 0; i < m->config.n_layers; i++) {
-        const qb_block *b = &m->blocks[i];
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
-            sum += b->w.linear[l].bytes + (b->w.bias[l] ? b->w.linear[l].rows * (int64_t)sizeof(float) : 0);
-        sum += vector * (2 + (b->w.norm_attention_bias ? 2 : 0));
-    }
-    sum += vector * (m->final_norm_bias ? 2 : 1);
-    if (m->embed_position) sum += vector * (m->config.max_positions + m->config.family->position_offset);
+static int64_t list_bytes(const qb_list *l, const qb_step_weights *w, int64_t skip) {
+    int64_t sum = 0, f = (int64_t)sizeof(float);
+    for (int64_t i = 0; i < w->n_modules; i++)
+        sum += (i == skip ? 0 : w->matrices[i].bytes) + (w->biases[i] ? l->linears[i].rows * f : 0);
+    for (int64_t i = 0; i < w->n_vectors; i++)
+        sum += l->vectors[i].rows * (l->vectors[i].cols ? l->vectors[i].cols : 1) * f;
     return sum;
 }
 
+int64_t qb_model_weight_bytes(const qb_model *m) {
+    const qb_topology *t = &m->topology;
+    if (!m->resident) return planned_bytes(m);
+    int64_t sum = m->embed.bytes + list_bytes(&t->enter, &m->enter.w, -1) +
+                  list_bytes(&t->leave, &m->leave.w, m->head_is_embed ? t->head : -1);
+    for (int64_t i = 0; i < t->n_layers; i++) sum += list_bytes(&t->layers[i], &m->blocks[i].w, -1);
+    return sum;
+}
+
+/* Of a mixture of experts a token reads its own experts alone; which ones is not known, so all count alike.
+ */
+static int64_t unread_experts(const qb_model *m) {
+    const qb_topology *t = &m->topology;
+    int64_t sum = 0;
+    for (int64_t l = 0; m->resident && t->top_k > 0 && l < t->n_layers; l++)
+        for (size_t i = 0; i < t->layers[l].n_linears; i++)
+            if (t->layers[l].linears[i].expert >= 0) sum += m->blocks[l].w.matrices[i].bytes;
+    return t->experts > 0 ? (int64_t)((double)sum * (double)(t->experts - t->top_k) / (double)t->experts) : 0;
+}
+
 int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dtype) {
-    const qb_config *c = &m->config;
-    int64_t kv = 2 * c->n_layers * c->n_kv_heads * c->head_dim * (int64_t)qb_dtype_bytes(kv_dtype) * context;
-    int64_t row = c->hidden * (int64_t)qb_dtype_bytes(m->embed.dtype);
+    const qb_topology *t = &m->topology;
+    int64_t kv = qb_kv_bytes(t, kv_dtype, t->n_layers, 1, context);
+    int64_t row = t->embed_width * (int64_t)qb_dtype_bytes(m->embed.dtype);
     /* Everything is read once but the embedding table, of which one row is; a head that is the table reads it
      * after all. */
-    return qb_model_weight_bytes(m) + (m->head_is_embed ? 0 : row - m->embed.bytes) + kv;
+    return qb_model_weight_bytes(m) - unread_experts(m) + (m->head_is_embed ? 0 : row - m->embed.bytes) + kv;
 }
 
 /* Tensors of a linear that say nothing of its weights: what is the same in every module, or follows from the
@@ -95,22 +113,14 @@ int64_t qb_model_module_bytes(const qb_model *m, const char *module) {
 }
 
 double qb_model_bits_per_weight(const qb_model *m) {
-    const qb_config *c = &m->config;
     int64_t bytes = 0;
     for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
         const qb_tensor *t = qb_checkpoint_at(m->checkpoint, i);
+        const qb_owner *owner = qb_owners_find(m->owners, t->name);
         const char *suffix = strrchr(t->name, '.');
-        if (suffix && is_constant(m, suffix)) continue;
-        for (int64_t layer = 0; layer < c->n_layers; layer++) {
-            if (!in_layer(c, t->name, layer)) continue;
-            for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-                char module[128];
-                if (!qb_config_has_linear(c, l)) continue;
-                qb_config_layer_name(c->family->linear[l], layer, ".", module);
-                if (!strncmp(t->name, module, strlen(module))) bytes += t->bytes;
-            }
-            break;
-        }
+        if (!owner || owner->kind != QB_OWNER_LINEAR || !owner->linear->quantized) continue;
+        if (suffix && strcmp(t->name, owner->name) && is_constant(m, suffix)) continue;
+        bytes += t->bytes;
     }
-    return 8.0 * (double)bytes / (double)qb_config_linear_params(c);
+    return 8.0 * (double)bytes / (double)qb_topology_linear_params(&m->topology);
 }

@@ -23,29 +23,38 @@ int64_t qb_usable_memory_bytes(void) {
     return physical;
 }
 
-static int64_t context_width(const qb_config *c) {
-    return c->n_heads * c->head_dim;
+/* What all layers' walks may keep at most, and what they do keep within a limit, floats a token. */
+static qb_status kept_floats(const qb_topology *t, int64_t limit, int64_t *floats) {
+    qb_status st = QB_OK;
+    *floats = 0;
+    for (int64_t l = 0; st == QB_OK && l < t->n_layers; l++) {
+        qb_walk w;
+        if ((st = qb_walk_make(t, &t->layers[l], &w)) != QB_OK) break;
+        qb_walk_store(&w, limit);
+        int64_t n = w.buffer_floats[0] + w.buffer_floats[1];
+        if (n > *floats) *floats = n;
+        qb_walk_free(&w);
+    }
+    return st;
 }
 
-void qb_calibration_size(const qb_config *c, int64_t tokens, int64_t samples, int64_t seqlen,
-                         bool true_sequential, int64_t other_bytes, qb_calibration_memory *out) {
+qb_status qb_calibration_size(const qb_topology *t, int64_t tokens, int64_t samples, int64_t seqlen,
+                              bool true_sequential, int64_t other_bytes, qb_calibration_memory *out) {
     int64_t item = (int64_t)sizeof(float);
     *out = (qb_calibration_memory){.tokens = tokens};
     out->batch_sequences = BATCH_TOKENS / seqlen < 1 ? 1 : BATCH_TOKENS / seqlen;
     if (out->batch_sequences > samples) out->batch_sequences = samples;
     out->batch_rows = out->batch_sequences * seqlen;
-    out->workspace_bytes = qb_workspace_bytes(c, out->batch_rows);
-    out->kv_bytes = qb_kv_bytes(c, QB_DTYPE_F32, 1, out->batch_sequences, seqlen);
-    out->stream_bytes = (tokens + (true_sequential ? 0 : out->batch_rows)) * c->hidden * item;
-    if (!true_sequential) return; /* its second pass is a plain forward */
+    out->workspace_bytes = qb_workspace_bytes(t, out->batch_rows);
+    out->kv_bytes = qb_kv_bytes(t, QB_DTYPE_F32, 1, out->batch_sequences, seqlen);
+    out->stream_bytes = (tokens + out->batch_rows) * t->hidden * item;
+    if (!true_sequential) return QB_OK; /* its second pass is a plain forward */
     int64_t room = qb_usable_memory_bytes() / 5 * 3 - other_bytes - out->stream_bytes - out->workspace_bytes -
                    out->kv_bytes;
-    int64_t context = tokens * context_width(c) * item, mid = tokens * c->ffn * item;
-    if (mid <= room) { /* saves more than the context does */
-        out->mid_bytes = mid;
-        room -= mid;
-    }
-    if (context <= room) out->context_bytes = context;
+    out->kept_floats = room > 0 ? room / (tokens * item) : 0;
+    qb_status st = kept_floats(t, out->kept_floats, &out->kept_floats);
+    out->kept_bytes = out->kept_floats * tokens * item;
+    return st;
 }
 
 /* Windows of one length that follow each other share a batch. */
@@ -61,7 +70,7 @@ static qb_status make_batches(const qb_windows *w, int64_t batch_rows, qb_calibr
         if (last && last->n_tok == length && (last->n_seq + 1) * length <= batch_rows)
             last->n_seq++;
         else
-            batches[n++] = (qb_calibration_batch){row, 1, length};
+            batches[n++] = (qb_calibration_batch){.row0 = row, .n_seq = 1, .n_tok = length};
         row += length;
     }
     c->batches = batches;
@@ -88,7 +97,7 @@ static qb_status embed_windows(qb_calibration *c, const qb_windows *w) {
     }
     for (size_t i = 0; i < c->n_batches; i++) {
         qb_span s = span_of(c, &c->batches[i]);
-        QB_TRY(st, qb_model_embed(c->m, stream_at(c, &c->batches[i]), ids + c->batches[i].row0, &s));
+        QB_TRY(st, qb_model_embed(c->m, &c->ws, stream_at(c, &c->batches[i]), ids + c->batches[i].row0, &s));
     }
 out:
     qb_free(ids);
@@ -109,34 +118,53 @@ static qb_status check_windows(const qb_windows *w, int64_t *tokens) {
 }
 
 /* What is kept between passes must leave a device with memory of its own room for the Hessians and blocks. */
-static void keep_what_fits(qb_device *dev, qb_calibration_memory *memory) {
-    if (!dev->backend->separate_memory) return;
+static qb_status keep_what_fits(const qb_topology *t, qb_device *dev, qb_calibration_memory *memory) {
+    if (!dev->backend->separate_memory) return QB_OK;
+    int64_t item = (int64_t)sizeof(float);
     int64_t room = dev->backend->available_bytes(dev) / 2 - memory->stream_bytes - memory->workspace_bytes -
                    memory->kv_bytes;
-    if (memory->mid_bytes > room) memory->mid_bytes = 0;
-    room -= memory->mid_bytes;
-    if (memory->context_bytes > room) memory->context_bytes = 0;
+    int64_t limit = room > 0 ? room / (memory->tokens * item) : 0;
+    if (limit > memory->kept_floats) limit = memory->kept_floats;
+    qb_status st = kept_floats(t, limit, &memory->kept_floats);
+    memory->kept_bytes = memory->kept_floats * memory->tokens * item;
+    return st;
+}
+
+/* The two buffers' sizes over all layers, floats a token. */
+static qb_status buffer_floats(const qb_topology *t, int64_t limit, int64_t floats[2]) {
+    qb_status st = QB_OK;
+    floats[0] = floats[1] = 0;
+    for (int64_t l = 0; st == QB_OK && l < t->n_layers; l++) {
+        qb_walk w;
+        if ((st = qb_walk_make(t, &t->layers[l], &w)) != QB_OK) break;
+        qb_walk_store(&w, limit);
+        for (int i = 0; i < 2; i++)
+            if (w.buffer_floats[i] > floats[i]) floats[i] = w.buffer_floats[i];
+        qb_walk_free(&w);
+    }
+    return st;
 }
 
 qb_status qb_calibration_create(qb_model *m, const qb_windows *windows, bool true_sequential,
                                 int64_t other_bytes, qb_calibration *c) {
-    *c = (qb_calibration){.m = m};
+    *c = (qb_calibration){.m = m, .state = -1};
     const qb_backend *be = m->dev->backend;
-    int64_t tokens;
+    int64_t tokens, floats[2] = {0};
     qb_status st;
     QB_TRY(st, check_windows(windows, &tokens));
-    qb_calibration_size(&m->config, tokens, windows->count, windows->max_length, true_sequential, other_bytes,
-                        &c->memory);
-    keep_what_fits(m->dev, &c->memory);
+    QB_TRY(st, qb_calibration_size(&m->topology, tokens, windows->count, windows->max_length, true_sequential,
+                                   other_bytes, &c->memory));
+    QB_TRY(st, keep_what_fits(&m->topology, m->dev, &c->memory));
     const qb_calibration_memory *memory = &c->memory;
     int64_t row_bytes = m->config.hidden * (int64_t)sizeof(float);
     QB_TRY(st, make_batches(windows, memory->batch_rows, c));
     QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, tokens * row_bytes, &c->x));
-    if (!true_sequential)
-        QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, memory->batch_rows * row_bytes, &c->copy));
-    if (memory->context_bytes)
-        QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, memory->context_bytes, &c->context));
-    if (memory->mid_bytes) QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, memory->mid_bytes, &c->mid));
+    QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, memory->batch_rows * row_bytes, &c->copy));
+    if (true_sequential) QB_TRY(st, buffer_floats(&m->topology, memory->kept_floats, floats));
+    for (int i = 0; i < 2; i++)
+        if (floats[i])
+            QB_TRY(st, be->alloc(m->dev, QB_MEMORY_ACTIVATIONS, tokens * floats[i] * (int64_t)sizeof(float),
+                                 &c->kept[i]));
     QB_TRY(st, qb_workspace_create(m, memory->batch_rows, &c->ws));
     QB_TRY(st, qb_kv_create(m, QB_DTYPE_F32, 1, memory->batch_sequences, windows->max_length, &c->kv));
     QB_TRY(st, embed_windows(c, windows));
@@ -150,115 +178,147 @@ void qb_calibration_free(qb_calibration *c) {
     const qb_backend *be = c->m->dev->backend;
     be->free(c->m->dev, c->x);
     be->free(c->m->dev, c->copy);
-    be->free(c->m->dev, c->context);
-    be->free(c->m->dev, c->mid);
+    for (int i = 0; i < 2; i++) be->free(c->m->dev, c->kept[i]);
     qb_workspace_free(c->m, &c->ws);
     qb_kv_free(c->m, &c->kv);
+    for (size_t i = 0; i < c->n_batches; i++) qb_routing_free(&c->batches[i].routing);
     qb_free(c->batches);
     *c = (qb_calibration){0};
 }
 
-/* Copies a batch's rows of `width` into what is kept of all tokens, and points at them. */
-static qb_status keep(qb_calibration *c, const qb_calibration_batch *b, float *kept, int64_t width,
-                      float **in) {
-    if (!kept) return QB_OK;
-    float *to = kept + b->row0 * width;
-    qb_status st =
-        c->m->dev->backend->copy(c->m->dev, to, *in, b->n_seq * b->n_tok * width * (int64_t)sizeof(float));
-    *in = to;
-    return st;
+/* ---- a batch's state between passes ---- */
+
+static int64_t rows_of(const qb_calibration_batch *b) {
+    return b->n_seq * b->n_tok;
 }
 
-/* The attention's output for a batch: what was kept, or computed again from the stream. */
-static qb_status attention_output(qb_calibration *c, const qb_block *b, const qb_calibration_batch *batch,
-                                  const qb_span *s, float **in) {
-    *in = c->context ? c->context + batch->row0 * context_width(&c->m->config) : NULL;
-    if (*in) return QB_OK;
-    qb_status st = qb_block_attention_in(c->m, b, &c->ws, stream_at(c, batch), s, in);
-    return st == QB_OK ? qb_block_attention(c->m, b, &c->ws, s, in) : st;
-}
-
-static qb_status mlp_middle(qb_calibration *c, const qb_block *b, const float *x, const qb_span *s,
-                            float **in) {
-    qb_status st = qb_block_mlp_in(c->m, b, &c->ws, x, s, in);
-    return st == QB_OK ? qb_block_mlp_mid(c->m, b, &c->ws, s, in) : st;
-}
-
-/* Brings a batch to the input in question and points at it. */
-static qb_status reach_input(qb_calibration *c, const qb_block *b, const qb_calibration_batch *batch,
-                             const qb_span *s, qb_linear_input input, float **in) {
-    float *x = stream_at(c, batch);
+/* Moves a batch's kept slots between the workspace and the stage's buffer, one slot behind the other. */
+static qb_status move_kept(qb_calibration *c, const qb_calibration_batch *b, const qb_stage *s, bool store) {
+    const qb_topology *t = &c->m->topology;
+    const qb_backend *be = c->m->dev->backend;
+    if (!s->kept_floats) return QB_OK;
+    float *at = c->kept[s->buffer] + b->row0 * s->kept_floats;
     qb_status st = QB_OK;
-    *in = NULL;
-    switch (input) {
-    case QB_INPUT_ATTENTION:
-        return qb_block_attention_in(c->m, b, &c->ws, x, s, in);
-    case QB_INPUT_OUTPUT:
-        QB_TRY(st, qb_block_attention_in(c->m, b, &c->ws, x, s, in));
-        QB_TRY(st, qb_block_attention(c->m, b, &c->ws, s, in));
-        return keep(c, batch, c->context, context_width(&c->m->config), in);
-    case QB_INPUT_MLP:
-        QB_TRY(st, attention_output(c, b, batch, s, in));
-        QB_TRY(st, qb_block_add_linear(c->m, b, QB_LINEAR_O, &c->ws, *in, x, s));
-        return qb_block_mlp_in(c->m, b, &c->ws, x, s, in);
-    case QB_INPUT_DOWN:
-        QB_TRY(st, mlp_middle(c, b, x, s, in));
-        return keep(c, batch, c->mid, c->m->config.ffn, in);
-    case QB_INPUT_COUNT:
-        break;
+    for (int i = 0; st == QB_OK && i < t->n_slots; i++) {
+        if (!(s->kept >> i & 1)) continue;
+        int64_t n = rows_of(b) * t->slots[i].width * (t->slots[i].routed ? t->top_k : 1);
+        float *slot = c->ws.slots[i];
+        st = be->copy(c->m->dev, store ? at : slot, store ? slot : at, n * (int64_t)sizeof(float));
+        at += n;
     }
-    return qb_fail(QB_ERR_INTERNAL, "no such linear input: %d", (int)input);
-out:
     return st;
 }
 
-qb_status qb_calibration_observe(qb_calibration *c, const qb_block *b, qb_linear_input input,
-                                 qb_hessian_sum *sum) {
+static qb_status copy_routing(const qb_routing *from, qb_routing *to) {
+    int64_t tokens = from->rows / from->top_k;
+    memcpy(to->first, from->first, (size_t)(from->experts + 1) * sizeof *to->first);
+    memcpy(to->token, from->token, (size_t)from->rows * sizeof *to->token);
+    memcpy(to->weight, from->weight, (size_t)from->rows * sizeof *to->weight);
+    memcpy(to->row, from->row, (size_t)(tokens * from->top_k) * sizeof *to->row);
+    to->rows = from->rows;
+    to->top_k = from->top_k;
+    to->experts = from->experts;
+    return QB_OK;
+}
+
+/* The batch as it stands in the block, in the workspace and c->copy. */
+static qb_status load_state(qb_calibration *c, const qb_calibration_batch *b, const qb_walk *w) {
+    qb_device *dev = c->m->dev;
+    qb_status st = dev->backend->copy(dev, c->copy, stream_at(c, b),
+                                      rows_of(b) * c->m->config.hidden * (int64_t)sizeof(float));
+    if (st != QB_OK || c->state < 0) return st;
+    const qb_stage *s = &w->stages[c->state];
+    if (s->routing) st = copy_routing(&b->routing, &c->ws.routing);
+    return st == QB_OK ? move_kept(c, b, s, false) : st;
+}
+
+static qb_status store_state(qb_calibration *c, qb_calibration_batch *b, const qb_stage *s) {
+    const qb_topology *t = &c->m->topology;
+    qb_device *dev = c->m->dev;
+    qb_status st = QB_OK;
+    if (s->routing && !b->routing.capacity)
+        st = qb_routing_create(rows_of(b), t->top_k, t->experts, &b->routing);
+    if (st == QB_OK && s->routing) st = copy_routing(&c->ws.routing, &b->routing);
+    if (st == QB_OK) st = move_kept(c, b, s, true);
+    return st == QB_OK ? dev->backend->copy(dev, stream_at(c, b), c->copy,
+                                            rows_of(b) * c->m->config.hidden * (int64_t)sizeof(float))
+                       : st;
+}
+
+/* ---- passes ---- */
+
+/* Adds a batch's rows of one site; of an expert only those that were routed to it. */
+static qb_status add_site(qb_calibration *c, const qb_calibration_batch *b, const qb_site *site,
+                          qb_hessian_sum *sum) {
+    const float *in = site->slot == QB_SLOT_X ? c->copy : c->ws.slots[site->slot];
+    int64_t rows = rows_of(b);
+    if (site->expert >= 0) {
+        const int64_t *first = c->ws.routing.first + site->expert;
+        in += first[0] * site->cols;
+        rows = first[1] - first[0];
+        if (rows == 0) return QB_OK;
+    }
+    return qb_hessian_sum_add(c->m->dev, sum, in, rows, b->n_seq);
+}
+
+qb_status qb_calibration_observe(qb_calibration *c, const qb_block *b, const qb_walk *w, int64_t stage,
+                                 int64_t first, int64_t n, qb_hessian_sum *sums) {
+    const qb_stage *s = &w->stages[stage];
+    bool moves = s->stored && c->state < stage;
     qb_status st = QB_OK;
     for (size_t i = 0; i < c->n_batches; i++) {
-        const qb_calibration_batch *batch = &c->batches[i];
-        qb_span s = span_of(c, batch);
-        float *in = NULL;
-        QB_TRY(st, reach_input(c, b, batch, &s, input, &in));
-        QB_TRY(st, qb_hessian_sum_add(c->m->dev, sum, in, s.n_seq * s.n_tok, s.n_seq));
+        qb_calibration_batch *batch = &c->batches[i];
+        qb_span span = span_of(c, batch);
+        int64_t from = c->position;
+        QB_TRY(st, load_state(c, batch, w));
+        if (moves) {
+            QB_TRY(st, qb_steps_run(c->m, &b->w, from, s->resume, &c->ws, c->copy, &span));
+            QB_TRY(st, store_state(c, batch, s));
+            from = s->resume;
+        }
+        QB_TRY(st, qb_steps_run(c->m, &b->w, from, s->cut, &c->ws, c->copy, &span));
+        for (int64_t j = 0; j < n; j++) QB_TRY(st, add_site(c, batch, &w->sites[first + j], &sums[j]));
+    }
+    if (moves) {
+        c->state = stage;
+        c->position = s->resume;
     }
 out:
     return st;
 }
 
-qb_status qb_calibration_finish_block(qb_calibration *c, const qb_block *b) {
-    qb_status st = QB_OK;
-    for (size_t i = 0; i < c->n_batches; i++) {
-        const qb_calibration_batch *batch = &c->batches[i];
-        qb_span s = span_of(c, batch);
-        float *x = stream_at(c, batch), *in = c->mid ? c->mid + batch->row0 * c->m->config.ffn : NULL;
-        if (!in) QB_TRY(st, mlp_middle(c, b, x, &s, &in));
-        QB_TRY(st, qb_block_add_linear(c->m, b, QB_LINEAR_DOWN, &c->ws, in, x, &s));
-    }
-out:
-    return st;
-}
-
-qb_status qb_calibration_observe_all(qb_calibration *c, const qb_block *b,
-                                     qb_hessian_sum sums[QB_INPUT_COUNT]) {
+qb_status qb_calibration_finish_block(qb_calibration *c, const qb_block *b, const qb_walk *w) {
     qb_device *dev = c->m->dev;
     qb_status st = QB_OK;
     for (size_t i = 0; i < c->n_batches; i++) {
         const qb_calibration_batch *batch = &c->batches[i];
         qb_span s = span_of(c, batch);
-        int64_t rows = s.n_seq * s.n_tok;
-        float *in, *x = c->copy;
-        QB_TRY(st, dev->backend->copy(dev, x, stream_at(c, batch),
-                                      rows * c->m->config.hidden * (int64_t)sizeof(float)));
-        QB_TRY(st, qb_block_attention_in(c->m, b, &c->ws, x, &s, &in));
-        QB_TRY(st, qb_hessian_sum_add(dev, &sums[QB_INPUT_ATTENTION], in, rows, s.n_seq));
-        QB_TRY(st, qb_block_attention(c->m, b, &c->ws, &s, &in));
-        QB_TRY(st, qb_hessian_sum_add(dev, &sums[QB_INPUT_OUTPUT], in, rows, s.n_seq));
-        QB_TRY(st, qb_block_add_linear(c->m, b, QB_LINEAR_O, &c->ws, in, x, &s));
-        QB_TRY(st, qb_block_mlp_in(c->m, b, &c->ws, x, &s, &in));
-        QB_TRY(st, qb_hessian_sum_add(dev, &sums[QB_INPUT_MLP], in, rows, s.n_seq));
-        QB_TRY(st, qb_block_mlp_mid(c->m, b, &c->ws, &s, &in));
-        QB_TRY(st, qb_hessian_sum_add(dev, &sums[QB_INPUT_DOWN], in, rows, s.n_seq));
+        QB_TRY(st, load_state(c, batch, w));
+        QB_TRY(st, qb_steps_run(c->m, &b->w, c->position, b->w.n_steps, &c->ws, c->copy, &s));
+        QB_TRY(st, dev->backend->copy(dev, stream_at(c, batch), c->copy,
+                                      rows_of(batch) * c->m->config.hidden * (int64_t)sizeof(float)));
+    }
+    c->state = -1;
+    c->position = 0;
+out:
+    return st;
+}
+
+qb_status qb_calibration_observe_all(qb_calibration *c, const qb_block *b, const qb_walk *w,
+                                     qb_hessian_sum *sums) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; i < c->n_batches; i++) {
+        const qb_calibration_batch *batch = &c->batches[i];
+        qb_span span = span_of(c, batch);
+        int64_t from = 0;
+        QB_TRY(st, load_state(c, batch, w));
+        for (size_t k = 0; k < w->n_stages; k++) {
+            const qb_stage *s = &w->stages[k];
+            QB_TRY(st, qb_steps_run(c->m, &b->w, from, s->cut, &c->ws, c->copy, &span));
+            for (int64_t j = s->first_site; j < s->first_site + s->n_sites; j++)
+                QB_TRY(st, add_site(c, batch, &w->sites[j], &sums[j]));
+            from = s->cut;
+        }
     }
 out:
     return st;

@@ -165,7 +165,7 @@ static bool goes_dense(const conversion *c, const qb_module *module) {
 /* ---- planning: nothing is written before every module is known to fit ---- */
 
 static qb_status plan_dense(conversion *c, const qb_module *module) {
-    char name[160];
+    char name[QB_NAME_BYTES + 8];
     snprintf(name, sizeof name, "%s.weight", module->name);
     c->report->widened += c->layout != NULL;
     return qb_writer_plan(c->writer, name, c->dense, 2, (int64_t[]){module->rows, module->cols});
@@ -196,14 +196,14 @@ static void note_skipped(conversion *c, const char *module) {
 }
 
 static qb_status plan_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
-    char name[160];
+    char name[QB_NAME_BYTES + 8];
     snprintf(name, sizeof name, "%s.weight", module->name);
     note_skipped(c, module->name);
     return qb_writer_plan(c->writer, name, w->dtype, 2, (int64_t[]){module->rows, module->cols});
 }
 
 static qb_status put_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
-    char name[160];
+    char name[QB_NAME_BYTES + 8];
     snprintf(name, sizeof name, "%s.weight", module->name);
     return qb_writer_put(c->writer, name, w->dense,
                          module->rows * module->cols * (int64_t)qb_dtype_bytes(w->dtype));
@@ -217,10 +217,10 @@ static qb_status plan_packed(conversion *c, const qb_module *module, const qb_we
 static qb_status plan_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
     if (goes_dense(c, module)) return plan_dense(c, module);
-    qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
+    qb_status st = qb_module_read(c->m, module, &w);
     if (st != QB_OK) return st;
     st = stays(c, &w) ? plan_as_is(c, module, &w) : plan_packed(c, module, &w);
-    qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
+    qb_module_unread(c->m, module, &w);
     return st;
 }
 
@@ -239,7 +239,7 @@ static void warn_vanished(const conversion *c, const char *name, const float *va
 
 static qb_status put_dense(conversion *c, const qb_module *module, const qb_weight *w) {
     int64_t n = module->rows * module->cols;
-    char name[160];
+    char name[QB_NAME_BYTES + 8];
     float *values;
     qb_status st = qb_alloc((size_t)n, sizeof *values, &values);
     if (st != QB_OK) return st;
@@ -261,7 +261,7 @@ static qb_status put_dense(conversion *c, const qb_module *module, const qb_weig
 
 static qb_status put_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
-    qb_status st = qb_checkpoint_linear(c->m->checkpoint, module->name, module->rows, module->cols, &w);
+    qb_status st = qb_module_read(c->m, module, &w);
     if (st != QB_OK) return st;
     if (goes_dense(c, module))
         st = put_dense(c, module, &w);
@@ -269,7 +269,7 @@ static qb_status put_module(conversion *c, const qb_module *module) {
         st = put_as_is(c, module, &w);
     else
         st = c->layout->put(c->writer, module->name, w.packed);
-    qb_checkpoint_free_linear(c->m->checkpoint, module->name, &w);
+    qb_module_unread(c->m, module, &w);
     c->report->modules++;
     c->report->weights += module->rows * module->cols;
     return st;

@@ -65,28 +65,50 @@ out:
 typedef struct {
     run_state *r;
     qb_block *b; /* whose linears are replaced; NULL without calibration */
-    int64_t n;
-    qb_site_linear linears[QB_LINEAR_COUNT];
-    qb_linear which[QB_LINEAR_COUNT];
-    char names[QB_LINEAR_COUNT][128];
+    int64_t layer, n;
+    qb_site_linear *linears; /* [n] */
+    const qb_linear **which;
+    int16_t *modules; /* index in the block */
+    char (*names)[QB_NAME_BYTES];
 } site;
 
-static void add_linear(site *s, int64_t layer, qb_linear l, const qb_weight *from) {
-    qb_config_linear_name(&s->r->m->config, layer, l, s->names[s->n]);
+static void site_free(site *s) {
+    qb_free(s->linears);
+    qb_free(s->which);
+    qb_free(s->modules);
+    qb_free(s->names);
+}
+
+static qb_status site_make(run_state *r, qb_block *b, int64_t layer, int64_t most, site *s) {
+    *s = (site){.r = r, .b = b, .layer = layer};
+    qb_status st;
+    QB_TRY(st, qb_alloc((size_t)most, sizeof *s->linears, &s->linears));
+    QB_TRY(st, qb_alloc((size_t)most, sizeof *s->which, &s->which));
+    QB_TRY(st, qb_alloc((size_t)most, sizeof *s->modules, &s->modules));
+    QB_TRY(st, qb_alloc((size_t)most, sizeof *s->names, &s->names));
+out:
+    return st;
+}
+
+static void add_linear(site *s, int16_t module, const qb_linear *l, const qb_weight *from) {
+    qb_linear_name(l, s->layer, s->names[s->n]);
     s->which[s->n] = l;
+    s->modules[s->n] = module;
     s->linears[s->n] = (qb_site_linear){s->names[s->n], from};
     s->n++;
 }
 
 /* The packed weight in the place of the one it stands for, so that what follows computes with the very
    weights that are stored. */
-static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const char *module, qb_qweight *q) {
-    qb_weight packed = {.rows = q->rows, .cols = q->cols, .packed = q};
-    r->dev->backend->matrix_free(r->dev, &b->w.linear[l]);
-    b->w.linear[l] = (qb_matrix){0};
-    qb_status st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, &b->w.linear[l]);
-    qb_checkpoint_free_linear(r->m->checkpoint, module, &b->source[l]);
-    b->source[l] = (qb_weight){0};
+static qb_status replace_linear(site *s, int64_t i, qb_qweight *q) {
+    run_state *r = s->r;
+    qb_weight packed = {.rows = q->rows, .cols = q->cols, .packed = q},
+              *source = &s->b->source[s->modules[i]];
+    qb_matrix *matrix = &s->b->w.matrices[s->modules[i]];
+    r->dev->backend->matrix_free(r->dev, matrix);
+    *matrix = (qb_matrix){0};
+    qb_status st = r->dev->backend->matrix_create(r->dev, &packed, QB_PLACE_DEVICE, matrix);
+    qb_linear_unread(r->m, s->which[i], s->layer, source);
     return st;
 }
 
@@ -94,7 +116,7 @@ static qb_status replace_linear(run_state *r, qb_block *b, qb_linear l, const ch
 static qb_status take_linear(void *ctx, int64_t i, qb_qweight *q, qb_module_report *report) {
     site *s = ctx;
     qb_status st = store_linear(s->r, &s->linears[i], q, report);
-    if (st == QB_OK && s->b) st = replace_linear(s->r, s->b, s->which[i], s->names[i], q);
+    if (st == QB_OK && s->b) st = replace_linear(s, i, q);
     qb_qweight_free(q);
     return st;
 }
@@ -121,52 +143,53 @@ static qb_status quantize_site(site *s, qb_hessian_sum *sum) {
 
 /* ---- without calibration ---- */
 
+static qb_status quantize_alone(run_state *r, int64_t layer, int16_t module, const qb_linear *l) {
+    qb_weight from = {0};
+    site s;
+    qb_status st;
+    QB_TRY(st, site_make(r, NULL, layer, 1, &s));
+    add_linear(&s, module, l, &from);
+    QB_TRY(st, qb_linear_read(r->m, l, layer, &from));
+    st = quantize_site(&s, NULL);
+    qb_linear_unread(r->m, l, layer, &from);
+out:
+    site_free(&s);
+    return st;
+}
+
 static qb_status quantize_by_linear(run_state *r) {
-    const qb_config *c = &r->m->config;
-    qb_checkpoint *ck = r->m->checkpoint;
-    for (int64_t layer = r->target.blocks; layer < c->n_layers; layer++) {
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            if (!qb_config_has_linear(c, l)) continue;
-            qb_weight from = {0};
-            site s = {.r = r};
-            int64_t rows, cols;
-            qb_config_linear_shape(c, l, &rows, &cols);
-            add_linear(&s, layer, l, &from);
-            qb_status st = qb_checkpoint_linear(ck, s.names[0], rows, cols, &from);
-            if (st == QB_OK) {
-                st = quantize_site(&s, NULL);
-                qb_checkpoint_free_linear(ck, s.names[0], &from);
-            }
-            if (st != QB_OK) return st;
-        }
-        qb_status st = qb_target_save(&r->target, layer + 1, r->report);
-        if (st != QB_OK) return st;
+    const qb_topology *t = &r->m->topology;
+    qb_status st = QB_OK;
+    for (int64_t layer = r->target.blocks; layer < t->n_layers; layer++) {
+        const qb_list *list = &t->layers[layer];
+        for (size_t i = 0; i < list->n_linears; i++)
+            if (list->linears[i].quantized)
+                QB_TRY(st, quantize_alone(r, layer, (int16_t)i, &list->linears[i]));
+        QB_TRY(st, qb_target_save(&r->target, layer + 1, r->report));
         qb_progress_update(&r->progress, (double)(layer + 1));
     }
-    return QB_OK;
+out:
+    return st;
 }
 
 /* ---- with calibration ---- */
 
-/* The block's linears that read one input. */
-static qb_status quantize_input(run_state *r, qb_block *b, qb_linear_input input, qb_hessian_sum *sum) {
-    site s = {.r = r, .b = b};
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
-        if (qb_config_has_linear(&r->m->config, l) && qb_linear_input_of(l) == input)
-            add_linear(&s, b->layer, l, &b->source[l]);
-    return quantize_site(&s, sum);
-}
-
-static int64_t input_width(const qb_config *c, qb_linear_input input) {
-    int64_t rows, cols = 0;
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++)
-        if (qb_config_has_linear(c, l) && qb_linear_input_of(l) == input)
-            qb_config_linear_shape(c, l, &rows, &cols);
-    return cols;
-}
-
-static void note_progress(run_state *r, const qb_block *b, int stages_done) {
-    qb_progress_update(&r->progress, (double)b->layer + stages_done / (double)QB_INPUT_COUNT);
+/* The linears that read one input. */
+static qb_status quantize_input(run_state *r, qb_block *b, const qb_walk *w, int64_t index,
+                                qb_hessian_sum *sum) {
+    const qb_list *list = &r->m->topology.layers[b->layer];
+    const qb_site *of = &w->sites[index];
+    site s;
+    qb_status st;
+    QB_TRY(st, site_make(r, b, b->layer, of->n, &s));
+    for (int64_t i = 0; i < of->n; i++) {
+        int16_t module = w->linears[of->first + i];
+        add_linear(&s, module, &list->linears[module], &b->source[module]);
+    }
+    st = quantize_site(&s, sum);
+out:
+    site_free(&s);
+    return st;
 }
 
 /* Loads `layer` unless it is there. Called when much is queued on the device, which then computes while the
@@ -178,39 +201,85 @@ static qb_status load_ahead(run_state *r, int64_t layer) {
     return st;
 }
 
-static qb_status sequential_block(run_state *r, qb_block *b) {
-    const qb_config *c = &r->m->config;
-    qb_status st = QB_OK;
-    for (qb_linear_input input = 0; input < QB_INPUT_COUNT; input++) {
-        qb_hessian_sum sum = {0};
-        QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, input), &sum));
-        st = qb_calibration_observe(&r->calibration, b, input, &sum);
-        if (st == QB_OK && input == QB_INPUT_OUTPUT) st = load_ahead(r, b->layer + 1);
-        if (st == QB_OK) st = quantize_input(r, b, input, &sum);
-        qb_hessian_sum_free(r->dev, &sum);
-        if (st != QB_OK) goto out;
-        note_progress(r, b, (int)input + 1);
+static void note_progress(run_state *r, const qb_block *b, const qb_walk *w, int64_t sites_done) {
+    qb_progress_update(&r->progress,
+                       (double)b->layer + (double)sites_done / (double)(w->n_sites ? w->n_sites : 1));
+}
+
+/* How many sites of a stage a pass observes: their Hessians together stay below what one of the widest linear
+   takes, or a quarter of what is free. */
+static int64_t sites_a_pass(const run_state *r, const qb_walk *w, const qb_stage *s) {
+    int64_t n = 0, bytes = 0, room = r->dev->backend->available_bytes(r->dev) / 4;
+    while (n < s->n_sites) {
+        int64_t cols = w->sites[s->first_site + n].cols;
+        bytes += cols * cols * (int64_t)sizeof(float);
+        if (n > 0 && bytes > room) break;
+        n++;
     }
-    if (b->layer + 1 < c->n_layers) st = qb_calibration_finish_block(&r->calibration, b);
+    return n;
+}
+
+static qb_status observe_and_quantize(run_state *r, qb_block *b, const qb_walk *w, int64_t stage,
+                                      int64_t first, int64_t n, bool ahead) {
+    qb_hessian_sum *sums = NULL;
+    qb_status st;
+    QB_TRY(st, qb_alloc_zero((size_t)n, sizeof *sums, &sums));
+    for (int64_t i = 0; i < n; i++)
+        QB_TRY(st, qb_hessian_sum_create(r->dev, w->sites[first + i].cols, &sums[i]));
+    QB_TRY(st, qb_calibration_observe(&r->calibration, b, w, stage, first, n, sums));
+    if (ahead) QB_TRY(st, load_ahead(r, b->layer + 1));
+    for (int64_t i = 0; i < n; i++) {
+        QB_TRY(st, quantize_input(r, b, w, first + i, &sums[i]));
+        note_progress(r, b, w, first + i + 1);
+    }
+out:
+    for (int64_t i = 0; sums && i < n; i++) qb_hessian_sum_free(r->dev, &sums[i]);
+    qb_free(sums);
+    return st;
+}
+
+static qb_status sequential_block(run_state *r, qb_block *b, const qb_walk *w) {
+    qb_status st = QB_OK;
+    for (size_t stage = 0; stage < w->n_stages; stage++) {
+        const qb_stage *s = &w->stages[stage];
+        int64_t a_pass = sites_a_pass(r, w, s);
+        for (int64_t at = 0; at < s->n_sites; at += a_pass) {
+            int64_t n = s->n_sites - at < a_pass ? s->n_sites - at : a_pass;
+            QB_TRY(st, observe_and_quantize(r, b, w, (int64_t)stage, s->first_site + at, n, stage == 1));
+        }
+    }
+    if (b->layer + 1 < r->m->config.n_layers) st = qb_calibration_finish_block(&r->calibration, b, w);
 out:
     return st;
 }
 
-static qb_status parallel_block(run_state *r, qb_block *b) {
-    const qb_config *c = &r->m->config;
-    qb_hessian_sum sums[QB_INPUT_COUNT] = {0};
-    qb_status st = QB_OK;
-    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++)
-        QB_TRY(st, qb_hessian_sum_create(r->dev, input_width(c, i), &sums[i]));
-    QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, sums));
+static qb_status parallel_block(run_state *r, qb_block *b, const qb_walk *w) {
+    qb_hessian_sum *sums = NULL;
+    qb_status st;
+    QB_TRY(st, qb_alloc_zero(w->n_sites, sizeof *sums, &sums));
+    for (size_t i = 0; i < w->n_sites; i++)
+        QB_TRY(st, qb_hessian_sum_create(r->dev, w->sites[i].cols, &sums[i]));
+    QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, w, sums));
     QB_TRY(st, load_ahead(r, b->layer + 1));
-    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) {
-        QB_TRY(st, quantize_input(r, b, i, &sums[i]));
-        note_progress(r, b, (int)i + 1);
+    for (size_t i = 0; i < w->n_sites; i++) {
+        QB_TRY(st, quantize_input(r, b, w, (int64_t)i, &sums[i]));
+        note_progress(r, b, w, (int64_t)i + 1);
     }
-    if (b->layer + 1 < c->n_layers) QB_TRY(st, qb_calibration_forward(&r->calibration, b));
+    if (b->layer + 1 < r->m->config.n_layers) QB_TRY(st, qb_calibration_forward(&r->calibration, b));
 out:
-    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) qb_hessian_sum_free(r->dev, &sums[i]);
+    for (size_t i = 0; sums && i < w->n_sites; i++) qb_hessian_sum_free(r->dev, &sums[i]);
+    qb_free(sums);
+    return st;
+}
+
+static qb_status quantize_block(run_state *r, qb_block *b) {
+    const qb_topology *t = &r->m->topology;
+    qb_walk w;
+    qb_status st = qb_walk_make(t, &t->layers[b->layer], &w);
+    if (st != QB_OK) return st;
+    qb_walk_store(&w, r->calibration.memory.kept_floats);
+    st = r->config->true_sequential ? sequential_block(r, b, &w) : parallel_block(r, b, &w);
+    qb_walk_free(&w);
     return st;
 }
 
@@ -269,7 +338,7 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
         block = r->ahead;
         r->has_ahead = false;
         qb_block_prefetch(r->m, layer + 1);
-        st = r->config->true_sequential ? sequential_block(r, &block) : parallel_block(r, &block);
+        st = quantize_block(r, &block);
         qb_block_free(r->m, &block);
         if (st == QB_OK) st = qb_target_save(&r->target, layer + 1, r->report);
         if (st != QB_OK) goto out;
@@ -293,13 +362,13 @@ static qb_status check_source(const qb_model *m) {
                    qb_checkpoint_dir(m->checkpoint), q->method, q->bits);
 }
 
-static int64_t largest_linear(const qb_config *c) {
-    int64_t largest = 0, rows, cols;
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-        if (!qb_config_has_linear(c, l)) continue;
-        qb_config_linear_shape(c, l, &rows, &cols);
-        if (rows * cols > largest) largest = rows * cols;
-    }
+static int64_t largest_linear(const qb_topology *t) {
+    int64_t largest = 1;
+    for (int64_t l = 0; l < t->n_layers; l++)
+        for (size_t i = 0; i < t->layers[l].n_linears; i++) {
+            const qb_linear *w = &t->layers[l].linears[i];
+            if (w->quantized && w->rows * w->cols > largest) largest = w->rows * w->cols;
+        }
     return largest;
 }
 
@@ -322,7 +391,7 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
     }
     QB_TRY(st, qb_quant_plan_make(m, method, &actual, &plan));
     QB_TRY(st, qb_target_open(m, method, config, target, report, &r.target));
-    QB_TRY(st, qb_alloc((size_t)largest_linear(&m->config), sizeof *r.weight, &r.weight));
+    QB_TRY(st, qb_alloc((size_t)largest_linear(&m->topology), sizeof *r.weight, &r.weight));
     qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,
                       method->name);
     if (method->needs)

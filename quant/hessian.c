@@ -21,7 +21,7 @@ qb_status qb_hessian_sum_create(qb_device *dev, int64_t n, qb_hessian_sum *out) 
 qb_status qb_hessian_sum_add(qb_device *dev, qb_hessian_sum *sum, const float *x, int64_t rows,
                              int64_t n_seq) {
     qb_status st = dev->backend->hessian(dev, sum->dev_h, x, rows, sum->n);
-    if (st == QB_OK) sum->n_samples += n_seq;
+    if (st == QB_OK) sum->n_samples += n_seq, sum->rows += rows;
     return st;
 }
 

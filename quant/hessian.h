@@ -8,6 +8,7 @@
 /* sum x^T x of one linear input while calibration batches pass. Zero-initialise. */
 typedef struct qb_hessian_sum {
     int64_t n, n_samples;
+    int64_t rows; /* tokens accumulated */
     float *dev_h; /* [n, n] on the device, lower triangle */
 } qb_hessian_sum;
 

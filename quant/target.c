@@ -146,24 +146,25 @@ qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, c
 
 /* ---- the plan ---- */
 
-static qb_status describe_linear(const qb_target_run *t, int64_t layer, qb_linear linear, char module[128],
-                                 qb_qweight *shape) {
-    const qb_config *c = &t->m->config;
-    char name[136];
-    const qb_tensor *tensor;
-    int64_t rows, cols;
-    qb_config_linear_shape(c, linear, &rows, &cols);
-    qb_config_linear_name(c, layer, linear, module);
-    snprintf(name, sizeof name, "%s.weight", module);
-    qb_status st = qb_checkpoint_need(t->m->checkpoint, name, &tensor);
-    return st == QB_OK ? t->method->describe(module, rows, cols, tensor->dtype, t->config, shape) : st;
+static qb_status describe_module(const qb_target_run *t, const qb_module *module, qb_qweight *shape) {
+    qb_dtype dtype;
+    qb_status st = qb_linear_dtype(t->m, module->linear, module->layer, &dtype);
+    return st == QB_OK
+               ? t->method->describe(module->name, module->rows, module->cols, dtype, t->config, shape)
+               : st;
+}
+
+/* The first module stands for what all have in common. */
+static qb_status describe_first(const qb_target_run *t, qb_qweight *shape) {
+    for (size_t i = 0; i < t->modules.count; i++)
+        if (t->modules.items[i].layer >= 0) return describe_module(t, &t->modules.items[i], shape);
+    return qb_fail(QB_ERR_UNSUPPORTED, "%s has no linear to quantize", t->m->name);
 }
 
 /* The format asked for, else the one that most programs read. */
 static qb_status choose_layout(qb_target_run *t) {
-    char module[128];
     qb_qweight shape = {0};
-    qb_status st = describe_linear(t, 0, QB_LINEAR_Q, module, &shape);
+    qb_status st = describe_first(t, &shape);
     if (st != QB_OK) return st;
     t->layout = qb_layout_for(&shape);
     if (!t->target->format) return QB_OK;
@@ -182,17 +183,21 @@ static qb_status choose_layout(qb_target_run *t) {
 }
 
 static qb_status plan_linears(qb_target_run *t) {
-    const qb_config *c = &t->m->config;
-    char module[128];
     qb_qweight shape = {0};
     qb_status st = QB_OK;
-    for (int64_t layer = 0; layer < c->n_layers; layer++)
-        for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
-            if (!qb_config_has_linear(c, l)) continue;
-            QB_TRY(st, describe_linear(t, layer, l, module, &shape));
-            QB_TRY(st, t->layout->check(module, &shape));
-            QB_TRY(st, t->layout->plan(t->writer, module, &shape));
-        }
+    for (size_t i = 0; i < t->modules.count; i++) {
+        const qb_module *m = &t->modules.items[i];
+        if (m->layer < 0) continue;
+        if (m->linear->stored == QB_STORED_STACKED_ROWS || m->linear->stored == QB_STORED_STACKED_COLUMNS)
+            return qb_fail(
+                QB_ERR_UNSUPPORTED,
+                "%s: experts that lie in one tensor of three dimensions have no quantized layout that other "
+                "programs read",
+                m->name);
+        QB_TRY(st, describe_module(t, m, &shape));
+        QB_TRY(st, t->layout->check(m->name, &shape));
+        QB_TRY(st, t->layout->plan(t->writer, m->name, &shape));
+    }
 out:
     return st;
 }
@@ -207,10 +212,9 @@ static qb_json *method_config(const qb_target_run *t) {
 
 static qb_status write_configs(qb_target_run *t) {
     qb_qweight shape = {0};
-    char module[128];
     qb_json *options = NULL, *quantization = NULL;
     qb_status st;
-    QB_TRY(st, describe_linear(t, 0, QB_LINEAR_Q, module, &shape));
+    QB_TRY(st, describe_first(t, &shape));
     options = method_config(t);
     quantization = t->layout->config(&shape, options);
     QB_TRY(st, qb_target_put_config(t->m, quantization, t->layout->quantize_config_file, NULL, t->writer));
@@ -315,12 +319,12 @@ qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const
     *out = (qb_target_run){.m = m, .method = method, .config = config, .target = target};
     out->started_ns = qb_now_ns();
     qb_status st;
+    QB_TRY(st, qb_modules_list(m, &out->modules));
     QB_TRY(st, choose_layout(out));
     if (!target->format && !strcmp(out->layout->name, "gptq_v2"))
         qb_info("asymmetric zero points may be 0, which the format gptq cannot store: writing gptq_v2");
     QB_TRY(st, create_writer(target, &out->writer));
     QB_TRY(st, plan_linears(out));
-    QB_TRY(st, qb_modules_list(m, &out->modules));
     QB_TRY(st, qb_target_plan_others(m, &out->modules, QB_DTYPE_COUNT, out->writer));
     QB_TRY(st, qb_writer_begin(out->writer));
     QB_TRY(st, write_configs(out));

@@ -5,41 +5,17 @@
 
 #include "base/rng.h"
 #include "model/decoder.h"
+#include "model/owners.h"
+#include "tests/toy_families.h"
 
-#define LINEAR_NAMES                                                                                         \
-    {                                                                                                        \
-        [QB_LINEAR_Q] = "l.%d.q", [QB_LINEAR_K] = "l.%d.k", [QB_LINEAR_V] = "l.%d.v",                        \
-        [QB_LINEAR_O] = "l.%d.o", [QB_LINEAR_GATE] = "l.%d.g", [QB_LINEAR_UP] = "l.%d.u",                    \
-        [QB_LINEAR_DOWN] = "l.%d.d"                                                                          \
-    }
-#define TENSOR_NAMES                                                                                         \
-    .embed = "e", .final_norm = "n", .head = "h", .norm_attention = "l.%d.n1", .norm_mlp = "l.%d.n2",        \
-    .linear = LINEAR_NAMES
-
-static const qb_family rms_gated = {.name = "rms-gated",
-                                    .norm = QB_NORM_RMS,
-                                    .position = QB_POSITION_ROPE,
-                                    .rope = QB_ROPE_HALF,
-                                    .gated = true,
-                                    TENSOR_NAMES};
-static const qb_family layer_learned = {.name = "layer-learned",
-                                        .norm = QB_NORM_LAYER,
-                                        .position = QB_POSITION_LEARNED,
-                                        .gated = false,
-                                        .linear_bias = true,
-                                        .position_offset = 2,
-                                        .embed_position = "p",
-                                        TENSOR_NAMES};
-static const qb_family interleaved = {.name = "interleaved",
-                                      .norm = QB_NORM_LAYER,
-                                      .position = QB_POSITION_ROPE,
-                                      .rope = QB_ROPE_INTERLEAVED,
-                                      .gated = false,
-                                      TENSOR_NAMES};
+/* The linears of a block in these families' lists. */
+enum { LINEAR_Q, LINEAR_K, LINEAR_V, LINEAR_O, LINEAR_GATE, LINEAR_UP, LINEAR_DOWN, LINEAR_COUNT };
 
 enum { POSITIONS = 320 };
 static const qb_config configs[] = {
     {.family = &rms_gated,
+     .variant = TOY_GATED,
+     .gated = true,
      .hidden = 128,
      .ffn = 200,
      .n_layers = 2,
@@ -50,9 +26,11 @@ static const qb_config configs[] = {
      .max_positions = POSITIONS,
      .norm_eps = 1e-5f,
      .activation = QB_ACTIVATION_SILU,
-     .rope_theta = 10000,
-     .rope_fraction = 1},
+     .n_ropes = 1,
+     .ropes = {{.theta = 10000, .width = 32}},
+     .embed_width = 128},
     {.family = &layer_learned,
+     .variant = TOY_LEARNED,
      .hidden = 32,
      .ffn = 128,
      .n_layers = 2,
@@ -66,8 +44,11 @@ static const qb_config configs[] = {
      .attention_bias = true,
      .output_bias = true,
      .mlp_bias = true,
-     .tied_head = true},
+     .tied_head = true,
+     .embed_width = 32},
     {.family = &interleaved,
+     .variant = TOY_INTERLEAVED,
+     .rope_interleaved = true,
      .hidden = 40,
      .ffn = 64,
      .n_layers = 1,
@@ -79,9 +60,12 @@ static const qb_config configs[] = {
      .norm_eps = 1e-6f,
      .activation = QB_ACTIVATION_GELU_TANH,
      .attention_bias = true,
-     .rope_theta = 500,
-     .rope_fraction = 0.4f},
+     .n_ropes = 1,
+     .ropes = {{.theta = 500, .width = 8}},
+     .embed_width = 40},
     {.family = &rms_gated,
+     .variant = TOY_GATED,
+     .gated = true,
      .hidden = 36,
      .ffn = 90,
      .n_layers = 2,
@@ -94,24 +78,17 @@ static const qb_config configs[] = {
      .activation = QB_ACTIVATION_GELU,
      .attention_bias = true,
      .mlp_bias = true,
-     .rope_theta = 10000,
-     .rope_fraction = 0.5f},
+     .n_ropes = 1,
+     .ropes = {{.theta = 10000, .width = 6}},
+     .embed_width = 36},
 };
 enum { N_CONFIGS = sizeof configs / sizeof configs[0] };
 
 /* The same weights for the same seed on every device. */
 static inline qb_model *model_open(const qb_config *c, uint64_t seed, qb_device *dev) {
     qb_model *m;
-    qb_tensor_spec *specs;
-    size_t n;
-    qb_json *json = qb_json_object();
     assert_ok(qb_alloc_zero(1, sizeof *m, &m));
-    m->config = *c;
-    assert_ok(qb_alloc_zero((size_t)c->n_layers * 18 + 8, sizeof *specs, &specs));
-    assert_ok(qb_model_tensor_specs(c, specs, &n));
-    assert_ok(qb_checkpoint_synthetic(json, specs, n, seed, &m->checkpoint));
-    qb_free(specs);
-    qb_json_free(json);
+    toy_open(m, c, seed);
     assert_ok(qb_model_load(m, dev, c->max_positions, true));
     return m;
 }
@@ -153,7 +130,7 @@ static inline void read_logits(session *s, float *out) {
 static inline void plain_step(session *s, const int32_t *ids, int64_t position, float *out) {
     qb_span span = {s->n_seq, 1, position, &s->kv, 0};
     assert_ok(qb_model_forward(s->m, &s->ws, s->x, ids, &span));
-    assert_ok(qb_model_head(s->m, s->logits, s->x, s->x, s->n_seq));
+    assert_ok(qb_model_head(s->m, &s->ws, s->logits, s->x, s->n_seq));
     read_logits(s, out);
 }
 /* The same by the backend's own step. */

@@ -54,7 +54,7 @@ int main(int argc, char **argv) {
     check(qb_alloc((size_t)size, 1, &host));
     qb_span s = {.n_seq = 1, .n_tok = n, .first = 0, .kv = &kv, .kv_layer = 0};
     check(qb_model_forward(m, &ws, x, ids, &s));
-    check(qb_model_head(m, logits, x, x, n));
+    check(qb_model_head(m, &ws, logits, x, n));
     check(dev->backend->download(dev, host, logits, size));
     check(qb_file_write_atomic(argv[3], host, (size_t)size));
     qb_free(host);

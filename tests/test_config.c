@@ -31,10 +31,13 @@ static void test_config__reads_a_grouped_query_llama(void **state) {
     assert_int_equal(c.bos, -1);
     assert_false(c.tied_head);
     /* 5 * (64*64*2 + 2*32*64 + 3*64*172) */
-    assert_int_equal(qb_config_linear_params(&c), 5 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 172));
-    char name[128];
-    qb_config_linear_name(&c, 3, QB_LINEAR_DOWN, name);
+    qb_topology t;
+    assert_ok(qb_topology_build(&c, &t));
+    assert_int_equal(qb_topology_linear_params(&t), 5 * (64 * 64 * 2 + 2 * 32 * 64 + 3 * 64 * 172));
+    char name[QB_NAME_BYTES];
+    qb_linear_name(&t.layers[3].linears[6], 3, name);
     assert_string_equal(name, "model.layers.3.mlp.down_proj");
+    qb_topology_free(&t);
 }
 
 static void test_config__published_parameter_counts(void **state) {
@@ -52,8 +55,11 @@ static void test_config__published_parameter_counts(void **state) {
         const qb_known_model *k = qb_known_model_find(rows[i].name);
         assert_ok(qb_json_parse(k->config_json, strlen(k->config_json), k->name, &json));
         assert_ok(qb_config_parse(json, k->name, &c));
-        assert_int_equal(qb_config_params(&c), rows[i].params);
-        assert_int_equal(qb_config_linear_params(&c), rows[i].linear);
+        qb_topology t;
+        assert_ok(qb_topology_build(&c, &t));
+        assert_int_equal(qb_topology_params(&t), rows[i].params);
+        assert_int_equal(qb_topology_linear_params(&t), rows[i].linear);
+        qb_topology_free(&t);
         qb_json_free(json);
     }
 }
@@ -66,16 +72,22 @@ static void test_config__names_what_is_wrong(void **state) {
     } rows[] = {
         {"architectures", "[\"MambaForCausalLM\"]", "architecture \"MambaForCausalLM\" is not known",
          QB_ERR_UNSUPPORTED},
-        {"architectures", NULL, "\"architectures\" must be an array", QB_ERR_FORMAT},
+        {"architectures", NULL, "neither \"architectures\" nor \"model_type\"", QB_ERR_FORMAT},
+        {"architectures", "7", "\"architectures\" must be an array", QB_ERR_FORMAT},
         {"hidden_size", NULL, "\"hidden_size\" is missing", QB_ERR_FORMAT},
         {"hidden_size", "-1", "\"hidden_size\" must lie between", QB_ERR_FORMAT},
         {"hidden_size", "1e300", "\"hidden_size\" must be an integer", QB_ERR_FORMAT},
         {"hidden_size", "65", "not a multiple of num_attention_heads", QB_ERR_FORMAT},
         {"num_key_value_heads", "3", "not a multiple of num_key_value_heads 3", QB_ERR_FORMAT},
         {"hidden_act", "\"mish\"", "activation \"mish\" is not known", QB_ERR_UNSUPPORTED},
-        {"rope_scaling", "{\"rope_type\":\"yarn\",\"factor\":2}", "rope_scaling of type \"yarn\"",
+        {"rope_scaling", "{\"rope_type\":\"mrope\",\"factor\":2}", "rope of type \"mrope\"",
          QB_ERR_UNSUPPORTED},
-        {"rope_scaling", "7", "\"rope_scaling\" must be an object", QB_ERR_FORMAT},
+        {"rope_scaling", "{\"rope_type\":\"longrope\",\"short_factor\":[1,2]}", "rope needs 4 numbers",
+         QB_ERR_FORMAT},
+        {"sliding_window", "4096", "\"sliding_window\" is 4096, which changes", QB_ERR_UNSUPPORTED},
+        {"final_logit_softcapping", "30.0", "\"final_logit_softcapping\"", QB_ERR_UNSUPPORTED},
+        {"num_local_experts", "8", "\"num_local_experts\" is 8", QB_ERR_UNSUPPORTED},
+        {"rope_scaling", "7", "\"rope_scaling\" and \"rope_parameters\" must be objects", QB_ERR_FORMAT},
         {"torch_dtype", "\"float7\"", "float7", QB_ERR_FORMAT},
         {"vocab_size", "\"many\"", "\"vocab_size\" must be an integer, found a string", QB_ERR_FORMAT},
     };
@@ -94,7 +106,7 @@ static void test_rope__tables(void **state) {
     qb_config c;
     float table[2 * 4 * 2];
     assert_ok(parse_with("rope_theta", "10000.0", &c));
-    qb_rope_fill(&c, 2, table);
+    qb_rope_fill(&c.ropes[0], 2, table);
     for (int i = 0; i < 4; i++) {
         double angle = pow(10000.0, -i / 4.0);
         assert_true(table[2 * i] == 1.0f && table[2 * i + 1] == 0.0f);
@@ -102,13 +114,13 @@ static void test_rope__tables(void **state) {
         assert_true(fabs((double)table[8 + 2 * i + 1] - sin(angle)) < 1e-6);
     }
     assert_ok(parse_with("rope_scaling", "{\"type\":\"linear\",\"factor\":4}", &c));
-    qb_rope_fill(&c, 2, table);
+    qb_rope_fill(&c.ropes[0], 2, table);
     assert_true(fabs((double)table[8 + 1] - sin(0.25)) < 1e-6);
     assert_ok(parse_with("rope_parameters",
                          "{\"rope_type\":\"llama3\",\"rope_theta\":500000,\"factor\":8,\"low_freq_factor\":1,"
                          "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
                          &c));
-    qb_rope_fill(&c, 2, table);
+    qb_rope_fill(&c.ropes[0], 2, table);
     double high = pow(500000, -0.25), middle = pow(500000, -0.5), low = pow(500000, -0.75);
     double smooth = (8192 / (2 * M_PI / middle) - 1) / 3;
     assert_true(fabs((double)table[8 + 3] - sin(high)) < 1e-6);

@@ -140,10 +140,10 @@ static qb_qweight *random_weight(const format *f, int64_t rows, int64_t cols, ui
 }
 
 /* Puts a weight of another format in place of a linear. */
-static void replace(qb_model *m, int64_t layer, qb_linear l, const format *f) {
-    qb_matrix *old = &m->blocks[layer].w.linear[l];
+static void replace(qb_model *m, int64_t layer, int l, const format *f) {
+    qb_matrix *old = &m->blocks[layer].w.matrices[l];
     qb_weight w = {.rows = old->rows, .cols = old->cols};
-    w.packed = random_weight(f, w.rows, w.cols, (uint32_t)(layer * 16 + (int64_t)l + 1));
+    w.packed = random_weight(f, w.rows, w.cols, (uint32_t)(layer * 16 + l + 1));
     m->dev->backend->matrix_free(m->dev, old);
     assert_ok(m->dev->backend->matrix_create(m->dev, &w, QB_PLACE_DEVICE, old));
     qb_weight_free(&w);
@@ -167,7 +167,7 @@ static void test_cuda_decode__every_format_equals_the_plain_ops(void **state) {
     for (size_t i = 0; i < N_FORMATS; i++) {
         qb_model *m = model_open(&configs[0], 5, on_cuda);
         for (int64_t layer = 0; layer < 2; layer++)
-            for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) replace(m, layer, l, &formats[i]);
+            for (int l = 0; l < LINEAR_COUNT; l++) replace(m, layer, l, &formats[i]);
         compare_steps(m, formats[i].name, 1, QB_DTYPE_F16, 0, STEPS);
         compare_steps(m, formats[i].name, 5, QB_DTYPE_F16, 0, 2);
         qb_model_close(m);
@@ -179,15 +179,15 @@ static void test_cuda_decode__mixed_formats_equal_the_plain_ops(void **state) {
     (void)state;
     format other_order = formats[5];
     qb_model *m = model_open(&configs[0], 5, on_cuda);
-    replace(m, 0, QB_LINEAR_Q, &formats[0]);
-    replace(m, 0, QB_LINEAR_K, &formats[4]);
-    replace(m, 0, QB_LINEAR_GATE, &formats[5]);
-    replace(m, 0, QB_LINEAR_UP, &formats[0]);
-    replace(m, 1, QB_LINEAR_K, &formats[7]);
-    replace(m, 1, QB_LINEAR_V, &formats[7]);
+    replace(m, 0, LINEAR_Q, &formats[0]);
+    replace(m, 0, LINEAR_K, &formats[4]);
+    replace(m, 0, LINEAR_GATE, &formats[5]);
+    replace(m, 0, LINEAR_UP, &formats[0]);
+    replace(m, 1, LINEAR_K, &formats[7]);
+    replace(m, 1, LINEAR_V, &formats[7]);
     other_order.group = 16;
-    replace(m, 1, QB_LINEAR_GATE, &formats[5]);
-    replace(m, 1, QB_LINEAR_UP, &other_order);
+    replace(m, 1, LINEAR_GATE, &formats[5]);
+    replace(m, 1, LINEAR_UP, &other_order);
     compare_steps(m, "mixed", 1, QB_DTYPE_F16, 0, 4);
     compare_steps(m, "mixed", 2, QB_DTYPE_F16, 0, 4);
     qb_model_close(m);
@@ -290,7 +290,7 @@ static void test_cuda_decode__refuses_what_does_not_fit(void **state) {
 static void test_cuda_decode__takes_few_launches(void **state) {
     (void)state;
     qb_model *m = model_open(&configs[0], 5, on_cuda);
-    for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+    for (int l = 0; l < LINEAR_COUNT; l++) {
         replace(m, 0, l, &formats[0]);
         replace(m, 1, l, &formats[0]);
     }

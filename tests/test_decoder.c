@@ -2,7 +2,9 @@
    in every switch, and against itself: whole prompt, token by token, and several sequences at once. */
 #include "base/rng.h"
 #include "model/decoder.h"
+#include "model/owners.h"
 #include "tests/support.h"
+#include "tests/toy_families.h"
 
 #include <math.h>
 
@@ -11,51 +13,10 @@ typedef struct {
     qb_device *dev;
 } fixture;
 
-#define LINEAR_NAMES                                                                                         \
-    {                                                                                                        \
-        [QB_LINEAR_Q] = "l.%d.q", [QB_LINEAR_K] = "l.%d.k", [QB_LINEAR_V] = "l.%d.v",                        \
-        [QB_LINEAR_O] = "l.%d.o", [QB_LINEAR_GATE] = "l.%d.g", [QB_LINEAR_UP] = "l.%d.u",                    \
-        [QB_LINEAR_DOWN] = "l.%d.d"                                                                          \
-    }
-
-static const qb_family rms_gated = {.name = "rms-gated",
-                                    .norm = QB_NORM_RMS,
-                                    .position = QB_POSITION_ROPE,
-                                    .rope = QB_ROPE_HALF,
-                                    .gated = true,
-                                    .embed = "e",
-                                    .final_norm = "n",
-                                    .head = "h",
-                                    .norm_attention = "l.%d.n1",
-                                    .norm_mlp = "l.%d.n2",
-                                    .linear = LINEAR_NAMES};
-static const qb_family layer_learned = {.name = "layer-learned",
-                                        .norm = QB_NORM_LAYER,
-                                        .position = QB_POSITION_LEARNED,
-                                        .gated = false,
-                                        .linear_bias = true,
-                                        .position_offset = 2,
-                                        .embed = "e",
-                                        .embed_position = "p",
-                                        .final_norm = "n",
-                                        .head = "h",
-                                        .norm_attention = "l.%d.n1",
-                                        .norm_mlp = "l.%d.n2",
-                                        .linear = LINEAR_NAMES};
-static const qb_family interleaved = {.name = "interleaved",
-                                      .norm = QB_NORM_LAYER,
-                                      .position = QB_POSITION_ROPE,
-                                      .rope = QB_ROPE_INTERLEAVED,
-                                      .gated = false,
-                                      .embed = "e",
-                                      .final_norm = "n",
-                                      .head = "h",
-                                      .norm_attention = "l.%d.n1",
-                                      .norm_mlp = "l.%d.n2",
-                                      .linear = LINEAR_NAMES};
-
 static const qb_config configs[] = {
     {.family = &rms_gated,
+     .variant = TOY_GATED,
+     .gated = true,
      .hidden = 48,
      .ffn = 88,
      .n_layers = 2,
@@ -66,9 +27,11 @@ static const qb_config configs[] = {
      .max_positions = 64,
      .norm_eps = 1e-5f,
      .activation = QB_ACTIVATION_SILU,
-     .rope_theta = 10000,
-     .rope_fraction = 1},
+     .n_ropes = 1,
+     .ropes = {{.theta = 10000, .width = 8}},
+     .embed_width = 48},
     {.family = &layer_learned,
+     .variant = TOY_LEARNED,
      .hidden = 32,
      .ffn = 128,
      .n_layers = 2,
@@ -82,8 +45,11 @@ static const qb_config configs[] = {
      .attention_bias = true,
      .output_bias = true,
      .mlp_bias = true,
-     .tied_head = true},
+     .tied_head = true,
+     .embed_width = 32},
     {.family = &interleaved,
+     .variant = TOY_INTERLEAVED,
+     .rope_interleaved = true,
      .hidden = 40,
      .ffn = 64,
      .n_layers = 1,
@@ -95,21 +61,15 @@ static const qb_config configs[] = {
      .norm_eps = 1e-6f,
      .activation = QB_ACTIVATION_GELU_TANH,
      .attention_bias = true,
-     .rope_theta = 500,
-     .rope_fraction = 0.4f},
+     .n_ropes = 1,
+     .ropes = {{.theta = 500, .width = 8}},
+     .embed_width = 40},
 };
 enum { N_CONFIGS = sizeof configs / sizeof configs[0], TOKENS = 13 };
 
 static void fixture_open(fixture *f, const qb_config *c) {
-    *f = (fixture){.model = {.config = *c}};
-    qb_tensor_spec *specs;
-    size_t n;
-    qb_json *json = qb_json_object();
-    assert_ok(qb_alloc_zero((size_t)c->n_layers * 18 + 8, sizeof *specs, &specs));
-    assert_ok(qb_model_tensor_specs(c, specs, &n));
-    assert_ok(qb_checkpoint_synthetic(json, specs, n, 5, &f->model.checkpoint));
-    qb_free(specs);
-    qb_json_free(json);
+    *f = (fixture){0};
+    toy_open(&f->model, c, 5);
     assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 2}, &f->dev));
     assert_ok(qb_model_load(&f->model, f->dev, c->max_positions, true));
 }
@@ -131,16 +91,17 @@ static void fixture_close(fixture *f) {
 
 static float *tensor(const fixture *f, const char *pattern, int64_t layer, const char *suffix, int64_t rows,
                      int64_t cols) {
-    char name[128];
+    char name[QB_NAME_BYTES], full[64];
     float *data;
-    qb_config_layer_name(pattern, layer, suffix, name);
+    snprintf(full, sizeof full, "%s%s", pattern, suffix);
+    qb_vector_name(&(qb_vector){.prefix = "", .name = full}, layer, 0, name);
     assert_ok(qb_checkpoint_read_f32(f->model.checkpoint, name, rows, cols, &data));
     return data;
 }
 
 static void norm(const fixture *f, const char *pattern, int64_t layer, const double *x, double *y) {
     const qb_config *c = &f->model.config;
-    bool layered = c->family->norm == QB_NORM_LAYER;
+    bool layered = c->variant != TOY_GATED;
     float *w = tensor(f, pattern, layer, ".weight", c->hidden, 0);
     float *b = layered ? tensor(f, pattern, layer, ".bias", c->hidden, 0) : NULL;
     double mean = 0, square = 0;
@@ -152,13 +113,10 @@ static void norm(const fixture *f, const char *pattern, int64_t layer, const dou
     qb_free(b);
 }
 
-static void linear(const fixture *f, int64_t layer, qb_linear l, const double *x, double *y) {
-    const qb_config *c = &f->model.config;
-    int64_t rows, cols;
-    qb_config_linear_shape(c, l, &rows, &cols);
-    float *w = tensor(f, c->family->linear[l], layer, ".weight", rows, cols);
-    float *b =
-        qb_config_linear_has_bias(c, l) ? tensor(f, c->family->linear[l], layer, ".bias", rows, 0) : NULL;
+static void linear(const fixture *f, int64_t layer, const char *name, int64_t rows, int64_t cols, bool biased,
+                   const double *x, double *y) {
+    float *w = tensor(f, name, layer, ".weight", rows, cols);
+    float *b = biased ? tensor(f, name, layer, ".bias", rows, 0) : NULL;
     for (int64_t r = 0; r < rows; r++) {
         y[r] = b ? (double)b[r] : 0;
         for (int64_t k = 0; k < cols; k++) y[r] += (double)w[r * cols + k] * x[k];
@@ -168,11 +126,10 @@ static void linear(const fixture *f, int64_t layer, qb_linear l, const double *x
 }
 
 static void turn(const qb_config *c, double *head, int64_t position) {
-    int64_t rot = (int64_t)((float)c->head_dim * c->rope_fraction) / 2 * 2;
+    int64_t rot = c->ropes[0].width;
     for (int64_t i = 0; i < rot / 2; i++) {
-        double angle = (double)position * pow((double)c->rope_theta, -2.0 * (double)i / (double)rot);
-        int64_t a = c->family->rope == QB_ROPE_HALF ? i : 2 * i,
-                b = c->family->rope == QB_ROPE_HALF ? i + rot / 2 : 2 * i + 1;
+        double angle = (double)position * pow(c->ropes[0].theta, -2.0 * (double)i / (double)rot);
+        int64_t a = !c->rope_interleaved ? i : 2 * i, b = !c->rope_interleaved ? i + rot / 2 : 2 * i + 1;
         double x = head[a], y = head[b];
         head[a] = x * cos(angle) - y * sin(angle);
         head[b] = y * cos(angle) + x * sin(angle);
@@ -189,6 +146,8 @@ static double activate(qb_activation kind, double v) {
         return 0.5 * v * (1 + erf(v / sqrt(2)));
     case QB_ACTIVATION_GELU_TANH:
         return 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v)));
+    default:
+        break;
     }
     return 0;
 }
@@ -199,11 +158,11 @@ static double streams[TOKENS][WIDTH], keys[TOKENS][WIDTH], values[TOKENS][WIDTH]
 static void attend(const fixture *f, int64_t layer, int t) {
     const qb_config *c = &f->model.config;
     double in[WIDTH], q[WIDTH], out[WIDTH] = {0}, projected[WIDTH];
-    norm(f, c->family->norm_attention, layer, streams[t], in);
-    linear(f, layer, QB_LINEAR_Q, in, q);
-    linear(f, layer, QB_LINEAR_K, in, keys[t]);
-    linear(f, layer, QB_LINEAR_V, in, values[t]);
-    if (c->family->position == QB_POSITION_ROPE) {
+    norm(f, "l.%d.n1", layer, streams[t], in);
+    linear(f, layer, "l.%d.q", c->n_heads * c->head_dim, c->hidden, c->attention_bias, in, q);
+    linear(f, layer, "l.%d.k", c->n_kv_heads * c->head_dim, c->hidden, c->attention_bias, in, keys[t]);
+    linear(f, layer, "l.%d.v", c->n_kv_heads * c->head_dim, c->hidden, c->attention_bias, in, values[t]);
+    if (c->variant != TOY_LEARNED) {
         for (int64_t h = 0; h < c->n_heads; h++) turn(c, q + h * c->head_dim, t);
         for (int64_t h = 0; h < c->n_kv_heads; h++) turn(c, keys[t] + h * c->head_dim, t);
     }
@@ -219,41 +178,41 @@ static void attend(const fixture *f, int64_t layer, int t) {
             for (int64_t i = 0; i < c->head_dim; i++)
                 out[h * c->head_dim + i] += weights[s] / sum * values[s][at + i];
     }
-    linear(f, layer, QB_LINEAR_O, out, projected);
+    linear(f, layer, "l.%d.o", c->hidden, c->n_heads * c->head_dim, c->output_bias, out, projected);
     for (int64_t i = 0; i < c->hidden; i++) streams[t][i] += projected[i];
 }
 
 static void feed_forward(const fixture *f, int64_t layer, int t) {
     const qb_config *c = &f->model.config;
     double in[WIDTH], up[WIDTH], gate[WIDTH], out[WIDTH];
-    norm(f, c->family->norm_mlp, layer, streams[t], in);
-    linear(f, layer, QB_LINEAR_UP, in, up);
-    if (c->family->gated) linear(f, layer, QB_LINEAR_GATE, in, gate);
+    norm(f, "l.%d.n2", layer, streams[t], in);
+    linear(f, layer, "l.%d.u", c->ffn, c->hidden, c->mlp_bias, in, up);
+    if (c->gated) linear(f, layer, "l.%d.g", c->ffn, c->hidden, c->mlp_bias, in, gate);
     for (int64_t i = 0; i < c->ffn; i++)
-        up[i] = c->family->gated ? activate(c->activation, gate[i]) * up[i] : activate(c->activation, up[i]);
-    linear(f, layer, QB_LINEAR_DOWN, up, out);
+        up[i] = c->gated ? activate(c->activation, gate[i]) * up[i] : activate(c->activation, up[i]);
+    linear(f, layer, "l.%d.d", c->hidden, c->ffn, c->mlp_bias, up, out);
     for (int64_t i = 0; i < c->hidden; i++) streams[t][i] += out[i];
 }
 
 /* logits[TOKENS][vocab] of the ids. */
 static void reference_forward(const fixture *f, const int32_t *ids, double *logits) {
     const qb_config *c = &f->model.config;
-    float *e = tensor(f, c->family->embed, 0, ".weight", c->vocab, c->hidden);
-    float *p = c->family->embed_position ? tensor(f, c->family->embed_position, 0, ".weight",
-                                                  c->max_positions + c->family->position_offset, c->hidden)
-                                         : NULL;
+    float *e = tensor(f, "e", 0, ".weight", c->vocab, c->hidden);
+    float *p = c->variant == TOY_LEARNED
+                   ? tensor(f, "p", 0, ".weight", c->max_positions + TOY_OFFSET, c->hidden)
+                   : NULL;
     for (int t = 0; t < TOKENS; t++)
         for (int64_t i = 0; i < c->hidden; i++)
-            streams[t][i] = (double)e[ids[t] * c->hidden + i] +
-                            (p ? (double)p[(t + c->family->position_offset) * c->hidden + i] : 0);
+            streams[t][i] =
+                (double)e[ids[t] * c->hidden + i] + (p ? (double)p[(t + TOY_OFFSET) * c->hidden + i] : 0);
     for (int64_t layer = 0; layer < c->n_layers; layer++) {
         for (int t = 0; t < TOKENS; t++) attend(f, layer, t);
         for (int t = 0; t < TOKENS; t++) feed_forward(f, layer, t);
     }
-    float *head = c->tied_head ? NULL : tensor(f, c->family->head, 0, ".weight", c->vocab, c->hidden);
+    float *head = c->tied_head ? NULL : tensor(f, "h", 0, ".weight", c->vocab, c->hidden);
     for (int t = 0; t < TOKENS; t++) {
         double in[WIDTH];
-        norm(f, c->family->final_norm, 0, streams[t], in);
+        norm(f, "n", 0, streams[t], in);
         for (int64_t v = 0; v < c->vocab; v++) {
             double dot = 0;
             for (int64_t i = 0; i < c->hidden; i++)
@@ -291,7 +250,7 @@ static void model_forward(fixture *f, const int32_t *ids, int64_t n_seq, int64_t
             memcpy(part + s * n, ids + s * TOKENS + at, (size_t)n * sizeof *part);
         qb_span span = {n_seq, n, at, &kv, 0};
         assert_ok(qb_model_forward(m, &ws, x, part, &span));
-        assert_ok(qb_model_head(m, out, x, x, n_seq * n));
+        assert_ok(qb_model_head(m, &ws, out, x, n_seq * n));
         for (int64_t s = 0; s < n_seq; s++)
             assert_ok(f->dev->backend->download(f->dev, logits + (s * TOKENS + at) * c->vocab,
                                                 out + s * n * c->vocab, n * c->vocab * 4));
@@ -361,8 +320,11 @@ static void test_decoder__refuses_foreign_ids(void **state) {
     float x[48];
     int32_t id = 61;
     qb_span span = {1, 1, 0, NULL, 0};
-    assert_fails(qb_model_embed(&f.model, x, &id, &span), QB_ERR_FORMAT,
+    qb_workspace ws;
+    assert_ok(qb_workspace_create(&f.model, 1, &ws));
+    assert_fails(qb_model_embed(&f.model, &ws, x, &id, &span), QB_ERR_FORMAT,
                  "outside the model's vocabulary of 61");
+    qb_workspace_free(&f.model, &ws);
     fixture_close(&f);
 }
 

@@ -116,14 +116,12 @@ static qb_status quantize(setting *s, const char *method, const qb_quant_config 
 }
 
 /* Relative squared difference between a linear here and there, both as float32. */
-static double linear_distance(qb_model *a, qb_model *b, int64_t layer, qb_linear l, qb_weight *packed) {
-    char module[128];
-    int64_t rows, cols;
+static double linear_distance(qb_model *a, qb_model *b, int64_t layer, const qb_linear *l,
+                              qb_weight *packed) {
+    int64_t rows = l->rows, cols = l->cols;
     qb_weight dense;
-    qb_config_linear_shape(&a->config, l, &rows, &cols);
-    qb_config_linear_name(&a->config, layer, l, module);
-    assert_ok(qb_checkpoint_linear(a->checkpoint, module, rows, cols, &dense));
-    assert_ok(qb_checkpoint_linear(b->checkpoint, module, rows, cols, packed));
+    assert_ok(qb_linear_read(a, l, layer, &dense));
+    assert_ok(qb_linear_read(b, l, layer, packed));
     assert_non_null(packed->packed);
     float *x, *y;
     assert_ok(qb_alloc((size_t)(rows * cols), sizeof *x, &x));
@@ -137,7 +135,7 @@ static double linear_distance(qb_model *a, qb_model *b, int64_t layer, qb_linear
     }
     qb_free(x);
     qb_free(y);
-    qb_checkpoint_free_linear(a->checkpoint, module, &dense);
+    qb_linear_unread(a, l, layer, &dense);
     return error / norm;
 }
 
@@ -183,9 +181,10 @@ static void test_driver__writes_a_complete_checkpoint(void **state) {
         const qb_quantization *q = qb_checkpoint_quantization(back->checkpoint);
         assert_string_equal(q->layout, i < 3 ? "gptq" : "bnb4");
         for (int64_t layer = 0; layer < 2; layer++)
-            for (qb_linear l = 0; l < QB_LINEAR_COUNT; l++) {
+            for (size_t l = 0; l < s.m->topology.layers[layer].n_linears; l++) {
                 qb_weight packed;
-                double distance = linear_distance(s.m, back, layer, l, &packed);
+                double distance =
+                    linear_distance(s.m, back, layer, &s.m->topology.layers[layer].linears[l], &packed);
                 if (distance > runs[i].worst || distance < 1e-7)
                     fail_msg("%s: distance %g", runs[i].method, distance);
                 assert_int_equal(packed.packed->bits, runs[i].bits);
@@ -299,26 +298,32 @@ static void test_driver__keeping_changes_nothing(void **state) {
     qb_calibration kept, lean;
     assert_ok(qb_calibration_create(s.m, &s.windows, true, 0, &kept));
     assert_ok(qb_calibration_create(s.m, &s.windows, true, INT64_MAX / 4, &lean));
-    assert_non_null(kept.mid);
-    assert_non_null(kept.context);
-    assert_null(lean.mid);
-    assert_null(lean.context);
+    assert_non_null(kept.kept[0]);
+    assert_null(lean.kept[0]);
+    assert_null(lean.kept[1]);
+    qb_walk much, little;
+    assert_ok(qb_walk_make(&s.m->topology, &s.m->topology.layers[0], &much));
+    assert_ok(qb_walk_make(&s.m->topology, &s.m->topology.layers[0], &little));
+    qb_walk_store(&much, kept.memory.kept_floats);
+    qb_walk_store(&little, lean.memory.kept_floats);
     qb_block b;
     assert_ok(qb_block_load(s.m, 0, &b));
-    const int64_t widths[QB_INPUT_COUNT] = {128, 128, 128, 256};
-    for (qb_linear_input i = 0; i < QB_INPUT_COUNT; i++) {
+    const int64_t widths[] = {128, 128, 128, 256};
+    assert_int_equal(much.n_stages, 4);
+    for (int64_t i = 0; i < 4; i++) {
         qb_hessian_sum x, y;
+        assert_int_equal(much.sites[i].cols, widths[i]);
         assert_ok(qb_hessian_sum_create(s.dev, widths[i], &x));
         assert_ok(qb_hessian_sum_create(s.dev, widths[i], &y));
-        assert_ok(qb_calibration_observe(&kept, &b, i, &x));
-        assert_ok(qb_calibration_observe(&lean, &b, i, &y));
+        assert_ok(qb_calibration_observe(&kept, &b, &much, i, i, 1, &x));
+        assert_ok(qb_calibration_observe(&lean, &b, &little, i, i, 1, &y));
         assert_int_equal(x.n_samples, 12);
         assert_memory_equal(x.dev_h, y.dev_h, (size_t)(widths[i] * widths[i]) * sizeof(float));
         qb_hessian_sum_free(s.dev, &x);
         qb_hessian_sum_free(s.dev, &y);
     }
-    assert_ok(qb_calibration_finish_block(&kept, &b));
-    assert_ok(qb_calibration_finish_block(&lean, &b));
+    assert_ok(qb_calibration_finish_block(&kept, &b, &much));
+    assert_ok(qb_calibration_finish_block(&lean, &b, &little));
     assert_memory_equal(kept.x, lean.x, 12 * 64 * 128 * sizeof(float));
     /* and the stages together are the block */
     qb_calibration plain;
@@ -328,6 +333,8 @@ static void test_driver__keeping_changes_nothing(void **state) {
     qb_calibration_free(&kept);
     qb_calibration_free(&lean);
     qb_calibration_free(&plain);
+    qb_walk_free(&much);
+    qb_walk_free(&little);
     qb_block_free(s.m, &b);
     setting_free(&s);
 }

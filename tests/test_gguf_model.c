@@ -87,9 +87,10 @@ static void check_model(const qb_json *m) {
     bool tied = f.model->config.tied_head;
     assert_false(f.model->head_is_embed);
     assert_non_null(f.model->embed.dense);
-    assert_non_null(f.model->head.packed);
+    const qb_matrix *head = &f.model->leave.w.matrices[f.model->topology.head];
+    assert_non_null(head->packed);
     assert_int_equal(f.model->embed.bytes, vocab * f.model->config.hidden * 4);
-    assert_true(qb_model_weight_bytes(f.model) > f.model->embed.bytes + f.model->head.bytes);
+    assert_true(qb_model_weight_bytes(f.model) > f.model->embed.bytes + head->bytes);
     double planned = (double)f.planned_bytes, loaded = (double)qb_model_weight_bytes(f.model);
     print_message("planned %.0f bytes of weights, loaded %.0f\n", planned, loaded);
     assert_true(fabs(planned / loaded - 1) < 0.03);

@@ -120,8 +120,8 @@ static void test_gguf_open__metadata_becomes_the_config(void **state) {
     assert_int_equal(c->head_dim, 16);
     assert_int_equal(c->vocab, 10);
     assert_int_equal(c->max_positions, 128);
-    assert_true(c->norm_eps == 1e-6f && c->rope_theta == 500000.0f && c->rope_factor == 4.0f);
-    assert_string_equal(c->rope_scaling, "linear");
+    assert_true(c->norm_eps == 1e-6f && c->ropes[0].theta == 500000 && c->ropes[0].factor == 4);
+    assert_int_equal(c->ropes[0].scaling, QB_ROPE_LINEAR);
     assert_int_equal(c->bos, 1);
     assert_int_equal(c->eos, 2);
     assert_true(c->tied_head && !c->attention_bias && !c->mlp_bias);
@@ -187,18 +187,19 @@ static void test_gguf_open__rope_factors_are_recognized_or_kept(void **state) {
     r.infos[0] = "rope_freqs.weight", r.n_infos = 1, r.info_size = 8, r.fill = fill_llama3;
     qb_model *m;
     assert_ok(open_recipe(&r, &m));
-    assert_string_equal(m->config.rope_scaling, "llama3");
-    assert_true(m->config.rope_factor == 8 && m->config.rope_low_freq == 1 && m->config.rope_high_freq == 4);
-    assert_int_equal(m->config.rope_original_positions, 8192);
+    assert_int_equal(m->config.ropes[0].scaling, QB_ROPE_LLAMA3);
+    assert_true(m->config.ropes[0].factor == 8 && m->config.ropes[0].low_freq == 1 &&
+                m->config.ropes[0].high_freq == 4);
+    assert_int_equal(m->config.ropes[0].original_positions, 8192);
     assert_null(qb_checkpoint_find(m->checkpoint, "rope_freqs.weight"));
     qb_model_close(m);
     r.fill = fill_odd;
     assert_ok(open_recipe(&r, &m));
-    assert_string_equal(m->config.rope_scaling, "factors");
-    for (int i = 0; i < 8; i++) assert_true(m->config.rope_factors[i] == 1.0f + (float)i);
+    assert_int_equal(m->config.ropes[0].scaling, QB_ROPE_FACTORS);
+    for (int i = 0; i < 8; i++) assert_true(m->config.ropes[0].factors[i] == 1.0f + (float)i);
     qb_model_close(m);
     r.fill = NULL; /* zeros */
-    refuse(r, QB_ERR_FORMAT, "factor 0, expected");
+    refuse(r, QB_ERR_FORMAT, "rope: factor 0 in \"factors\", expected");
     r.info_size = 9;
     refuse(r, QB_ERR_FORMAT, "expected F32 [8], found F32 of 36 bytes");
     r.info_size = 8, r.values = values_full, r.n_values = 7;

@@ -119,8 +119,8 @@ static qb_status place(qb_model *m, qb_device *dev, int64_t positions, bool offl
     qb_placement p;
     qb_str line = {0};
     int64_t chunk = positions < QB_PREFILL_TOKENS ? positions : QB_PREFILL_TOKENS;
-    int64_t work = qb_kv_bytes(&m->config, QB_DTYPE_F16, m->config.n_layers, 1, positions) +
-                   qb_workspace_bytes(&m->config, chunk);
+    int64_t work = qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, 1, positions) +
+                   qb_workspace_bytes(&m->topology, chunk);
     if (!dev->backend->separate_memory) return QB_OK;
     qb_placement_make(m, dev, work, 0, offload, &p);
     if (p.kind == QB_PLACEMENT_BLOCKS) return qb_fail(QB_ERR_MEMORY, "%s: %s", m->name, p.reason);

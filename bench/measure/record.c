@@ -145,8 +145,8 @@ qb_json *qb_record_model(const qb_model *m, const char *sha256) {
     dense_type(m, type);
     qb_json_put_text(j, "dtype", quantized || !type[0] ? NULL : type);
     qb_json_put_int(j, "n_layers", m->config.n_layers);
-    qb_json_put_int(j, "n_params", qb_config_params(&m->config));
-    qb_json_put_int(j, "n_quantized_params", quantized ? qb_config_linear_params(&m->config) : 0);
+    qb_json_put_int(j, "n_params", qb_topology_params(&m->topology));
+    qb_json_put_int(j, "n_quantized_params", quantized ? qb_topology_linear_params(&m->topology) : 0);
     qb_json_put_int(j, "checkpoint_bytes", qb_checkpoint_tensor_bytes(m->checkpoint));
     qb_json_put_real(j, "bits_per_weight", qb_model_bits_per_weight(m));
     return j;

@@ -15,7 +15,7 @@ double qb_plan_seconds(double flops, double bytes, const qb_ceilings *ceilings) 
 /* Operations and bytes of the speed rows, warm-ups included. */
 static void speed_work(const qb_model *m, const qb_speed_config *c, double weight_bytes, double *flops,
                        double *bytes) {
-    double per_token = 2.0 * (double)qb_config_params(&m->config), runs = (double)(c->repeat + c->warmup);
+    double per_token = 2.0 * (double)qb_topology_params(&m->topology), runs = (double)(c->repeat + c->warmup);
     for (int b = 0; b < c->batch.n; b++) {
         double batch = (double)c->batch.values[b];
         for (int p = 0; p < c->prefill.n; p++)
@@ -39,8 +39,8 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
         }
     for (int b = 0; b < c->batch.n; b++) batch = c->batch.values[b] > batch ? c->batch.values[b] : batch;
     int64_t rows = batch * (context < 512 ? context : 512); /* qb_speed feeds prompts in pieces of 512 */
-    return qb_kv_bytes(&m->config, QB_DTYPE_F16, m->config.n_layers, batch, context) +
-           qb_workspace_bytes(&m->config, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
+    return qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, batch, context) +
+           qb_workspace_bytes(&m->topology, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
 }
 
 /* A child begins with what this process holds: program, libraries, the texts. Hence qb_resident_bytes beside

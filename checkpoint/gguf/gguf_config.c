@@ -164,7 +164,11 @@ static qb_status add_rope(builder *b, int64_t head_width) {
     if (factor > 1 || factor < 1) type = "linear";
     QB_TRY(st, qb_gguf_text(b->g, key(b, "rope.scaling.type"), false, &type));
     QB_TRY(st, qb_gguf_real(b->g, key(b, "rope.scaling.factor"), false, 0, 1e6, &factor));
-    if (strcmp(type, "none") != 0) { /* the config's reader refuses the types that it does not know */
+    if (strcmp(type, "none") != 0) {
+        if (strcmp(type, "linear") != 0)
+            QB_TRY(st, qb_fail(QB_ERR_UNSUPPORTED,
+                               "%s: rope_scaling of type \"%.40s\" is not known in GGUF files", b->g->file,
+                               type));
         qb_json_put_text(scaling, "rope_type", type);
         qb_json_put_real(scaling, "factor", factor);
     }

@@ -239,14 +239,19 @@ bool is_shaped(const attention_shape &s) {
     return s.window > 0 || s.chunk > 0 || s.softcap != 0.0f || s.alibi != QB_ALIBI_NONE || s.sinks;
 }
 
-template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &a, cudaStream_t stream) {
-    /* Fewer keys a tile for wide heads: T4 gives a block 64 KiB. */
-    constexpr int KEYS = DIM <= 128 ? 64 : 16;
+template <typename T, int DIM, int KEYS, bool SHAPED>
+cudaError_t launch_kernel(const attention_args &a, cudaStream_t stream) {
     const size_t bytes = sizeof(prefill_tiles<DIM, KEYS>);
     const dim3 grid((a.n_tok + ROWS - 1) / ROWS, a.n_heads, a.n_seq);
-    return is_shaped(a.shape)
-               ? qb_launch(prefill_kernel<T, DIM, KEYS, true>, grid, dim3(THREADS), bytes, stream, a)
-               : qb_launch(prefill_kernel<T, DIM, KEYS, false>, grid, dim3(THREADS), bytes, stream, a);
+    return qb_launch(prefill_kernel<T, DIM, KEYS, SHAPED>, grid, dim3(THREADS), bytes, stream, a);
+}
+
+template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &a, cudaStream_t stream) {
+    /* Fewer keys a tile for wide heads: T4 gives a block 64 KiB. Fewer of float32 where logits are shaped:
+       the registers would not do. */
+    constexpr int KEYS = DIM <= 128 ? 64 : 16, SHAPED_KEYS = KEYS == 64 && sizeof(T) == 4 ? 32 : KEYS;
+    return is_shaped(a.shape) ? launch_kernel<T, DIM, SHAPED_KEYS, true>(a, stream)
+                              : launch_kernel<T, DIM, KEYS, false>(a, stream);
 }
 
 template <typename T> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {

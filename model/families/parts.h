@@ -1,0 +1,25 @@
+/* What several families share: the parts of a block as functions of the config. Private to model/families/.
+ */
+#pragma once
+
+#include "model/topology.h"
+
+/* Reads the keys of models in Llama's shape: MLP width, activation, RMS eps (all under their Llama names). */
+void qb_read_llama_keys(qb_keys *k, qb_config *c);
+
+typedef struct qb_attention_names {
+    const char *q, *k, *v, *o; /* "self_attn.q_proj", .. */
+} qb_attention_names;
+extern const qb_attention_names qb_llama_attention;
+
+/* The attributes that the config gives for a layer; scale 1 / sqrt(head_dim) unless it says otherwise. */
+qb_attend_attr qb_attention_of(const qb_config *c, int64_t layer);
+/* Turns slots q and k as the config says for this layer: none for layers without positions, the second table
+   for sliding layers that have their own. */
+void qb_rope_queries_and_keys(qb_builder *b, const qb_config *c, int64_t layer);
+/* h -> q, k, v by three linears of these names, biased as attention_bias says. */
+void qb_project_qkv(qb_builder *b, const qb_config *c, const qb_attention_names *names);
+/* Rope, cache, attend q -> c, linear c -> o. */
+void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, const char *o);
+/* h -> gate, up -> d: the gated MLP under Llama's names. */
+void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out);

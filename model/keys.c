@@ -1,0 +1,167 @@
+#include "model/keys.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *key, *neutral; /* the values, '|' between, that change nothing: JSON text */
+} computing[] = {
+#define X(key, neutral) {key, neutral},
+#include "model/keys_that_compute.def"
+#undef X
+};
+
+void qb_keys_fail(qb_keys *k, qb_status code, const char *fmt, ...) {
+    if (k->st != QB_OK) return;
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    k->st = qb_fail(code, "%s: %s", k->where, text);
+}
+
+/* One spelling out of "a|b|c" into `name`; NULL behind the last. */
+static const char *next_name(const char *names, char name[64], size_t *length) {
+    size_t n = strcspn(names, "|");
+    *length = n;
+    snprintf(name, 64, "%.*s", (int)n, names);
+    return names[n] ? names + n + 1 : NULL;
+}
+
+static void mark(qb_keys *k, const char *name) {
+    if (k->n_read == QB_KEYS_READ_MAX) {
+        qb_keys_fail(k, QB_ERR_INTERNAL, "more than %d keys are read", QB_KEYS_READ_MAX);
+        return;
+    }
+    k->read[k->n_read++] = name;
+}
+
+static bool was_read(const qb_keys *k, const char *key) {
+    size_t length = strlen(key);
+    for (int i = 0; i < k->n_read; i++)
+        if (strcspn(k->read[i], "|") == length && !strncmp(k->read[i], key, length)) return true;
+    return false;
+}
+
+void qb_keys_mark(qb_keys *k, const char *names) {
+    char name[64];
+    size_t n;
+    for (const char *at = names, *next; at; at = next) {
+        next = next_name(at, name, &n);
+        mark(k, at);
+    }
+}
+
+/* Numbers compare by value, all else as text. */
+static bool same_value(const qb_json *a, const qb_json *b) {
+    if (qb_json_is_number(a) && qb_json_is_number(b)) return qb_json_number(a) == qb_json_number(b);
+    char *x = NULL, *y = NULL;
+    bool same = qb_json_print(a, false, &x) == QB_OK && qb_json_print(b, false, &y) == QB_OK && !strcmp(x, y);
+    qb_free(x);
+    qb_free(y);
+    return same;
+}
+
+/* The first spelling that is there; all are marked as read. *name is its text. */
+static const qb_json *find(qb_keys *k, const char *names, char name[64]) {
+    const qb_json *found = NULL;
+    char other[64];
+    size_t n;
+    for (const char *at = names, *next; at; at = next) {
+        next = next_name(at, other, &n);
+        mark(k, at);
+        const qb_json *j = qb_json_get(k->json, other);
+        if (qb_json_is_null(j)) continue;
+        if (!found) {
+            found = j;
+            snprintf(name, 64, "%s", other);
+        } else if (!same_value(found, j)) {
+            qb_warn("%s: \"%s\" and \"%s\" disagree; \"%s\" counts", k->where, name, other, name);
+        }
+    }
+    if (!found) snprintf(name, 64, "%.*s", (int)strcspn(names, "|"), names);
+    return found;
+}
+
+void qb_key_int(qb_keys *k, const char *names, bool required, int64_t min, int64_t max, int64_t *value) {
+    char name[64];
+    (void)find(k, names, name);
+    if (k->st == QB_OK) k->st = qb_json_int(k->json, name, k->where, required, min, max, value);
+}
+
+void qb_key_real(qb_keys *k, const char *names, bool required, double min, double max, double *value) {
+    char name[64];
+    (void)find(k, names, name);
+    if (k->st == QB_OK) k->st = qb_json_real(k->json, name, k->where, required, min, max, value);
+}
+
+void qb_key_float(qb_keys *k, const char *names, bool required, double min, double max, float *value) {
+    double v = (double)*value;
+    qb_key_real(k, names, required, min, max, &v);
+    *value = (float)v;
+}
+
+void qb_key_bool(qb_keys *k, const char *names, bool *value) {
+    char name[64];
+    (void)find(k, names, name);
+    if (k->st == QB_OK) k->st = qb_json_bool(k->json, name, k->where, false, value);
+}
+
+void qb_key_text(qb_keys *k, const char *names, bool required, const char **value) {
+    char name[64];
+    (void)find(k, names, name);
+    if (k->st == QB_OK) k->st = qb_json_text(k->json, name, k->where, required, value);
+}
+
+const qb_json *qb_key_any(qb_keys *k, const char *names) {
+    char name[64];
+    return find(k, names, name);
+}
+
+/* ---- what nobody read ---- */
+
+/* An empty array or object says nothing; an array of one neutral value over and over says that value. */
+static bool is_neutral(const qb_json *j, const char *neutral) {
+    if (qb_json_is_null(j)) return true;
+    if (qb_json_is_array(j) || qb_json_is_object(j)) {
+        for (const qb_json *e = qb_json_first(j); e; e = qb_json_next(e))
+            if (!is_neutral(e, neutral)) return false;
+        return true;
+    }
+    char *text = NULL, value[64];
+    size_t n;
+    bool found = false;
+    if (qb_json_print(j, false, &text) != QB_OK) return false;
+    for (const char *at = neutral, *next; at && *at && !found; at = next) {
+        next = next_name(at, value, &n);
+        char *end;
+        double number = strtod(value, &end);
+        found = (*end == 0 && qb_json_is_number(j)) ? qb_json_number(j) == number : !strcmp(text, value);
+    }
+    qb_free(text);
+    return found;
+}
+
+qb_status qb_keys_refuse_unread(const qb_keys *k) {
+    for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++) {
+        const qb_json *j = qb_json_get(k->json, computing[i].key);
+        if (!j || was_read(k, computing[i].key) || is_neutral(j, computing[i].neutral)) continue;
+        char *text = NULL;
+        if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
+        qb_status st =
+            qb_fail(QB_ERR_UNSUPPORTED,
+                    "%s: \"%s\" is %.80s, which changes what a model computes, and this architecture "
+                    "does not read it here: the model would be another one",
+                    k->where, computing[i].key, text ? text : "set");
+        qb_free(text);
+        return st;
+    }
+    return QB_OK;
+}
