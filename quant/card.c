@@ -66,6 +66,9 @@ static void put_making(const qb_target_run *t, const qb_windows *calibration, qb
                       calibration->dataset, calibration->count, calibration->max_length);
         if (calibration->sha256[0])
             qb_str_printf(out, "| SHA-256 of its token ids | %s |\n", calibration->sha256);
+        if (calibration->special_found)
+            qb_str_printf(out, "| special tokens in its text | %lld, read as %s |\n",
+                          (long long)calibration->special_found, calibration->special_tokens);
     }
     if (target->program) qb_str_printf(out, "| program | QuantBench %s |\n", target->program);
     qb_str_text(out, "\n");

@@ -262,6 +262,11 @@ static qb_status write_report(const qb_target_run *t, const qb_windows *calibrat
         qb_json_put_int(sample, "windows", calibration->count);
         qb_json_put_int(sample, "tokens", tokens);
         qb_json_put_text(sample, "sha256", calibration->sha256[0] ? calibration->sha256 : NULL);
+        if (calibration->special_tokens[0]) {
+            qb_json_put_text(sample, "special_tokens", calibration->special_tokens);
+            qb_json_put_int(sample, "special_tokens_found", calibration->special_found);
+            qb_json_put_bool(sample, "bos", calibration->bos);
+        }
     }
     qb_json_put(o, "calibration", sample);
     if (!sample) qb_json_put_null(o, "calibration");

@@ -598,13 +598,9 @@ static void test_cli__the_main_job_on_real_weights(void **state) {
                    "ptb.valid.txt");
 }
 
-/* Every end-of-sequence id of generation_config.json ends a text. */
-static void test_cli__generate_ends_at_every_eos(void **state) {
-    (void)state;
+/* The built-in model as a directory of its own, for files to be put beside. */
+static void copy_demo(const char *dir) {
     static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json"};
-    const char *dir = scratch_path("stops");
-    int32_t seventh = -1;
-    size_t first = 0;
     assert_ok(qb_make_dirs(dir));
     for (size_t i = 0; i < 3; i++) {
         char *from = qb_path_join(QB_SOURCE_DIR "/bench/demo", files[i]), *to = qb_path_join(dir, files[i]);
@@ -612,6 +608,44 @@ static void test_cli__generate_ends_at_every_eos(void **state) {
         qb_free(from);
         qb_free(to);
     }
+}
+
+/* A special token that a file names and the model lacks: refused before anything is computed, unless it is
+ * text. */
+static void test_cli__special_tokens_beyond_the_model(void **state) {
+    (void)state;
+    const char *dir = scratch_path("beyond"), *text = scratch_path("beyond.txt");
+    static const char config[] = "{\"pad_token\": \"[PAD]\"}";
+    qb_str words = {0};
+    copy_demo(dir);
+    char *path = qb_path_join(dir, "tokenizer_config.json");
+    assert_ok(qb_file_write_atomic(path, config, sizeof config - 1));
+    for (int i = 0; i < 200; i++) qb_str_text(&words, i == 7 ? "[PAD] " : "the king ");
+    assert_ok(qb_file_write_atomic(text, words.text, words.length));
+    assert_refused(BENCH("eval", dir, "--dataset", text, "--protocol", "gptq-64"), 1,
+                   "--special-tokens text");
+    outcome o =
+        BENCH("eval", dir, "--dataset", text, "--protocol", "gptq-64", "--special-tokens", "text", "--json");
+    assert_worked(&o);
+    qb_json *j = json_of(&o);
+    const qb_json *row = qb_json_first(qb_json_get(qb_json_first(qb_json_get(j, "cases")), "metrics"));
+    assert_string_equal(qb_json_string(qb_json_get(row, "special_tokens")), "text");
+    assert_true(qb_json_number(qb_json_get(row, "special_tokens_found")) == 1);
+    assert_true(qb_json_true(qb_json_get(row, "bos")));
+    assert_ok(qb_results_validate(j, "standard output"));
+    qb_json_free(j);
+    outcome_free(&o);
+    qb_str_free(&words);
+    qb_free(path);
+}
+
+/* Every end-of-sequence id of generation_config.json ends a text. */
+static void test_cli__generate_ends_at_every_eos(void **state) {
+    (void)state;
+    const char *dir = scratch_path("stops");
+    int32_t seventh = -1;
+    size_t first = 0;
+    copy_demo(dir);
     for (int with = 0; with < 2; with++) {
         outcome o = BENCH("generate", dir, "--prompt", "the", "--tokens", "12", "--json");
         assert_worked(&o);
@@ -704,6 +738,7 @@ int main(void) {
         cmocka_unit_test(test_cli__speed_writes_one_document),
         cmocka_unit_test(test_cli__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli__generate_ends_at_every_eos),
+        cmocka_unit_test(test_cli__special_tokens_beyond_the_model),
         cmocka_unit_test(test_cli__tokenize_equals_the_golden_hash),
     };
     return cmocka_run_group_tests(tests, make_model, program_end);

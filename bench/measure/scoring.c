@@ -115,6 +115,20 @@ qb_status qb_dataset_labels(const char *const *words, int n, qb_dataset_label *l
     return QB_OK;
 }
 
+/* A tokenizer may know more tokens than the model, when a file beside it names some that were never trained.
+ */
+static qb_status check_ids(const qb_windows *w, const qb_model *m) {
+    for (int64_t i = 0; i < w->n_ids; i++)
+        if (w->ids[i] >= m->config.vocab)
+            return qb_fail(
+                QB_ERR_FORMAT,
+                "%s: the tokenizer reads token %d in the text, but %s has a vocabulary of %" PRId64
+                ": tokenizer and model do not match, or a special token that the model lacks is spelt "
+                "there (--special-tokens text reads it as text)",
+                w->dataset, w->ids[i], m->name, m->config.vocab);
+    return QB_OK;
+}
+
 qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) {
     qb_protocol p;
     qb_data_files files = {0};
@@ -126,6 +140,7 @@ qb_status qb_scoring_open(const qb_scoring_request *r, qb_scoring *out) {
     if (st == QB_OK && strcmp(r->special_tokens, "protocol") != 0)
         st = qb_special_tokens_parse(r->special_tokens, &source.special);
     if (st == QB_OK) st = qb_dataset_windows(&source, &p, r->max_windows, &out->windows, &files);
+    if (st == QB_OK && (st = check_ids(&out->windows, r->model)) != QB_OK) qb_windows_free(&out->windows);
     if (st != QB_OK) return st;
     snprintf(out->windows.dataset, sizeof out->windows.dataset, "%s", r->label);
     snprintf(out->dataset, sizeof out->dataset, "%s", r->label);

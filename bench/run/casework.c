@@ -48,6 +48,8 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     qb_json_put_bool(j, "synthetic", s->synthetic);
     qb_json_put_text(j, "source_sha256", s->sha256[0] ? s->sha256 : NULL);
     qb_json_put_text(j, "calibration_sha256", calibration ? calibration->sha256 : NULL);
+    if (calibration && calibration->special_tokens[0])
+        qb_json_put_int(j, "calibration_special_tokens_found", calibration->special_found);
     qb_json_put(j, "texts", texts_json(s));
     if (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED) {
         qb_json *speed = qb_json_object();
