@@ -1,10 +1,10 @@
 #include "base/file.h"
 
+#include "base/lost_map.h"
 #include "base/memory.h"
 #include "base/str.h"
 #include "base/temporary.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -31,10 +31,12 @@ qb_status qb_map_open(const char *path, qb_map *out) {
         st = qb_fail(QB_ERR_IO, "%s is not a regular file", path);
     } else if (info.st_size > 0) {
         void *p = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED)
+        if (p == MAP_FAILED) {
             st = fail_errno("cannot map", path);
-        else
+        } else {
             *out = (qb_map){p, (size_t)info.st_size};
+            qb_lost_map_add(p, (size_t)info.st_size, path);
+        }
     }
     close(fd);
     return st;
@@ -42,7 +44,10 @@ qb_status qb_map_open(const char *path, qb_map *out) {
 
 void qb_map_close(qb_map *map) {
     if (!map) return;
-    if (map->bytes) munmap((void *)(uintptr_t)map->bytes, map->size);
+    if (map->bytes) {
+        qb_lost_map_remove(map->bytes);
+        munmap((void *)(uintptr_t)map->bytes, map->size);
+    }
     *map = (qb_map){0};
 }
 
@@ -186,6 +191,16 @@ const char *qb_path_base(const char *path) {
     return slash ? slash + 1 : path;
 }
 
+struct dirent *qb_dir_next(DIR *dir, const char *path, qb_status *st) {
+    struct dirent *e;
+    do {
+        errno = 0;
+        e = readdir(dir);
+    } while (e && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")));
+    if (!e && errno) *st = qb_fail(QB_ERR_IO, "cannot list %s: %s", path, strerror(errno));
+    return e;
+}
+
 qb_status qb_make_dirs(const char *path) {
     char *copy = qb_strdup(path);
     if (!copy) return qb_fail(QB_ERR_MEMORY, "out of memory");
@@ -212,8 +227,7 @@ qb_status qb_remove_tree(const char *path) {
     DIR *dir = opendir(path);
     if (!dir) return fail_errno("cannot open", path);
     qb_status st = QB_OK;
-    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+    for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, path, &st));) {
         char *child = qb_path_join(path, e->d_name);
         st = child ? qb_remove_tree(child) : qb_fail(QB_ERR_MEMORY, "out of memory");
         qb_free(child);

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <dirent.h>
 #include <stdint.h>
 
 typedef struct qb_map {
@@ -40,6 +41,10 @@ int64_t qb_file_size(const char *path); /* -1 when absent */
 char *qb_path_join(const char *dir, const char *name);
 char *qb_path_dir(const char *path);        /* "a/b" -> "a", "b" -> "." */
 const char *qb_path_base(const char *path); /* points into path */
+
+/* The next entry but "." and ".."; NULL at the end, and on an error, which *st then holds (else it is left
+ * alone). */
+struct dirent *qb_dir_next(DIR *dir, const char *path, qb_status *st);
 
 qb_status qb_make_dirs(const char *path) QB_NODISCARD; /* like mkdir -p */
 /* Removes a directory and what is in it (no links followed). Absent is fine. */

@@ -1,8 +1,10 @@
 #include "base/json.h"
 
 #include "base/file.h"
+#include "base/json_memory.h"
 #include "base/json_source.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -21,7 +23,12 @@ static int line_of(const char *text, const char *at) {
 /* The value and where it ends, from `text` as cJSON can read it. */
 static qb_status parse_value(const char *text, size_t n, const char *name, qb_json **out) {
     const char *end = NULL;
+    unsigned long lost = qb_json_losses();
     *out = cJSON_ParseWithLengthOpts(text, n, &end, 0);
+    if (!*out && qb_json_losses() != lost) {
+        qb_json_losses_reset(lost);
+        return qb_fail(QB_ERR_MEMORY, "%s: out of memory while reading its JSON (%zu bytes)", name, n);
+    }
     if (!*out) {
         size_t at = end && end >= text ? (size_t)(end - text) : 0;
         if (at > n) at = n;
@@ -290,23 +297,40 @@ qb_json *qb_json_copy(const qb_json *json) {
     return json ? cJSON_Duplicate(json, 1) : NULL;
 }
 
+qb_json *qb_json_take(qb_json *object, const char *key) {
+    return cJSON_IsObject(object) ? cJSON_DetachItemFromObjectCaseSensitive(object, key) : NULL;
+}
+
 qb_status qb_json_print(const qb_json *json, bool pretty, char **out) {
     *out = NULL;
+    if (qb_json_losses())
+        return qb_fail(QB_ERR_MEMORY, "out of memory while building JSON: parts of it would be missing");
     bool kept = false;
     qb_json *raw = json ? qb_json_with_kept_numbers(json, &kept) : NULL;
     if (kept) json = raw;
-    char *printed = !json ? NULL : pretty ? cJSON_Print(json) : cJSON_PrintUnformatted(json);
+    char *printed = qb_json_losses() || !json ? NULL
+                    : pretty                  ? cJSON_Print(json)
+                                              : cJSON_PrintUnformatted(json);
     qb_json_free(raw);
-    if (!printed) return qb_fail(QB_ERR_MEMORY, "out of memory while writing JSON");
+    if (!printed) {
+        qb_json_losses_reset(0); /* the value itself is whole */
+        return qb_fail(QB_ERR_MEMORY, "out of memory while writing JSON");
+    }
+    qb_str escaped = {0};
     size_t n = strlen(printed);
+    bool found = qb_text_escape_json(printed, n, &escaped);
+    const char *text = found ? qb_str_get(&escaped) : printed;
+    if (found) n = escaped.length;
     char *copy;
-    qb_status st = qb_alloc(n + 2, 1, &copy);
+    qb_status st = qb_str_status(&escaped);
+    if (st == QB_OK) st = qb_alloc(n + 2, 1, &copy);
     if (st == QB_OK) {
-        memcpy(copy, printed, n);
+        memcpy(copy, text, n);
         if (pretty) copy[n++] = '\n';
         copy[n] = 0;
         *out = copy;
     }
+    qb_str_free(&escaped);
     cJSON_free(printed);
     return st;
 }

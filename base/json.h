@@ -66,6 +66,8 @@ void qb_json_push_real(qb_json *array, double value);
 void qb_json_push_int(qb_json *array, int64_t value);
 void qb_json_push_text(qb_json *array, const char *text);
 qb_json *qb_json_copy(const qb_json *json);
+/* Takes a member out of its object; NULL when it has none of that name. */
+qb_json *qb_json_take(qb_json *object, const char *key);
 
 /* Text of the document, free with qb_free. Pretty form ends with a newline. */
 qb_status qb_json_print(const qb_json *json, bool pretty, char **out) QB_NODISCARD;

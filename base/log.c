@@ -1,10 +1,11 @@
 #include "base/log.h"
 
 #include "base/clock.h"
-#include "base/str.h"
+#include "base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static qb_log_level level = QB_LOG_NORMAL;
@@ -12,6 +13,14 @@ static bool line_open; /* a progress line without its newline stands on the term
 
 void qb_log_set_level(qb_log_level new_level) {
     level = new_level;
+}
+
+void qb_log_error(const char *text) {
+    qb_str clean = {0};
+    qb_log_end_line();
+    qb_text_clean(text, 0, &clean);
+    fprintf(stderr, "bench: %s\n", clean.failed ? "out of memory" : qb_str_get(&clean));
+    qb_str_free(&clean);
 }
 
 void qb_log_end_line(void) {
@@ -23,7 +32,10 @@ static void say(const char *head, const char *fmt, va_list args) {
     char text[2048];
     vsnprintf(text, sizeof text, fmt, args);
     qb_log_end_line();
-    fprintf(stderr, "%s%s\n", head, text);
+    qb_str clean = {0};
+    qb_text_clean_lines(text, strlen(text), &clean);
+    fprintf(stderr, "%s%s\n", head, clean.failed ? "out of memory for a message" : qb_str_get(&clean));
+    qb_str_free(&clean);
 }
 
 #define SAY(head, fmt)                                                                                       \
@@ -97,8 +109,13 @@ void qb_progress_begin(qb_progress *p, double total, const char *fmt, ...) {
     *p = (qb_progress){.total = total, .started_ns = qb_now_ns(), .active = level >= QB_LOG_NORMAL};
     va_list args;
     va_start(args, fmt);
-    vsnprintf(p->label, sizeof p->label, fmt, args);
+    char text[sizeof p->label];
+    qb_str clean = {0};
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
+    qb_text_clean(text, 0, &clean);
+    snprintf(p->label, sizeof p->label, "%s", qb_str_get(&clean));
+    qb_str_free(&clean);
     if (p->active) draw(p, false);
 }
 

@@ -14,6 +14,9 @@ void qb_warn(const char *fmt, ...) QB_PRINTF(1, 2);
 typedef void (*qb_warning_sink)(void *ctx, const char *text);
 void qb_log_capture(qb_warning_sink sink, void *ctx);
 
+/* The one line that a command which failed ends with: "bench: TEXT". */
+void qb_log_error(const char *text);
+
 /* Takes away a progress line that an error left standing on the terminal. */
 void qb_log_end_line(void);
 

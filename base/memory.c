@@ -1,5 +1,7 @@
 #include "base/memory.h"
 
+#include "base/host_memory.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,12 +129,5 @@ int64_t qb_resident_bytes(void) {
 }
 
 int64_t qb_available_memory_bytes(void) {
-    int64_t available = (int64_t)sysconf(_SC_AVPHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
-    FILE *f = fopen("/proc/meminfo", "r");
-    char line[128];
-    long long kb;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %lld kB", &kb) == 1) available = kb * 1024;
-    if (f) fclose(f);
-    return available < 0 ? 0 : available;
+    return qb_host_memory_now().available_bytes;
 }

@@ -100,7 +100,8 @@ qb_status qb_temporary_file(const char *path, unsigned mode, char **name, int *f
             *name = text.text;
             return QB_OK;
         }
-        close(*fd); /* who sweeps was quicker than the lock */
+        unlink(text.text); /* who sweeps was quicker than the lock, or it cannot be looked at */
+        close(*fd);
         *fd = -1;
     }
     int error = errno;
@@ -175,14 +176,11 @@ qb_status qb_temporary_dir_make(const char *target, qb_temporary_dir *out) {
             break;
         }
         out->path = name.text;
-        if (!lock_fresh(out, &st)) {
-            out->path = NULL;
-            continue;
-        }
-        if (st == QB_OK) return QB_OK;
-        rmdir(name.text);
+        bool ours = lock_fresh(out, &st);
+        if (ours && st == QB_OK) return QB_OK;
         out->path = NULL;
-        break;
+        if (qb_remove_tree(name.text) != QB_OK) qb_warn("%s", qb_error_text());
+        if (ours) break;
     }
     if (st == QB_OK) st = qb_fail(QB_ERR_IO, "cannot create a temporary directory for %s", target);
     qb_str_free(&name);
@@ -239,7 +237,7 @@ static bool is_abandoned(const char *path, const maker *m, int *fd) {
 
 void qb_temporary_sweep(const char *dir, const char *base) {
     DIR *d = opendir(dir);
-    for (struct dirent *e; d && (e = readdir(d));) {
+    for (struct dirent *e; d && (e = readdir(d));) { /* what is not seen now is swept another time */
         maker m;
         if (!maker_of(e->d_name, base, &m)) continue;
         char *path = qb_path_join(dir, e->d_name);

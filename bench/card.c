@@ -2,7 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/str.h"
+#include "base/text.h"
 #include "results/case.h"
 
 #include <inttypes.h>
@@ -19,8 +19,11 @@ static bool is_perplexity(const qb_json *row) {
 
 /* "| perplexity, wikitext2, gptq-2048 |" */
 static void put_label(const qb_json *row, qb_str *out) {
-    qb_str_printf(out, "%s, %s, %s |", mark, qb_json_string(qb_json_get(row, "dataset")),
-                  qb_json_string(qb_json_get(row, "protocol")));
+    qb_str_printf(out, "%s, ", mark);
+    qb_text_clean(qb_json_string(qb_json_get(row, "dataset")), 0, out);
+    qb_str_text(out, ", ");
+    qb_text_clean(qb_json_string(qb_json_get(row, "protocol")), 0, out);
+    qb_str_text(out, " |");
 }
 
 static void put_line(const qb_json *row, qb_str *out) {

@@ -2,10 +2,12 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { EXIT_CLOSED_PIPE = 141 }; /* 128 + SIGPIPE, what a shell shows for a program that the signal ended */
 
@@ -127,14 +129,32 @@ static void note_failure(void) {
 }
 
 void qb_output(const char *fmt, ...) {
+    qb_str text = {0};
     va_list args;
     va_start(args, fmt);
-    if (vprintf(fmt, args) < 0) note_failure();
+    qb_str_vprintf(&text, fmt, args);
     va_end(args);
+    if (text.failed) {
+        errno = ENOMEM;
+        note_failure();
+    }
+    qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
 }
 
+/* A terminal obeys control characters, which files and a model's own words may hold; a file gets the data as
+ * it is. */
 void qb_output_bytes(const void *bytes, size_t n) {
+    static int terminal = -1;
+    qb_str clean = {0};
+    if (terminal < 0) terminal = isatty(STDOUT_FILENO);
+    if (terminal) {
+        qb_text_clean_lines(bytes, n, &clean);
+        bytes = qb_str_get(&clean);
+        n = clean.length;
+    }
     if (fwrite(bytes, 1, n, stdout) != n) note_failure();
+    qb_str_free(&clean);
 }
 
 qb_status qb_output_json(const qb_json *json) {

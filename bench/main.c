@@ -2,6 +2,7 @@
 #include "bench/command.h"
 
 #include "base/log.h"
+#include "base/lost_map.h"
 #include "bench/machine/machine.h"
 #include "bench/measure/record.h"
 #include "kernels/cpu/cpu.h"
@@ -90,13 +91,14 @@ int main(int argc, char **argv) {
     /* A reader that goes away shows as a failed write, which must not end a run of hours that also writes a
      * file. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit of file sizes fails and names its file */
+    qb_lost_map_watch(NULL);
     qb_record_command(argc, argv);
     int exit_code = 0;
     qb_status st = dispatch(argc, argv, &exit_code);
     if (st == QB_OK) st = qb_output_finish(&exit_code);
     if (st == QB_OK) return exit_code;
     (void)qb_output_broken(); /* what was printed comes before the error */
-    qb_log_end_line();
-    fprintf(stderr, "bench: %s\n", *qb_error_text() ? qb_error_text() : qb_status_text(st));
+    qb_log_error(*qb_error_text() ? qb_error_text() : qb_status_text(st));
     return st == QB_ERR_INTERRUPTED ? EXIT_INTERRUPTED : qb_status_exit_code(st);
 }

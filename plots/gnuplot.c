@@ -3,9 +3,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/temporary.h"
 #include "plots/plots.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -71,7 +73,27 @@ qb_status qb_gnuplot_terminals(qb_str *terminals) {
     return st;
 }
 
+/* gnuplot takes '' at the beginning of a single-quoted string for the whole of it; in double quotes
+ * backslashes are escapes and backquotes start programs, so the latter are written as what they are by
+ * number. */
+static void double_quote(const char *text, qb_str *out) {
+    qb_str_text(out, "\"");
+    for (const char *p = text; *p; p++) {
+        if (*p == '`')
+            qb_str_text(out, "\\140");
+        else if (*p == '"' || *p == '\\')
+            qb_str_printf(out, "\\%c", *p);
+        else if (*p != '\n' && *p != '\r')
+            qb_str_append(out, p, 1);
+    }
+    qb_str_text(out, "\"");
+}
+
 void qb_gnuplot_quote(const char *text, qb_str *out) {
+    if (*text == '\'') {
+        double_quote(text, out);
+        return;
+    }
     qb_str_text(out, "'");
     for (const char *p = text; *p; p++) {
         if (*p == '\'') qb_str_text(out, "'");
@@ -82,6 +104,7 @@ void qb_gnuplot_quote(const char *text, qb_str *out) {
 
 typedef struct format {
     const char *suffix, *terminal;
+    const char *end; /* what a whole file ends with, newlines aside */
     int scale;
     double point_scale;  /* terminals differ in what a mark of size 1 is */
     const char *options; /* after the size */
@@ -89,10 +112,10 @@ typedef struct format {
 
 /* Enhanced text is off: labels are shown as they are. */
 static const format formats[] = {
-    {"svg", "svg", 1, 0.65, "dashlength 1.6 noenhanced font 'Arial,13' background rgb 'white'"},
-    {"png", "pngcairo", 2, 1,
+    {"svg", "svg", "</svg>", 1, 0.65, "dashlength 1.6 noenhanced font 'Arial,13' background rgb 'white'"},
+    {"png", "pngcairo", "IEND\xae\x42\x60\x82", 2, 1,
      "noenhanced font 'Arial,13' fontscale 1.5 linewidth 2 pointscale 2 background rgb 'white'"},
-    {"pdf", "pdfcairo", 1, 1.3,
+    {"pdf", "pdfcairo", "%%EOF", 1, 1.3,
      "noenhanced font 'Arial,13' fontscale 0.75 linewidth 1 background rgb 'white'"},
 };
 
@@ -121,63 +144,89 @@ static bool has_terminal(const char *terminals, const format *f) {
     return strstr(terminals, word) != NULL;
 }
 
-/* DIR/NAME.SUFFIX, and the name it has until it is whole; free both with qb_free. */
-static qb_status name_files(const char *dir, const char *name, const format *f, char **temporary,
-                            char **final) {
-    qb_str t = {0}, w = {0};
-    qb_str_printf(&w, "%s.%s", name, f->suffix);
-    qb_str_printf(&t, "%s.%s.tmp.%ld", name, f->suffix, (long)getpid());
-    *temporary = t.failed ? NULL : qb_path_join(dir, qb_str_get(&t));
-    *final = w.failed ? NULL : qb_path_join(dir, qb_str_get(&w));
-    qb_str_free(&t);
-    qb_str_free(&w);
-    return *temporary && *final ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+/* One file on its way: drawn under a name of its own, moved to its own when it is whole. */
+typedef struct picture {
+    const format *format;
+    char *temporary, *final;
+    int lock_fd; /* of the temporary, held so that nobody sweeps it meanwhile */
+} picture;
+
+static qb_status begin_file(const char *dir, const char *name, const format *f, picture *out) {
+    qb_str file = {0};
+    *out = (picture){.format = f, .lock_fd = -1};
+    qb_str_printf(&file, "%s.%s", name, f->suffix);
+    qb_status st = qb_str_status(&file);
+    if (st == QB_OK && !(out->final = qb_path_join(dir, qb_str_get(&file))))
+        st = qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (st == QB_OK) {
+        qb_temporary_sweep(dir, qb_str_get(&file));
+        st = qb_temporary_file(out->final, 0666, &out->temporary, &out->lock_fd);
+    }
+    qb_str_free(&file);
+    return st;
 }
 
-/* Moves one drawn file to its name when `st` is still good, else removes it. */
-static qb_status finish_file(const char *dir, const char *name, const format *f, qb_status st) {
-    char *temporary = NULL, *final = NULL;
-    qb_status named = name_files(dir, name, f, &temporary, &final);
-    if (st == QB_OK) st = named;
-    if (st == QB_OK && qb_file_size(temporary) <= 0)
-        st = qb_fail(QB_ERR_IO, "gnuplot wrote nothing for %s: is the disk full?", final);
-    if (st == QB_OK && rename(temporary, final) != 0)
-        st = qb_fail(QB_ERR_IO, "cannot rename into %s: %s", final, strerror(errno));
-    if (st != QB_OK && temporary) unlink(temporary);
-    qb_free(temporary);
-    qb_free(final);
+/* A full disk cuts pictures off, and gnuplot does not always say so: their last bytes do. */
+static qb_status check_whole(const picture *p) {
+    qb_map map;
+    size_t n = strlen(p->format->end);
+    qb_status st = qb_map_open(p->temporary, &map);
+    if (st != QB_OK) return st;
+    size_t size = map.size;
+    while (size && map.bytes[size - 1] == '\n') size--;
+    if (size < n || memcmp(map.bytes + size - n, p->format->end, n) != 0)
+        st = qb_fail(QB_ERR_IO, "gnuplot wrote %s to %s: is the disk full?",
+                     map.size ? "only a part" : "nothing", p->final);
+    qb_map_close(&map);
     return st;
+}
+
+/* Publishes one drawn file when `st` is still good. */
+static qb_status publish_file(const picture *p, qb_status st) {
+    int fd = st == QB_OK ? open(p->temporary, O_RDONLY | O_CLOEXEC) : -1;
+    if (st == QB_OK && (fd < 0 || fsync(fd) != 0))
+        st = qb_fail(QB_ERR_IO, "cannot write %s: %s", p->final, strerror(errno));
+    if (fd >= 0) close(fd);
+    if (st == QB_OK) st = check_whole(p);
+    if (st == QB_OK && rename(p->temporary, p->final) != 0)
+        st = qb_fail(QB_ERR_IO, "cannot rename into %s: %s", p->final, strerror(errno));
+    return st;
+}
+
+static void end_file(picture *p, bool published) {
+    if (p->temporary && !published) unlink(p->temporary);
+    if (p->lock_fd >= 0) close(p->lock_fd);
+    qb_free(p->temporary);
+    qb_free(p->final);
 }
 
 qb_status qb_gnuplot_draw(const char *terminals, const char *dir, const char *name, qb_canvas canvas,
                           const char *script, int *n_files) {
     enum { N_FORMATS = sizeof formats / sizeof formats[0] };
     char *argv[] = {(char[]){"gnuplot"}, (char[]){"-d"}, (char[]){"-"}, NULL};
+    picture pictures[N_FORMATS];
     qb_str commands = {0}, said = {0};
-    int status = 0;
-    qb_status st;
-    for (int i = 0; i < N_FORMATS; i++) {
+    int status = 0, n = 0, published = 0;
+    qb_status st = QB_OK;
+    for (int i = 0; st == QB_OK && i < N_FORMATS; i++) {
         if (!has_terminal(terminals, &formats[i])) continue;
-        qb_str file = {0};
-        qb_str_printf(&file, "%s.%s.tmp.%ld", name, formats[i].suffix, (long)getpid());
-        put_terminal(&formats[i], canvas, qb_str_get(&file), &commands);
+        st = begin_file(dir, name, &formats[i], &pictures[n++]);
+        if (st != QB_OK) break;
+        put_terminal(&formats[i], canvas, qb_path_base(pictures[n - 1].temporary), &commands);
         qb_str_text(&commands, script);
         qb_str_text(&commands, "\nunset output\n");
-        qb_str_free(&file);
     }
-    QB_TRY(st, qb_str_status(&commands));
-    QB_TRY(st, run(dir, argv, qb_str_get(&commands), &status, &said));
-    if (status == 127)
+    if (st == QB_OK) st = qb_str_status(&commands);
+    if (st == QB_OK) st = run(dir, argv, qb_str_get(&commands), &status, &said);
+    if (st == QB_OK && status == 127)
         st = qb_fail(QB_ERR_NOT_FOUND, "gnuplot is not there, plots need it: apt-get install gnuplot-nox");
-    else if (status != 0)
+    else if (st == QB_OK && status != 0)
         st = qb_fail(QB_ERR_IO, "gnuplot failed (status %d) on %s in %s: %.300s", status, name, dir,
                      reason(&said));
-    for (int i = 0; i < N_FORMATS; i++) {
-        if (!has_terminal(terminals, &formats[i])) continue;
-        st = finish_file(dir, name, &formats[i], st);
-        if (st == QB_OK) ++*n_files;
-    }
-out:
+    for (; st == QB_OK && published < n; published++)
+        if ((st = publish_file(&pictures[published], st)) != QB_OK) break;
+    *n_files += published;
+    for (int i = 0; i < n; i++) end_file(&pictures[i], i < published);
     qb_str_free(&commands);
     qb_str_free(&said);
     return st;

@@ -97,9 +97,10 @@ qb_status qb_stream_restore(qb_calibration *c, const char *path, int64_t limit, 
     qb_map map;
     header h;
     *blocks = 0;
-    if (!qb_path_exists(path)) return QB_OK;
-    qb_status st = qb_map_open(path, &map);
-    if (st != QB_OK) return st;
+    bool there;
+    qb_status st = qb_path_look(path, &there);
+    if (st != QB_OK || !there) return st;
+    if ((st = qb_map_open(path, &map)) != QB_OK) return st;
     if (is_whole(c, &map, limit, &h)) {
         st = c->m->dev->backend->upload(c->m->dev, c->x, map.bytes + sizeof h,
                                         value_count(c) * (int64_t)sizeof(float));

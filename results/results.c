@@ -1,6 +1,7 @@
 #include "results/results.h"
 
 #include "base/file.h"
+#include "base/json_memory.h"
 #include "base/memory.h"
 #include "results/lift.h"
 
@@ -105,23 +106,50 @@ static qb_status with_case(const qb_results *r, const qb_json *fresh, qb_json **
     qb_json_put(doc, "context", qb_json_copy(qb_json_get(r->doc, "context")));
     qb_json_put(doc, "cases", cases);
     *out = doc;
-    return doc ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+    /* What a builder left out for lack of memory must not pass for a document with fewer cases. */
+    int64_t expected = qb_json_count(qb_json_get(r->doc, "cases")) + (replaced ? 0 : 1);
+    return doc && qb_json_count(qb_json_get(doc, "cases")) == expected
+               ? QB_OK
+               : qb_fail(QB_ERR_MEMORY, "out of memory while a case was added to %s",
+                         r->path ? r->path : "the results");
+}
+
+/* The document with the case, checked as a reader will find it. */
+static qb_status make_document(const qb_results *r, const qb_json *case_object, qb_json **doc) {
+    qb_json *fresh = NULL;
+    const char *name = r->path ? r->path : "result document";
+    qb_status st;
+    *doc = NULL;
+    QB_TRY(st, as_written(case_object, name, &fresh));
+    QB_TRY(st, with_case(r, fresh, doc));
+    st = qb_results_validate(*doc, name);
+out:
+    qb_json_free(fresh);
+    if (st == QB_OK && !qb_json_losses()) return QB_OK;
+    qb_json_free(*doc);
+    *doc = NULL;
+    return st != QB_OK ? st : qb_fail(QB_ERR_MEMORY, "out of memory while a case was added to %s", name);
 }
 
 qb_status qb_results_put_case(qb_results *r, qb_json *case_object) {
-    qb_json *fresh = NULL, *doc = NULL;
-    const char *name = r->path ? r->path : "result document";
-    qb_status st;
-    QB_TRY(st, as_written(case_object, name, &fresh));
-    QB_TRY(st, with_case(r, fresh, &doc));
-    QB_TRY(st, qb_results_validate(doc, name));
-    qb_json *old = r->doc;
+    qb_json *doc = NULL;
+    qb_status st =
+        qb_json_losses() ? qb_fail(QB_ERR_MEMORY, "out of memory while a case was recorded") : QB_OK;
+    if (st != QB_OK) goto out; /* it may lack parts */
+    /* A case took hours to measure: one allocation that fails does not cost it. */
+    for (int tries = 0; tries < 3; tries++) {
+        st = make_document(r, case_object, &doc);
+        if (st != QB_ERR_MEMORY) break;
+        qb_json_losses_reset(0);
+    }
+    if (st != QB_OK) goto out;
+    qb_json_free(r->doc);
     r->doc = doc;
-    doc = old;
-    st = qb_results_write(r); /* the case is kept in memory even if the disk is full now */
+    for (int tries = 0; tries < 3; tries++) { /* the case is kept in memory even if the disk is full now */
+        st = qb_results_write(r);
+        if (st != QB_ERR_MEMORY) break;
+    }
 out:
-    qb_json_free(doc);
-    qb_json_free(fresh);
     qb_json_free(case_object);
     return st;
 }

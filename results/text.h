@@ -1,12 +1,7 @@
-/* Text of result documents on its way to people: a document is untrusted, so control bytes and broken UTF-8
-   never reach a terminal, and widths are counted in characters, not bytes. */
+/* Columns of text: widths are counted in characters, not bytes. */
 #pragma once
 
-#include "base/str.h"
-
-/* Appends `text` (NULL: nothing) with control characters and invalid UTF-8 replaced by '?', cut with an
-   ellipsis after max_columns characters (0: no limit). */
-void qb_text_clean(const char *text, int max_columns, qb_str *out);
+#include "base/text.h"
 
 /* Characters in valid UTF-8 text; each counts one column. */
 int qb_text_columns(const char *text);

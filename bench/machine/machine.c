@@ -1,6 +1,7 @@
 #include "bench/machine/machine.h"
 
 #include "base/file.h"
+#include "base/host_memory.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "generated/revision.h" /* QB_GIT; written by the build */
@@ -61,55 +62,6 @@ static bool line_value(const char *path, const char *key, char separator, char *
     }
     fclose(file);
     return found;
-}
-
-static int64_t meminfo_bytes(const char *key) {
-    char text[64];
-    return line_value("/proc/meminfo", key, ':', text, sizeof text) ? strtoll(text, NULL, 10) * 1024 : 0;
-}
-
-/* One number from a control-group file; -1 when absent or "max". */
-static int64_t cgroup_number(const char *path) {
-    FILE *file = fopen(path, "re");
-    if (!file) return -1;
-    int64_t v = -1;
-    if (fscanf(file, "%" SCNd64, &v) != 1) v = -1;
-    fclose(file);
-    return v;
-}
-
-/* Page cache counts as used in a control group but yields; "inactive_file" of its statistics says how much.
- */
-static int64_t cgroup_reclaimable(const char *path, const char *key) {
-    FILE *file = fopen(path, "re");
-    if (!file) return 0;
-    char name[64];
-    int64_t v, found = 0;
-    while (fscanf(file, "%63s %" SCNd64, name, &v) == 2)
-        if (!strcmp(name, key)) found = v;
-    fclose(file);
-    return found;
-}
-
-qb_host_memory qb_host_memory_now(void) {
-    qb_host_memory m = {meminfo_bytes("MemTotal"), meminfo_bytes("MemAvailable")};
-    static const struct {
-        const char *limit, *used, *statistics, *reclaimable;
-    } groups[] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
-         "inactive_file"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-         "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"},
-    };
-    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
-        int64_t limit = cgroup_number(groups[i].limit), used = cgroup_number(groups[i].used);
-        if (limit <= 0 || limit >= m.total_bytes || used < 0) continue;
-        m.total_bytes = limit;
-        int64_t left = limit - used + cgroup_reclaimable(groups[i].statistics, groups[i].reclaimable);
-        if (left < 0) left = 0;
-        if (left < m.available_bytes) m.available_bytes = left;
-    }
-    return m;
 }
 
 int64_t qb_disk_free_bytes(const char *path) {

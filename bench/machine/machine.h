@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/hash.h"
+#include "base/host_memory.h"
 #include "base/json.h"
 
 #include <stdint.h>
@@ -11,12 +12,6 @@ const char *qb_program_version(void); /* "0.1.0 (git 1a2b3c, Release, GNU 12.2.0
 qb_json *qb_program_json(void);       /* {name, version, git, build, compiler} */
 /* SHA-256 of the running program's file: what a cached result must have been made by. */
 qb_status qb_program_sha256(char hex[QB_SHA256_HEX]) QB_NODISCARD;
-
-typedef struct qb_host_memory {
-    int64_t total_bytes;     /* of the machine, or of the control group when that is less */
-    int64_t available_bytes; /* that can be taken without swapping */
-} qb_host_memory;
-qb_host_memory qb_host_memory_now(void);
 
 int64_t qb_disk_free_bytes(
     const char *path); /* of the file system that holds path or its nearest parent; -1: unknown */

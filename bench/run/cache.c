@@ -192,7 +192,7 @@ static qb_status list_entries(const char *folder, entry **out, size_t *n) {
     size_t capacity = 0;
     DIR *dir = opendir(folder);
     qb_status st = QB_OK;
-    for (struct dirent *e; dir && st == QB_OK && (e = readdir(dir));) {
+    for (struct dirent *e; dir && st == QB_OK && (e = qb_dir_next(dir, folder, &st));) {
         struct stat info;
         if (!is_key(e->d_name)) continue; /* only what this program made is ever removed */
         char *path = qb_path_join(folder, e->d_name);

@@ -1,6 +1,7 @@
 #include "bench/run/casework.h"
 
 #include "base/clock.h"
+#include "base/json_memory.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/machine/machine.h"
@@ -180,9 +181,41 @@ static qb_status provide_checkpoint(work *w, qb_supply *supply, qb_json **quanti
     return st == QB_OK ? st : qb_fail_prefix(st, "quantizing");
 }
 
-static qb_json *take(qb_json *object, const char *key) {
-    const qb_json *child = qb_json_get(object, key);
-    return child ? qb_json_copy(child) : NULL;
+/* ---- its record ---- */
+
+typedef struct {
+    const char *started, *error;
+    double seconds;
+    qb_status status;
+    const qb_json *quantization, *measured; /* NULL: none */
+} happened;
+
+static qb_json *make_record(const qb_run *run, const qb_case *c, const happened *h) {
+    return qb_record_case(&(qb_case_record){
+        .id = c->id,
+        .status = h->status == QB_OK ? "ok" : "failed",
+        .device = qb_run_device_of(run, c)->id,
+        .error = h->error,
+        .started = h->started,
+        .seconds = h->seconds,
+        .config = qb_case_config(run, c),
+        .model = qb_json_copy(qb_json_get(h->measured, "model")),
+        .quantization = qb_json_copy(h->quantization),
+        .metrics = qb_json_copy(qb_json_get(h->measured, "metrics")),
+    });
+}
+
+/* What took hours to measure is not lost to one allocation that failed while it was written down. */
+static qb_json *record_whole(const qb_run *run, const qb_case *c, const happened *h, qb_status *status) {
+    for (int tries = 0; tries < 3; tries++) {
+        qb_json_losses_reset(0);
+        qb_json *record = make_record(run, c, h);
+        if (record && !qb_json_losses()) return record;
+        qb_json_free(record);
+    }
+    qb_json_losses_reset(0);
+    *status = qb_fail(QB_ERR_MEMORY, "out of memory while recording %s", c->id);
+    return NULL;
 }
 
 qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
@@ -193,29 +226,22 @@ qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
     qb_child_end end = {0};
     int64_t begin = qb_now_ns();
     qb_now_rfc3339(started);
-    qb_status st;
+    qb_json_losses_reset(0);
+    qb_status st = QB_OK;
     if (c->variant->method) QB_TRY(st, provide_checkpoint(&w, &supply, &quantization));
     st = qb_child_run("the measuring process", measure, &w, &end);
 out:
     *status = st;
     if (st != QB_OK) error = qb_strdup(*qb_error_text() ? qb_error_text() : qb_status_text(st));
     qb_supply_close(&supply);
-    qb_json *record = NULL;
-    if (st != QB_ERR_INTERRUPTED)
-        record = qb_record_case(&(qb_case_record){
-            .id = c->id,
-            .status = st == QB_OK ? "ok" : "failed",
-            .device = qb_run_device_of(run, c)->id,
-            .error = error,
-            .started = started,
-            .seconds = (double)(qb_now_ns() - begin) * 1e-9,
-            .config = qb_case_config(run, c),
-            .model = take(end.result, "model"),
-            .quantization = quantization,
-            .metrics = take(end.result, "metrics"),
-        });
-    else
-        qb_json_free(quantization);
+    const happened h = {.started = started,
+                        .error = error,
+                        .seconds = (double)(qb_now_ns() - begin) * 1e-9,
+                        .status = st,
+                        .quantization = quantization,
+                        .measured = end.result};
+    qb_json *record = st != QB_ERR_INTERRUPTED ? record_whole(run, c, &h, status) : NULL;
+    qb_json_free(quantization);
     qb_json_free(end.result);
     qb_free(error);
     return record;

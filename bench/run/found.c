@@ -57,8 +57,9 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
     if (!f->facts.describe) QB_TRY(st, qb_device_facts_take(f->dev, false, &f->facts));
     qb_json *devices = qb_json_array();
     qb_json_push(devices, qb_record_device(f->dev->backend->name, f->dev->backend->name, &f->facts));
-    QB_TRY(st, qb_results_create(NULL, qb_record_context(NULL, devices, f->data), out));
-    f->data = NULL;
+    qb_json *context = qb_record_context(NULL, devices, f->data);
+    f->data = NULL; /* the context has it, and goes with the document even when that cannot be made */
+    QB_TRY(st, qb_results_create(NULL, context, out));
     qb_case_record record = {
         .id = id,
         .status = measured == QB_OK ? "ok" : "failed",

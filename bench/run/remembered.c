@@ -4,7 +4,6 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -36,7 +35,7 @@ static qb_status fingerprint(const char *path, qb_str *out) {
     char **lines = NULL;
     size_t n = 0, capacity = 0;
     qb_status st = QB_OK;
-    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
+    for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, path, &st));) {
         char *file = qb_path_join(path, e->d_name);
         if (file && e->d_name[0] != '.' && stat(file, &info) == 0) {
             qb_str line = {0};

@@ -7,7 +7,6 @@
 #include "bench/run/casework.h"
 #include "bench/run/child.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -38,7 +37,7 @@ static int by_text(const void *a, const void *b) {
 static bool is_beside(const char *name) {
     size_t n = strlen(name);
     bool weights = n > 12 && !strcmp(name + n - 12, ".safetensors");
-    return strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, "cache.json") != 0 && !weights;
+    return strcmp(name, "cache.json") != 0 && !weights;
 }
 
 static qb_status list_beside(const char *path, char ***names, size_t *n) {
@@ -46,7 +45,7 @@ static qb_status list_beside(const char *path, char ***names, size_t *n) {
     qb_status st = QB_OK;
     DIR *dir = opendir(path);
     if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", path, strerror(errno));
-    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
+    for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, path, &st));) {
         if (!is_beside(e->d_name)) continue;
         st = qb_grow(names, &capacity, *n + 1, sizeof **names);
         if (st == QB_OK) st = ((*names)[*n] = qb_strdup(e->d_name)) ? QB_OK : no_memory();

@@ -229,7 +229,7 @@ qb_status qb_suite_names(char ***out, size_t *n) {
     size_t capacity = 0;
     qb_status st = QB_OK;
     *n = 0;
-    for (struct dirent *e; dir && st == QB_OK && (e = readdir(dir));) {
+    for (struct dirent *e; dir && st == QB_OK && (e = qb_dir_next(dir, folder, &st));) {
         size_t length = strlen(e->d_name);
         if (length < 6 || strcmp(e->d_name + length - 5, ".json") != 0) continue;
         st = qb_grow(&names, &capacity, *n + 1, sizeof *names);

@@ -50,7 +50,8 @@ static qb_status list_directory(const char *path, listing *l) {
     DIR *dir = opendir(path);
     if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", path);
     *l = (listing){0};
-    for (struct dirent *e; (e = readdir(dir));) {
+    qb_status st = QB_OK;
+    for (struct dirent *e; (e = qb_dir_next(dir, path, &st));) {
         static const char *const ends[] = {".safetensors", ".index.json", ".bin", ".pt", ".pth"};
         const char *name = e->d_name;
         size_t n = strlen(name);
@@ -62,7 +63,7 @@ static qb_status list_directory(const char *path, listing *l) {
         if (!l->models++ || strcmp(name, l->found) < 0) snprintf(l->found, sizeof l->found, "%s", name);
     }
     closedir(dir);
-    return QB_OK;
+    return st;
 }
 
 qb_status qb_checkpoint_find_gguf(const char *path, char **out) {

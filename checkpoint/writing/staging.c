@@ -7,7 +7,6 @@
 #include "base/memory.h"
 #include "base/str.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -46,14 +45,14 @@ static qb_status look_into(const char *path, content *out) {
     *out = (content){0};
     DIR *dir = opendir(path);
     if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", path, strerror(errno));
-    for (struct dirent *e; (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+    qb_status st = QB_OK;
+    for (struct dirent *e; (e = qb_dir_next(dir, path, &st));) {
         out->entries++;
         if (!strcmp(e->d_name, "config.json") || strstr(e->d_name, ".safetensors"))
             out->like_checkpoint = true;
     }
     closedir(dir);
-    return QB_OK;
+    return st;
 }
 
 static qb_status check_target(const char *target, bool replace) {
@@ -127,8 +126,8 @@ qb_status qb_staging_clear(qb_staging *s) {
     qb_status st = QB_OK;
     DIR *dir = opendir(s->outer.path);
     if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", s->outer.path, strerror(errno));
-    for (struct dirent *e; st == QB_OK && (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || !strcmp(e->d_name, "lock")) continue;
+    for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, s->outer.path, &st));) {
+        if (!strcmp(e->d_name, "lock")) continue;
         char *path = qb_path_join(s->outer.path, e->d_name);
         st = path ? qb_remove_tree(path) : no_memory();
         qb_free(path);

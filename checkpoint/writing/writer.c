@@ -2,7 +2,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "base/str.h"
+#include "base/text.h"
 #include "checkpoint/writing/writer_state.h"
 
 #include <errno.h>
@@ -305,7 +305,11 @@ qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *te
         return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
     char *path = qb_path_join(w->staging.path, file_name);
     if (!path) return no_memory();
-    qb_status st = qb_file_write_atomic(path, text, strlen(text));
+    qb_str clean = {0}; /* cards hold names out of files */
+    qb_text_clean_lines(text, strlen(text), &clean);
+    qb_status st = qb_str_status(&clean);
+    if (st == QB_OK) st = qb_file_write_atomic(path, qb_str_get(&clean), clean.length);
+    qb_str_free(&clean);
     qb_free(path);
     return st;
 }
@@ -343,12 +347,11 @@ qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir, const char *fi
     if (!plain_file_name(file_name))
         return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
     char *from = qb_path_join(from_dir, file_name), *to = qb_path_join(w->staging.path, file_name);
-    qb_status st = QB_OK;
-    if (!from || !to)
-        st = no_memory();
-    else if (qb_path_exists(from) && !may_follow(from_dir, from, file_name))
+    bool there = false;
+    qb_status st = from && to ? qb_path_look(from, &there) : no_memory();
+    if (st == QB_OK && there && !may_follow(from_dir, from, file_name))
         qb_warn("%s is a link to what does not look like it: not copied", from);
-    else if (qb_path_exists(from))
+    else if (st == QB_OK && there)
         st = qb_copy_file(from, to);
     qb_free(from);
     qb_free(to);

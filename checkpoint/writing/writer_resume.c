@@ -178,13 +178,14 @@ static bool is_shard(const qb_writer *w, const char *name) {
 static qb_status remove_others(const qb_writer *w) {
     qb_status st = QB_OK;
     DIR *dir = opendir(w->staging.path);
-    for (struct dirent *e; st == QB_OK && dir && (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") || is_shard(w, e->d_name)) continue;
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", w->staging.path, strerror(errno));
+    for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, w->staging.path, &st));) {
+        if (is_shard(w, e->d_name)) continue;
         char *path = qb_path_join(w->staging.path, e->d_name);
         st = path ? qb_remove_tree(path) : no_memory();
         qb_free(path);
     }
-    if (dir) closedir(dir);
+    closedir(dir);
     return st;
 }
 

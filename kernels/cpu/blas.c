@@ -1,11 +1,96 @@
 #define _GNU_SOURCE
 #include "kernels/cpu/cpu.h"
 
+#include "base/memory.h"
+#include "kernels/cpu/device.h"
+
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/mman.h>
 #include <unistd.h>
+
+/* ---- one thread from its first moment ---- */
+
+/* OpenBLAS starts a pool of threads and takes a buffer for each when it is loaded, before main: under a limit
+ * of processes or of address space that fails, or is tried again for ever. It is told by its environment,
+ * which the program therefore shows it: functions of .preinit_array run before those of the libraries, and
+ * constructors of the program after them. One entry of the environment gives its place meanwhile. (ASan's own
+ * start comes first.) */
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+static char one_thread[] = "OPENBLAS_NUM_THREADS=1";
+static char **lent_place, *lent_entry;
+
+static bool starts_with(const char *text, const char *head) {
+    while (*head && *text == *head) text++, head++;
+    return !*head;
+}
+
+static void lend_entry(int argc, char **argv, char **environment) {
+    (void)argc;
+    (void)argv;
+    for (char **e = environment; *e; e++) {
+        if (starts_with(*e, "OPENBLAS_NUM_THREADS=")) {
+            lent_place = e;
+            break;
+        }
+        /* None of those that libraries may read when they are loaded. */
+        if (!starts_with(*e, "OPENBLAS_") && !starts_with(*e, "LD_") && !starts_with(*e, "QB_"))
+            lent_place = e;
+    }
+    if (!lent_place) return;
+    lent_entry = *lent_place;
+    *lent_place = one_thread;
+}
+__attribute__((section(".preinit_array"), used)) static void (*const lend)(int, char **,
+                                                                           char **) = lend_entry;
+
+__attribute__((constructor)) static void give_back_entry(void) {
+    if (lent_place && *lent_place == one_thread) *lent_place = lent_entry;
+}
+#endif
+
+/* Its own names for a thread's buffer. A library without them takes its buffers later, when it needs them. */
+extern void *blas_memory_alloc(int position) __attribute__((weak));
+extern void blas_memory_free(void *buffer) __attribute__((weak));
+
+/* OpenBLAS maps a buffer of this size for each thread that is in it. */
+enum { BUFFER_BYTES = (128 << 20) + (8 << 10) };
+
+static int room_for(void **buffers, int n) {
+    int found = 0;
+    for (; found < n; found++) {
+        buffers[found] = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (buffers[found] == MAP_FAILED) break;
+    }
+    for (int i = 0; i < found; i++) munmap(buffers[i], BUFFER_BYTES);
+    return found;
+}
+
+qb_status qb_blas_take_buffers(int threads) {
+    static int taken; /* OpenBLAS keeps them */
+    void **buffers;
+    if (threads <= taken) return QB_OK;
+    qb_status st = qb_alloc((size_t)threads, sizeof *buffers, &buffers);
+    if (st != QB_OK) return st;
+    int found = room_for(buffers, threads);
+    if (found < threads) {
+        st = qb_fail(
+            QB_ERR_MEMORY,
+            "no room in memory for OpenBLAS: %d threads need %d MiB of address space each, %d have it; "
+            "raise the limit (ulimit -v) or use fewer --threads",
+            threads, BUFFER_BYTES >> 20, found);
+    } else if (blas_memory_alloc && blas_memory_free) {
+        for (int i = 0; i < threads; i++) buffers[i] = blas_memory_alloc(1);
+        for (int i = 0; i < threads; i++) blas_memory_free(buffers[i]);
+        taken = threads;
+    }
+    qb_free(buffers);
+    return st;
+}
+
+/* ---- its core ---- */
 
 /* What OpenBLAS' x86 cores use: 2 AVX-512, 1 AVX2 with FMA, 0 less. A core of another architecture is never
  * below. */

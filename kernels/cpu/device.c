@@ -82,31 +82,6 @@ static void cpu_close(qb_device *dev) {
     qb_free(d);
 }
 
-/* OpenBLAS maps a buffer of this size for each thread that is in it, and where the system refuses one it
- * tries again for ever. So the room is asked for first. */
-enum { BLAS_BUFFER_BYTES = (128 << 20) + (8 << 10) };
-
-static qb_status check_blas_room(int threads) {
-    void **buffers;
-    int n = 0;
-    qb_status st = qb_alloc((size_t)threads, sizeof *buffers, &buffers);
-    if (st != QB_OK) return st;
-    for (; n < threads; n++) {
-        buffers[n] =
-            mmap(NULL, BLAS_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (buffers[n] == MAP_FAILED) break;
-    }
-    if (n < threads)
-        st = qb_fail(
-            QB_ERR_MEMORY,
-            "no room in memory for OpenBLAS: %d threads need %d MiB of address space each, %d have it; "
-            "raise the limit (ulimit -v) or use fewer --threads",
-            threads, BLAS_BUFFER_BYTES >> 20, n);
-    while (n > 0) munmap(buffers[--n], BLAS_BUFFER_BYTES);
-    qb_free(buffers);
-    return st;
-}
-
 static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     *out = NULL;
     if (options->index != 0)
@@ -118,8 +93,9 @@ static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     d->base.backend = &qb_backend_cpu;
     d->memory_limit = options->memory_bytes;
     d->simd = qb_simd_chosen();
-    st = qb_threads_create(options->threads, &d->base.threads);
-    if (st == QB_OK) st = check_blas_room(qb_threads_count(d->base.threads));
+    st = qb_simd_check();
+    if (st == QB_OK) st = qb_threads_create(options->threads, &d->base.threads);
+    if (st == QB_OK) st = qb_blas_take_buffers(qb_threads_count(d->base.threads));
     if (st != QB_OK) {
         cpu_close(&d->base);
         return st;

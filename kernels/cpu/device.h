@@ -87,3 +87,7 @@ qb_status qb_cpu_all_finite(qb_device *dev, const float *x, int64_t n, bool *out
 /* ceilings.c */
 qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out);
 struct cJSON *qb_cpu_describe(qb_device *dev);
+
+/* Has OpenBLAS take a buffer for each of so many threads now, once: later, where the system refuses one, it
+   would try again for ever. QB_ERR_MEMORY when there is no room for them. */
+qb_status qb_blas_take_buffers(int threads) QB_NODISCARD;

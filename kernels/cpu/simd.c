@@ -30,14 +30,29 @@ const qb_simd *qb_simd_best(void) {
     return &qb_simd_generic;
 }
 
-const qb_simd *qb_simd_chosen(void) {
+/* $BENCH_SIMD: one of the sets that this CPU and this build have, or nothing. */
+static const qb_simd *asked(const char *name) {
     const qb_simd *best = qb_simd_best();
+    if (!strcmp(name, qb_simd_generic.name)) return &qb_simd_generic;
 #if defined(__x86_64__)
-    const char *lower = getenv("BENCH_SIMD");
-    if (lower && strcmp(lower, "generic") == 0) return &qb_simd_generic;
-    if (lower && strcmp(lower, "avx2") == 0 && best == &qb_simd_avx512) return &qb_simd_avx2;
+    if (!strcmp(name, qb_simd_avx2.name) && best != &qb_simd_generic) return &qb_simd_avx2;
+    if (!strcmp(name, qb_simd_avx512.name) && best == &qb_simd_avx512) return &qb_simd_avx512;
 #endif
-    return best;
+    return !*name ? best : NULL;
+}
+
+const qb_simd *qb_simd_chosen(void) {
+    const char *name = getenv("BENCH_SIMD");
+    const qb_simd *found = name ? asked(name) : NULL;
+    return found ? found : qb_simd_best();
+}
+
+qb_status qb_simd_check(void) {
+    const char *name = getenv("BENCH_SIMD");
+    if (!name || asked(name)) return QB_OK;
+    return qb_fail(QB_ERR_USAGE,
+                   "BENCH_SIMD=%.40s is none of generic, avx2, avx512 that this CPU has (at most %s)", name,
+                   qb_simd_best()->name);
 }
 
 const char *qb_cpu_simd(void) {

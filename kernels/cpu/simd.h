@@ -89,3 +89,5 @@ extern const qb_simd qb_simd_avx2, qb_simd_avx512;
 const qb_simd *qb_simd_best(void);
 /* The best table at or below $BENCH_SIMD (read at each call; tests change it between devices). */
 const qb_simd *qb_simd_chosen(void);
+/* QB_ERR_USAGE when $BENCH_SIMD names what this CPU has not, or nothing that is known. */
+qb_status qb_simd_check(void) QB_NODISCARD;
