@@ -43,9 +43,10 @@ static int64_t group_reclaimable(const char *root, const char *group, const char
     int64_t v, found = 0;
     if ((size_t)snprintf(path, sizeof path, "%s/memory.stat", group) >= sizeof path) return 0;
     FILE *file = open_in(root, path);
-    while (file && fscanf(file, "%63s %" SCNd64, name, &v) == 2)
+    if (!file) return -1; /* then what is used says nothing */
+    while (fscanf(file, "%63s %" SCNd64, name, &v) == 2)
         if (!strcmp(name, key)) found = v;
-    if (file) fclose(file);
+    fclose(file);
     return found;
 }
 
@@ -61,7 +62,8 @@ static void apply_group(const char *root, const hierarchy *h, const char *group,
     if (limit <= 0) return;
     if (limit < m->total_bytes) m->total_bytes = limit;
     if (used < 0) used = 0;
-    int64_t left = limit - used + group_reclaimable(root, group, h->reclaimable);
+    int64_t reclaimable = group_reclaimable(root, group, h->reclaimable);
+    int64_t left = reclaimable < 0 ? limit : limit - used + reclaimable;
     if (left < 0) left = 0;
     if (left < m->available_bytes) m->available_bytes = left;
 }

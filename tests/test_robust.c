@@ -162,6 +162,9 @@ static void test_robust__the_groups_above_limit_memory_too(void **state) {
     put(root, "sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
     put(root, "sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "1900000000\n");
     assert_int_equal(qb_host_memory_in(root).total_bytes, 2000000000ll);
+    assert_int_equal(qb_host_memory_in(root).available_bytes,
+                     2000000000ll); /* of the cache nothing is said */
+    put(root, "sys/fs/cgroup/memory/a/b/memory.stat", "total_inactive_file 0\n");
     assert_int_equal(qb_host_memory_in(root).available_bytes, 100000000ll);
     /* A container that sees its own top only. */
     put(root, "proc/self/cgroup", "0::/../../host/path\n");

@@ -85,7 +85,10 @@ int64_t qb_disk_free_bytes(const char *path) {
 static void put_cpu(qb_json *j) {
     char text[256];
     /* "model name" on x86; ARM kernels give only numbers, so the architecture speaks. */
-    if (!line_value("/proc/cpuinfo", "model name", ':', text, sizeof text)) {
+    bool named = false; /* tried again: a name lost to a passing lack of descriptors would bar --resume */
+    for (int tries = 0; !named && tries < 2; tries++)
+        named = line_value("/proc/cpuinfo", "model name", ':', text, sizeof text);
+    if (!named) {
         struct utsname u;
         snprintf(text, sizeof text, "%s", uname(&u) == 0 ? u.machine : "unknown");
     }
