@@ -4,9 +4,9 @@
 #include "base/memory.h"
 #include "base/str.h"
 #include "model/modules.h"
+#include "model/oddities.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -132,73 +132,17 @@ static void put_head(inspection *in) {
 
 /* ---- modules ---- */
 
-static void look_at_affine(inspection *in, const char *name, const qb_qweight *q) {
-    int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
-    char text[192];
-    for (int64_t i = 0; i < n; i++) {
-        no_step += q->scales[i] == 0.0f;
-        if (q->scales[i] != 0.0f && fabsf(q->scales[i]) < QB_LEAST_NORMAL_SCALE && few_bits++ == 0) first = i;
-        negative += q->scales[i] < 0.0f;
-        if (q->zeros) in->zeros_at_zero += q->zeros[i] == 0;
-    }
-    if (no_step) {
-        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
-                 no_step, n);
-        note(in, false, name, text);
-    }
-    if (few_bits && qb_qweight_has_half_scales(q)) {
-        snprintf(text, sizeof text,
-                 "%" PRId64 " of %" PRId64
-                 " scales lie below %g, where float16 has few bits left: the first, "
-                 "of row %" PRId64 ", group %" PRId64 ", is %.3g",
-                 few_bits, n, (double)QB_LEAST_NORMAL_SCALE, first / q->n_groups, first % q->n_groups,
-                 (double)q->scales[first]);
-        note(in, false, name, text);
-    }
-    /* GGUF's grids are signed as they are; elsewhere a step is a size. */
-    bool signed_steps = !strcmp(qb_checkpoint_quantization(in->ck)->layout, "gguf");
-    if (negative && !signed_steps) {
-        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are negative", negative, n);
-        note(in, false, name, text);
-    }
+static void take_oddity(void *ctx, qb_oddity kind, const char *where, const char *text) {
+    inspection *in = ctx;
+    /* these two are said of the whole model */
+    if (kind == QB_ODD_ZERO_AT_ZERO || kind == QB_ODD_NOT_SYMMETRIC) return;
+    note(in, false, where, text);
+}
+
+static void count_affine(inspection *in, const qb_qweight *q) {
+    for (int64_t i = 0; q->zeros && i < q->rows * q->n_groups; i++) in->zeros_at_zero += q->zeros[i] == 0;
     in->any_index |= q->g_idx != NULL;
     in->asymmetric += !q->symmetric;
-}
-
-static void look_at_codes(inspection *in, const char *name, const qb_qweight *q) {
-    int64_t n = q->rows * q->cols, seen[256] = {0};
-    char text[QB_NAME_BYTES + 8];
-    for (int64_t i = 0; i < n; i++) seen[q->codes[i]]++;
-    for (int code = 0; code < 256; code++)
-        if (seen[code] == n) {
-            snprintf(text, sizeof text, "every code is %d: the weight is constant", code);
-            note(in, false, name, text);
-        }
-}
-
-/* A dense weight left beside GPTQ's or AWQ's codes; bitsandbytes and GGUF put the codes there. */
-static void look_for_twin(inspection *in, const char *name) {
-    char tensor[QB_NAME_BYTES + 8];
-    snprintf(tensor, sizeof tensor, "%.140s.qweight", name);
-    if (!qb_checkpoint_find(in->ck, tensor)) return;
-    snprintf(tensor, sizeof tensor, "%.140s.weight", name);
-    if (qb_checkpoint_find(in->ck, tensor))
-        note(in, false, tensor, "is not read: the packed form beside it is");
-}
-
-/* True with *value when every element is the same. */
-static bool is_constant(qb_dtype dtype, const void *bytes, int64_t n, float *value) {
-    enum { CHUNK = 4096 };
-    float values[CHUNK];
-    int64_t width = (int64_t)qb_dtype_bytes(dtype);
-    for (int64_t at = 0; at < n; at += CHUNK) {
-        int64_t part = n - at < CHUNK ? n - at : CHUNK;
-        if (qb_to_f32(dtype, (const uint8_t *)bytes + at * width, part, values) != QB_OK) return false;
-        if (at == 0) *value = values[0];
-        for (int64_t i = 0; i < part; i++)
-            if (values[i] != *value) return false;
-    }
-    return n > 1;
 }
 
 static int64_t bytes_of(const inspection *in, const qb_module *module) {
@@ -213,9 +157,8 @@ static int64_t bytes_of(const inspection *in, const qb_module *module) {
 }
 
 static void look_at_dense(inspection *in, const char *name) {
-    char tensor[QB_NAME_BYTES + 8], text[96];
+    char tensor[QB_NAME_BYTES + 8];
     const void *bytes;
-    float value;
     snprintf(tensor, sizeof tensor, "%.140s", name);
     const qb_tensor *t = qb_checkpoint_find(in->ck, tensor);
     if (!t || t->dtype > QB_DTYPE_BF16) return;
@@ -227,11 +170,9 @@ static void look_at_dense(inspection *in, const char *name) {
         note_failure(in, name);
         return;
     }
-    bool constant = is_constant(t->dtype, bytes, t->bytes / (int64_t)qb_dtype_bytes(t->dtype), &value);
+    qb_oddities_of_dense(tensor, t->dtype, bytes, t->bytes / (int64_t)qb_dtype_bytes(t->dtype), take_oddity,
+                         in);
     qb_checkpoint_release(in->ck, t);
-    if (!constant) return;
-    snprintf(text, sizeof text, "every element is %g", (double)value);
-    note(in, false, name, text);
 }
 
 static qb_json *module_json(inspection *in, const qb_module *module) {
@@ -254,10 +195,9 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         qb_json_put_bool(o, "act_order", w.packed->g_idx != NULL);
         if (w.packed->coding == QB_CODING_AFFINE) {
             qb_json_put_text(o, "scales", qb_dtype_torch_name(w.packed->scale_dtype));
-            look_at_affine(in, module->name, w.packed);
+            count_affine(in, w.packed);
         }
-        look_at_codes(in, module->name, w.packed);
-        look_for_twin(in, module->name);
+        qb_oddities_of_packed(in->ck, module->name, w.packed, take_oddity, in);
     } else {
         char tensor[QB_NAME_BYTES + 8];
         qb_json_put_text(o, "format", qb_dtype_torch_name(w.dtype));

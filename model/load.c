@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "checkpoint/layout.h"
 #include "model/modules.h"
+#include "model/oddities.h"
 #include "model/rope.h"
 
 #include <math.h>
@@ -63,9 +64,10 @@ static qb_status load_matrix(qb_model *m, const qb_linear *l, int64_t layer, qb_
     char module[QB_NAME_BYTES];
     qb_status st = qb_linear_read(m, l, layer, source);
     if (st != QB_OK) return st;
+    qb_linear_name(l, layer, module);
+    qb_oddities_warn(m, module, source);
     st = m->dev->backend->matrix_create(m->dev, source, place, matrix);
     if (st != QB_OK || source->packed) qb_linear_unread(m, l, layer, source);
-    qb_linear_name(l, layer, module);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
 }
 

@@ -16,6 +16,7 @@ typedef struct qb_model {
     qb_config config;
     qb_topology topology;
     struct qb_owners *owners;  /* which tensor belongs to what (model/owners.h) */
+    unsigned oddities;         /* kinds that were warned of, bits by qb_oddity */
     qb_checkpoint *checkpoint; /* owned */
     char name[256];            /* directory's base name, or the synthetic shape's name */
     char path[1024];

@@ -128,22 +128,37 @@ static bool is_bias_of_linear(const qb_owners *o, const char *tensor) {
     return found && found->kind == QB_OWNER_LINEAR;
 }
 
+/* The head of a tied model is looked at by qb_head_resolve. */
+static bool is_head(const qb_topology *t, const char *tensor) {
+    const char *name = t->leave.linears[t->head].name;
+    size_t n = strlen(name);
+    return !strncmp(tensor, name, n) && tensor[n] == '.';
+}
+
 qb_status qb_owners_check(const qb_model *m, const char *where) {
     char prefix[QB_NAME_BYTES];
+    const char *unread = NULL;
+    int64_t n_unread = 0;
     size_t n = layer_prefix(&m->topology, prefix);
-    for (size_t i = 0; n > 0 && i < qb_checkpoint_count(m->checkpoint); i++) {
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
         const char *name = qb_checkpoint_at(m->checkpoint, i)->name;
-        if (strncmp(name, prefix, n) != 0 || name[n] < '0' || name[n] > '9') continue;
-        if (strtoll(name + n, NULL, 10) >= m->config.n_layers)
+        bool in_layer = n > 0 && !strncmp(name, prefix, n) && name[n] >= '0' && name[n] <= '9';
+        if (in_layer && strtoll(name + n, NULL, 10) >= m->config.n_layers)
             return qb_fail(QB_ERR_FORMAT, "%s: num_hidden_layers is %lld, but the checkpoint holds %.200s",
                            where, (long long)m->config.n_layers, name);
         if (qb_owners_find(m->owners, name) || qb_tensor_is_stale(name) || is_bias_of_linear(m->owners, name))
             continue;
-        return qb_fail(
-            QB_ERR_UNSUPPORTED,
-            "%s: the checkpoint holds %.200s, which nothing in a model of the family %s reads: it would be "
-            "another model without it",
-            where, name, m->config.family->name);
+        if (in_layer)
+            return qb_fail(
+                QB_ERR_UNSUPPORTED,
+                "%s: the checkpoint holds %.200s, which nothing in a model of the family %s reads: it would "
+                "be another model without it",
+                where, name, m->config.family->name);
+        if (is_head(&m->topology, name)) continue;
+        if (n_unread++ == 0) unread = name;
     }
+    if (n_unread > 0)
+        qb_warn("%s: tensor %.200s%s is not read: the model has no use for it", where, unread,
+                n_unread > 1 ? " (and others)" : "");
     return QB_OK;
 }

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "model/oddities.h"
 #include "quant/calibration.h"
 #include "quant/plan.h"
 #include "quant/steps.h"
@@ -150,6 +151,7 @@ static qb_status quantize_alone(run_state *r, int64_t layer, int16_t module, con
     QB_TRY(st, site_make(r, NULL, layer, 1, &s));
     add_linear(&s, module, l, &from);
     QB_TRY(st, qb_linear_read(r->m, l, layer, &from));
+    qb_oddities_warn(r->m, s.names[0], &from);
     st = quantize_site(&s, NULL);
     qb_linear_unread(r->m, l, layer, &from);
 out:

@@ -1,0 +1,126 @@
+#include "model/oddities.h"
+
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static void look_at_steps(const qb_checkpoint *ck, const char *name, const qb_qweight *q, qb_oddity_fn found,
+                          void *ctx) {
+    int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
+    char text[192];
+    for (int64_t i = 0; i < n; i++) {
+        no_step += q->scales[i] == 0.0f;
+        if (q->scales[i] != 0.0f && fabsf(q->scales[i]) < QB_LEAST_NORMAL_SCALE && few_bits++ == 0) first = i;
+        negative += q->scales[i] < 0.0f;
+    }
+    if (no_step) {
+        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
+                 no_step, n);
+        found(ctx, QB_ODD_NO_STEP, name, text);
+    }
+    if (few_bits && qb_qweight_has_half_scales(q)) {
+        snprintf(text, sizeof text,
+                 "%" PRId64 " of %" PRId64
+                 " scales lie below %g, where float16 has few bits left: the first, of row "
+                 "%" PRId64 ", group %" PRId64 ", is %.3g",
+                 few_bits, n, (double)QB_LEAST_NORMAL_SCALE, first / q->n_groups, first % q->n_groups,
+                 (double)q->scales[first]);
+        found(ctx, QB_ODD_FEW_BITS, name, text);
+    }
+    /* GGUF's grids are signed as they are; elsewhere a step is a size. */
+    bool signed_steps = !strcmp(qb_checkpoint_quantization(ck)->layout, "gguf");
+    if (negative && !signed_steps) {
+        snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are negative", negative, n);
+        found(ctx, QB_ODD_NEGATIVE, name, text);
+    }
+}
+
+static void look_at_zeros(const qb_checkpoint *ck, const char *name, const qb_qweight *q, qb_oddity_fn found,
+                          void *ctx) {
+    const qb_quantization *label = qb_checkpoint_quantization(ck);
+    bool v1 = !strcmp(label->layout, "gptq"), v2 = !strcmp(label->layout, "gptq_v2");
+    int64_t at_zero = 0;
+    char text[192];
+    for (int64_t i = 0; q->zeros && i < q->rows * q->n_groups; i++) at_zero += q->zeros[i] == 0;
+    if (v1 && at_zero) {
+        snprintf(text, sizeof text,
+                 "%" PRId64
+                 " zero points are 0, which zero points minus one hold only by wrapping: readers differ in "
+                 "what they make of it",
+                 at_zero);
+        found(ctx, QB_ODD_ZERO_AT_ZERO, name, text);
+    }
+    if ((v1 || v2) && label->symmetric && !q->symmetric)
+        found(ctx, QB_ODD_NOT_SYMMETRIC, name,
+              "labelled symmetric, but has other zero points than the middle: programs that trust the label "
+              "compute "
+              "other weights");
+}
+
+static void look_at_codes(const char *name, const qb_qweight *q, qb_oddity_fn found, void *ctx) {
+    int64_t n = q->rows * q->cols, i = 1;
+    char text[96];
+    while (i < n && q->codes[i] == q->codes[0]) i++;
+    if (i < n || n < 1) return;
+    snprintf(text, sizeof text, "every code is %d: the weight is constant", q->codes[0]);
+    found(ctx, QB_ODD_ONE_CODE, name, text);
+}
+
+/* A dense weight left beside GPTQ's or AWQ's codes; bitsandbytes and GGUF put the codes there. */
+static void look_for_twin(const qb_checkpoint *ck, const char *name, qb_oddity_fn found, void *ctx) {
+    char tensor[QB_NAME_BYTES + 16];
+    snprintf(tensor, sizeof tensor, "%s.qweight", name);
+    if (!qb_checkpoint_find(ck, tensor)) return;
+    snprintf(tensor, sizeof tensor, "%s.weight", name);
+    if (qb_checkpoint_find(ck, tensor))
+        found(ctx, QB_ODD_TWIN, tensor, "is not read: the packed form beside it is");
+}
+
+void qb_oddities_of_packed(const qb_checkpoint *ck, const char *module, const qb_qweight *q,
+                           qb_oddity_fn found, void *ctx) {
+    if (q->coding == QB_CODING_AFFINE) {
+        look_at_steps(ck, module, q, found, ctx);
+        look_at_zeros(ck, module, q, found, ctx);
+    }
+    look_at_codes(module, q, found, ctx);
+    look_for_twin(ck, module, found, ctx);
+}
+
+void qb_oddities_of_dense(const char *tensor, qb_dtype dtype, const void *bytes, int64_t n,
+                          qb_oddity_fn found, void *ctx) {
+    enum { CHUNK = 1024 };
+    float values[CHUNK], first = 0;
+    char text[96];
+    int64_t width = (int64_t)qb_dtype_bytes(dtype);
+    for (int64_t at = 0; at < n; at += CHUNK) {
+        int64_t part = n - at < CHUNK ? n - at : CHUNK;
+        if (qb_to_f32(dtype, (const uint8_t *)bytes + at * width, part, values) != QB_OK) {
+            qb_error_clear();
+            return;
+        }
+        if (at == 0) first = values[0];
+        for (int64_t i = 0; i < part; i++)
+            if (values[i] != first) return;
+    }
+    if (n < 2) return;
+    snprintf(text, sizeof text, "every element is %g", (double)first);
+    found(ctx, QB_ODD_CONSTANT, tensor, text);
+}
+
+static void warn_once(void *ctx, qb_oddity kind, const char *where, const char *text) {
+    qb_model *m = ctx;
+    if (m->oddities >> kind & 1) return;
+    m->oddities |= 1u << kind;
+    qb_warn("%s: %s: %s (the first of its kind; bench inspect lists all)", m->name, where, text);
+}
+
+void qb_oddities_warn(qb_model *m, const char *module, const qb_weight *w) {
+    if (qb_checkpoint_is_synthetic(m->checkpoint)) return;
+    if (w->packed)
+        qb_oddities_of_packed(m->checkpoint, module, w->packed, warn_once, m);
+    else if (w->dense)
+        qb_oddities_of_dense(module, w->dtype, w->dense, w->rows * w->cols, warn_once, m);
+}
