@@ -355,7 +355,12 @@ static void cache_free(const qb_kv *kv) {
 
 /* ---- both ---- */
 
+/* Queued, captured, replayed; windows and chunks of up to 5 keys. Sanitizers take seven times as long. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { STEPS = 4, BATCH = 2 };
+#else
 enum { STEPS = 6, BATCH = 2 };
+#endif
 
 /* Relative to the logits; products of the captured step round their inputs at other places. */
 static void compare(const variant *v) {
