@@ -2,6 +2,7 @@
    model, quantized without calibration. */
 #include "tests/checkpoint_files.h"
 
+#include "base/log.h"
 #include "kernels/cpu/cpu.h"
 #include "model/difference.h"
 #include "model/inspect.h"
@@ -483,31 +484,55 @@ static void group_out_of_range(const qb_tensor *t, uint8_t *bytes, bool *leave_o
     if (strstr(t->name, "layers.3.mlp.gate_proj.g_idx")) bytes[0] = 200;
 }
 
+static void keep_needle(void *ctx, const char *text) {
+    const char **needle = ctx;
+    if (*needle && strstr(text, *needle)) *needle = NULL;
+}
+
+/* What inspect knows, whoever loads the model is told. */
+static void assert_said_on_loading(const char *path, const char *needle) {
+    qb_model *m;
+    qb_device *dev;
+    const char *left = needle;
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 1}, &dev));
+    qb_log_capture(keep_needle, &left);
+    assert_ok(qb_model_open(path, &m));
+    assert_ok(qb_model_load(m, dev, 8, true));
+    qb_log_capture(NULL, NULL);
+    qb_model_close(m);
+    dev->backend->close(dev);
+    if (left) fail_msg("loading does not say \"%s\"", needle);
+}
+
 static void test_inspect__names_damage_and_oddities(void **state) {
     (void)state;
     static const struct {
         change_fn change;
         const char *extra, *needle;
         bool damage;
+        const char *spoken; /* on loading, where that is said by module */
     } rows[] = {
-        {drop_norm, NULL, "holds no tensor model.norm.weight", true},
-        {drop_scales, NULL, "no tensor model.layers.1.mlp.up_proj.scales", true},
-        {poison_norm, NULL, "element 0 is NaN", true},
-        {group_out_of_range, NULL, "is in group 200", true},
-        {flatten_codes, NULL, "every code is 8", false},
-        {drop_steps, NULL, "scales are 0", false},
-        {true_zeros, NULL, "is labelled gptq", false},
-        {skew_zeros, NULL, "1 of 28 modules has other zero points than the middle", false},
-        {leave_as_is, "model.layers.0.self_attn.q_proj.weight", "the packed form beside it is", false},
-        {leave_as_is, "model.layers.0.self_attn.q_proj.bias", "found F32 [2]", true},
+        {drop_norm, NULL, "holds no tensor model.norm.weight", true, NULL},
+        {drop_scales, NULL, "no tensor model.layers.1.mlp.up_proj.scales", true, NULL},
+        {poison_norm, NULL, "element 0 is NaN", true, NULL},
+        {group_out_of_range, NULL, "is in group 200", true, NULL},
+        {flatten_codes, NULL, "every code is 8", false, NULL},
+        {drop_steps, NULL, "scales are 0", false, NULL},
+        {true_zeros, NULL, "is labelled gptq", false, NULL},
+        {skew_zeros, NULL, "1 of 28 modules has other zero points than the middle", false,
+         "has other zero points than the middle"},
+        {leave_as_is, "model.layers.0.self_attn.q_proj.weight", "the packed form beside it is", false, NULL},
+        {leave_as_is, "model.layers.0.self_attn.q_proj.bias", "found F32 [2]", true, NULL},
         {leave_as_is, "model.layers.0.self_attn.no_such_part",
-         "which nothing in a model of the family llama reads", true},
-        {leave_as_is, "model.no_such_part", "the model has no use for it", false},
+         "which nothing in a model of the family llama reads", true, NULL},
+        {leave_as_is, "model.no_such_part", "the model has no use for it", false, NULL},
     };
     assert_ok(quantize("rtn", 4, 32, true, false, NULL, below("w4")));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         rewrite(below("w4"), below("odd"), rows[i].change, rows[i].extra);
         assert_odd(below("odd"), rows[i].needle, rows[i].damage);
+        if (!rows[i].damage)
+            assert_said_on_loading(below("odd"), rows[i].spoken ? rows[i].spoken : rows[i].needle);
     }
 }
 
