@@ -1,5 +1,6 @@
 #include "base/host_memory.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,7 +12,11 @@ enum { PATH_BYTES = 4400 };
 static FILE *open_in(const char *root, const char *path) {
     char whole[PATH_BYTES];
     int n = snprintf(whole, sizeof whole, "%s%s", root, path);
-    return n > 0 && (size_t)n < sizeof whole ? fopen(whole, "re") : NULL;
+    if (n < 0 || (size_t)n >= sizeof whole) return NULL;
+    FILE *file = fopen(whole, "re");
+    return file || errno == ENOENT
+               ? file
+               : fopen(whole, "re"); /* a passing lack of descriptors is no lack of memory */
 }
 
 static int64_t meminfo_bytes(const char *root, const char *key) {
