@@ -70,10 +70,9 @@ qb_status qb_json_replace_constants(const char *text, size_t n, char **copy) {
 
 /* Plain integers that a double holds print as they were written. */
 static bool prints_alike(const char *number, size_t n) {
-    size_t digits = strspn(number, "0123456789");
-    bool negative = number[0] == '-' && n > 1 && number[1] != '0';
-    if (negative) digits = 1 + strspn(number + 1, "0123456789");
-    return digits == n && n <= 15;
+    size_t at = number[0] == '-' && n > 1 && number[1] != '0';
+    while (at < n && number[at] >= '0' && number[at] <= '9') at++; /* nothing need follow the number */
+    return at == n && n <= 15;
 }
 
 /* Numbers of the tree and of the text come in the same order. */

@@ -41,10 +41,28 @@ out:
     return st == QB_ERR_FORMAT ? qb_fail_prefix(st, "%s: piece %d", name, id) : st;
 }
 
+/* Any text must be spelt, so every byte is a piece. */
+static qb_status check_bytes(const qb_tokenizer *t, const char *name) {
+    qb_str text = {0};
+    qb_status st = QB_OK;
+    for (int byte = 0; st == QB_OK && byte < 256; byte++) {
+        char c = (char)(uint8_t)byte;
+        text.length = 0;
+        qb_bytes_to_alphabet(&c, 1, &text);
+        st = qb_str_status(&text);
+        if (st == QB_OK && qb_vocab_find(&t->vocab, text.text, text.length) < 0)
+            st = qb_fail(QB_ERR_FORMAT, "%s: the byte 0x%02x is no piece: the vocabulary is not whole", name,
+                         byte);
+    }
+    qb_str_free(&text);
+    return st;
+}
+
 static qb_status finish(qb_tokenizer *t, const char *pattern, const char *name) {
     qb_status st;
     QB_TRY(st, qb_tokenizer_add_split(t, pattern, QB_SPLIT_REMOVED, true, name)); /* matches alone count */
     QB_TRY(st, qb_tokenizer_add_step(t, (qb_pre_step){.kind = QB_PRE_BYTES}, name));
+    QB_TRY(st, check_bytes(t, name));
     QB_TRY(st, qb_pieces_rules(t, name));
     t->bpe.ignore_merges = true;
     QB_TRY(st, qb_bpe_finish(&t->bpe, true));

@@ -23,7 +23,9 @@ qb_status qb_base64_decode(const char *text, size_t n, uint8_t *out, size_t *n_o
     while (n && text[n - 1] == '=') n--;
     for (size_t i = 0; i < n; i++) {
         int value = base64_value(text[i]);
-        if (value < 0) return qb_fail(QB_ERR_FORMAT, "not base64: character %zu of \"%.40s\"", i + 1, text);
+        if (value < 0)
+            return qb_fail(QB_ERR_FORMAT, "not base64: character %zu of \"%.*s\"", i + 1,
+                           (int)(n < 40 ? n : 40), text);
         bits = bits << 6 | (uint32_t)value;
         held += 6;
         if (held < 8) continue;

@@ -128,8 +128,10 @@ const char *qb_unicode_shadow(const char *text, size_t n, qb_str *buffer) {
 
 /* ---- normalization ---- */
 
+/* U+11A7 is the place before the first final consonant of Hangul, and no consonant: utf8proc (2.8 and 2.10)
+   composes it away. */
 static bool is_inert(uint32_t c) {
-    return c >= unnormalized[0].first && IN(unnormalized, c);
+    return c == 0x11A7 || (c >= unnormalized[0].first && IN(unnormalized, c));
 }
 
 /* Newer tables also compose what the reference does not know: taken apart again. */

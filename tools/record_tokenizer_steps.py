@@ -12,7 +12,7 @@ TEXTS = [
     "\u00a0\u2003\u3000\u2028x\u200b\u180e\ufeff", "a\u180eb \u180e", "\u1e030\u16d67\u16d67 \u105d2\u0307 \U000105d2\u0307 \U0001e030", "\u0345\u08ca\u0301", "İstanbul ΣΑΣ ǅ ẞ Ⰰ \ua7cb \U00010d50",
     "…،、。۔ (x|y) [z] d[e]f", "$+<=>^`|~ #a_b", "« ¿Qué? » — ‘x’ \u2e52 \U00011f43", "emoji 👩‍👩‍👧 🇩🇪 👍🏽", "\U0001fae8\U00031350\U000323af \U00010d6f \U0001ccd6", "abcdabcd abc", "<s>a<s> b </s>c<x>d <x> e",
     "x<u>y <u> <u>z", "aword word words word", "w\u00e4word wordß word\u0301", "<L>  a  <L>b", "a  <R>  b", "  <B>  ", "\u0000nul\u0000", "a\u0000", "'\u017f I'\u017f", "u\u0303\u1ae0 a\u0341\u1ad6", "\u2581x \u2581", "a\u2581b",
-    "naïve café résumé", "Ǆ ǆ ﷺ", "ab" * 40, "x" * 70, "1" * 30, " " * 20 + "y", "a\u0338\u0307\u0323b", "\u0f77\u0f71\u0f72", "q\u0307\u0323", "\uac00\u11a8 \u1100\u1161\u11a8",
+    "naïve café résumé", "Ǆ ǆ ﷺ", "ab" * 40, "x" * 70, "1" * 30, " " * 20 + "y", "a\u0338\u0307\u0323b", "\u0f77\u0f71\u0f72", "q\u0307\u0323", "\uac00\u11a8 \u1100\u1161\u11a8", "\ub5bc\u11a7 \u1100\u1161\u11a7", "\n\u0ece \f\u1ae6",
 ]
 CHARS = sorted({c for t in TEXTS for c in t} | set(map(chr, range(32, 127))) - {"\u0000"})
 CHARS = [c for c in CHARS if c != "\u0000"]
