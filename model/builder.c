@@ -45,6 +45,10 @@ int64_t qb_slot_width(qb_builder *b, const char *name) {
     return b->t->slots[slot(b, name)].width;
 }
 
+void qb_embed_into(qb_builder *b, const char *name) {
+    b->t->embed_slot = slot(b, name);
+}
+
 static qb_step *push(qb_builder *b, qb_step_kind kind) {
     static qb_step nowhere;
     qb_list *l = b->list;
@@ -173,7 +177,8 @@ void qb_attend(qb_builder *b, const char *out, const char *queries, const char *
     s->out = slot(b, out);
     s->u.attend = a;
     if (a.alibi != QB_ALIBI_NONE)
-        s->vector = add_vector(b, (qb_vector){.rows = a.heads, .source = QB_VECTOR_SLOPES});
+        s->vector =
+            add_vector(b, (qb_vector){.rows = a.heads, .source = QB_VECTOR_SLOPES, .most = b->c->alibi_max});
     if (sinks) s->vector2 = add_vector(b, (qb_vector){.prefix = b->prefix, .name = sinks, .rows = a.heads});
 }
 
@@ -204,13 +209,20 @@ void qb_gate_rows(qb_builder *b, const char *name, const char *gate) {
     s->out = slot(b, name);
 }
 
-void qb_position(qb_builder *b, const char *name, const char *tensor, int64_t rows, int64_t offset) {
+static void position(qb_builder *b, const char *name, int64_t offset, qb_vector table) {
     qb_step *s = push(b, QB_STEP_POSITION);
     s->out = slot(b, name);
     s->u.position = offset;
-    s->vector = add_vector(
-        b, (qb_vector){
-               .prefix = b->prefix, .name = tensor, .rows = rows + offset, .cols = qb_slot_width(b, name)});
+    table.cols = qb_slot_width(b, name);
+    s->vector = add_vector(b, table);
+}
+
+void qb_position(qb_builder *b, const char *name, const char *tensor, int64_t rows, int64_t offset) {
+    position(b, name, offset, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = rows + offset});
+}
+
+void qb_position_sinusoids(qb_builder *b, const char *name, int64_t rows, int64_t offset) {
+    position(b, name, offset, (qb_vector){.rows = rows + offset, .source = QB_VECTOR_SINUSOIDS});
 }
 
 void qb_temperature(qb_builder *b, const char *name, qb_temperature_attr a) {

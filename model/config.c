@@ -68,7 +68,8 @@ static qb_status parse_family(const qb_json *json, const char *where, qb_config 
 static void parse_shape(qb_keys *k, qb_config *c) {
     qb_key_int(k, "hidden_size|n_embd|n_embed|d_model", true, 1, WIDTH_MAX, &c->hidden);
     qb_key_int(k, "num_hidden_layers|n_layer|num_layers|n_layers", true, 1, QB_LAYERS_MAX, &c->n_layers);
-    qb_key_int(k, "num_attention_heads|n_head|num_heads|n_heads", true, 1, WIDTH_MAX, &c->n_heads);
+    qb_key_int(k, "num_attention_heads|n_head|num_heads|n_heads|attention_heads", true, 1, WIDTH_MAX,
+               &c->n_heads);
     c->n_kv_heads = c->n_heads;
     qb_key_int(k, "num_key_value_heads|num_kv_heads|n_head_kv", false, 1, WIDTH_MAX, &c->n_kv_heads);
     qb_key_int(k, "vocab_size", true, 1, VOCAB_MAX, &c->vocab);
@@ -154,8 +155,12 @@ static const qb_json *text_part(const qb_json *json) {
 
 qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out) {
     qb_config *c = out;
-    *c =
-        (qb_config){.embed_scale = 1, .residual_scale = 1, .logit_scale = 1, .fused_groups = 1, .n_ropes = 1};
+    *c = (qb_config){.embed_scale = 1,
+                     .residual_scale = 1,
+                     .logit_scale = 1,
+                     .fused_groups = 1,
+                     .n_ropes = 1,
+                     .alibi_max = 8};
     if (!qb_json_is_object(json)) return qb_fail(QB_ERR_FORMAT, "%s: expected a JSON object", where);
     qb_status st = parse_family(json, where, c);
     if (st != QB_OK) return st;

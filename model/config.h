@@ -71,7 +71,9 @@ struct qb_config {
     float attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     float embed_scale, residual_scale, logit_scale;   /* 1: none */
     float norm_add;                                   /* 1 where norms multiply by 1 + w */
-    bool qk_norm, parallel, alibi, gated, rope_interleaved;
+    bool qk_norm, parallel, gated, rope_interleaved;
+    qb_alibi alibi;
+    float alibi_max;      /* of the slopes 2^(-alibi_max i / heads): 8 but for some of MPT */
     int64_t fused_groups; /* of a fused qkv: 1 contiguous, else interleaved by so many heads or groups */
     /* mixtures of experts */
     int64_t n_experts, top_k, expert_ffn, shared_ffn;

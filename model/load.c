@@ -81,13 +81,26 @@ static qb_status upload_floats(qb_model *m, const float *host, int64_t n, float 
 }
 
 /* BLOOM's slopes: powers of 2^(-8/c) for the largest power of two c of heads, then odd powers of its root.
-   MPT's come out the same. */
-static void alibi_slopes(int64_t heads, float *out) {
+   MPT's come out the same, with any `most` in place of 8. */
+static void alibi_slopes(int64_t heads, double most, float *out) {
     int64_t c = 1;
     while (2 * c <= heads) c *= 2;
     for (int64_t i = 0; i < heads; i++)
-        out[i] = i < c ? (float)exp2(-8.0 * (double)(i + 1) / (double)c)
-                       : (float)exp2(-4.0 * (double)(2 * (i - c) + 1) / (double)c);
+        out[i] = i < c ? (float)exp2(-most * (double)(i + 1) / (double)c)
+                       : (float)exp2(-most / 2 * (double)(2 * (i - c) + 1) / (double)c);
+}
+
+/* Frequencies from 1 down to 1 / 10000, the ends included: sines in the first half of a row, cosines in the
+   second; an odd last element is 0 (transformers' modeling_xglm.py, there in float32). */
+static void sinusoids(int64_t rows, int64_t width, float *out) {
+    int64_t half = width / 2;
+    memset(out, 0, (size_t)(rows * width) * sizeof *out);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)r * pow(10000, half > 1 ? -(double)i / (double)(half - 1) : 0);
+            out[r * width + i] = (float)sin(angle);
+            out[r * width + half + i] = (float)cos(angle);
+        }
 }
 
 static qb_status read_part(qb_model *m, const qb_vector *v, int64_t layer, int64_t part, float *to) {
@@ -107,7 +120,8 @@ static qb_status load_vector(qb_model *m, const qb_vector *v, int64_t layer, flo
     int64_t n = v->rows * (v->cols ? v->cols : 1);
     float *host;
     qb_status st = qb_alloc((size_t)n, sizeof *host, &host);
-    if (st == QB_OK && v->source == QB_VECTOR_SLOPES) alibi_slopes(v->rows, host);
+    if (st == QB_OK && v->source == QB_VECTOR_SLOPES) alibi_slopes(v->rows, (double)v->most, host);
+    if (st == QB_OK && v->source == QB_VECTOR_SINUSOIDS) sinusoids(v->rows, v->cols, host);
     for (int64_t part = 0; st == QB_OK && v->source == QB_VECTOR_TENSOR && part < v->parts; part++)
         st = read_part(m, v, layer, part, host);
     if (st == QB_OK) st = upload_floats(m, host, n, out);

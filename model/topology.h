@@ -26,8 +26,9 @@ typedef struct qb_linear {
 
 typedef enum {
     QB_VECTOR_TENSOR,
-    QB_VECTOR_SLOPES, /* no tensor: ALiBi's slopes of `rows` heads (FAMILIES.md 1.4: BLOOM's and MPT's agree)
-                       */
+    QB_VECTOR_SLOPES,    /* no tensor: ALiBi's slopes of `rows` heads (FAMILIES.md 1.4: BLOOM's and MPT's
+                            agree), 2^(-most i / heads) */
+    QB_VECTOR_SINUSOIDS, /* no tensor: rows of sines, then cosines, of the row's number (XGLM) */
 } qb_vector_source;
 
 /* Float32 values on the device: a norm's weight, sinks, slopes, a table of positions. */
@@ -38,6 +39,7 @@ typedef struct qb_vector {
     int64_t parts;      /* tensors that follow each other in it, 1 for all but StableLM's per-head norms */
     float add;          /* to every value once loaded: 1 where a norm multiplies by 1 + w */
     qb_vector_source source;
+    float most; /* of QB_VECTOR_SLOPES */
 } qb_vector;
 
 typedef struct qb_list {
@@ -113,6 +115,8 @@ typedef struct qb_builder {
 void qb_slot_new(qb_builder *b, const char *name, int64_t width);
 void qb_slot_routed(qb_builder *b, const char *name, int64_t width);
 int64_t qb_slot_width(qb_builder *b, const char *name);
+/* The slot that takes the rows of the embedding, where it is not x. */
+void qb_embed_into(qb_builder *b, const char *name);
 
 /* out = norm(in) over `dim` elements at a time (0: the whole width). */
 typedef struct qb_norm_of {
@@ -147,6 +151,8 @@ void qb_map_values(qb_builder *b, qb_step_kind kind, const char *slot,
                    float value); /* SCALE, CLAMP, SOFTCAP; 1 or 0: no step */
 void qb_gate_rows(qb_builder *b, const char *slot, const char *gate);
 void qb_position(qb_builder *b, const char *slot, const char *name, int64_t rows, int64_t offset);
+/* The same with a table of sines and cosines that no tensor holds. */
+void qb_position_sinusoids(qb_builder *b, const char *slot, int64_t rows, int64_t offset);
 void qb_temperature(qb_builder *b, const char *slot, qb_temperature_attr a);
 void qb_route_by(qb_builder *b, const char *logits, const char *bias, qb_route_attr a);
 void qb_gather(qb_builder *b, const char *out, const char *in, bool weigh);

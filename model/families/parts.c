@@ -27,7 +27,7 @@ qb_attend_attr qb_attention_of(const qb_config *c, int64_t layer) {
                             .window = sliding ? c->window : 0,
                             .chunk = sliding ? c->chunk : 0,
                             .softcap = c->attention_softcap,
-                            .alibi = c->alibi ? QB_ALIBI_PLAIN : QB_ALIBI_NONE};
+                            .alibi = c->alibi};
 }
 
 void qb_rope_queries_and_keys(qb_builder *b, const qb_config *c, int64_t layer) {
@@ -43,13 +43,17 @@ void qb_rope_queries_and_keys(qb_builder *b, const qb_config *c, int64_t layer) 
     qb_rope(b, "k", a);
 }
 
-void qb_project_qkv(qb_builder *b, const qb_config *c, const qb_attention_names *names) {
+void qb_project_qkv_from(qb_builder *b, const qb_config *c, const char *in, const qb_attention_names *names) {
     qb_slot_new(b, "q", c->n_heads * c->head_dim);
     qb_slot_new(b, "k", c->n_kv_heads * c->head_dim);
     qb_slot_new(b, "v", c->n_kv_heads * c->head_dim);
-    qb_dense(b, "q", "h", names->q, c->attention_bias);
-    qb_dense(b, "k", "h", names->k, c->attention_bias);
-    qb_dense(b, "v", "h", names->v, c->attention_bias);
+    qb_dense(b, "q", in, names->q, c->attention_bias);
+    qb_dense(b, "k", in, names->k, c->attention_bias);
+    qb_dense(b, "v", in, names->v, c->attention_bias);
+}
+
+void qb_project_qkv(qb_builder *b, const qb_config *c, const qb_attention_names *names) {
+    qb_project_qkv_from(b, c, "h", names);
 }
 
 void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, const char *o) {

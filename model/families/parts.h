@@ -19,6 +19,8 @@ qb_attend_attr qb_attention_of(const qb_config *c, int64_t layer);
 void qb_rope_queries_and_keys(qb_builder *b, const qb_config *c, int64_t layer);
 /* h -> q, k, v by three linears of these names, biased as attention_bias says. */
 void qb_project_qkv(qb_builder *b, const qb_config *c, const qb_attention_names *names);
+/* The same from another activation than h. */
+void qb_project_qkv_from(qb_builder *b, const qb_config *c, const char *in, const qb_attention_names *names);
 /* Rope, cache, attend q -> c, linear c -> o. */
 void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, const char *o);
 /* h -> gate, up -> d: the gated MLP under Llama's names. */
