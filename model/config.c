@@ -41,7 +41,8 @@ static void known_families(qb_str *out) {
     for (size_t i = 0; qb_family_at(i); i++) qb_str_printf(out, "%s%s", i ? ", " : "", qb_family_at(i)->name);
 }
 
-/* By `architectures`, or by `model_type` where there are none. */
+/* By `architectures`, or by `model_type` where there are none. A known wrapper's text part may be of one of
+   several families: its own model_type says. */
 static qb_status parse_family(const qb_json *json, const char *where, qb_config *c) {
     const qb_json *list = qb_json_get(json, "architectures");
     const char *name = qb_json_string(qb_json_first(list));
@@ -55,6 +56,9 @@ static qb_status parse_family(const qb_json *json, const char *where, qb_config 
                        "%s: neither \"architectures\" nor \"model_type\" says what the model is", where);
     c->family = name ? qb_family_find(name) : qb_family_of_type(type);
     snprintf(c->architecture, sizeof c->architecture, "%s", name ? name : type);
+    const char *inner = qb_json_string(qb_json_get(qb_json_get(json, "text_config"), "model_type"));
+    const qb_family *of_text = c->family && inner ? qb_family_of_type(inner) : NULL;
+    if (of_text) c->family = of_text;
     if (c->family) return QB_OK;
     qb_str known = {0};
     known_families(&known);
@@ -68,16 +72,20 @@ static qb_status parse_family(const qb_json *json, const char *where, qb_config 
 static void parse_shape(qb_keys *k, qb_config *c) {
     qb_key_int(k, "hidden_size|n_embd|n_embed|d_model", true, 1, WIDTH_MAX, &c->hidden);
     qb_key_int(k, "num_hidden_layers|n_layer|num_layers|n_layers", true, 1, QB_LAYERS_MAX, &c->n_layers);
-    qb_key_int(k, "num_attention_heads|n_head|num_heads|n_heads|attention_heads", true, 1, WIDTH_MAX,
+    c->n_heads = c->family->n_heads;
+    qb_key_int(k, "num_attention_heads|n_head|num_heads|n_heads|attention_heads", !c->n_heads, 1, WIDTH_MAX,
                &c->n_heads);
-    c->n_kv_heads = c->n_heads;
+    bool by_class = c->family->n_kv_heads && !qb_json_get(k->json, "num_key_value_heads");
+    c->n_kv_heads = by_class ? c->family->n_kv_heads : c->n_heads;
     qb_key_int(k, "num_key_value_heads|num_kv_heads|n_head_kv", false, 1, WIDTH_MAX, &c->n_kv_heads);
-    qb_key_int(k, "vocab_size", true, 1, VOCAB_MAX, &c->vocab);
+    c->vocab = c->family->vocab;
+    qb_key_int(k, "vocab_size", !c->vocab, 1, VOCAB_MAX, &c->vocab);
     c->max_positions = 2048;
     qb_key_int(k, "max_position_embeddings|n_positions|max_seq_len|n_ctx|seq_length", false, 1, POSITIONS_MAX,
                &c->max_positions);
     c->embed_width = c->hidden;
     if (k->st == QB_OK) c->head_dim = c->hidden / c->n_heads;
+    if (c->family->head_dim && !qb_json_get(k->json, "head_dim")) c->head_dim = c->family->head_dim;
     qb_key_int(k, "head_dim", false, 1, 4096, &c->head_dim);
 }
 
@@ -117,6 +125,11 @@ static void parse_tokens(qb_keys *k, qb_config *c) {
     if (token_ids(qb_key_any(k, "bos_token_id"), c->vocab, bos) > 0) c->bos = bos[0];
     c->n_eos = token_ids(qb_key_any(k, "eos_token_id"), c->vocab, c->eos_all);
     if (c->n_eos > 0) c->eos = c->eos_all[0];
+}
+
+void qb_config_window(qb_keys *k, int64_t *window) {
+    if (qb_json_get(k->json, "sliding_window") && !qb_key_any(k, "sliding_window")) *window = 0;
+    qb_key_int(k, "sliding_window", false, 1, POSITIONS_MAX, window);
 }
 
 void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every) {
@@ -166,13 +179,18 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
     if (st != QB_OK) return st;
     const qb_json *text = text_part(json);
     qb_keys keys = {.json = text ? text : json, .where = where}, *k = &keys;
-    const char *dtype = qb_json_string(qb_json_get(json, "torch_dtype"));
-    if (!dtype) dtype = "float16";
+    qb_keys outer = {.json = json, .where = where};
+    const char *dtype = NULL;
     parse_shape(k, c);
     if (k->st != QB_OK) return k->st;
     c->tied_head = c->family->tied;
     qb_key_bool(k, "tie_word_embeddings", &c->tied_head);
+    if (text) qb_key_bool(&outer, "tie_word_embeddings", &c->tied_head); /* the wrapper's counts */
+    qb_key_text(&outer, "dtype|torch_dtype", false, &dtype);
     qb_key_text(k, "dtype|torch_dtype", false, &dtype);
+    if (outer.st != QB_OK) return outer.st;
+    c->dtype_stated = dtype != NULL;
+    if (!dtype) dtype = "float16";
     if (k->st == QB_OK && (k->st = qb_dtype_parse(dtype, &c->dtype)) != QB_OK)
         return qb_fail_prefix(k->st, "%s", where);
     parse_tokens(k, c);

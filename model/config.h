@@ -16,6 +16,8 @@ typedef struct qb_family {
     const char *architectures; /* '|'-separated config.json architectures */
     const char *model_types;   /* '|'-separated model_type, for configs without architectures */
     bool tied;                 /* tie_word_embeddings where the config does not say */
+    /* What its class takes where the config does not say; 0: the config must, or as for all. */
+    int64_t n_heads, n_kv_heads, head_dim, vocab;
     /* Reads what the common keys (config.c) do not say. Fails through k->st. */
     void (*configure)(qb_keys *k, qb_config *c);
     void (*enter)(struct qb_builder *b, const qb_config *c);
@@ -71,6 +73,7 @@ struct qb_config {
     float attention_softcap, logit_softcap, clip_qkv; /* 0: none */
     float embed_scale, residual_scale, logit_scale;   /* 1: none */
     float norm_add;                                   /* 1 where norms multiply by 1 + w */
+    qb_temperature_attr temperature;                  /* of queries; beta 0: none */
     bool qk_norm, parallel, gated, rope_interleaved;
     qb_alibi alibi;
     float alibi_max;      /* of the slopes 2^(-alibi_max i / heads): 8 but for some of MPT */
@@ -81,6 +84,7 @@ struct qb_config {
     int64_t variant;  /* a family's own forms, an enum of its file */
     int64_t extra[8]; /* numbers of one family alone, named in its file */
     qb_dtype dtype;   /* torch_dtype; F16 when absent */
+    bool dtype_stated;
     int64_t bos, eos; /* -1 when absent; eos: the first of several */
     int64_t eos_all[QB_EOS_MAX], n_eos;
 };
@@ -95,5 +99,7 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
 void qb_config_activation(qb_keys *k, const char *name, qb_activation *out);
 void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type, double theta,
                     double fraction);
+/* `window`, which is the class's default, becomes sliding_window: 0 for null. */
+void qb_config_window(qb_keys *k, int64_t *window);
 /* layer_types, or the pattern of every `every`-th layer full (0: none), into QB_LAYER_SLIDING. */
 void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every);

@@ -7,7 +7,7 @@ const qb_attention_names qb_llama_attention = {"self_attn.q_proj", "self_attn.k_
 
 void qb_read_llama_keys(qb_keys *k, qb_config *c) {
     const char *activation = "silu";
-    double eps = 1e-6;
+    double eps = c->norm_eps > 0 ? (double)c->norm_eps : 1e-6;
     qb_key_int(k, "intermediate_size", true, 1, 1 << 20, &c->ffn);
     qb_key_text(k, "hidden_act", false, &activation);
     qb_config_activation(k, activation, &c->activation);
@@ -60,6 +60,7 @@ void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, con
     qb_slot_new(b, "c", c->n_heads * c->head_dim);
     qb_slot_new(b, "o", c->hidden);
     qb_rope_queries_and_keys(b, c, layer);
+    if (c->temperature.beta > 0) qb_temperature(b, "q", c->temperature);
     qb_cache(b, "k", "v");
     qb_attend(b, "c", "q", NULL, qb_attention_of(c, layer));
     qb_dense(b, "o", "c", o, c->output_bias);
@@ -73,4 +74,47 @@ void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char 
     qb_dense(b, "up", in, "mlp.up_proj", c->mlp_bias);
     qb_activate(b, "gate", "gate", "up", (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_SEPARATE});
     qb_dense(b, out, "gate", "mlp.down_proj", c->mlp_bias);
+}
+
+qb_norm_of qb_rms_of(const qb_config *c) {
+    return (qb_norm_of){.kind = QB_NORM_RMS, .eps = c->norm_eps, .add = c->norm_add};
+}
+
+void qb_norm_queries_and_keys(qb_builder *b, const qb_config *c) {
+    qb_norm_of a_head = qb_rms_of(c);
+    a_head.dim = c->head_dim;
+    qb_norm(b, "q", "q", "self_attn.q_norm", a_head);
+    qb_norm(b, "k", "k", "self_attn.k_norm", a_head);
+}
+
+void qb_llama_enter(qb_builder *b, const qb_config *c) {
+    b->t->embed = "model.embed_tokens"; /* x is the row */
+    qb_map_values(b, QB_STEP_SCALE, "x", c->embed_scale);
+}
+
+void qb_llama_block(qb_builder *b, const qb_config *c, int64_t layer) {
+    const qb_norm_of rms = qb_rms_of(c);
+    b->prefix = "model.layers.%d.";
+    qb_slot_new(b, "h", c->hidden);
+    qb_norm(b, "h", "x", "input_layernorm", rms);
+    qb_project_qkv(b, c, &qb_llama_attention);
+    if (c->qk_norm) qb_norm_queries_and_keys(b, c);
+    qb_attend_and_project(b, c, layer, qb_llama_attention.o);
+    qb_map_values(b, QB_STEP_SCALE, "o", c->residual_scale);
+    qb_add(b, "x", "o");
+    qb_norm(b, "h", "x", "post_attention_layernorm", rms);
+    qb_gated_mlp(b, c, "h", "d");
+    qb_map_values(b, QB_STEP_SCALE, "d", c->residual_scale);
+    qb_add(b, "x", "d");
+}
+
+void qb_llama_leave(qb_builder *b, const qb_config *c) {
+    qb_norm(b, "h", "x", "model.norm", qb_rms_of(c));
+    qb_head(b, "h", "lm_head", false);
+    qb_map_values(b, QB_STEP_SCALE, "logits", c->logit_scale);
+    qb_map_values(b, QB_STEP_SOFTCAP, "logits", c->logit_softcap);
+}
+
+void qb_all_layers_slide(qb_config *c) {
+    for (int64_t l = 0; l < c->n_layers && c->window > 0; l++) c->layers[l] |= QB_LAYER_SLIDING;
 }

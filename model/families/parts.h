@@ -4,7 +4,8 @@
 
 #include "model/topology.h"
 
-/* Reads the keys of models in Llama's shape: MLP width, activation, RMS eps (all under their Llama names). */
+/* Reads the keys of models in Llama's shape: MLP width, activation, RMS eps (all under their Llama names);
+   norm_eps is the class's default where it is set before. */
 void qb_read_llama_keys(qb_keys *k, qb_config *c);
 
 typedef struct qb_attention_names {
@@ -25,3 +26,15 @@ void qb_project_qkv_from(qb_builder *b, const qb_config *c, const char *in, cons
 void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, const char *o);
 /* h -> gate, up -> d: the gated MLP under Llama's names. */
 void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out);
+
+/* The RMS norm of hidden states, and of q and k a head at a time, as the config says. */
+qb_norm_of qb_rms_of(const qb_config *c);
+void qb_norm_queries_and_keys(qb_builder *b, const qb_config *c);
+
+/* Llama's decoder, with what close relatives add: scaled embeddings, norms that multiply by 1 + w, norms of q
+   and k (qk_norm), a temperature of q, scaled residual branches and logits. */
+void qb_llama_enter(qb_builder *b, const qb_config *c);
+void qb_llama_block(qb_builder *b, const qb_config *c, int64_t layer);
+void qb_llama_leave(qb_builder *b, const qb_config *c);
+/* Every layer is sliding where there is a window. */
+void qb_all_layers_slide(qb_config *c);
