@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "tests/support.h"
 #include "tokenizer/parts.h"
+#include "tokenizer/patterns.h"
 
 static char *unhex(const char *hex, size_t *n) {
     char *bytes;
@@ -107,10 +108,47 @@ static void test_tokenizer_steps__alphabet_is_undone(void **state) {
     qb_str_free(&back);
 }
 
+/* Every name that llama.cpp's converter writes, but for two whose splitting is code there. */
+static void test_tokenizer_steps__pre_names_compile(void **state) {
+    (void)state;
+    static const char names[] =
+        "default llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano minicpm5 "
+        "deepseek-llm "
+        "deepseek-coder deepseek-v3 spark2_5 youtu falcon mpt starcoder gpt-2 phi-2 jina-es jina-de gigachat "
+        "jina-v2-es "
+        "jina-v2-de a.x-4.0 mellum modern-bert jais-2 gemma4 granite-embed-multi-311m sarvam-moe jina-v1-en "
+        "jina-v2-code roberta-bpe refact command-r qwen2 deepseek-r1-qwen kormo f2llmv2 qwen35 stablelm2 "
+        "olmo dbrx "
+        "smaug-bpe poro-chat chatglm-bpe glm4 glm5 viking jais tekken smollm codeshell bloom gpt3-finnish "
+        "exaone "
+        "exaone4 exaone-moe minerva-7b megrez gpt-4o llama4 kanana2 talkie granite-embed-multi-97m tiny_aya "
+        "cohere2moe superbpe trillion granite-docling bailingmoe bailingmoe2 llada-moe seed-coder hunyuan "
+        "hunyuan-dense hy_v4 joyai-llm kimi-k2 ufakzeka grok-2 laguna minimax-m2 solar-open mellum2";
+    int n = 0;
+    for (const char *p = names; *p; n++) {
+        char name[64];
+        size_t length = strcspn(p, " ");
+        snprintf(name, sizeof name, "%.*s", (int)length, p);
+        const qb_pre_name *pre = qb_pre_name_find(name);
+        if (!pre) fail_msg("%s is not known", name);
+        assert_non_null(pre->patterns[0]);
+        for (size_t i = 0; i < sizeof pre->patterns / sizeof pre->patterns[0] && pre->patterns[i]; i++) {
+            qb_pattern *pattern;
+            assert_ok(qb_pattern_compile(pre->patterns[i], strlen(pre->patterns[i]), name, &pattern));
+            qb_pattern_free(pattern);
+        }
+        p += length + (p[length] == ' ');
+    }
+    assert_true(n > 80);
+    assert_null(qb_pre_name_find("chameleon"));
+    assert_null(qb_pre_name_find("llama"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer_steps__equal_the_reference),
         cmocka_unit_test(test_tokenizer_steps__alphabet_is_undone),
+        cmocka_unit_test(test_tokenizer_steps__pre_names_compile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

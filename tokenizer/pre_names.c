@@ -68,6 +68,12 @@
     "[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER "*" KIMI_LOWER "+" QB_CONTRACTION                        \
     "?|[^\\r\\n\\p{L}\\p{N}]?" KIMI_UPPER "+" KIMI_LOWER "*" QB_CONTRACTION "?|\\p{N}{1,3}|" QB_TAIL
 
+#define YOUTU_SCRIPTS                                                                                        \
+    "[\\x{AC00}-\\x{D7A3}\\x{3131}-\\x{318E}]+|[\\x{FF01}\\x{2026}\\x{201C}\\x{201D}\\x{2018}\\x{2019}\\x{"  \
+    "2014}\\x{FF1A}\\x{FF1B}\\x{FF0C}\\x{3001}-\\x{303F}\\x{FE30}-\\x{FE4F}]+|[\\x{3105}-\\x{312F}]+|[\\x{"  \
+    "4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+"
+#define YOUTU QB_CASED_WORD(QB_CONTRACTION "?") "\\p{N}|" QB_SLASH_TAIL
+
 static const qb_pre_name rows[] = {
     {"default", .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2_SHORT, DIGITS, THREE}},
     {"llama3|llama-v3|llama-bpe|falcon3|falcon-h1|pixtral|midm-2.0|lfm2|jina-v5-nano", .ignore_merges = true,
@@ -102,6 +108,7 @@ static const qb_pre_name rows[] = {
     {"bailingmoe|bailingmoe2|llada-moe", .patterns = {BAILING}},
     {"seed-coder", .patterns = {SEED_CODER}},
     {"exaone-moe", .patterns = {EXAONE_MOE}},
+    {"youtu", .ignore_merges = true, .patterns = {YOUTU_SCRIPTS, YOUTU}},
     {"minicpm5", .ignore_merges = true, .patterns = {"\\p{N}{1,3}", MINICPM5}},
     {"gemma4|granite-embed-multi-311m|sarvam-moe", .raw = true, .patterns = {"[^\\n]+|[\\n]+"}},
 };
