@@ -44,6 +44,12 @@ void qb_fused_qkv(qb_builder *b, const qb_config *c, const char *in, const char 
     qb_split(b, "qkv", "q", "k", "v", (qb_split_attr){groups, {q / groups, kv / groups, kv / groups}});
 }
 
+void qb_norm_heads(qb_builder *b, const qb_config *c, const char *q, const char *k, qb_norm_of n) {
+    n.dim = c->head_dim;
+    qb_norm(b, "q", "q", q, n);
+    qb_norm(b, "k", "k", k, n);
+}
+
 void qb_attend_with(qb_builder *b, const qb_config *c, int64_t layer, qb_attend_attr a, const char *name,
                     qb_stored stored) {
     qb_slot_new(b, "c", c->n_heads * c->head_dim);

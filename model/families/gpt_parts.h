@@ -24,6 +24,9 @@ qb_norm_of qb_layer_norm(const qb_config *c);
 void qb_fused_qkv(qb_builder *b, const qb_config *c, const char *in, const char *name, bool bias,
                   qb_stored stored);
 
+/* q and k in place, each head by itself with a weight that all heads share. */
+void qb_norm_heads(qb_builder *b, const qb_config *c, const char *q, const char *k, qb_norm_of n);
+
 /* Rope, cache, attend q -> c, linear c -> o; the attributes are the caller's. */
 void qb_attend_with(qb_builder *b, const qb_config *c, int64_t layer, qb_attend_attr a, const char *name,
                     qb_stored stored);
