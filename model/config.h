@@ -46,6 +46,7 @@ typedef struct qb_rope_spec {
     double factor, low_freq, high_freq, beta_fast, beta_slow;
     double attention_factor; /* cos and sin times this; 0: as the scaling says */
     double mscale, mscale_all_dim;
+    double short_mscale, long_mscale; /* Phi-3.5-MoE: instead of longrope's own factor; 0: that */
     bool truncate;
     int64_t original_positions, max_positions;
     float factors[QB_ROPE_PAIRS_MAX],
@@ -81,9 +82,10 @@ struct qb_config {
     /* mixtures of experts */
     int64_t n_experts, top_k, expert_ffn, shared_ffn;
     qb_route_attr route;
-    int64_t variant;  /* a family's own forms, an enum of its file */
-    int64_t extra[8]; /* numbers of one family alone, named in its file */
-    qb_dtype dtype;   /* torch_dtype; F16 when absent */
+    float swiglu_alpha, swiglu_limit; /* of QB_ACTIVATION_SWIGLU_OSS */
+    int64_t variant;                  /* a family's own forms, an enum of its file */
+    int64_t extra[8];                 /* numbers of one family alone, named in its file */
+    qb_dtype dtype;                   /* torch_dtype; F16 when absent */
     bool dtype_stated;
     int64_t bos, eos; /* -1 when absent; eos: the first of several */
     int64_t eos_all[QB_EOS_MAX], n_eos;

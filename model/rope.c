@@ -36,7 +36,9 @@ static double yarn_attention(const qb_rope_spec *r, double scale) {
     return r->factor <= 1 ? 1 : 0.1 * scale * log(r->factor) + 1;
 }
 
-static double attention_factor(const qb_rope_spec *r) {
+static double attention_factor(const qb_rope_spec *r, bool beyond) {
+    double given = beyond ? r->long_mscale : r->short_mscale;
+    if (r->scaling == QB_ROPE_LONGROPE && given > 0) return given;
     if (r->attention_factor > 0) return r->attention_factor;
     if (r->scaling == QB_ROPE_YARN) {
         if (r->mscale > 0 && r->mscale_all_dim > 0)
@@ -82,7 +84,7 @@ void qb_rope_frequencies(const qb_rope_spec *r, int64_t positions, double *frequ
         }
         frequencies[i] = f;
     }
-    *factor = attention_factor(r);
+    *factor = attention_factor(r, beyond);
 }
 
 void qb_rope_fill(const qb_rope_spec *r, int64_t positions, float *table) {

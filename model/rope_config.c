@@ -102,6 +102,8 @@ static void read_details(qb_keys *k, qb_keys *in, qb_rope_spec *r) {
     qb_key_real(in, "beta_slow", false, 1e-6, 1e6, &r->beta_slow);
     qb_key_real(in, "mscale", false, 0, 1e6, &r->mscale);
     qb_key_real(in, "mscale_all_dim", false, 0, 1e6, &r->mscale_all_dim);
+    qb_key_real(in, "short_mscale", false, 0, 1e6, &r->short_mscale);
+    qb_key_real(in, "long_mscale", false, 0, 1e6, &r->long_mscale);
     qb_key_bool(in, "truncate", &r->truncate);
     if (r->scaling == QB_ROPE_LLAMA3 && in->st == QB_OK && r->high_freq <= r->low_freq)
         qb_keys_fail(in, QB_ERR_FORMAT, "rope needs high_freq_factor above low_freq_factor, found %g and %g",
