@@ -80,7 +80,7 @@ static void parse_shape(qb_keys *k, qb_config *c) {
     qb_key_int(k, "num_key_value_heads|num_kv_heads|n_head_kv", false, 1, WIDTH_MAX, &c->n_kv_heads);
     c->vocab = c->family->vocab;
     qb_key_int(k, "vocab_size", !c->vocab, 1, VOCAB_MAX, &c->vocab);
-    c->max_positions = 2048;
+    c->max_positions = c->family->max_positions ? c->family->max_positions : 2048;
     qb_key_int(k, "max_position_embeddings|n_positions|max_seq_len|n_ctx|seq_length", false, 1, POSITIONS_MAX,
                &c->max_positions);
     c->embed_width = c->hidden;

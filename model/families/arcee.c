@@ -37,6 +37,7 @@ const qb_family qb_family_arcee = {
     .summary = "Arcee Foundation Models",
     .architectures = "ArceeForCausalLM",
     .model_types = "arcee",
+    .max_positions = 4096,
     .configure = configure,
     .enter = qb_llama_enter,
     .block = block,

@@ -17,6 +17,7 @@ const qb_family qb_family_helium = {
     .architectures = "HeliumForCausalLM",
     .model_types = "helium",
     .head_dim = 128,
+    .max_positions = 4096,
     .configure = configure,
     .enter = qb_llama_enter,
     .block = qb_llama_block,

@@ -44,6 +44,7 @@ const qb_family qb_family_phi3 = {
     .summary = "Phi-3, 3.5, 4 and 4-mini",
     .architectures = "Phi3ForCausalLM",
     .model_types = "phi3",
+    .max_positions = 4096,
     .configure = configure,
     .enter = qb_llama_enter,
     .block = block,

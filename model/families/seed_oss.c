@@ -18,6 +18,7 @@ const qb_family qb_family_seed_oss = {
     .model_types = "seed_oss",
     .n_kv_heads = 8,
     .head_dim = 128,
+    .max_positions = 524288,
     .configure = configure,
     .enter = qb_llama_enter,
     .block = qb_llama_block,

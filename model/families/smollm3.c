@@ -45,6 +45,7 @@ const qb_family qb_family_smollm3 = {
     .model_types = "smollm3",
     .tied = true,
     .n_kv_heads = 4,
+    .max_positions = 32768,
     .configure = configure,
     .enter = qb_llama_enter,
     .block = qb_llama_block,
