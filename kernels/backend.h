@@ -56,6 +56,9 @@ typedef struct qb_kv {
     qb_dtype dtype; /* F32 or F16 */
     int64_t n_layers, n_seq, capacity, n_kv_heads, head_dim, value_dim;
     void *k, *v;
+    int64_t
+        state_floats; /* of a layer and sequence, for the steps that carry something from token to token */
+    float *state;     /* [layer][seq][state_floats]; NULL when there are none */
 } qb_kv;
 
 typedef struct qb_attention {
@@ -185,6 +188,17 @@ struct qb_backend {
                        int64_t T);
     qb_status (*join)(qb_device *dev, const qb_join_attr *attr, float *y, const float *x, const float *shared,
                       int64_t T);
+    /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
+    qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
+    /* ---- optional: check_step refuses what is NULL ---- */
+    /* In place on x[n_seq * n_tok, width]; what is kept lies in kv->state of the layer. */
+    qb_status (*conv)(qb_device *dev, const qb_conv_attr *attr, float *x, const float *weight,
+                      const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+    /* out[.., value_heads * value_dim] of qkv [.., 2 key_heads * key_dim + value_heads * value_dim], beta and
+       decay [.., value_heads]. */
+    qb_status (*delta)(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
+                       const float *beta, const float *decay, const float *a_log, const float *dt_bias,
+                       const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
     /* Router logits [T, experts] of the device to a routing in host memory: qb_route's. bias: host, or NULL.
      */
     qb_status (*route)(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,

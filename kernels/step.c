@@ -24,6 +24,9 @@ const char *qb_step_name(qb_step_kind kind) {
         [QB_STEP_ROUTE] = "route",
         [QB_STEP_GATHER] = "gather",
         [QB_STEP_SCATTER] = "scatter",
+        [QB_STEP_CONCAT] = "concat",
+        [QB_STEP_CONV] = "conv",
+        [QB_STEP_DELTA] = "delta",
     };
     return (unsigned)kind < QB_STEP_COUNT ? names[kind] : "unknown";
 }
@@ -146,6 +149,22 @@ static qb_status check_temperature(const qb_step *s) {
     return QB_OK;
 }
 
+static qb_status check_conv(const qb_step *s) {
+    const qb_conv_attr *a = &s->u.conv;
+    if (a->taps < 2 || a->taps > 64) return refuse(s, "expected 2 to 64 taps", (double)a->taps);
+    if (a->width < 1 || a->state < 0) return refuse(s, "expected a width of at least 1", (double)a->width);
+    return QB_OK;
+}
+
+static qb_status check_delta(const qb_step *s) {
+    const qb_delta_attr *a = &s->u.delta;
+    if (a->key_heads < 1 || a->value_heads < 1 || a->value_heads % a->key_heads != 0)
+        return refuse(s, "expected value heads in a multiple of the key heads", (double)a->value_heads);
+    if (a->key_dim < 1 || a->value_dim < 1 || a->state < 0)
+        return refuse(s, "expected heads of at least 1 element", (double)a->key_dim);
+    return QB_OK;
+}
+
 qb_status qb_step_check(const qb_step *s) {
     switch (s->kind) {
     case QB_STEP_NORM:
@@ -168,6 +187,11 @@ qb_status qb_step_check(const qb_step *s) {
         return check_route(s);
     case QB_STEP_TEMPERATURE:
         return check_temperature(s);
+    case QB_STEP_CONV:
+        return check_conv(s);
+    case QB_STEP_DELTA:
+        return check_delta(s);
+    case QB_STEP_CONCAT:
     case QB_STEP_LINEAR:
     case QB_STEP_CACHE:
     case QB_STEP_ADD:

@@ -57,6 +57,11 @@ typedef enum {
     QB_STEP_ROUTE,       /* router logits in -> the routing of the rows */
     QB_STEP_GATHER,      /* routed out = rows of in by expert */
     QB_STEP_SCATTER, /* out = sum over a token's experts of routed in, times their weights, in expert order */
+    QB_STEP_CONCAT,  /* out = in | in2 | in3, by row */
+    QB_STEP_CONV,    /* out = causal convolution of each element with itself over time, in place, weights
+                        `vector`; keeps    the last inputs */
+    QB_STEP_DELTA, /* out = gated delta rule over q | k | v in, beta's logits in2, decays in3; `vector` A_log
+                      and `vector2` dt_bias [value heads]; keeps its matrices */
     QB_STEP_COUNT
 } qb_step_kind;
 const char *qb_step_name(qb_step_kind kind); /* "norm", "linear", .. */
@@ -128,12 +133,28 @@ typedef struct qb_temperature_attr {
     float beta, floor_scale, shift;
 } qb_temperature_attr;
 
+/* Steps that carry something from token to token keep it in the cache's state, `state` floats of a layer and
+   sequence before theirs; a span at position 0 begins with zeros. */
+typedef struct qb_conv_attr {
+    int64_t width, taps; /* weights [width, taps], the last for the token itself; keeps width x (taps - 1) */
+    int64_t state;
+} qb_conv_attr;
+
+/* Gated DeltaNet (Yang et al. 2024, arXiv:2412.06464) as Qwen3-Next computes it: q and k of a head divided by
+   their lengths, q by sqrt(key_dim); S *= exp(-exp(A_log) softplus(decay + dt_bias)); S += k (sigmoid(beta)
+   (v - k S)); out = q S. Each key head serves value_heads / key_heads value heads. Keeps S [value_heads,
+   key_dim, value_dim]. */
+typedef struct qb_delta_attr {
+    int64_t key_heads, value_heads, key_dim, value_dim;
+    int64_t state;
+} qb_delta_attr;
+
 typedef struct qb_step {
     qb_step_kind kind;
-    int8_t in, in2, out, out2, out3; /* slots, or QB_SLOT_NONE */
-    int16_t module;                  /* LINEAR: of the list's modules; else -1 */
-    int16_t expert;                  /* LINEAR on routed slots: this expert's rows alone; -1: all rows */
-    int16_t vector, vector2;         /* of the list's vectors, or -1 */
+    int8_t in, in2, in3, out, out2, out3; /* slots, or QB_SLOT_NONE */
+    int16_t module;                       /* LINEAR: of the list's modules; else -1 */
+    int16_t expert;                       /* LINEAR on routed slots: this expert's rows alone; -1: all rows */
+    int16_t vector, vector2;              /* of the list's vectors, or -1 */
     union {
         qb_norm_attr norm;
         qb_split_attr split;
@@ -143,6 +164,8 @@ typedef struct qb_step {
         qb_activate_attr activate;
         qb_route_attr route;
         qb_temperature_attr temperature;
+        qb_conv_attr conv;
+        qb_delta_attr delta;
         float value;      /* SCALE, CLAMP, SOFTCAP */
         int64_t position; /* POSITION: rows of the table that stand before position 0 */
         bool

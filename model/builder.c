@@ -42,7 +42,8 @@ static int8_t slot(qb_builder *b, const char *name) {
 }
 
 int64_t qb_slot_width(qb_builder *b, const char *name) {
-    return b->t->slots[slot(b, name)].width;
+    int8_t i = slot(b, name);
+    return i < 0 ? 0 : b->t->slots[i].width;
 }
 
 void qb_embed_into(qb_builder *b, const char *name) {
@@ -56,7 +57,7 @@ static qb_step *push(qb_builder *b, qb_step_kind kind) {
     qb_step *s = b->st == QB_OK ? &l->steps[l->n_steps++] : &nowhere;
     memset(s, 0, sizeof *s);
     s->kind = kind;
-    s->in = s->in2 = s->out = s->out2 = s->out3 = QB_SLOT_NONE;
+    s->in = s->in2 = s->in3 = s->out = s->out2 = s->out3 = QB_SLOT_NONE;
     s->module = s->expert = s->vector = s->vector2 = -1;
     return s;
 }
@@ -252,6 +253,44 @@ void qb_scatter(qb_builder *b, const char *out, const char *in, bool weighed_bef
     s->in = slot(b, in);
     s->out = slot(b, out);
     s->u.weigh_input = weighed_before;
+}
+
+void qb_concat(qb_builder *b, const char *out, const char *in, const char *in2, const char *in3) {
+    qb_step *s = push(b, QB_STEP_CONCAT);
+    s->in = slot(b, in);
+    s->in2 = slot(b, in2);
+    s->in3 = slot(b, in3);
+    s->out = slot(b, out);
+}
+
+/* Takes room in what a layer keeps of a sequence. */
+static int64_t keep(qb_builder *b, int64_t floats) {
+    int64_t at = b->list->state_floats;
+    b->list->state_floats += floats;
+    if (b->list->state_floats > b->t->state_floats) b->t->state_floats = b->list->state_floats;
+    return at;
+}
+
+void qb_conv(qb_builder *b, const char *name, const char *tensor, int64_t taps) {
+    int64_t width = qb_slot_width(b, name);
+    qb_step *s = push(b, QB_STEP_CONV);
+    s->out = slot(b, name);
+    s->vector = add_vector(
+        b, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = width, .cols = taps, .squeezed = true});
+    s->u.conv = (qb_conv_attr){width, taps, keep(b, width * (taps - 1))};
+}
+
+void qb_delta(qb_builder *b, const char *out, const char *qkv, const char *beta, const char *decay,
+              const char *a_log, const char *dt_bias, qb_delta_attr a) {
+    qb_step *s = push(b, QB_STEP_DELTA);
+    s->in = slot(b, qkv);
+    s->in2 = slot(b, beta);
+    s->in3 = slot(b, decay);
+    s->out = slot(b, out);
+    s->vector = add_vector(b, (qb_vector){.prefix = b->prefix, .name = a_log, .rows = a.value_heads});
+    s->vector2 = add_vector(b, (qb_vector){.prefix = b->prefix, .name = dt_bias, .rows = a.value_heads});
+    s->u.delta = a;
+    s->u.delta.state = keep(b, a.value_heads * a.key_dim * a.value_dim);
 }
 
 void qb_head(qb_builder *b, const char *in, const char *name, bool bias) {

@@ -43,12 +43,12 @@ void qb_vector_name(const qb_vector *v, int64_t layer, int64_t part, char out[QB
 
 void qb_step_uses(const qb_step *s, qb_step_use *out) {
     *out = (qb_step_use){0};
-    const int8_t ins[] = {s->in, s->in2}, outs[] = {s->out, s->out2, s->out3};
-    for (int i = 0; i < 2; i++)
+    const int8_t ins[] = {s->in, s->in2, s->in3}, outs[] = {s->out, s->out2, s->out3};
+    for (int i = 0; i < 3; i++)
         if (ins[i] >= 0) out->reads[out->n_reads++] = ins[i];
     bool in_place = s->kind == QB_STEP_ROPE || s->kind == QB_STEP_ADD || s->kind == QB_STEP_SCALE ||
                     s->kind == QB_STEP_CLAMP || s->kind == QB_STEP_SOFTCAP || s->kind == QB_STEP_GATE_ROWS ||
-                    s->kind == QB_STEP_POSITION || s->kind == QB_STEP_TEMPERATURE;
+                    s->kind == QB_STEP_POSITION || s->kind == QB_STEP_TEMPERATURE || s->kind == QB_STEP_CONV;
     /* an expert's linear fills its rows alone: the first of them begins the activation anew */
     bool part = s->kind == QB_STEP_LINEAR && s->expert > 0;
     for (int i = 0; i < 3; i++) {
@@ -161,6 +161,12 @@ static bool widths_fit(const qb_topology *t, const qb_step *s) {
     case QB_STEP_GATHER:
     case QB_STEP_SCATTER:
         return in == out;
+    case QB_STEP_CONCAT:
+        return out == in + in2 + width_of(t, s->in3);
+    case QB_STEP_DELTA:
+        return in == 2 * s->u.delta.key_heads * s->u.delta.key_dim + out &&
+               out == s->u.delta.value_heads * s->u.delta.value_dim && in2 == s->u.delta.value_heads &&
+               width_of(t, s->in3) == in2;
     case QB_STEP_GATE_ROWS:
         return in == 1;
     case QB_STEP_ROUTE:

@@ -36,6 +36,7 @@ typedef struct qb_vector {
     const char *prefix,
         *name;          /* with its suffix: "input_layernorm.weight"; %h: one tensor for each of `parts` */
     int64_t rows, cols; /* [rows], or [rows, cols] */
+    bool squeezed;      /* the tensor is [rows, 1, cols]: a convolution's */
     int64_t parts;      /* tensors that follow each other in it, 1 for all but StableLM's per-head norms */
     float add;          /* to every value once loaded: 1 where a norm multiplies by 1 + w */
     qb_vector_source source;
@@ -49,6 +50,7 @@ typedef struct qb_list {
     size_t n_linears, linears_capacity;
     qb_vector *vectors;
     size_t n_vectors, vectors_capacity;
+    int64_t state_floats; /* that its steps keep of a sequence */
 } qb_list;
 
 typedef struct qb_slot {
@@ -65,9 +67,10 @@ typedef struct qb_topology {
     const char *embed; /* the table's module: "model.embed_tokens" */
     int64_t embed_width;
     int8_t embed_slot, logits_slot;
-    qb_list enter, *layers, leave;        /* behind the embedding; [n_layers]; to the logits */
-    int head;                             /* the linear of `leave` that gives the logits */
-    bool tied_head;                       /* its matrix is the embedding's */
+    qb_list enter, *layers, leave; /* behind the embedding; [n_layers]; to the logits */
+    int head;                      /* the linear of `leave` that gives the logits */
+    bool tied_head;                /* its matrix is the embedding's */
+    int64_t state_floats;          /* that a layer keeps of a sequence from token to token, the largest */
     int64_t kv_heads, key_dim, value_dim; /* of the cache, the same in all layers */
     int64_t top_k, experts;               /* largest of all layers; 0: no routed slots */
     int64_t workspace_floats;             /* a token */
@@ -81,7 +84,7 @@ void qb_topology_free(qb_topology *t); /* takes a cleared one */
 
 /* Slots that a step reads and writes. */
 typedef struct qb_step_use {
-    int8_t reads[6], writes[3];
+    int8_t reads[8], writes[3];
     int n_reads, n_writes;
     bool begins; /* what it writes does not depend on what was there */
     bool routed; /* it needs the routing */
@@ -157,5 +160,11 @@ void qb_temperature(qb_builder *b, const char *slot, qb_temperature_attr a);
 void qb_route_by(qb_builder *b, const char *logits, const char *bias, qb_route_attr a);
 void qb_gather(qb_builder *b, const char *out, const char *in, bool weigh);
 void qb_scatter(qb_builder *b, const char *out, const char *in, bool weighed_before);
+void qb_concat(qb_builder *b, const char *out, const char *in, const char *in2, const char *in3);
+/* Convolution over time in place, weights [width, 1, taps] of the tensor `name`. */
+void qb_conv(qb_builder *b, const char *slot, const char *name, int64_t taps);
+/* a_log and dt_bias: tensors [value heads]. */
+void qb_delta(qb_builder *b, const char *out, const char *qkv, const char *beta, const char *decay,
+              const char *a_log, const char *dt_bias, qb_delta_attr a);
 /* The head: logits = W in; the embedding's matrix when the config ties them. */
 void qb_head(qb_builder *b, const char *in, const char *name, bool bias);

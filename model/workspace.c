@@ -32,7 +32,8 @@ static int64_t cache_bytes(const qb_topology *t, qb_dtype dtype, int64_t cells, 
 }
 
 int64_t qb_kv_bytes(const qb_topology *t, qb_dtype dtype, int64_t n_layers, int64_t n_seq, int64_t capacity) {
-    return cache_bytes(t, dtype, n_layers * n_seq * capacity, t->key_dim + t->value_dim);
+    return cache_bytes(t, dtype, n_layers * n_seq * capacity, t->key_dim + t->value_dim) +
+           n_layers * n_seq * t->state_floats * (int64_t)sizeof(float);
 }
 
 qb_status qb_kv_create(const qb_model *m, qb_dtype dtype, int64_t n_layers, int64_t n_seq, int64_t capacity,
@@ -40,10 +41,20 @@ qb_status qb_kv_create(const qb_model *m, qb_dtype dtype, int64_t n_layers, int6
     const qb_topology *t = &m->topology;
     const qb_backend *be = m->dev->backend;
     int64_t cells = n_layers * n_seq * capacity;
-    *out = (qb_kv){dtype, n_layers, n_seq, capacity, t->kv_heads, t->key_dim, t->value_dim, NULL, NULL};
+    *out = (qb_kv){.dtype = dtype,
+                   .n_layers = n_layers,
+                   .n_seq = n_seq,
+                   .capacity = capacity,
+                   .n_kv_heads = t->kv_heads,
+                   .head_dim = t->key_dim,
+                   .value_dim = t->value_dim,
+                   .state_floats = t->state_floats};
     qb_status st = be->alloc(m->dev, QB_MEMORY_KV, cache_bytes(t, dtype, cells, t->key_dim), &out->k);
     if (st == QB_OK)
         st = be->alloc(m->dev, QB_MEMORY_KV, cache_bytes(t, dtype, cells, t->value_dim), &out->v);
+    if (st == QB_OK && t->state_floats)
+        st = be->alloc(m->dev, QB_MEMORY_KV, n_layers * n_seq * t->state_floats * (int64_t)sizeof(float),
+                       &out->state);
     if (st != QB_OK) qb_kv_free(m, out);
     return st;
 }
@@ -51,5 +62,6 @@ qb_status qb_kv_create(const qb_model *m, qb_dtype dtype, int64_t n_layers, int6
 void qb_kv_free(const qb_model *m, qb_kv *kv) {
     if (kv->k) m->dev->backend->free(m->dev, kv->k);
     if (kv->v) m->dev->backend->free(m->dev, kv->v);
+    if (kv->state) m->dev->backend->free(m->dev, kv->state);
     *kv = (qb_kv){0};
 }

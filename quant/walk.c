@@ -11,7 +11,8 @@ static const qb_linear *quantized(const qb_list *l, const qb_step *s) {
 
 /* Whether a step takes so long that a pass should not repeat it. */
 static bool is_costly(const qb_list *l, const qb_step *s) {
-    return quantized(l, s) || s->kind == QB_STEP_ATTEND || s->kind == QB_STEP_CACHE;
+    return quantized(l, s) || s->kind == QB_STEP_ATTEND || s->kind == QB_STEP_CACHE ||
+           s->kind == QB_STEP_CONV || s->kind == QB_STEP_DELTA;
 }
 
 static double step_work(const qb_topology *t, const qb_list *l, const qb_step *s) {

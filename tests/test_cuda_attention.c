@@ -15,8 +15,13 @@ typedef struct {
 /* The same cache on both devices, larger than what is seen, with a layer before the one that is read. */
 static void cache_create(const attention_case *c, const float *values, qb_device *dev, qb_kv *kv) {
     const qb_backend *be = dev->backend;
-    *kv =
-        (qb_kv){c->dtype, 2, c->n_seq + 1, c->capacity, c->n_kv_heads, c->head_dim, c->head_dim, NULL, NULL};
+    *kv = (qb_kv){.dtype = c->dtype,
+                  .n_layers = 2,
+                  .n_seq = c->n_seq + 1,
+                  .capacity = c->capacity,
+                  .n_kv_heads = c->n_kv_heads,
+                  .head_dim = c->head_dim,
+                  .value_dim = c->head_dim};
     int64_t n = 2 * kv->n_seq * c->capacity * c->n_kv_heads * c->head_dim,
             size = (int64_t)qb_dtype_bytes(c->dtype);
     void *stored[2];
@@ -210,7 +215,7 @@ static void test_cuda_attention__refuses_what_does_not_fit(void **state) {
     const qb_backend *be = dev->backend;
     float *cell;
     assert_ok(be->alloc(dev, QB_MEMORY_KV, 64, &cell));
-    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 1, 1, cell, cell};
+    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 1, 1, cell, cell, 0, NULL};
     qb_attend_attr attr = {.heads = 2, .kv_heads = 2, .head_dim = 1, .value_dim = 1, .scale = 1};
     qb_attention a = {.q = cell, .out = cell, .n_seq = 1, .n_tok = 3, .first = 2, .kv = &kv, .attr = &attr};
     assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "cache of 4");

@@ -98,7 +98,8 @@ static void check_attention(const attention_case *c) {
     float *q = noise_new(c->seq * c->tok * c->heads * c->dim);
     for (int64_t i = 0; i < c->seq * c->tok * c->heads * c->dim; i++) q[i] *= 4;
     FOR_EACH_DEVICE(dev) {
-        qb_kv kv = {c->dtype, layers, c->seq + 1, capacity, c->kv_heads, c->dim, c->value_dim, NULL, NULL};
+        qb_kv kv = {c->dtype,     layers, c->seq + 1, capacity, c->kv_heads, c->dim,
+                    c->value_dim, NULL,   NULL,       0,        NULL};
         int64_t rows = layers * kv.n_seq * c->kv_heads * capacity;
         assert_ok(cpu->alloc(dev, QB_MEMORY_KV, rows * c->dim * 4, &kv.k));
         assert_ok(cpu->alloc(dev, QB_MEMORY_KV, rows * c->value_dim * 4, &kv.v));
@@ -203,7 +204,7 @@ static void test_attention__refuses_what_does_not_fit(void **state) {
     (void)state;
     qb_device *dev = device_open(NULL, 1);
     float cell[64] = {0};
-    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 8, 8, cell, cell};
+    qb_kv kv = {QB_DTYPE_F32, 1, 1, 4, 2, 8, 8, cell, cell, 0, NULL};
     qb_attend_attr attr = {.heads = 2, .kv_heads = 2, .head_dim = 8, .value_dim = 8, .scale = 1};
     qb_attention a = {.q = cell, .out = cell, .n_seq = 1, .n_tok = 3, .first = 2, .kv = &kv, .attr = &attr};
     assert_fails(cpu->attention(dev, &a), QB_ERR_INTERNAL, "cache of 4");

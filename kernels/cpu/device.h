@@ -79,6 +79,13 @@ qb_status qb_cpu_route(qb_device *dev, const qb_route_attr *attr, const float *l
 qb_status qb_cpu_gather(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t n);
 qb_status qb_cpu_scatter(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t T,
                          int64_t n);
+/* recurrent.c */
+qb_status qb_cpu_concat(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
+qb_status qb_cpu_conv(qb_device *dev, const qb_conv_attr *attr, float *x, const float *weight,
+                      const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+qb_status qb_cpu_delta(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
+                       const float *beta, const float *decay, const float *a_log, const float *dt_bias,
+                       const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
 /* logits.c */
 qb_status qb_cpu_nll(qb_device *dev, const float *logits, int64_t T, int64_t V, const int32_t *targets,
                      double *out);

@@ -64,8 +64,19 @@ static qb_status check_widths(const qb_attend_attr *attr) {
 
 extern "C" qb_status qb_cuda_check_step(const qb_step *step) {
     const qb_status st = qb_step_check(step);
-    if (st != QB_OK || step->kind != QB_STEP_ATTEND) return st;
-    return check_widths(&step->u.attend);
+    if (st != QB_OK) return st;
+    switch (step->kind) {
+    case QB_STEP_ATTEND:
+        return check_widths(&step->u.attend);
+    case QB_STEP_CONCAT:
+    case QB_STEP_CONV:
+    case QB_STEP_DELTA:
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s step: the CUDA backend has no kernel for it yet; --backend cpu computes it",
+                       qb_step_name(step->kind));
+    default:
+        return QB_OK;
+    }
 }
 
 qb_status qb_attention_check(const qb_kv *kv, const qb_attend_attr *attr, int64_t n_seq, int64_t first,

@@ -1,0 +1,130 @@
+/* Qwen3.5: blocks of the gated delta rule beside blocks of gated attention. Source: transformers 5.24
+   modeling_qwen3_5.py and modeling_qwen3_next.py (their config.json and safetensors). Text part alone: of the
+   rope's sections for pictures all positions are equal, which is plain rope. */
+#include "model/families/parts.h"
+
+/* qb_config.extra */
+enum { KEY_HEADS, VALUE_HEADS, KEY_DIM, VALUE_DIM, TAPS };
+
+static void configure(qb_keys *k, qb_config *c) {
+    double fraction = 0.25;
+    int64_t every = 4;
+    c->head_dim = 256;
+    c->extra[KEY_HEADS] = 16, c->extra[VALUE_HEADS] = 32, c->extra[KEY_DIM] = c->extra[VALUE_DIM] = 128;
+    c->extra[TAPS] = 4;
+    qb_read_llama_keys(k, c);
+    qb_key_int(k, "head_dim", false, 1, 4096, &c->head_dim);
+    qb_key_bool(k, "attention_bias", &c->attention_bias);
+    c->output_bias = c->attention_bias;
+    c->norm_add = 1;
+    qb_key_int(k, "linear_num_key_heads", false, 1, 4096, &c->extra[KEY_HEADS]);
+    qb_key_int(k, "linear_num_value_heads", false, 1, 4096, &c->extra[VALUE_HEADS]);
+    qb_key_int(k, "linear_key_head_dim", false, 1, 4096, &c->extra[KEY_DIM]);
+    qb_key_int(k, "linear_value_head_dim", false, 1, 1024, &c->extra[VALUE_DIM]);
+    qb_key_int(k, "linear_conv_kernel_dim", false, 2, 64, &c->extra[TAPS]);
+    qb_key_int(k, "full_attention_interval", false, 1, QB_LAYERS_MAX, &every);
+    qb_keys_mark(k, "attn_output_gate"); /* true in every model of the family: its q_proj holds the gate */
+    if (qb_key_any(k, "layer_types"))
+        qb_config_layer_types(k, c, 0);
+    else
+        for (int64_t l = 0; l < c->n_layers; l++)
+            if ((l + 1) % every) c->layers[l] |= QB_LAYER_LINEAR;
+    qb_key_real(k, "partial_rotary_factor", false, 0, 1, &fraction);
+    qb_config_rope(k, c, 0, NULL, 10000, fraction);
+    if (k->st == QB_OK && c->extra[VALUE_HEADS] % c->extra[KEY_HEADS])
+        qb_keys_fail(k, QB_ERR_FORMAT,
+                     "linear_num_value_heads %lld is not a multiple of linear_num_key_heads %lld",
+                     (long long)c->extra[VALUE_HEADS], (long long)c->extra[KEY_HEADS]);
+}
+
+static void enter(qb_builder *b, const qb_config *c) {
+    (void)c;
+    b->t->embed = "model.embed_tokens";
+}
+
+static qb_norm_of rms(const qb_config *c) {
+    return (qb_norm_of){.kind = QB_NORM_RMS, .eps = c->norm_eps, .add = c->norm_add};
+}
+
+/* h -> q and its gate, k, v; norms a head; rope; attend; the gate; o. */
+static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
+    int64_t q = c->n_heads * c->head_dim;
+    qb_norm_of by_head = rms(c);
+    by_head.dim = c->head_dim;
+    qb_slot_new(b, "qg", 2 * q);
+    qb_slot_new(b, "q", q);
+    qb_slot_new(b, "g", q);
+    qb_slot_new(b, "k", c->n_kv_heads * c->head_dim);
+    qb_slot_new(b, "v", c->n_kv_heads * c->head_dim);
+    qb_slot_new(b, "c", q);
+    qb_slot_new(b, "o", c->hidden);
+    qb_dense(b, "qg", "h", "self_attn.q_proj", c->attention_bias);
+    qb_dense(b, "k", "h", "self_attn.k_proj", c->attention_bias);
+    qb_dense(b, "v", "h", "self_attn.v_proj", c->attention_bias);
+    qb_split(b, "qg", "q", "g", NULL,
+             (qb_split_attr){.groups = c->n_heads, .width = {c->head_dim, c->head_dim}});
+    qb_norm(b, "q", "q", "self_attn.q_norm", by_head);
+    qb_norm(b, "k", "k", "self_attn.k_norm", by_head);
+    qb_rope_queries_and_keys(b, c, layer);
+    qb_cache(b, "k", "v");
+    qb_attend(b, "c", "q", NULL, qb_attention_of(c, layer));
+    qb_activate(b, "c", "g", "c", (qb_activate_attr){.kind = QB_ACTIVATION_SIGMOID, .glu = QB_GLU_SEPARATE});
+    qb_dense(b, "o", "c", "self_attn.o_proj", c->output_bias);
+}
+
+/* h -> q | k | v through a short convolution; the delta rule; a norm a head times silu of the gate z; o. */
+static void delta(qb_builder *b, const qb_config *c) {
+    const int64_t *x = c->extra;
+    int64_t keys = x[KEY_HEADS] * x[KEY_DIM], values = x[VALUE_HEADS] * x[VALUE_DIM];
+    qb_norm_of by_head = {.kind = QB_NORM_RMS, .eps = c->norm_eps, .dim = x[VALUE_DIM]};
+    qb_slot_new(b, "qkv", 2 * keys + values);
+    qb_slot_new(b, "z", values);
+    qb_slot_new(b, "beta", x[VALUE_HEADS]);
+    qb_slot_new(b, "decay", x[VALUE_HEADS]);
+    qb_slot_new(b, "y", values);
+    qb_slot_new(b, "o", c->hidden);
+    qb_dense(b, "qkv", "h", "linear_attn.in_proj_qkv", false);
+    qb_dense(b, "z", "h", "linear_attn.in_proj_z", false);
+    qb_dense(b, "beta", "h", "linear_attn.in_proj_b", false);
+    qb_dense(b, "decay", "h", "linear_attn.in_proj_a", false);
+    qb_conv(b, "qkv", "linear_attn.conv1d.weight", x[TAPS]);
+    qb_activate(b, "qkv", "qkv", NULL, (qb_activate_attr){.kind = c->activation});
+    qb_delta(b, "y", "qkv", "beta", "decay", "linear_attn.A_log", "linear_attn.dt_bias",
+             (qb_delta_attr){.key_heads = x[KEY_HEADS],
+                             .value_heads = x[VALUE_HEADS],
+                             .key_dim = x[KEY_DIM],
+                             .value_dim = x[VALUE_DIM]});
+    qb_norm(b, "y", "y", "linear_attn.norm", by_head);
+    qb_activate(b, "y", "z", "y", (qb_activate_attr){.kind = QB_ACTIVATION_SILU, .glu = QB_GLU_SEPARATE});
+    qb_dense(b, "o", "y", "linear_attn.out_proj", false);
+}
+
+static void block(qb_builder *b, const qb_config *c, int64_t layer) {
+    b->prefix = "model.layers.%d.";
+    qb_slot_new(b, "h", c->hidden);
+    qb_norm(b, "h", "x", "input_layernorm", rms(c));
+    if (c->layers[layer] & QB_LAYER_LINEAR)
+        delta(b, c);
+    else
+        attention(b, c, layer);
+    qb_add(b, "x", "o");
+    qb_norm(b, "h", "x", "post_attention_layernorm", rms(c));
+    qb_gated_mlp(b, c, "h", "d");
+    qb_add(b, "x", "d");
+}
+
+static void leave(qb_builder *b, const qb_config *c) {
+    qb_norm(b, "h", "x", "model.norm", rms(c));
+    qb_head(b, "h", "lm_head", false);
+}
+
+const qb_family qb_family_qwen_next = {
+    .name = "qwen3.5",
+    .summary = "Qwen3.5: gated delta rule and gated attention in turn",
+    .architectures = "Qwen3_5ForCausalLM|Qwen3_5ForConditionalGeneration",
+    .model_types = "qwen3_5_text|qwen3_5",
+    .configure = configure,
+    .enter = enter,
+    .block = block,
+    .leave = leave,
+};
