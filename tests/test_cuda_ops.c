@@ -85,7 +85,8 @@ static void test_cuda_ops__kv_store(void **state) {
         enum { LAYERS = 2, SEQ = 3, CAP = 9, HEADS = 2, DIM = 6, TOK = 4, FIRST = 5, USED = 2 };
         int64_t n = LAYERS * SEQ * HEADS * CAP * DIM, bytes = n * (f16 ? 2 : 4),
                 rows = USED * TOK * HEADS * DIM;
-        qb_kv kv = {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, DIM, NULL, NULL, 0, NULL},
+        qb_kv kv =
+                  {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, DIM, NULL, NULL, 0, NULL},
               dkv = kv;
         assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.k));
         assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.v));

@@ -343,7 +343,7 @@ static void run_list(const plain *r, const qb_step_weights *w, int64_t layer) {
 }
 
 static qb_kv cache_new(int64_t n_seq) {
-    qb_kv kv = {QB_DTYPE_F16, LAYERS, n_seq, POSITIONS, KV_HEADS, DIM, DIM, NULL, NULL};
+    qb_kv kv = {QB_DTYPE_F16, LAYERS, n_seq, POSITIONS, KV_HEADS, DIM, DIM, NULL, NULL, 0, NULL};
     int64_t bytes = LAYERS * n_seq * KV_HEADS * POSITIONS * DIM * 2;
     assert_ok(cuda->alloc(on_cuda, QB_MEMORY_KV, bytes, &kv.k));
     assert_ok(cuda->alloc(on_cuda, QB_MEMORY_KV, bytes, &kv.v));

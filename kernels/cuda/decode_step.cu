@@ -267,6 +267,9 @@ static qb_status check_step(const qb_decoder *d, const qb_kv *kv, int64_t n_seq,
     case QB_STEP_ATTEND:
         if (layer >= 0) return qb_attention_check(kv, &p->u.attend, n_seq, 0, 1);
         break;
+    case QB_STEP_CONCAT:
+    case QB_STEP_CONV:
+    case QB_STEP_DELTA:
     case QB_STEP_ROUTE: /* the host's */
     case QB_STEP_GATHER:
     case QB_STEP_SCATTER:

@@ -26,3 +26,5 @@ typedef struct qb_mlp_names {
 } qb_mlp_names;
 /* h -> shared: the gated MLP of width shared_ffn that all tokens pass. */
 void qb_shared_mlp(qb_builder *b, const qb_config *c, const qb_mlp_names *names);
+/* h -> d: Qwen's routed experts and, where there is one, the shared expert with its gate. */
+void qb_qwen_experts(qb_builder *b, const qb_config *c);

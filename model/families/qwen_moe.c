@@ -88,6 +88,11 @@ static void shared_expert(qb_builder *b, const qb_config *c) {
     qb_add(b, "d", "shared");
 }
 
+void qb_qwen_experts(qb_builder *b, const qb_config *c) {
+    qb_moe(b, c, &qb_qwen_moe);
+    if (c->shared_ffn > 0) shared_expert(b, c);
+}
+
 static void block(qb_builder *b, const qb_config *c, int64_t layer) {
     const qb_norm_of rms = {.kind = QB_NORM_RMS, .eps = c->norm_eps};
     b->prefix = "model.layers.%d.";
@@ -101,12 +106,10 @@ static void block(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_attend_and_project(b, c, layer, qb_llama_attention.o);
     qb_add(b, "x", "o");
     qb_norm(b, "h", "x", "post_attention_layernorm", rms);
-    if (!(c->layers[layer] & QB_LAYER_SPARSE)) {
+    if (c->layers[layer] & QB_LAYER_SPARSE)
+        qb_qwen_experts(b, c);
+    else
         qb_gated_mlp(b, c, "h", "d");
-    } else {
-        qb_moe(b, c, &qb_qwen_moe);
-        if (c->shared_ffn > 0) shared_expert(b, c);
-    }
     qb_add(b, "x", "d");
 }
 

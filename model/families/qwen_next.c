@@ -1,12 +1,13 @@
-/* Qwen3.5: blocks of the gated delta rule beside blocks of gated attention. Source: transformers 5.24
-   modeling_qwen3_5.py and modeling_qwen3_next.py (their config.json and safetensors). Text part alone: of the
-   rope's sections for pictures all positions are equal, which is plain rope. */
-#include "model/families/parts.h"
+/* Qwen3-Next and Qwen3.5: blocks of the gated delta rule beside blocks of gated attention. Source:
+   transformers 5.24 modeling_qwen3_5.py and modeling_qwen3_next.py (their config.json and safetensors). Text
+   part alone: of the rope's sections for pictures all positions are equal, which is plain rope. */
+#include "model/families/experts.h"
 
+enum { SEPARATE, FUSED }; /* qb_config.variant: how q, k, v, z, beta and decay are projected */
 /* qb_config.extra */
 enum { KEY_HEADS, VALUE_HEADS, KEY_DIM, VALUE_DIM, TAPS };
 
-static void configure(qb_keys *k, qb_config *c) {
+static void read_common(qb_keys *k, qb_config *c) {
     double fraction = 0.25;
     int64_t every = 4;
     c->head_dim = 256;
@@ -35,6 +36,25 @@ static void configure(qb_keys *k, qb_config *c) {
         qb_keys_fail(k, QB_ERR_FORMAT,
                      "linear_num_value_heads %lld is not a multiple of linear_num_key_heads %lld",
                      (long long)c->extra[VALUE_HEADS], (long long)c->extra[KEY_HEADS]);
+}
+
+static void configure_qwen3_5(qb_keys *k, qb_config *c) {
+    read_common(k, c);
+}
+
+static void configure_qwen3_next(qb_keys *k, qb_config *c) {
+    int64_t step = 1;
+    read_common(k, c);
+    c->variant = FUSED;
+    c->n_experts = 512, c->top_k = 10, c->expert_ffn = 512, c->shared_ffn = 512;
+    qb_read_experts(k, c, "num_experts|num_local_experts", "num_experts_per_tok");
+    c->route.kind = QB_ROUTER_SOFTMAX;
+    c->route.normalise = true;
+    qb_key_bool(k, "norm_topk_prob", &c->route.normalise);
+    qb_key_int(k, "moe_intermediate_size", false, 1, 1 << 20, &c->expert_ffn);
+    qb_key_int(k, "shared_expert_intermediate_size", false, 1, 1 << 20, &c->shared_ffn);
+    qb_key_int(k, "decoder_sparse_step", false, 1, QB_LAYERS_MAX, &step);
+    qb_read_sparse_layers(k, c, step);
 }
 
 static void enter(qb_builder *b, const qb_config *c) {
@@ -72,6 +92,36 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_dense(b, "o", "c", "self_attn.o_proj", c->output_bias);
 }
 
+/* h -> q | k | v, z, beta, decay, each by a linear of its own. */
+static void project(qb_builder *b) {
+    qb_dense(b, "qkv", "h", "linear_attn.in_proj_qkv", false);
+    qb_dense(b, "z", "h", "linear_attn.in_proj_z", false);
+    qb_dense(b, "beta", "h", "linear_attn.in_proj_b", false);
+    qb_dense(b, "decay", "h", "linear_attn.in_proj_a", false);
+}
+
+/* The same by two linears whose rows lie by key head: q, k, v and z of its value heads; beta and decay of
+ * these. */
+static void project_fused(qb_builder *b, const qb_config *c) {
+    const int64_t *x = c->extra;
+    int64_t keys = x[KEY_HEADS] * x[KEY_DIM], values = x[VALUE_HEADS] * x[VALUE_DIM];
+    int64_t served = x[VALUE_HEADS] / x[KEY_HEADS], wide = served * x[VALUE_DIM];
+    qb_slot_new(b, "qkvz", 2 * keys + 2 * values);
+    qb_slot_new(b, "ba", 2 * x[VALUE_HEADS]);
+    qb_slot_new(b, "dq", keys);
+    qb_slot_new(b, "dk", keys);
+    qb_slot_new(b, "vz", 2 * values);
+    qb_slot_new(b, "dv", values);
+    qb_dense(b, "qkvz", "h", "linear_attn.in_proj_qkvz", false);
+    qb_dense(b, "ba", "h", "linear_attn.in_proj_ba", false);
+    qb_split(b, "qkvz", "dq", "dk", "vz",
+             (qb_split_attr){.groups = x[KEY_HEADS], .width = {x[KEY_DIM], x[KEY_DIM], 2 * wide}});
+    qb_split(b, "vz", "dv", "z", NULL, (qb_split_attr){.groups = x[KEY_HEADS], .width = {wide, wide}});
+    qb_split(b, "ba", "beta", "decay", NULL,
+             (qb_split_attr){.groups = x[KEY_HEADS], .width = {served, served}});
+    qb_concat(b, "qkv", "dq", "dk", "dv");
+}
+
 /* h -> q | k | v through a short convolution; the delta rule; a norm a head times silu of the gate z; o. */
 static void delta(qb_builder *b, const qb_config *c) {
     const int64_t *x = c->extra;
@@ -83,10 +133,10 @@ static void delta(qb_builder *b, const qb_config *c) {
     qb_slot_new(b, "decay", x[VALUE_HEADS]);
     qb_slot_new(b, "y", values);
     qb_slot_new(b, "o", c->hidden);
-    qb_dense(b, "qkv", "h", "linear_attn.in_proj_qkv", false);
-    qb_dense(b, "z", "h", "linear_attn.in_proj_z", false);
-    qb_dense(b, "beta", "h", "linear_attn.in_proj_b", false);
-    qb_dense(b, "decay", "h", "linear_attn.in_proj_a", false);
+    if (c->variant == FUSED)
+        project_fused(b, c);
+    else
+        project(b);
     qb_conv(b, "qkv", "linear_attn.conv1d.weight", x[TAPS]);
     qb_activate(b, "qkv", "qkv", NULL, (qb_activate_attr){.kind = c->activation});
     qb_delta(b, "y", "qkv", "beta", "decay", "linear_attn.A_log", "linear_attn.dt_bias",
@@ -109,7 +159,10 @@ static void block(qb_builder *b, const qb_config *c, int64_t layer) {
         attention(b, c, layer);
     qb_add(b, "x", "o");
     qb_norm(b, "h", "x", "post_attention_layernorm", rms(c));
-    qb_gated_mlp(b, c, "h", "d");
+    if (c->layers[layer] & QB_LAYER_SPARSE)
+        qb_qwen_experts(b, c);
+    else
+        qb_gated_mlp(b, c, "h", "d");
     qb_add(b, "x", "d");
 }
 
@@ -118,12 +171,23 @@ static void leave(qb_builder *b, const qb_config *c) {
     qb_head(b, "h", "lm_head", false);
 }
 
-const qb_family qb_family_qwen_next = {
-    .name = "qwen3.5",
+const qb_family qb_family_qwen3_5 = {
+    .name = "qwen3_5",
     .summary = "Qwen3.5: gated delta rule and gated attention in turn",
     .architectures = "Qwen3_5ForCausalLM|Qwen3_5ForConditionalGeneration",
     .model_types = "qwen3_5_text|qwen3_5",
-    .configure = configure,
+    .configure = configure_qwen3_5,
+    .enter = enter,
+    .block = block,
+    .leave = leave,
+};
+
+const qb_family qb_family_qwen3_next = {
+    .name = "qwen3_next",
+    .summary = "Qwen3-Next: the same with a mixture of experts",
+    .architectures = "Qwen3NextForCausalLM",
+    .model_types = "qwen3_next",
+    .configure = configure_qwen3_next,
     .enter = enter,
     .block = block,
     .leave = leave,
