@@ -256,7 +256,10 @@ static qb_status add_site(qb_calibration *c, const qb_calibration_batch *b, cons
         const int64_t *first = c->ws.routing.first + site->expert;
         in += first[0] * site->cols;
         rows = first[1] - first[0];
-        if (rows == 0) return QB_OK;
+        if (rows == 0) { /* the mean is over all sequences, however they lie in batches */
+            sum->n_samples += b->n_seq;
+            return QB_OK;
+        }
     }
     return qb_hessian_sum_add(c->m->dev, sum, in, rows, b->n_seq);
 }

@@ -128,6 +128,8 @@ static qb_status quantize_site(site *s, qb_hessian_sum *sum) {
     qb_site_job job = {.linears = s->linears,
                        .n = s->n,
                        .sum = sum,
+                       .tokens = sum ? sum->rows : 0,
+                       .expert = s->n > 0 && s->which[0]->expert >= 0,
                        .config = r->config,
                        .dev = r->dev,
                        .threads = r->dev->threads,

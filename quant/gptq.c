@@ -229,6 +229,43 @@ out:
     return st;
 }
 
+/* An expert's linear of whose inputs too little is known. */
+static qb_status round_unseen(const qb_quant_job *job, qb_qweight *out, qb_module_report *report) {
+    *out = (qb_qweight){0};
+    qb_qweight shape = {0};
+    char reason[sizeof report->reason];
+    qb_status st;
+    QB_TRY(st, describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
+    QB_TRY(st, qb_weight_check_finite(job));
+    QB_TRY(st, qb_qweight_alloc_affine(job->rows, job->cols, shape.bits, shape.group_size, false, out));
+    out->symmetric = shape.symmetric;
+    out->source_dtype = shape.source_dtype;
+    report->dead_columns = job->hessian ? job->hessian->n_dead : job->cols;
+    snprintf(reason, sizeof reason,
+             "the expert saw %lld calibration tokens, at least %d are needed; more samples may help",
+             (long long)report->calibration_tokens, QB_EXPERT_TOKENS_MIN);
+    QB_TRY(st, fall_back(job, reason, out, report));
+out:
+    if (st != QB_OK) qb_qweight_free(out);
+    return st;
+}
+
+/* Rounded by the processor: the errors are measured by the Hessian where there is any. */
+static qb_status unseen_expert(const qb_site_job *job) {
+    qb_hessian own = {0}, *h = job->hessian;
+    qb_status st = QB_OK;
+    if (job->tokens == 0) {
+        if (job->sum) qb_hessian_sum_free(job->dev, job->sum);
+        h = NULL;
+    } else if (!h) {
+        st = qb_hessian_finish(job->dev, job->sum, job->linears[0].module, &own);
+        h = &own;
+    }
+    if (st == QB_OK) st = qb_site_each(job, h, false, round_unseen);
+    qb_hessian_free(&own);
+    return st;
+}
+
 static qb_status on_host(const qb_site_job *job) {
     qb_hessian own = {0}, *h = job->hessian;
     qb_status st = QB_OK;
@@ -243,6 +280,7 @@ static qb_status on_host(const qb_site_job *job) {
 
 /* The device does it all where the sum lies, if it has a kernel for these options. */
 static qb_status site(const qb_site_job *job) {
+    if (job->expert && job->tokens < QB_EXPERT_TOKENS_MIN) return unseen_expert(job);
     if (job->sum && job->dev->backend->gptq && !*job->host_only) {
         qb_status st = qb_gptq_on_device(job);
         if (st != QB_ERR_UNSUPPORTED || !job->sum->dev_h) return st;

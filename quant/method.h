@@ -38,7 +38,9 @@ typedef struct qb_module_report {
     const char *error_kind; /* "hessian" or "weight" */
     double damp_percent;    /* finally used */
     int64_t dead_columns, retries;
-    const char *fallback; /* NULL, or "rtn" with the reason */
+    int64_t calibration_tokens; /* rows that the Hessian is of: of an expert those routed to it; -1: no
+                                   calibration */
+    const char *fallback;       /* NULL, or "rtn" with the reason */
     char reason[160];
     double seconds;
 } qb_module_report;
@@ -72,6 +74,8 @@ typedef struct qb_site_job {
        Hessian in host memory, which it may factor. */
     struct qb_hessian_sum *sum;
     qb_hessian *hessian;
+    int64_t tokens; /* calibration rows that these statistics are of */
+    bool expert;    /* only the rows that a router gave: there may be few or none */
     const qb_quant_config *config;
     qb_device *dev; /* may choose the codes itself, where its backend can */
     qb_threads *threads;
@@ -83,6 +87,11 @@ typedef struct qb_site_job {
     qb_status (*take)(void *ctx, int64_t linear, qb_qweight *q, qb_module_report *report);
     void *ctx;
 } qb_site_job;
+
+/* An expert that fewer calibration tokens reached is rounded to nearest: its Hessian knows that many
+   directions at most of the thousands that its inputs have, so compensation would fit noise, and of columns
+   that no token reached nothing is known at all (docs/methods.md). */
+enum { QB_EXPERT_TOKENS_MIN = 128 };
 
 /* What a method asks of a run, as bits. */
 enum { QB_NEEDS_HESSIAN = 1 };

@@ -22,6 +22,10 @@ static qb_json *module_json(const qb_module_report *m) {
     qb_json_put_real(o, "damp_percent", m->damp_percent);
     qb_json_put_int(o, "dead_columns", m->dead_columns);
     qb_json_put_int(o, "retries", m->retries);
+    if (m->calibration_tokens < 0)
+        qb_json_put_null(o, "calibration_tokens");
+    else
+        qb_json_put_int(o, "calibration_tokens", m->calibration_tokens);
     qb_json_put_text(o, "fallback", m->fallback);
     qb_json_put_text(o, "reason", m->reason[0] ? m->reason : NULL);
     qb_json_put_real(o, "seconds", m->seconds);
@@ -59,7 +63,7 @@ static qb_status module_restore(const qb_json *o, const char *where, qb_module_r
     const char *name = "", *kind = NULL, *fallback = NULL, *reason = "";
     double bits = 0;
     qb_status st;
-    *m = (qb_module_report){0};
+    *m = (qb_module_report){.calibration_tokens = -1};
     QB_TRY(st, qb_json_text(o, "module", where, true, &name));
     QB_TRY(st, qb_json_int(o, "rows", where, true, 1, INT32_MAX, &m->rows));
     QB_TRY(st, qb_json_int(o, "cols", where, true, 1, INT32_MAX, &m->cols));
@@ -70,6 +74,7 @@ static qb_status module_restore(const qb_json *o, const char *where, qb_module_r
     QB_TRY(st, qb_json_real(o, "damp_percent", where, false, 0, 1e308, &m->damp_percent));
     QB_TRY(st, qb_json_int(o, "dead_columns", where, false, 0, INT32_MAX, &m->dead_columns));
     QB_TRY(st, qb_json_int(o, "retries", where, false, 0, INT32_MAX, &m->retries));
+    QB_TRY(st, qb_json_int(o, "calibration_tokens", where, false, 0, INT64_MAX / 2, &m->calibration_tokens));
     QB_TRY(st, qb_json_text(o, "fallback", where, false, &fallback));
     QB_TRY(st, qb_json_text(o, "reason", where, false, &reason));
     QB_TRY(st, qb_json_real(o, "seconds", where, false, 0, 1e12, &m->seconds));

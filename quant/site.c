@@ -29,7 +29,9 @@ static qb_status widen(const qb_site_job *job, const qb_weight *from) {
 
 qb_module_report qb_site_report(const qb_site_job *job, int64_t i) {
     const qb_site_linear *l = &job->linears[i];
-    qb_module_report report = {.rows = l->from->rows, .cols = l->from->cols};
+    qb_module_report report = {.rows = l->from->rows,
+                               .cols = l->from->cols,
+                               .calibration_tokens = job->sum || job->hessian ? job->tokens : -1};
     snprintf(report.module, sizeof report.module, "%s", l->module);
     return report;
 }

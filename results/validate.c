@@ -134,6 +134,7 @@ static const shape module_shape = {.rules = (const rule[]){
                                        {"error_kind", TEXT, "hessian|weight", NULL, NULL, 0},
                                        {"damp_percent", AMOUNT, NULL, NULL, NULL, 0},
                                        {"dead_columns", COUNT, NULL, NULL, NULL, 0},
+                                       {"calibration_tokens", COUNT, NULL, NULL, NULL, 0},
                                        {"retries", COUNT, NULL, NULL, NULL, 0},
                                        {"fallback", TEXT, NULL, NULL, NULL, 0},
                                        {"reason", TEXT, NULL, NULL, NULL, 0},
