@@ -119,11 +119,17 @@ static int64_t token_ids(const qb_json *j, int64_t vocab, int64_t out[QB_EOS_MAX
     return n;
 }
 
-static void parse_tokens(qb_keys *k, qb_config *c) {
+/* A wrapper may have them beside its text part. */
+static const qb_json *token_key(qb_keys *k, const qb_json *outer, const char *name) {
+    const qb_json *own = qb_key_any(k, name);
+    return own ? own : qb_json_get(outer, name);
+}
+
+static void parse_tokens(qb_keys *k, const qb_json *outer, qb_config *c) {
     int64_t bos[QB_EOS_MAX];
     c->bos = c->eos = -1;
-    if (token_ids(qb_key_any(k, "bos_token_id"), c->vocab, bos) > 0) c->bos = bos[0];
-    c->n_eos = token_ids(qb_key_any(k, "eos_token_id"), c->vocab, c->eos_all);
+    if (token_ids(token_key(k, outer, "bos_token_id"), c->vocab, bos) > 0) c->bos = bos[0];
+    c->n_eos = token_ids(token_key(k, outer, "eos_token_id"), c->vocab, c->eos_all);
     if (c->n_eos > 0) c->eos = c->eos_all[0];
 }
 
@@ -193,7 +199,7 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
     if (!dtype) dtype = "float16";
     if (k->st == QB_OK && (k->st = qb_dtype_parse(dtype, &c->dtype)) != QB_OK)
         return qb_fail_prefix(k->st, "%s", where);
-    parse_tokens(k, c);
+    parse_tokens(k, json, c);
     c->family->configure(k, c);
     check_shape(k, c);
     return k->st == QB_OK ? qb_keys_refuse_unread(k) : k->st;

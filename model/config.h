@@ -13,7 +13,7 @@ struct qb_builder;
    and a row in families.def. */
 typedef struct qb_family {
     const char *name, *summary;
-    const char *architectures; /* '|'-separated config.json architectures */
+    const char *architectures; /* '|'-separated config.json architectures; the text model's own class first */
     const char *model_types;   /* '|'-separated model_type, for configs without architectures */
     bool tied;                 /* tie_word_embeddings where the config does not say */
     /* What its class takes where the config does not say; 0: the config must, or as for all. */

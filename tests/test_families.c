@@ -173,6 +173,21 @@ static bool has_stacked_experts(const qb_topology *t) {
     return false;
 }
 
+/* A wrapper's language model is written alone, as a model of its own class: its names fit no wrapper. */
+static void check_config(const char *dir) {
+    char *path = qb_path_join(dir, "config.json");
+    qb_json *config;
+    assert_ok(qb_json_read(path, 1 << 20, &config));
+    assert_null(qb_json_get(config, "text_config"));
+    const char *name = qb_json_string(qb_json_first(qb_json_get(config, "architectures")));
+    assert_null(strstr(name, "ForConditionalGeneration"));
+    const qb_family *f = qb_family_find(name);
+    assert_non_null(f);
+    assert_ptr_equal(f, qb_family_of_type(qb_json_string(qb_json_get(config, "model_type"))));
+    qb_json_free(config);
+    qb_free(path);
+}
+
 /* n: the linears that are written. */
 static void quantize(const family_case *c, const char *name, bool true_sequential, size_t n, double limit) {
     const qb_quant_method *method = qb_quant_method_find(name);
@@ -205,6 +220,7 @@ static void quantize(const family_case *c, const char *name, bool true_sequentia
     dev->backend->close(dev);
     snprintf(what, sizeof what, "%s%s", name, true_sequential ? ", site by site," : "");
     if (!stacked) check_prefill(c, what, out, limit);
+    if (!stacked) check_config(out);
     qb_free(out);
     scratch_remove(dir);
 }
