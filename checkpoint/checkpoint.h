@@ -120,8 +120,8 @@ qb_status qb_checkpoint_read_f32_slice(qb_checkpoint *ck, const char *name, cons
 void qb_checkpoint_free_linear(qb_checkpoint *ck, const char *module, qb_weight *w);
 /* Fails with QB_ERR_NUMERIC naming tensor and element when a NaN or an infinity is in it; integers pass. */
 qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) QB_NODISCARD;
-/* Fails unless the tensor is there, as F32, F16 or BF16 of this shape; shape1 = 0 for 1-D. Reads no values.
- */
+/* Fails unless the tensor is there, as F32, F16 or BF16 of this shape; shape1 = 0 for 1-D, and
+   [shape0, 1, shape1] is as good as 2-D. Reads no values. */
 qb_status qb_checkpoint_need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0,
                                     int64_t shape1) QB_NODISCARD;
 /* A 1-D or 2-D tensor as float32 in new memory (qb_free). shape1 = 0 for 1-D. */

@@ -203,9 +203,12 @@ qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) {
 
 static qb_status need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0, int64_t shape1,
                              const qb_tensor **out) {
-    int64_t shape[2] = {shape0, shape1};
+    int64_t shape[3] = {shape0, shape1};
+    int n_dims = shape1 ? 2 : 1;
     qb_status st = qb_checkpoint_need(ck, name, out);
-    return st == QB_OK ? qb_tensor_expect_float(ck, *out, shape1 ? 2 : 1, shape) : st;
+    if (st == QB_OK && n_dims == 2 && (*out)->n_dims == 3) /* a convolution's, over single elements */
+        shape[1] = 1, shape[2] = shape1, n_dims = 3;
+    return st == QB_OK ? qb_tensor_expect_float(ck, *out, n_dims, shape) : st;
 }
 
 qb_status qb_checkpoint_need_floats(const qb_checkpoint *ck, const char *name, int64_t shape0,

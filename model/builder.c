@@ -275,8 +275,7 @@ void qb_conv(qb_builder *b, const char *name, const char *tensor, int64_t taps) 
     int64_t width = qb_slot_width(b, name);
     qb_step *s = push(b, QB_STEP_CONV);
     s->out = slot(b, name);
-    s->vector = add_vector(
-        b, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = width, .cols = taps, .squeezed = true});
+    s->vector = add_vector(b, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = width, .cols = taps});
     s->u.conv = (qb_conv_attr){width, taps, keep(b, width * (taps - 1))};
 }
 

@@ -103,35 +103,12 @@ static void sinusoids(int64_t rows, int64_t width, float *out) {
         }
 }
 
-/* [rows, 1, cols]: the weights of a convolution over single elements. */
-static qb_status read_squeezed(qb_model *m, const char *name, int64_t rows, int64_t cols, float **out) {
-    const qb_tensor *t;
-    const void *bytes;
-    qb_status st = qb_checkpoint_need(m->checkpoint, name, &t);
-    if (st != QB_OK) return st;
-    if (t->n_dims != 3 || t->shape[0] != rows || t->shape[1] != 1 || t->shape[2] != cols ||
-        (t->dtype != QB_DTYPE_F32 && t->dtype != QB_DTYPE_F16 && t->dtype != QB_DTYPE_BF16))
-        return qb_fail(QB_ERR_FORMAT, "%s: expected floats of shape [%lld, 1, %lld]", name, (long long)rows,
-                       (long long)cols);
-    *out = NULL;
-    if ((st = qb_checkpoint_acquire(m->checkpoint, t, &bytes)) != QB_OK) return st;
-    st = qb_alloc((size_t)(rows * cols), sizeof **out, out);
-    if (st == QB_OK) st = qb_to_f32(t->dtype, bytes, rows * cols, *out);
-    qb_checkpoint_release(m->checkpoint, t);
-    if (st != QB_OK) {
-        qb_free(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
 static qb_status read_part(qb_model *m, const qb_vector *v, int64_t layer, int64_t part, float *to) {
     char name[QB_NAME_BYTES];
     int64_t rows = v->rows / v->parts, n = rows * (v->cols ? v->cols : 1);
     float *values;
     qb_vector_name(v, layer, part, name);
-    qb_status st = v->squeezed ? read_squeezed(m, name, rows, v->cols, &values)
-                               : qb_checkpoint_read_f32(m->checkpoint, name, rows, v->cols, &values);
+    qb_status st = qb_checkpoint_read_f32(m->checkpoint, name, rows, v->cols, &values);
     if (st != QB_OK) return st;
     st = qb_checkpoint_check_finite(m->checkpoint, qb_checkpoint_find(m->checkpoint, name));
     for (int64_t i = 0; i < n; i++) to[part * n + i] = values[i] + v->add;

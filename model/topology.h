@@ -36,7 +36,6 @@ typedef struct qb_vector {
     const char *prefix,
         *name;          /* with its suffix: "input_layernorm.weight"; %h: one tensor for each of `parts` */
     int64_t rows, cols; /* [rows], or [rows, cols] */
-    bool squeezed;      /* the tensor is [rows, 1, cols]: a convolution's */
     int64_t parts;      /* tensors that follow each other in it, 1 for all but StableLM's per-head norms */
     float add;          /* to every value once loaded: 1 where a norm multiplies by 1 + w */
     qb_vector_source source;

@@ -164,11 +164,23 @@ static bool goes_dense(const conversion *c, const qb_module *module) {
 
 /* ---- planning: nothing is written before every module is known to fit ---- */
 
-static qb_status plan_dense(conversion *c, const qb_module *module) {
+/* GPT-2's dense matrices lie as [in, out]. */
+static bool lies_in_columns(const qb_module *module) {
+    return module->linear && module->linear->stored == QB_STORED_COLUMNS;
+}
+
+static qb_status plan_weight(conversion *c, const qb_module *module, qb_dtype dtype) {
     char name[QB_NAME_BYTES + 8];
+    bool turned = lies_in_columns(module);
     snprintf(name, sizeof name, "%s.weight", module->name);
+    return qb_writer_plan(
+        c->writer, name, dtype, 2,
+        (int64_t[]){turned ? module->cols : module->rows, turned ? module->rows : module->cols});
+}
+
+static qb_status plan_dense(conversion *c, const qb_module *module) {
     c->report->widened += c->layout != NULL;
-    return qb_writer_plan(c->writer, name, c->dense, 2, (int64_t[]){module->rows, module->cols});
+    return plan_weight(c, module, c->dense);
 }
 
 /* A module that the source's quantizer skipped stays as it is where the new config can say so in the same
@@ -196,17 +208,21 @@ static void note_skipped(conversion *c, const char *module) {
 }
 
 static qb_status plan_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
-    char name[QB_NAME_BYTES + 8];
-    snprintf(name, sizeof name, "%s.weight", module->name);
     note_skipped(c, module->name);
-    return qb_writer_plan(c->writer, name, w->dtype, 2, (int64_t[]){module->rows, module->cols});
+    return plan_weight(c, module, w->dtype);
 }
 
-static qb_status put_as_is(conversion *c, const qb_module *module, const qb_weight *w) {
+/* The file's own bytes: `w` may be turned. */
+static qb_status put_as_is(conversion *c, const qb_module *module) {
     char name[QB_NAME_BYTES + 8];
+    const qb_tensor *t;
+    const void *bytes;
     snprintf(name, sizeof name, "%s.weight", module->name);
-    return qb_writer_put(c->writer, name, w->dense,
-                         module->rows * module->cols * (int64_t)qb_dtype_bytes(w->dtype));
+    qb_status st = qb_checkpoint_need(c->m->checkpoint, name, &t);
+    if (st != QB_OK || (st = qb_checkpoint_acquire(c->m->checkpoint, t, &bytes)) != QB_OK) return st;
+    st = qb_writer_put(c->writer, name, bytes, t->bytes);
+    qb_checkpoint_release(c->m->checkpoint, t);
+    return st;
 }
 
 static qb_status plan_packed(conversion *c, const qb_module *module, const qb_weight *w) {
@@ -216,6 +232,11 @@ static qb_status plan_packed(conversion *c, const qb_module *module, const qb_we
 
 static qb_status plan_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
+    if (module->linear && (module->linear->stored == QB_STORED_STACKED_ROWS ||
+                           module->linear->stored == QB_STORED_STACKED_COLUMNS))
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: experts that lie in one tensor of three dimensions are not converted",
+                       module->name);
     if (goes_dense(c, module)) return plan_dense(c, module);
     qb_status st = qb_module_read(c->m, module, &w);
     if (st != QB_OK) return st;
@@ -237,6 +258,18 @@ static void warn_vanished(const conversion *c, const char *name, const float *va
                 name, vanished, n);
 }
 
+/* [rows, cols] to [cols, rows]. */
+static qb_status turn(float **values, int64_t rows, int64_t cols) {
+    float *turned;
+    qb_status st = qb_alloc((size_t)(rows * cols), sizeof *turned, &turned);
+    if (st != QB_OK) return st;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < cols; k++) turned[k * rows + r] = (*values)[r * cols + k];
+    qb_free(*values);
+    *values = turned;
+    return QB_OK;
+}
+
 static qb_status put_dense(conversion *c, const qb_module *module, const qb_weight *w) {
     int64_t n = module->rows * module->cols;
     char name[QB_NAME_BYTES + 8];
@@ -252,6 +285,7 @@ static qb_status put_dense(conversion *c, const qb_module *module, const qb_weig
         if (!isfinite(values[i]))
             st = qb_fail(QB_ERR_NUMERIC, "%s: element %" PRId64 " is %g: the checkpoint is damaged", name, i,
                          (double)values[i]);
+    if (st == QB_OK && lies_in_columns(module)) st = turn(&values, module->rows, module->cols);
     if (st == QB_OK)
         st = qb_target_put_as(c->writer, name, values, n, c->dense, w->packed ? &c->report->rounded : NULL);
     if (st == QB_OK) warn_vanished(c, name, values, n);
@@ -266,7 +300,7 @@ static qb_status put_module(conversion *c, const qb_module *module) {
     if (goes_dense(c, module))
         st = put_dense(c, module, &w);
     else if (stays(c, &w))
-        st = put_as_is(c, module, &w);
+        st = put_as_is(c, module);
     else
         st = c->layout->put(c->writer, module->name, w.packed);
     qb_module_unread(c->m, module, &w);

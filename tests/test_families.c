@@ -8,6 +8,7 @@
 #include "eval/eval.h"
 #include "kernels/cpu/cpu.h"
 #include "model/decoder.h"
+#include "quant/convert.h"
 #include "quant/driver.h"
 
 #include <math.h>
@@ -188,6 +189,31 @@ static void check_config(const char *dir) {
     qb_free(path);
 }
 
+static float *logits_of_directory(const char *path) {
+    qb_model *m;
+    assert_ok(qb_model_open(path, &m));
+    runner r = load(m);
+    float *got = logits_of(&r, TOKENS);
+    unload(&r);
+    return got;
+}
+
+/* Written out dense again, the weights are the same numbers, in the form that the family's files have. */
+static void check_dequantized(const family_case *c, const char *quantized) {
+    qb_conversion conversion;
+    qb_model *m;
+    char *dir = scratch_make(), *out = qb_path_join(dir, "dense");
+    assert_ok(qb_model_open(quantized, &m));
+    assert_ok(qb_convert_model(m, "f32", &(qb_quant_target){.dir = out}, &conversion));
+    qb_model_close(m);
+    float *want = logits_of_directory(quantized), *got = logits_of_directory(out);
+    check_distance(c, "f32 of it", distance(c, got, want), 1e-5);
+    qb_free(want);
+    qb_free(got);
+    qb_free(out);
+    scratch_remove(dir);
+}
+
 /* n: the linears that are written. */
 static void quantize(const family_case *c, const char *name, bool true_sequential, size_t n, double limit) {
     const qb_quant_method *method = qb_quant_method_find(name);
@@ -219,8 +245,11 @@ static void quantize(const family_case *c, const char *name, bool true_sequentia
     qb_model_close(m);
     dev->backend->close(dev);
     snprintf(what, sizeof what, "%s%s", name, true_sequential ? ", site by site," : "");
-    if (!stacked) check_prefill(c, what, out, limit);
-    if (!stacked) check_config(out);
+    if (!stacked) {
+        check_prefill(c, what, out, limit);
+        check_config(out);
+        check_dequantized(c, out);
+    }
     qb_free(out);
     scratch_remove(dir);
 }
