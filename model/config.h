@@ -17,7 +17,8 @@ typedef struct qb_family {
     const char *model_types;   /* '|'-separated model_type, for configs without architectures */
     bool tied;                 /* tie_word_embeddings where the config does not say */
     /* What its class takes where the config does not say; 0: the config must, or as for all. */
-    int64_t n_heads, n_kv_heads, head_dim, vocab, max_positions;
+    int64_t n_heads, n_kv_heads, head_dim, vocab, max_positions, original_positions;
+    bool yarn_is_longrope; /* rope of type yarn means longrope */
     /* Reads what the common keys (config.c) do not say. Fails through k->st. */
     void (*configure)(qb_keys *k, qb_config *c);
     void (*enter)(struct qb_builder *b, const qb_config *c);

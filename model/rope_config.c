@@ -84,7 +84,7 @@ static void read_original(qb_keys *k, qb_keys *in, qb_rope_spec *r) {
         qb_warn("%s: original_max_position_embeddings is %lld on top and %lld for rope; %lld counts, as in "
                 "transformers",
                 k->where, (long long)top, (long long)inside, (long long)top);
-    r->original_positions = top ? top : inside ? inside : r->max_positions;
+    if (top || inside) r->original_positions = top ? top : inside;
 }
 
 static void read_details(qb_keys *k, qb_keys *in, qb_rope_spec *r) {
@@ -128,7 +128,8 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
                         .beta_slow = 1,
                         .truncate = true,
                         .max_positions = c->max_positions,
-                        .original_positions = c->max_positions};
+                        .original_positions =
+                            c->family->original_positions ? c->family->original_positions : c->max_positions};
     double top = 0, inside = 0;
     qb_key_real(k, "rope_theta|rotary_emb_base|rope_base", false, 1, 1e12, &top);
     qb_key_real(&in, "rope_theta", false, 1, 1e12, &inside);
@@ -140,6 +141,7 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
     qb_key_real(&in, "partial_rotary_factor", false, 0, 1, &fraction);
     r->width = (int64_t)((double)c->head_dim * fraction);
     read_kind(&in, r);
+    if (r->scaling == QB_ROPE_YARN && c->family->yarn_is_longrope) r->scaling = QB_ROPE_LONGROPE;
     if (in.st == QB_OK && (r->width < 2 || r->width % 2))
         qb_keys_fail(
             &in, QB_ERR_FORMAT,

@@ -39,6 +39,8 @@ static void check_ropes(const qb_json *want, const qb_config *c) {
         assert_true(i < c->n_ropes);
         assert_string_equal(names[c->ropes[i].scaling], qb_json_string(qb_json_get(r, "type")));
         check_number(r, "theta", c->ropes[i].theta);
+        bool has_length = !qb_json_is_null(qb_json_get(r, "original"));
+        if (has_length) check_number(r, "original", (double)c->ropes[i].original_positions);
         if (c->ropes[i].scaling != QB_ROPE_LONGROPE) check_number(r, "factor", c->ropes[i].factor);
     }
     assert_int_equal(i, c->n_ropes);

@@ -35,9 +35,12 @@ CASES = [
     ("gemma3", "gemma3_text", "Gemma3ForCausalLM", {}),
     ("gemma3 of every third layer", "gemma3_text", "Gemma3ForCausalLM", dict(sliding_window_pattern=3, rope_local_base_freq=123.0)),
     ("gemma3 scaled", "gemma3_text", "Gemma3ForCausalLM", dict(rope_scaling=dict(rope_type="linear", factor=8.0), rope_theta=5e5)),
+    ("gemma3 of two nested ropes", "gemma3_text", "Gemma3ForCausalLM", dict(rope_theta=5e5, rope_local_base_freq=77.0, rope_parameters=dict(full_attention=dict(rope_type="default"), sliding_attention=dict(rope_type="default")))),
     ("gemma3 wrapped", "gemma3", "Gemma3ForConditionalGeneration", dict(text_config=dict(model_type="gemma3_text", hidden_size=2560, intermediate_size=10240, num_hidden_layers=34, sliding_window=1024, rope_scaling=dict(rope_type="linear", factor=8.0)))),
     ("phi3", "phi3", "Phi3ForCausalLM", {}),
     ("phi3 long", "phi3", "Phi3ForCausalLM", dict(rope_scaling=LONGROPE, max_position_embeddings=8192, original_max_position_embeddings=4096)),
+    ("phi3 long of the class's length", "phi3", "Phi3ForCausalLM", dict(rope_scaling=LONGROPE, max_position_embeddings=8192)),
+    ("phi3 long by the name of yarn", "phi3", "Phi3ForCausalLM", dict(rope_scaling={**LONGROPE, "type": "yarn"}, max_position_embeddings=8192, original_max_position_embeddings=2048)),
     ("granite", "granite", "GraniteForCausalLM", {}),
     ("smollm3", "smollm3", "SmolLM3ForCausalLM", {}),
     ("smollm3 of pairs", "smollm3", "SmolLM3ForCausalLM", dict(no_rope_layer_interval=2, use_sliding_window=True, sliding_window=9)),
@@ -67,7 +70,7 @@ def resolve(kind, keys):
         n_heads=t.num_attention_heads, max_positions=t.max_position_embeddings, n_kv_heads=t.num_key_value_heads, vocab=t.vocab_size, eps=t.rms_norm_eps, tied=c.tie_word_embeddings,
         head_dim=getattr(t, "head_dim", None) or t.hidden_size // t.num_attention_heads, windows=windows, no_rope=none,
         activation=getattr(t, "hidden_activation", None) or t.hidden_act, attention_bias=bool(getattr(t, "attention_bias", False)) or kind == "qwen2",
-        ropes=[dict(type=r["rope_type"], theta=r["rope_theta"], factor=r.get("factor", 1.0)) for r in nested],
+        ropes=[dict(type=r["rope_type"], theta=r["rope_theta"], factor=r.get("factor", 1.0), original=r.get("original_max_position_embeddings")) for r in nested],
         attention_softcap=getattr(t, "attn_logit_softcapping", None) or 0, logit_softcap=getattr(t, "final_logit_softcapping", None) or 0,
         temperature=ropes.get("llama_4_scaling_beta", 0))
     scale = want["head_dim"] ** -0.5

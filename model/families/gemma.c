@@ -81,15 +81,19 @@ static void read_local_rope(qb_keys *k, qb_config *c) {
     double theta = 10000;
     qb_key_real(k, "rope_local_base_freq", false, 1, 1e12, &theta);
     c->n_ropes = 2;
-    if (qb_json_is_object(qb_json_get(qb_json_get(k->json, "rope_parameters"), name)) ||
-        qb_json_is_object(qb_json_get(qb_json_get(k->json, "rope_scaling"), name)))
+    const qb_json *own = qb_json_get(qb_json_get(k->json, "rope_parameters"), name);
+    if (!own) own = qb_json_get(qb_json_get(k->json, "rope_scaling"), name);
+    if (qb_json_is_object(own)) {
         qb_config_rope(k, c, 1, name, theta, 1);
-    else
-        c->ropes[1] = (qb_rope_spec){.theta = theta,
-                                     .width = c->head_dim,
-                                     .factor = 1,
-                                     .max_positions = c->max_positions,
-                                     .original_positions = c->max_positions};
+        if (qb_json_is_null(qb_json_get(own, "rope_theta")))
+            c->ropes[1].theta = theta; /* not the full ones' */
+        return;
+    }
+    c->ropes[1] = (qb_rope_spec){.theta = theta,
+                                 .width = c->head_dim,
+                                 .factor = 1,
+                                 .max_positions = c->max_positions,
+                                 .original_positions = c->max_positions};
 }
 
 static void configure_gemma3(qb_keys *k, qb_config *c) {
