@@ -37,7 +37,7 @@ qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) QB_NODISCARD
 typedef struct qb_tensor_spec {
     char name[96];
     int n_dims;
-    int64_t shape[2];
+    int64_t shape[3];
     float stddev;
 } qb_tensor_spec;
 qb_status qb_checkpoint_synthetic(const qb_json *config, const qb_tensor_spec *specs, size_t n, uint64_t seed,

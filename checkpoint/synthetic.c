@@ -50,12 +50,13 @@ static qb_status add_spec(qb_checkpoint *ck, const qb_tensor_spec *spec) {
     qb_tensor_state *t = &ck->tensors[ck->n_tensors];
     char shape[128];
     uint32_t position;
-    if (!qb_tensor_name_ok(spec->name) || spec->n_dims < 1 || spec->n_dims > 2 || spec->shape[0] < 1 ||
-        (spec->n_dims == 2 && spec->shape[1] < 1) || !(spec->stddev >= 0 && spec->stddev < 1000) ||
+    if (!qb_tensor_name_ok(spec->name) || spec->n_dims < 1 || spec->n_dims > 3 || spec->shape[0] < 1 ||
+        (spec->n_dims >= 2 && spec->shape[1] < 1) || (spec->n_dims == 3 && spec->shape[2] < 1) ||
+        !(spec->stddev >= 0 && spec->stddev < 1000) ||
         !qb_shape_bytes(spec->n_dims, spec->shape, 16, &t->tensor.bytes))
         return qb_fail(QB_ERR_FORMAT,
                        "synthetic tensor %.96s: shape %s with standard deviation %g is not possible",
-                       spec->name, qb_shape_text(spec->n_dims > 2 ? 2 : spec->n_dims, spec->shape, shape),
+                       spec->name, qb_shape_text(spec->n_dims > 3 ? 3 : spec->n_dims, spec->shape, shape),
                        (double)spec->stddev);
     qb_status st = qb_arena_strdup(&ck->arena, spec->name, &t->tensor.name);
     if (st == QB_OK) st = qb_names_add(&ck->names, t->tensor.name, (uint32_t)ck->n_tensors, &position);

@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "model/modules.h"
 #include "model/oddities.h"
+#include "model/owners.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -145,7 +146,29 @@ static void count_affine(inspection *in, const qb_qweight *q) {
     in->asymmetric += !q->symmetric;
 }
 
+static bool is_stacked(const qb_linear *l) {
+    return l && (l->stored == QB_STORED_STACKED_ROWS || l->stored == QB_STORED_STACKED_COLUMNS);
+}
+
+/* The tensors that hold all experts of a linear: one, or MXFP4's two. */
+static bool holds_experts(const inspection *in, const char *tensor, int64_t layer, const char *name) {
+    const qb_owner *o = qb_owners_find(in->m->owners, tensor);
+    return o && o->kind == QB_OWNER_LINEAR && is_stacked(o->linear) &&
+           (!name || (o->layer == layer && !strcmp(o->linear->name, name)));
+}
+
+/* An expert's share where all lie in one tensor. */
+static int64_t bytes_of_stacked(const inspection *in, const qb_module *module) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < qb_checkpoint_count(in->ck); i++) {
+        const qb_tensor *t = qb_checkpoint_at(in->ck, i);
+        if (holds_experts(in, t->name, module->layer, module->linear->name)) bytes += t->bytes;
+    }
+    return bytes / in->m->topology.experts;
+}
+
 static int64_t bytes_of(const inspection *in, const qb_module *module) {
+    if (is_stacked(module->linear)) return bytes_of_stacked(in, module);
     size_t first = 0;
     qb_modules one = {.items = (qb_module *)(uintptr_t)module, .count = 1, .by_name = &first};
     int64_t bytes = 0;
@@ -189,7 +212,8 @@ static qb_json *module_json(inspection *in, const qb_module *module) {
         return o;
     }
     double weights = (double)module->rows * (double)module->cols;
-    double bits = 8.0 * (double)qb_model_module_bytes(in->m, module->name);
+    double bits = 8.0 * (double)(is_stacked(module->linear) ? bytes_of_stacked(in, module)
+                                                            : qb_model_module_bytes(in->m, module->name));
     if (w.packed) {
         qb_json_put_text(o, "format", qb_qweight_describe(w.packed, what));
         qb_json_put_bool(o, "act_order", w.packed->g_idx != NULL);
@@ -273,7 +297,7 @@ static void look_at_others(inspection *in, const qb_tensor_spec *specs, size_t n
         const qb_tensor *t = qb_checkpoint_at(in->ck, i);
         if (qb_modules_own(&in->modules, t->name)) continue;
         look_at_dense(in, t->name);
-        if (is_expected(specs, n, t->name)) continue;
+        if (is_expected(specs, n, t->name) || holds_experts(in, t->name, -1, NULL)) continue;
         bool spare = topology->tied_head && !strcmp(t->name, head);
         note(in, false, t->name,
              spare ? "is not read: the head is tied to the embedding"

@@ -24,13 +24,32 @@ static qb_status add_spec(qb_tensor_spec *specs, size_t *n, const char *name, in
     return QB_OK;
 }
 
+/* Of all experts in one tensor: [experts, a, b], and their biases. */
+static qb_status add_stacked(const qb_linear *w, int64_t layer, int64_t experts, qb_tensor_spec *specs,
+                             size_t *n) {
+    char name[QB_NAME_BYTES];
+    bool rows = w->stored == QB_STORED_STACKED_ROWS;
+    qb_linear_name(w, layer, name);
+    qb_tensor_spec *s = &specs[*n];
+    qb_status st = add_spec(specs, n, name, rows ? w->rows : w->cols, rows ? w->cols : w->rows);
+    if (st != QB_OK) return st;
+    s->n_dims = 3;
+    s->shape[2] = s->shape[1];
+    s->shape[1] = s->shape[0];
+    s->shape[0] = experts;
+    s->stddev = 1.0f / sqrtf((float)w->cols);
+    qb_linear_bias_name(w, layer, name);
+    return w->bias ? add_spec(specs, n, name, experts, w->rows) : QB_OK;
+}
+
 static size_t most_specs(const qb_list *l) {
     size_t n = 2 * l->n_linears;
     for (size_t i = 0; i < l->n_vectors; i++) n += (size_t)l->vectors[i].parts;
     return n;
 }
 
-static qb_status list_specs(const qb_list *l, int64_t layer, int skip, qb_tensor_spec *specs, size_t *n) {
+static qb_status list_specs(const qb_list *l, int64_t layer, int skip, int64_t experts, qb_tensor_spec *specs,
+                            size_t *n) {
     char name[QB_NAME_BYTES + 8];
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < l->n_vectors; i++) {
@@ -44,8 +63,10 @@ static qb_status list_specs(const qb_list *l, int64_t layer, int skip, qb_tensor
         const qb_linear *w = &l->linears[i];
         if ((int)i == skip) continue;
         bool rows = w->stored == QB_STORED_ROWS;
-        if (!rows && w->stored != QB_STORED_COLUMNS)
-            return qb_fail(QB_ERR_UNSUPPORTED, "%s: stacked experts have no synthetic checkpoint", w->name);
+        if (!rows && w->stored != QB_STORED_COLUMNS) {
+            if (w->expert == 0) st = add_stacked(w, layer, experts, specs, n);
+            continue;
+        }
         qb_linear_name(w, layer, name);
         strcat(name, ".weight");
         st = add_spec(specs, n, name, rows ? w->rows : w->cols, rows ? w->cols : w->rows);
@@ -65,9 +86,10 @@ qb_status qb_model_tensor_specs(const qb_topology *t, qb_tensor_spec **specs, si
     QB_TRY(st, qb_alloc_zero(most, sizeof **specs, specs));
     snprintf(name, sizeof name, "%s.weight", t->embed);
     QB_TRY(st, add_spec(*specs, n, name, t->vocab, t->embed_width));
-    QB_TRY(st, list_specs(&t->enter, -1, -1, *specs, n));
-    for (int64_t l = 0; l < t->n_layers; l++) QB_TRY(st, list_specs(&t->layers[l], l, -1, *specs, n));
-    QB_TRY(st, list_specs(&t->leave, t->n_layers, t->tied_head ? t->head : -1, *specs, n));
+    QB_TRY(st, list_specs(&t->enter, -1, -1, t->experts, *specs, n));
+    for (int64_t l = 0; l < t->n_layers; l++)
+        QB_TRY(st, list_specs(&t->layers[l], l, -1, t->experts, *specs, n));
+    QB_TRY(st, list_specs(&t->leave, t->n_layers, t->tied_head ? t->head : -1, t->experts, *specs, n));
 out:
     if (st != QB_OK) {
         qb_free(*specs);

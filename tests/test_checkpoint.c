@@ -141,7 +141,7 @@ static void test_checkpoint__synthetic_weights_are_normal(void **state) {
 static void test_checkpoint__synthetic_refuses_impossible_specs(void **state) {
     (void)state;
     static const qb_tensor_spec bad[] = {
-        {"", 2, {4, 4}, 1},   {"w", 3, {4, 4}, 1},         {"w", 2, {4, 0}, 1},
+        {"", 2, {4, 4}, 1},   {"w", 3, {4, 4, 0}, 1},      {"w", 4, {4, 4, 4}, 1},       {"w", 2, {4, 0}, 1},
         {"w", 2, {4, 4}, -1}, {"w", 2, {1ll << 62, 4}, 1}, {"w", 2, {4, 4}, (float)NAN},
     };
     qb_checkpoint *ck;

@@ -3,6 +3,7 @@
 #include "tests/support.h"
 
 #include "datasets/datasets.h"
+#include "model/inspect.h"
 #include "quant/calibration.h"
 #include "quant/driver.h"
 
@@ -255,12 +256,36 @@ static void test_experts__keeping_changes_nothing(void **state) {
     keeping_changes_nothing(deepseek, 1);
 }
 
+/* Experts in one tensor are no damage, and have random weights as others do. */
+static void test_experts__stacked_are_inspected_and_synthetic(void **state) {
+    (void)state;
+    static const char *const names[] = {"gpt-oss", "gpt-oss-mxfp4", "granite-moe", "granite-moe-shared",
+                                        "llama4"};
+    char path[600];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, sizeof path, QB_SOURCE_DIR "/tests/golden/families/%s", names[i]);
+        qb_json *report = qb_inspect(path);
+        assert_true(qb_json_true(qb_json_get(report, "sound")));
+        assert_int_equal(qb_json_count(qb_json_get(report, "oddities")), 0);
+        qb_json_free(report);
+        snprintf(path, sizeof path, "synthetic:" QB_SOURCE_DIR "/tests/golden/families/%s", names[i]);
+        qb_model *m;
+        qb_device *dev;
+        assert_ok(qb_model_open(path, &m));
+        assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 1}, &dev));
+        assert_ok(qb_model_load(m, dev, 16, true));
+        qb_model_close(m);
+        dev->backend->close(dev);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_experts__have_hessians_of_their_own),
         cmocka_unit_test(test_experts__few_tokens_are_rounded),
         cmocka_unit_test(test_experts__both_orders_of_calibration),
         cmocka_unit_test(test_experts__keeping_changes_nothing),
+        cmocka_unit_test(test_experts__stacked_are_inspected_and_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
