@@ -127,55 +127,6 @@ qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) {
     return QB_OK;
 }
 
-/* The first of "a|b|c". */
-static void first_of(const char *names, char out[64]) {
-    snprintf(out, 64, "%.*s", (int)strcspn(names, "|"), names);
-}
-
-static void copy_absent(qb_json *to, const qb_json *from, const char *key) {
-    if (qb_json_is_null(qb_json_get(to, key)) && !qb_json_is_null(qb_json_get(from, key)))
-        qb_json_put(to, key, qb_json_copy(qb_json_get(from, key)));
-}
-
-/* The source's config without its quantization. Of a multimodal wrapper only the language model is written,
-   so the config becomes that of the text part's own class, which has the names that the tensors have here. */
-static qb_json *config_of(const qb_model *m) {
-    static const char *const shared[] = {"dtype",        "torch_dtype",  "bos_token_id",
-                                         "eos_token_id", "pad_token_id", "transformers_version"};
-    const qb_json *from = qb_checkpoint_config(m->checkpoint), *text = qb_json_get(from, "text_config");
-    qb_json *config = qb_json_object();
-    bool wrapper = qb_json_is_object(text);
-    for (const qb_json *e = qb_json_first(wrapper ? text : from); e; e = qb_json_next(e))
-        if (strcmp(qb_json_key(e), "quantization_config") != 0)
-            qb_json_put(config, qb_json_key(e), qb_json_copy(e));
-    if (!wrapper) return config;
-    const qb_family *f = m->config.family;
-    char name[64];
-    qb_json *architectures = qb_json_array();
-    first_of(f->architectures, name);
-    qb_json_push_text(architectures, name);
-    qb_json_put(config, "architectures", architectures);
-    qb_info("%s: the language model alone is written, as %s", m->name, name);
-    first_of(f->model_types, name);
-    if (!qb_json_string(qb_json_get(config, "model_type"))) qb_json_put_text(config, "model_type", name);
-    qb_json_put_bool(config, "tie_word_embeddings", m->config.tied_head);
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) copy_absent(config, from, shared[i]);
-    return config;
-}
-
-qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
-                               const char *torch_dtype, qb_writer *w) {
-    qb_json *config = config_of(m);
-    if (quantization) qb_json_put(config, "quantization_config", qb_json_copy(quantization));
-    /* Newer programs say "dtype"; the older name is read by all. */
-    if (torch_dtype && qb_json_get(config, "dtype")) qb_json_put_text(config, "dtype", torch_dtype);
-    if (torch_dtype) qb_json_put_text(config, "torch_dtype", torch_dtype);
-    qb_status st = qb_writer_put_json(w, "config.json", config);
-    if (st == QB_OK && quantization && file) st = qb_writer_put_json(w, file, quantization);
-    qb_json_free(config);
-    return st;
-}
-
 /* ---- the plan ---- */
 
 static qb_status describe_module(const qb_target_run *t, const qb_module *module, qb_qweight *shape) {
