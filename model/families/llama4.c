@@ -119,8 +119,8 @@ static void block(qb_builder *b, const qb_config *c, int64_t layer) {
 const qb_family qb_family_llama4 = {
     .name = "llama4",
     .summary = "Llama 4, text",
-    .architectures = "Llama4ForCausalLM",
-    .model_types = "llama4_text",
+    .architectures = "Llama4ForCausalLM|Llama4ForConditionalGeneration",
+    .model_types = "llama4_text|llama4",
     .configure = configure,
     .enter = qb_llama_enter,
     .block = block,
