@@ -101,6 +101,49 @@ static void test_config__names_what_is_wrong(void **state) {
 /* Llama 3.1's rule: wavelengths below original / high_freq_factor (here 2048) stay, above original /
    low_freq_factor (8192) are stretched, between they blend. Head size 8 and theta 500000 give wavelengths 6,
    167, 4443 and 118143. */
+/* Forms of a family that its class, or this program, does not have. */
+static void test_config__families_refuse_other_forms(void **state) {
+    (void)state;
+#define MPT(attn)                                                                                            \
+    "{\"architectures\":[\"MPTForCausalLM\"],\"d_model\":64,\"n_heads\":4,\"n_layers\":2,\"vocab_size\":96," \
+    "\"attn_config\":" attn "}"
+#define NEO(types)                                                                                           \
+    "{\"architectures\":[\"GPTNeoForCausalLM\"],\"hidden_size\":64,\"num_heads\":4,\"num_layers\":2,"        \
+    "\"vocab_size\":96,\"attention_types\":" types "}"
+#define OTHER(name, more)                                                                                    \
+    "{\"architectures\":[\"" name "\"],\"n_embd\":96,\"n_layer\":2,\"vocab_size\":96," more "}"
+    static const struct {
+        const char *json, *needle; /* NULL: it is taken */
+    } rows[] = {
+        {MPT("{\"alibi\":true,\"alibi_bias_max\":16}"), NULL},
+        {MPT("{\"alibi\":false}"), "alibi is false"},
+        {MPT("{\"qk_ln\":true}"), "qk_ln is true"},
+        {MPT("{\"attn_type\":\"multiquery_attention\"}"), "only \"multihead_attention\""},
+        {MPT("{\"kv_n_heads\":2}"), "kv_n_heads is 2 of 4"},
+        {NEO("[[[\"global\",\"local\"],1]]"), NULL},
+        {NEO("[[[\"global\",\"local\"],2]]"), "the kinds of 4 layers, expected 2"},
+        {NEO("[[]]"), "must be pairs of kinds and a count"},
+        {NEO("[[[\"odd\"],2]]"), "layer 0 is \"odd\""},
+        {OTHER("CodeGenForCausalLM", "\"n_head\":6,\"rotary_dim\":4"), "in 4 groups, found 6 heads"},
+        {OTHER("GPTJForCausalLM", "\"n_head\":6,\"rotary_dim\":3"), "an even number of elements, found 3"},
+        {OTHER("GPT2LMHeadModel", "\"n_head\":6,\"add_cross_attention\":true"), "\"add_cross_attention\""},
+        {OTHER("RWForCausalLM", "\"n_head\":6,\"n_head_kv\":2,\"parallel_attn\":false"),
+         "no Falcon of this form"},
+        {OTHER("RWForCausalLM", "\"n_head\":6,\"num_ln_in_parallel_attn\":2"), "no Falcon of this form"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_json *json;
+        qb_config c;
+        assert_ok(qb_json_parse(rows[i].json, strlen(rows[i].json), "row", &json));
+        qb_status st = qb_config_parse(json, "config.json", &c);
+        qb_json_free(json);
+        if (rows[i].needle && (st == QB_OK || !strstr(qb_error_text(), rows[i].needle)))
+            fail_msg("row %zu: \"%s\"", i, st == QB_OK ? "taken" : qb_error_text());
+        if (!rows[i].needle) assert_ok(st);
+        if (i == 0) assert_true(c.alibi_max == 16.0f);
+    }
+}
+
 static void test_rope__tables(void **state) {
     (void)state;
     qb_config c;
@@ -134,6 +177,7 @@ int main(void) {
         cmocka_unit_test(test_config__reads_a_grouped_query_llama),
         cmocka_unit_test(test_config__published_parameter_counts),
         cmocka_unit_test(test_config__names_what_is_wrong),
+        cmocka_unit_test(test_config__families_refuse_other_forms),
         cmocka_unit_test(test_rope__tables),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

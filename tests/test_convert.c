@@ -353,6 +353,8 @@ static void test_convert__modules_left_dense_stay_so(void **state) {
         assert_string_equal(i ? qb_json_string(first) : qb_json_key(first),
                             i ? "model.layers.0.self_attn.q_proj"
                               : "-:^model\\.layers\\.0\\.self_attn\\.q_proj$");
+        /* a list replaces transformers' default, which is the head */
+        if (i) assert_string_equal(qb_json_string(qb_json_next(first)), "lm_head");
         qb_model_close(m);
     }
     /* Another family has no such place for it. */
