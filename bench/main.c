@@ -33,6 +33,7 @@ static void print_usage(void) {
               "    BENCH_DATA    where dataset files are looked for besides --data DIR\n"
               "    BENCH_CACHE   quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or "
               "~/.cache/quantbench\n"
+              "    BENCH_MAX_TEXT_GB  the most that a dataset file may take, decompressed (8 GB)\n"
               "    BENCH_SHARE   suites, plot scripts and the demo model, when not beside the program\n\n"
               "EXAMPLES\n"
               "    bench run --suite demo -o demo.json --plots plots\n"

@@ -1,6 +1,7 @@
 #include "datasets/archive.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
 
@@ -112,12 +113,15 @@ static bool is_content(struct archive_entry *e) {
 }
 
 /* The text is gathered in pieces that double up to 64 MB, so that neither growing nor joining ever holds it
-   twice: a C4 shard would otherwise set the peak memory of a small model's whole run. */
-enum { FIRST_PIECE = 1 << 18, DOUBLINGS = 8, MAX_PIECES = 160 };
+   twice: a C4 shard would otherwise set the peak memory of a small model's whole run. The pieces hold 137 GB,
+   more than any bound allows. */
+enum { FIRST_PIECE = 1 << 18, DOUBLINGS = 8, MAX_PIECES = 2048, TOLD_FROM_BYTES = 1 << 20 };
 
 typedef struct reader {
     struct archive *archive;
     const kind_row *row;
+    const unsigned char *stored;
+    size_t n; /* stored bytes */
     const char *name;
     const char *entry; /* wanted; NULL: the only one */
     size_t max_bytes;
@@ -131,15 +135,66 @@ static size_t piece_capacity(int index) {
     return (size_t)FIRST_PIECE << (index < DOUBLINGS ? index : DOUBLINGS);
 }
 
+static qb_status fail_large(const reader *r, const char *what) {
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: %s %zu bytes, the most a dataset file may have: is it what it should be? "
+                   "BENCH_MAX_TEXT_GB=N allows N GB (10^9 bytes)",
+                   r->name, what, r->max_bytes);
+}
+
+/* A bomb on a small machine must not fill its memory before it meets the bound. The pages that were taken
+   already no longer count as available. */
+static qb_status check_room(const reader *r, int64_t piece_bytes) {
+    int64_t available = qb_available_memory_bytes();
+    if (available < 0) return QB_ERR_IO;
+    if (piece_bytes <= available / 10 * 9) return QB_OK;
+    char a[32], b[32];
+    return qb_fail(QB_ERR_MEMORY, "after %s of text, %s of memory are left: decompress the file first",
+                   qb_format_bytes((double)r->length, a), qb_format_bytes((double)available, b));
+}
+
+/* RFC 8878, 3.1.1.1: the first frame's content size, where its header states it; else 0. */
+static uint64_t zstd_announces(const unsigned char *p, size_t n) {
+    static const size_t id_bytes[] = {0, 1, 2, 4};
+    if (n < 6) return 0;
+    bool single = p[4] & 0x20;
+    size_t at = (single ? 5u : 6u) + id_bytes[p[4] & 3], kind = (size_t)p[4] >> 6;
+    size_t width = kind ? (size_t)1 << kind : single;
+    uint64_t size = 0;
+    if (n < at + width) return 0;
+    for (size_t i = 0; i < width; i++) size |= (uint64_t)p[at + i] << (8 * i);
+    return kind == 1 ? size + 256 : size;
+}
+
+/* What the stored bytes say of the length of the text; 0 when they do not. RFC 1952: gzip states it modulo
+   2^32, of the last member; so it is no less. */
+static uint64_t announced_bytes(const reader *r, struct archive_entry *e) {
+    if (r->row->kind == QB_STORED_GZIP && r->n >= 18) return little32(r->stored + r->n - 4);
+    if (r->row->kind == QB_STORED_ZSTD) return zstd_announces(r->stored, r->n);
+    bool sized = r->row->kind == QB_STORED_ZIP || r->row->kind == QB_STORED_TAR;
+    int64_t size = sized && archive_entry_size_is_set(e) ? archive_entry_size(e) : 0;
+    return size > 0 ? (uint64_t)size : 0;
+}
+
+static qb_status announce(const reader *r, struct archive_entry *e) {
+    uint64_t bytes = announced_bytes(r, e);
+    char a[32], b[32];
+    if (bytes > r->max_bytes) return fail_large(r, "says that it decompresses to more than");
+    if (bytes >= TOLD_FROM_BYTES || (!bytes && r->n >= TOLD_FROM_BYTES))
+        qb_info("%s: %s of %s data, which state %s of text", r->name, qb_format_bytes((double)r->n, a),
+                r->row->what, bytes ? qb_format_bytes((double)bytes, b) : "no length");
+    return QB_OK;
+}
+
 static qb_status read_entry(reader *r) {
     char *end = NULL;
     size_t room = 0;
     for (;;) {
         if (room == 0) {
-            /* 160 pieces hold 10.2 GB, more than any caller allows. */
             if (r->n_pieces == MAX_PIECES) return qb_fail(QB_ERR_INTERNAL, "%s: out of pieces", r->name);
             room = piece_capacity(r->n_pieces);
-            qb_status st = qb_alloc(room, 1, &end);
+            qb_status st = check_room(r, (int64_t)room);
+            if (st == QB_OK) st = qb_alloc(room, 1, &end);
             if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
             r->pieces[r->n_pieces++] = end;
         }
@@ -149,10 +204,7 @@ static qb_status read_entry(reader *r) {
         room -= (size_t)got;
         end += got;
         r->length += (size_t)got;
-        if (r->length > r->max_bytes)
-            return qb_fail(QB_ERR_FORMAT,
-                           "%s: decompresses to more than %zu bytes, the most a dataset file may have",
-                           r->name, r->max_bytes);
+        if (r->length > r->max_bytes) return fail_large(r, "decompresses to more than");
     }
 }
 
@@ -191,7 +243,8 @@ static qb_status read_entries(reader *r) {
                            r->found, path);
         }
         if (!(r->found = qb_strdup(path))) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", r->name);
-        qb_status st = read_entry(r);
+        qb_status st = single ? QB_OK : announce(r, e);
+        if (st == QB_OK) st = read_entry(r);
         if (st != QB_OK || single) return st;
     }
     if (single || r->found) return QB_OK; /* an empty stream is an empty text */
@@ -224,7 +277,12 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
     *out = NULL;
     *out_n = 0;
     *entry_name = NULL;
-    reader r = {.row = row_by_name(name), .name = name, .entry = entry, .max_bytes = max_bytes};
+    reader r = {.row = row_by_name(name),
+                .name = name,
+                .entry = entry,
+                .max_bytes = max_bytes,
+                .stored = stored,
+                .n = n};
     qb_status st = QB_OK;
     for (size_t i = 0; !r.row && i < N_KINDS; i++)
         if (kinds[i].kind == kind) r.row = &kinds[i];
@@ -234,6 +292,8 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
         return qb_fail(QB_ERR_FORMAT, "%s: named %s but its contents are not %s", name, r.row->suffix,
                        r.row->what);
     if (!(r.archive = archive_read_new())) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", name);
+    /* Before libarchive reads the first block of a single stream, which may ask for what it states. */
+    if (kind != QB_STORED_ZIP && kind != QB_STORED_TAR) QB_TRY(st, announce(&r, NULL));
     QB_TRY(st, open_archive(&r, stored, n));
     QB_TRY(st, read_entries(&r));
     QB_TRY(st, join_pieces(&r, out));

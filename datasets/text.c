@@ -7,6 +7,7 @@
 #include "datasets/datasets.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -30,7 +31,9 @@ qb_status qb_text_open_memory(const void *stored, size_t n, const char *name, co
     qb_stored kind = qb_stored_by_name(name, NULL);
     if (kind == QB_STORED_PLAIN) {
         if (n > max_bytes)
-            QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s: %zu bytes are more than the %zu a dataset file may have",
+            QB_TRY(st, qb_fail(QB_ERR_FORMAT,
+                               "%s: %zu bytes are more than the %zu a dataset file may have: "
+                               "BENCH_MAX_TEXT_GB=N allows N GB",
                                name, n, max_bytes));
         out->bytes = n ? stored : "";
         out->n = n;
@@ -52,7 +55,10 @@ out:
 /* A file that is not there, or is a folder, deserves more than the system's word for it. */
 static qb_status check_path(const char *path) {
     size_t n = strlen(path);
-    if (!qb_path_exists(path)) return qb_fail(QB_ERR_NOT_FOUND, "%s: no such file", path);
+    bool there;
+    qb_status st = qb_path_look(path, &there);
+    if (st != QB_OK) return st;
+    if (!there) return qb_fail(QB_ERR_NOT_FOUND, "%s: no such file", path);
     if (qb_path_is_dir(path))
         return qb_fail(QB_ERR_USAGE,
                        "%s is a folder: give the file in it, or a dataset's name with --data %s", path, path);
@@ -93,6 +99,18 @@ static qb_status check_magic(const char *bytes, size_t n, const char *path) {
     return QB_OK;
 }
 
+static qb_status text_bound(size_t *out) {
+    const char *word = getenv("BENCH_MAX_TEXT_GB");
+    char *end;
+    *out = QB_TEXT_MAX_BYTES;
+    if (!word || !*word) return QB_OK;
+    long gb = strtol(word, &end, 10);
+    if (*end || gb < 1 || gb > 100)
+        return qb_fail(QB_ERR_USAGE, "BENCH_MAX_TEXT_GB is \"%.40s\": expected a number from 1 to 100", word);
+    *out = (size_t)gb * 1000000000;
+    return QB_OK;
+}
+
 qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
     *out = (qb_text){0};
     qb_map map = {0};
@@ -109,7 +127,9 @@ qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
             "%s is a table, and is read as plain text, commas and all: write its text column to a .txt or "
             ".jsonl file to score the text alone",
             path);
-    st = qb_text_open_memory(map.bytes, map.size, path, entry, QB_TEXT_MAX_BYTES, out);
+    size_t most = 0;
+    st = text_bound(&most);
+    if (st == QB_OK) st = qb_text_open_memory(map.bytes, map.size, path, entry, most, out);
     if (st == QB_OK && !out->owned)
         out->map = map;
     else

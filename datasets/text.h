@@ -5,7 +5,8 @@
 #include "base/file.h"
 #include "base/status.h"
 
-/* A compressed file may claim to be anything; no dataset file is larger than this once decompressed. */
+/* A compressed file may claim to be anything; no dataset file is larger than this once decompressed, unless
+   BENCH_MAX_TEXT_GB in the environment says otherwise (1 to 100; GB of 10^9 bytes). */
 #define QB_TEXT_MAX_BYTES ((size_t)8000000000)
 
 typedef struct qb_text {

@@ -1,4 +1,5 @@
 /* Files: compressed ones, damaged ones, wrong ones, and where they are looked for. */
+#include "base/memory.h"
 #include "base/str.h"
 #include "datasets/archive.h"
 #include "datasets/datasets.h"
@@ -8,6 +9,7 @@
 
 #include <archive.h>
 #include <archive_entry.h>
+#include <fcntl.h>
 
 #define GOLDEN QB_SOURCE_DIR "/tests/golden/datasets"
 
@@ -198,6 +200,65 @@ static void test_datasets_files__archives_say_what_they_hold(void **state) {
     assert_fails(qb_text_open_memory("plain", 5, "x.gz", NULL, 100, &text), QB_ERR_FORMAT,
                  "its contents are not gzip");
     assert_fails(qb_text_open_memory("", 0, "x.xz", NULL, 100, &text), QB_ERR_FORMAT, "x.xz is empty");
+}
+
+/* 16 MiB of one letter in some KB: refused at 1 MiB, before it is made where the file states its length and
+   while it is made where not, and never held. */
+static void test_datasets_files__a_bomb_meets_the_bound(void **state) {
+    (void)state;
+    enum { BOMB = 16 << 20, PACKED = 1 << 20, BOUND = 1 << 20 };
+    char *bomb = malloc(BOMB + 1), *packed = malloc(PACKED);
+    assert_true(bomb && packed);
+    memset(bomb, 'x', BOMB);
+    bomb[BOMB] = 0;
+    const char *names[] = {"bomb.txt"}, *texts[] = {bomb};
+    for (size_t i = 0; i < N_FORMS; i++) {
+        if (forms[i].format == ARCHIVE_FORMAT_ZIP) continue; /* libarchive's writer gives it no length */
+        char name[64];
+        size_t size = pack(forms[i].filter, forms[i].format, names, texts, 1, packed, PACKED);
+        snprintf(name, sizeof name, "bomb%s", forms[i].suffix);
+        bool states = !strcmp(forms[i].suffix, ".gz") || !strcmp(forms[i].suffix, ".tar.gz");
+        qb_text text;
+        int64_t before = qb_resident_bytes();
+        assert_fails(qb_text_open_memory(packed, size, name, NULL, BOUND, &text), QB_ERR_FORMAT,
+                     states ? "says that it decompresses to more than 1048576 bytes"
+                            : "decompresses to more than 1048576 bytes");
+        assert_non_null(strstr(qb_error_text(), "BENCH_MAX_TEXT_GB=N"));
+        assert_true(qb_resident_bytes() - before < BOMB / 2);
+        if (strcmp(forms[i].suffix, ".gz") != 0) continue;
+        memset(packed + size - 4, 0, 4); /* one that lies about its length */
+        assert_fails(qb_text_open_memory(packed, size, name, NULL, BOUND, &text), QB_ERR_FORMAT,
+                     "bomb.gz: decompresses to more than");
+    }
+    /* RFC 8878: a single segment whose header states 2^32 bytes, as the zstd program writes it. */
+    static const unsigned char stated[] = {0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0};
+    qb_text text;
+    assert_fails(qb_text_open_memory(stated, sizeof stated, "x.zst", NULL, BOUND, &text), QB_ERR_FORMAT,
+                 "says that it decompresses to more than");
+    free(bomb);
+    free(packed);
+}
+
+static void test_datasets_files__the_bound_is_an_option(void **state) {
+    (void)state;
+    qb_text text;
+    const char *path = put("bound.txt", "text");
+    setenv("BENCH_MAX_TEXT_GB", "many", 1);
+    assert_fails(qb_text_open(path, NULL, &text), QB_ERR_USAGE, "expected a number from 1 to 100");
+    setenv("BENCH_MAX_TEXT_GB", "9", 1);
+    assert_ok(qb_text_open(path, NULL, &text));
+    qb_text_close(&text);
+    /* A plain file without blocks, one byte above 1 GB. */
+    char *big = strdup(at("big.txt"));
+    int fd = open(big, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0 && ftruncate(fd, 1000000001) == 0 && close(fd) == 0);
+    setenv("BENCH_MAX_TEXT_GB", "1", 1);
+    assert_fails(qb_text_open(big, NULL, &text), QB_ERR_FORMAT, "1000000001 bytes are more than");
+    unsetenv("BENCH_MAX_TEXT_GB");
+    assert_ok(qb_text_open(big, NULL, &text));
+    qb_text_close(&text);
+    unlink(big);
+    free(big);
 }
 
 /* Python's zipfile with one entry whose name is not ASCII and marked as UTF-8; this program runs in the C
@@ -461,6 +522,8 @@ int main(void) {
         cmocka_unit_test(test_datasets_files__damage_is_never_read_as_text),
         cmocka_unit_test(test_datasets_files__gzip_of_several_members_is_checked),
         cmocka_unit_test(test_datasets_files__archives_say_what_they_hold),
+        cmocka_unit_test(test_datasets_files__a_bomb_meets_the_bound),
+        cmocka_unit_test(test_datasets_files__the_bound_is_an_option),
         cmocka_unit_test(test_datasets_files__entry_names_need_no_locale),
         cmocka_unit_test(test_datasets_files__bad_input_is_named),
         cmocka_unit_test(test_datasets_files__bad_json_lines_are_named),

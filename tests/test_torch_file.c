@@ -166,6 +166,17 @@ static void test_torch_file__names_what_it_refuses(void **state) {
     bytes[at + 10] = 8;
     assert_fails(open_bytes(bytes, n), QB_ERR_UNSUPPORTED, "is compressed or encrypted");
     qb_free(bytes);
+    /* A bomb of members that lie on each other: each as long as half of the file and more, and so are two. */
+    bytes = read_golden("zip-1.13", &n);
+    uint32_t length = (uint32_t)(n / 2 + 1);
+    for (size_t i = 0, left = 2; i + 60 < n && left; i++) {
+        if (memcmp(bytes + i, "PK\1\2", 4) != 0) continue;
+        memcpy(bytes + i + 20, &length, 4);
+        memcpy(bytes + i + 24, &length, 4);
+        left--;
+    }
+    assert_fails(open_bytes(bytes, n), QB_ERR_FORMAT, "add up to more than");
+    qb_free(bytes);
 }
 
 /* A damaged storage shows when it is read: the archive holds its checksum. */

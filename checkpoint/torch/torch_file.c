@@ -26,17 +26,6 @@ static qb_status zip_problem(const qb_torch_file *f, const char *what, const cha
     return qb_fail(QB_ERR_FORMAT, "%s: %s: %s; the file is damaged or incomplete", f->name, what, why);
 }
 
-static qb_status open_zip(qb_torch_file *f) {
-    zip_error_t why;
-    zip_error_init(&why);
-    zip_source_t *source = zip_source_buffer_create(f->bytes, f->size, 0, &why);
-    if (source) f->zip = zip_open_from_source(source, ZIP_RDONLY, &why);
-    qb_status st = f->zip ? QB_OK : zip_problem(f, "no zip archive", zip_error_strerror(&why));
-    if (!f->zip && source) zip_source_free(source);
-    zip_error_fini(&why);
-    return st;
-}
-
 /* A member that lies in the file as it is: its size can be believed. */
 static qb_status stat_stored(const qb_torch_file *f, zip_uint64_t member, zip_stat_t *s) {
     const zip_uint64_t needed = ZIP_STAT_NAME | ZIP_STAT_SIZE | ZIP_STAT_COMP_SIZE | ZIP_STAT_COMP_METHOD;
@@ -49,6 +38,36 @@ static qb_status stat_stored(const qb_torch_file *f, zip_uint64_t member, zip_st
     if (s->comp_size != s->size || s->size > f->size)
         return zip_problem(f, s->name, "its sizes contradict each other");
     return QB_OK;
+}
+
+/* Members do not overlap: the sizes in the directory together fit the file, or a small file could stand for
+   as many bytes as it likes. Nothing is decompressed (stat_stored). */
+static qb_status check_sum_of_sizes(const qb_torch_file *f) {
+    zip_int64_t n = zip_get_num_entries(f->zip, 0);
+    zip_uint64_t left = f->size;
+    for (zip_int64_t i = 0; i < n; i++) {
+        zip_stat_t s;
+        if (zip_stat_index(f->zip, (zip_uint64_t)i, 0, &s) != 0 || !(s.valid & ZIP_STAT_COMP_SIZE)) continue;
+        if (s.comp_size > left)
+            return qb_fail(
+                QB_ERR_FORMAT,
+                "%s: the sizes of its zip members (at %.200s) add up to more than the %zu bytes of "
+                "the file; it is damaged, or made to fill memory",
+                f->name, s.valid & ZIP_STAT_NAME ? s.name : "a member", f->size);
+        left -= s.comp_size;
+    }
+    return QB_OK;
+}
+
+static qb_status open_zip(qb_torch_file *f) {
+    zip_error_t why;
+    zip_error_init(&why);
+    zip_source_t *source = zip_source_buffer_create(f->bytes, f->size, 0, &why);
+    if (source) f->zip = zip_open_from_source(source, ZIP_RDONLY, &why);
+    qb_status st = f->zip ? QB_OK : zip_problem(f, "no zip archive", zip_error_strerror(&why));
+    if (!f->zip && source) zip_source_free(source);
+    zip_error_fini(&why);
+    return st == QB_OK ? check_sum_of_sizes(f) : st;
 }
 
 /* n bytes from `offset` of a stored member. */
