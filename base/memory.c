@@ -129,5 +129,6 @@ int64_t qb_resident_bytes(void) {
 }
 
 int64_t qb_available_memory_bytes(void) {
-    return qb_host_memory_now().available_bytes;
+    qb_host_memory m;
+    return qb_host_memory_now(&m) == QB_OK ? m.available_bytes : -1;
 }

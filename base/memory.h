@@ -29,7 +29,7 @@ qb_status qb_arena_alloc(qb_arena *arena, size_t count, size_t size, void *out_p
 qb_status qb_arena_strdup(qb_arena *arena, const char *text, const char **out) QB_NODISCARD;
 void qb_arena_free(qb_arena *arena);
 
-/* What the system, and the control groups of this process, can still give without swapping. */
+/* What the system and this process's control groups give without swapping; -1 with the error set: not read */
 int64_t qb_available_memory_bytes(void);
 /* Resident memory of this process now: program, libraries, what it holds. 0 when the system does not say. */
 int64_t qb_resident_bytes(void);

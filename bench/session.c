@@ -83,7 +83,9 @@ static bool lies_in(const char *path, const char *dir) {
 }
 
 qb_status qb_session_check_output(const qb_model *m, const char *dir, bool replace) {
-    if (!qb_path_exists(dir)) return QB_OK;
+    bool there;
+    qb_status st = qb_path_look(dir, &there);
+    if (st != QB_OK || !there) return st;
     if (!qb_checkpoint_is_synthetic(m->checkpoint) && lies_in(m->path, dir))
         return qb_fail(QB_ERR_USAGE,
                        "%s holds the model that is read (%s), which would be lost: choose another "
@@ -140,9 +142,11 @@ qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) {
     qb_status st = qb_session_spec(word, false, &spec);
     if (st != QB_OK) return st;
     const char *dir = qb_spec_is_synthetic(spec) ? spec + sizeof synthetic_prefix - 1 : spec;
-    if (qb_path_exists(dir))
+    bool there = false;
+    st = qb_path_look(dir, &there);
+    if (there)
         st = tokenizer_at(dir, out);
-    else
+    else if (st == QB_OK)
         st = qb_fail(QB_ERR_USAGE, "%s is a shape without files and has no tokenizer", word);
     qb_free(spec);
     return st;

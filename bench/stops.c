@@ -25,7 +25,9 @@ static qb_status add_file(qb_stops *s, const char *dir, const char *name) {
     char *path = qb_path_join(dir, name);
     qb_json *json = NULL;
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_path_exists(path) ? qb_json_read(path, CONFIG_BYTES_MAX, &json) : QB_OK;
+    bool there;
+    qb_status st = qb_path_look(path, &there);
+    if (st == QB_OK && there) st = qb_json_read(path, CONFIG_BYTES_MAX, &json);
     add_all(s, qb_json_get(json, "eos_token_id"));
     add_all(s, qb_json_get(qb_json_get(json, "text_config"), "eos_token_id"));
     qb_json_free(json);

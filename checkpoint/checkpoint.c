@@ -17,7 +17,9 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 static qb_status read_config(qb_checkpoint *ck) {
     char *path = qb_path_join(ck->dir, "config.json");
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_path_exists(path) ? QB_OK : qb_checkpoint_explain(ck->dir);
+    bool there = false;
+    qb_status st = qb_path_look(path, &there);
+    if (st == QB_OK && !there) st = qb_checkpoint_explain(ck->dir);
     if (st == QB_OK) st = qb_arena_strdup(&ck->arena, path, &ck->config_source);
     if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
     if (st == QB_OK && !qb_json_is_object(ck->config))
@@ -37,10 +39,13 @@ out:
 
 qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
     *out = NULL;
-    if (!qb_path_exists(path)) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", path);
+    bool there;
     qb_checkpoint *ck;
     char *gguf = NULL, *resolved = NULL;
-    qb_status st = qb_alloc_zero(1, sizeof *ck, &ck);
+    qb_status st = qb_path_look(path, &there);
+    if (st != QB_OK) return st;
+    if (!there) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", path);
+    st = qb_alloc_zero(1, sizeof *ck, &ck);
     if (st != QB_OK) return st;
     pthread_mutex_init(&ck->lock, NULL);
     pthread_cond_init(&ck->filled, NULL);

@@ -4,6 +4,7 @@
 #include "checkpoint/state.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,15 +114,16 @@ static int kind_of(const char *name) {
 static qb_status list_weight_files(const qb_checkpoint *ck, found_files found[N_KINDS]) {
     memset(found, 0, N_KINDS * sizeof *found);
     DIR *dir = opendir(ck->dir);
-    if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", ck->dir);
-    for (struct dirent *e; (e = readdir(dir));) {
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", ck->dir, strerror(errno));
+    qb_status st = QB_OK;
+    for (struct dirent *e; (e = qb_dir_next(dir, ck->dir, &st));) {
         int kind = kind_of(e->d_name);
         if (kind == N_KINDS) continue;
         found[kind].n++;
         snprintf(found[kind].name, sizeof found[kind].name, "%s", e->d_name);
     }
     closedir(dir);
-    return QB_OK;
+    return st;
 }
 
 /* Older GPTQ repositories name their one file freely ("gptq_model-4bit-128g.safetensors", "4bit.pt"). */
@@ -162,8 +164,10 @@ static qb_status find_files(qb_checkpoint *ck, qb_json **index) {
     bool safetensors = found[SAFETENSORS].n > 0;
     for (size_t i = 0; st == QB_OK && i < (safetensors ? 2 : 4); i++) {
         const char *path = NULL;
+        bool there = false;
         st = join(&ck->arena, ck->dir, names[i], &path);
-        if (st != QB_OK || !qb_path_exists(path)) continue;
+        if (st == QB_OK) st = qb_path_look(path, &there);
+        if (!there) continue;
         return ends_with(names[i], ".json") ? open_index(ck, names[i], index) : add_shard(ck, names[i]);
     }
     if (st != QB_OK) return st;

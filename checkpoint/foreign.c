@@ -4,6 +4,7 @@
 #include "checkpoint/state.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,10 +22,12 @@ static bool has(const char *dir, const char *name) {
 static qb_status lone_snapshot(const char *snapshots, char name[256]) {
     int n = 0;
     DIR *dir = opendir(snapshots);
-    if (!dir) return qb_fail(QB_ERR_NOT_FOUND, "cannot list %s", snapshots);
-    for (struct dirent *e; (e = readdir(dir));)
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", snapshots, strerror(errno));
+    qb_status st = QB_OK;
+    for (struct dirent *e; (e = qb_dir_next(dir, snapshots, &st));)
         if (e->d_name[0] != '.' && ++n) snprintf(name, 256, "%s", e->d_name);
     closedir(dir);
+    if (st != QB_OK) return st;
     if (n == 1) return QB_OK;
     return qb_fail(
         QB_ERR_NOT_FOUND,
@@ -43,7 +46,9 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) {
     if (has(path, "config.json") || !qb_path_is_dir(snapshots)) {
         *out = qb_strdup(path);
     } else {
-        if (qb_path_exists(ref)) {
+        bool there;
+        QB_TRY(st, qb_path_look(ref, &there));
+        if (there) {
             QB_TRY(st, qb_file_read(ref, MAX_REF_BYTES, &text, &n));
             snprintf(name, sizeof name, "%.*s", (int)strcspn(text, " \r\n"), text);
         } else {
@@ -86,7 +91,7 @@ static qb_status name_adapter(const char *dir) {
     return st;
 }
 
-/* Sub-folders that look like models. */
+/* Sub-folders that look like models, as far as they can be seen: a hint. */
 static int count_models(const char *path, char example[256]) {
     int n = 0;
     DIR *dir = opendir(path);

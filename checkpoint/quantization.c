@@ -229,7 +229,8 @@ qb_status qb_quantization_read(qb_checkpoint *ck) {
         char *path = qb_path_join(ck->dir, beside[i].file);
         qb_json *json = NULL;
         if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-        bool exists = qb_path_exists(path);
+        bool exists = false;
+        st = qb_path_look(path, &exists);
         if (exists) {
             st = qb_arena_strdup(&ck->arena, path, &r.where);
             if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &json);
@@ -241,7 +242,7 @@ qb_status qb_quantization_read(qb_checkpoint *ck) {
             qb_json_free(json);
         }
         qb_free(path);
-        if (exists) return st;
+        if (exists || st != QB_OK) return st;
     }
     return QB_OK;
 }

@@ -220,7 +220,10 @@ static qb_status locate(const char *name, bool calibration, const char *data_dir
     *out = (qb_located){0};
     *dataset = qb_dataset_find(name);
     if (*dataset) return qb_dataset_locate(*dataset, calibration, data_dir, out);
-    if (!qb_path_exists(name) && !strpbrk(name, "./")) return fail_unknown(name);
+    bool there;
+    qb_status st = qb_path_look(name, &there);
+    if (st != QB_OK) return st;
+    if (!there && !strpbrk(name, "./")) return fail_unknown(name);
     out->path = qb_strdup(name);
     return out->path ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
 }

@@ -63,10 +63,12 @@ static qb_status try_name(const char *folder, const char *name, size_t length, q
     for (size_t i = 0; i < n_suffixes; i++) {
         qb_str path = {0};
         qb_str_printf(&path, "%s/%.*s%s", folder, (int)file_length, name, suffixes[i]);
+        bool there = false;
         qb_status st = qb_str_status(&path);
-        if (st != QB_OK) return st;
-        if (!qb_path_exists(path.text) || qb_path_is_dir(path.text)) {
+        if (st == QB_OK) st = qb_path_look(path.text, &there);
+        if (!there || qb_path_is_dir(path.text)) {
             qb_str_free(&path);
+            if (st != QB_OK) return st;
             continue;
         }
         out->path = path.text;

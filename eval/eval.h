@@ -40,8 +40,8 @@ typedef struct qb_perplexity_plan {
     int64_t head_rows; /* whose logits are held at once */
     double flops;
 } qb_perplexity_plan;
-void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
-                             qb_perplexity_plan *out);
+qb_status qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
+                                  qb_perplexity_plan *out) QB_NODISCARD;
 qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes,
                         qb_measure *out) QB_NODISCARD;
 

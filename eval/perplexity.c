@@ -52,12 +52,14 @@ static int64_t batch_rows(const qb_model *m, const qb_windows *w, int64_t budget
     return rows;
 }
 
-static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
-                      qb_perplexity_plan *out) {
+static qb_status make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
+                           qb_perplexity_plan *out) {
     const qb_config *c = &m->config;
     *out = (qb_perplexity_plan){0};
-    if (w->count == 0 || w->max_length == 0) return;
-    int64_t budget = memory_bytes > 0 ? memory_bytes : available_bytes(m) / 10 * 8;
+    if (w->count == 0 || w->max_length == 0) return QB_OK;
+    int64_t available = memory_bytes > 0 ? 0 : available_bytes(m);
+    if (available < 0) return QB_ERR_IO;
+    int64_t budget = memory_bytes > 0 ? memory_bytes : available / 10 * 8;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
     int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
     int64_t fixed = batch_bytes(&m->topology, rows, batch, length);
@@ -78,11 +80,12 @@ static void make_plan(const qb_model *m, const qb_windows *w, int64_t memory_byt
     out->peak_bytes =
         fixed + held * length * row_bytes + (out->layer_major ? ends + qb_model_block_bytes(m) : weights);
     out->flops = forward_flops(&m->topology, (double)w->count * (double)length, (double)length);
+    return QB_OK;
 }
 
-void qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
-                             qb_perplexity_plan *out) {
-    make_plan(m, w, memory_bytes, false, out);
+qb_status qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
+                                  qb_perplexity_plan *out) {
+    return make_plan(m, w, memory_bytes, false, out);
 }
 
 typedef struct {
@@ -253,7 +256,7 @@ qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_
     if ((st = qb_measure_init(out, "perplexity")) != QB_OK) return st;
     if (w->count == 0 || qb_windows_scored(w) == 0)
         return qb_fail(QB_ERR_FORMAT, "%s has no window to score", w->dataset);
-    make_plan(m, w, memory_bytes, !m->resident, &s.plan);
+    if ((st = make_plan(m, w, memory_bytes, !m->resident, &s.plan)) != QB_OK) return st;
     if (m->resident) s.plan.layer_major = false, s.plan.windows_per_pass = s.plan.windows_per_batch;
     QB_TRY(st, allocate(&s));
     qb_progress_begin(&s.progress, (double)(w->count * m->config.n_layers), "perplexity %s %s", w->dataset,

@@ -141,7 +141,7 @@ struct qb_backend {
     qb_status (*clear)(qb_device *dev, void *to, int64_t bytes); /* to zero */
     qb_status (*sync)(qb_device *dev);
     void (*memory)(const qb_device *dev, qb_memory *out);
-    /* What alloc could still give now: free memory, less where the options limit it. */
+    /* What alloc could still give now, less where limited; -1 with the error set when not known. */
     int64_t (*available_bytes)(const qb_device *dev);
     /* Time that the ops between the two calls took on the device; timer_stop waits for them. */
     qb_status (*timer_start)(qb_device *dev);

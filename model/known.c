@@ -5,6 +5,7 @@
 #include "model/model.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,39 +29,54 @@ const qb_known_model *qb_known_model_find(const char *name) {
     return NULL;
 }
 
+/* The last name in order below `snapshots`; *out stays NULL without one. */
+static qb_status last_snapshot(const char *snapshots, char **out) {
+    char best[256] = "";
+    bool there;
+    qb_status st = qb_path_look(snapshots, &there);
+    if (st != QB_OK || !there) return st;
+    DIR *dir = opendir(snapshots);
+    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", snapshots, strerror(errno));
+    for (struct dirent *e; (e = qb_dir_next(dir, snapshots, &st));)
+        if (e->d_name[0] != '.' && strcmp(e->d_name, best) > 0) snprintf(best, sizeof best, "%s", e->d_name);
+    closedir(dir);
+    if (st == QB_OK && *best && !(*out = qb_path_join(snapshots, best)))
+        st = qb_fail(QB_ERR_MEMORY, "out of memory");
+    return st;
+}
+
 /* <hub>/models--ORG--NAME: the revision that refs/main names, else the newest snapshot directory's name in
- * order. */
-static char *hub_snapshot(const char *hub, const char *id) {
+ * order. *out stays NULL where the hub's cache has none. */
+static qb_status hub_snapshot(const char *hub, const char *id, char **out) {
     qb_str folder = {0};
     qb_str_printf(&folder, "%s/models--", hub);
     for (const char *p = id; *p; p++) qb_str_append(&folder, *p == '/' ? "--" : p, *p == '/' ? 2 : 1);
     char *refs = NULL, *snapshots = NULL, *revision = NULL, *result = NULL;
-    if (qb_str_status(&folder) != QB_OK) goto out;
+    bool there;
+    size_t n;
+    qb_status st;
+    QB_TRY(st, qb_str_status(&folder));
     refs = qb_path_join(folder.text, "refs/main");
     snapshots = qb_path_join(folder.text, "snapshots");
-    if (!refs || !snapshots) goto out;
-    size_t n;
-    if (qb_path_exists(refs) && qb_file_read(refs, 256, &revision, &n) == QB_OK) {
+    if (!refs || !snapshots) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory"));
+    QB_TRY(st, qb_path_look(refs, &there));
+    if (there) {
+        QB_TRY(st, qb_file_read(refs, 256, &revision, &n));
         revision[strcspn(revision, "\r\n ")] = 0;
         if (*revision && !strchr(revision, '/')) result = qb_path_join(snapshots, revision);
     }
     if (!result || !qb_path_is_dir(result)) {
         qb_free(result);
         result = NULL;
-        DIR *dir = opendir(snapshots);
-        char best[256] = "";
-        for (struct dirent *e; dir && (e = readdir(dir));)
-            if (e->d_name[0] != '.' && strcmp(e->d_name, best) > 0)
-                snprintf(best, sizeof best, "%s", e->d_name);
-        if (dir) closedir(dir);
-        if (*best) result = qb_path_join(snapshots, best);
+        QB_TRY(st, last_snapshot(snapshots, &result));
     }
 out:
     qb_free(refs);
     qb_free(snapshots);
     qb_free(revision);
     qb_str_free(&folder);
-    return result;
+    *out = result;
+    return st;
 }
 
 static char *hub_dir(void) {
@@ -72,15 +88,19 @@ static char *hub_dir(void) {
 
 /* A word with a slash or a suffix that names a file means it; "llama-2-7b" in a folder of that name does not.
  */
-static bool is_file(const char *word) {
+static qb_status look_for_file(const char *word, bool *is_file) {
     size_t n = strlen(word);
     bool meant = strchr(word, '/') || (n > 5 && !strcmp(word + n - 5, ".gguf"));
-    return meant && qb_path_exists(word);
+    *is_file = false;
+    return meant ? qb_path_look(word, is_file) : QB_OK;
 }
 
 qb_status qb_model_resolve(const char *word, char **out) {
+    bool synthetic = !strncmp(word, "synthetic:", 10), is_file = false;
+    qb_status st = synthetic ? QB_OK : look_for_file(word, &is_file);
     *out = NULL;
-    if (!strncmp(word, "synthetic:", 10) || qb_path_is_dir(word) || is_file(word)) {
+    if (st != QB_OK) return st;
+    if (synthetic || is_file || qb_path_is_dir(word)) {
         *out = qb_strdup(word);
     } else if (!strcmp(word, "demo")) {
         char *share = qb_share_dir();
@@ -90,11 +110,15 @@ qb_status qb_model_resolve(const char *word, char **out) {
         const qb_known_model *known = qb_known_model_find(word);
         const char *id = known ? known->hub_id : word;
         char *hub = hub_dir();
-        if (hub && strchr(id, '/')) *out = hub_snapshot(hub, id);
+        if (hub && strchr(id, '/')) st = hub_snapshot(hub, id, out);
+        if (st != QB_OK) {
+            qb_free(hub);
+            return st;
+        }
         if (!*out || !qb_path_is_dir(*out)) {
             qb_free(*out);
             *out = NULL;
-            qb_status st =
+            st =
                 known
                     ? qb_fail(QB_ERR_NOT_FOUND,
                               "model %s (%s) is not in the Hugging Face cache %s; give its "

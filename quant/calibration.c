@@ -121,8 +121,9 @@ static qb_status check_windows(const qb_windows *w, int64_t *tokens) {
 static qb_status keep_what_fits(const qb_topology *t, qb_device *dev, qb_calibration_memory *memory) {
     if (!dev->backend->separate_memory) return QB_OK;
     int64_t item = (int64_t)sizeof(float);
-    int64_t room = dev->backend->available_bytes(dev) / 2 - memory->stream_bytes - memory->workspace_bytes -
-                   memory->kv_bytes;
+    int64_t available = dev->backend->available_bytes(dev);
+    if (available < 0) return QB_ERR_IO;
+    int64_t room = available / 2 - memory->stream_bytes - memory->workspace_bytes - memory->kv_bytes;
     int64_t limit = room > 0 ? room / (memory->tokens * item) : 0;
     if (limit > memory->kept_floats) limit = memory->kept_floats;
     qb_status st = kept_floats(t, limit, &memory->kept_floats);

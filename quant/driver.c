@@ -212,15 +212,17 @@ static void note_progress(run_state *r, const qb_block *b, const qb_walk *w, int
 
 /* How many sites of a stage a pass observes: their Hessians together stay below what one of the widest linear
    takes, or a quarter of what is free. */
-static int64_t sites_a_pass(const run_state *r, const qb_walk *w, const qb_stage *s) {
-    int64_t n = 0, bytes = 0, room = r->dev->backend->available_bytes(r->dev) / 4;
+static qb_status sites_a_pass(const run_state *r, const qb_walk *w, const qb_stage *s, int64_t *out) {
+    int64_t n = 0, bytes = 0, available = r->dev->backend->available_bytes(r->dev), room = available / 4;
+    if (available < 0) return QB_ERR_IO;
     while (n < s->n_sites) {
         int64_t cols = w->sites[s->first_site + n].cols;
         bytes += cols * cols * (int64_t)sizeof(float);
         if (n > 0 && bytes > room) break;
         n++;
     }
-    return n;
+    *out = n;
+    return QB_OK;
 }
 
 static qb_status observe_and_quantize(run_state *r, qb_block *b, const qb_walk *w, int64_t stage,
@@ -246,7 +248,8 @@ static qb_status sequential_block(run_state *r, qb_block *b, const qb_walk *w) {
     qb_status st = QB_OK;
     for (size_t stage = 0; stage < w->n_stages; stage++) {
         const qb_stage *s = &w->stages[stage];
-        int64_t a_pass = sites_a_pass(r, w, s);
+        int64_t a_pass;
+        QB_TRY(st, sites_a_pass(r, w, s, &a_pass));
         for (int64_t at = 0; at < s->n_sites; at += a_pass) {
             int64_t n = s->n_sites - at < a_pass ? s->n_sites - at : a_pass;
             QB_TRY(st, observe_and_quantize(r, b, w, (int64_t)stage, s->first_site + at, n, stage == 1));

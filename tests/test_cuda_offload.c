@@ -79,17 +79,17 @@ static void test_cuda_offload__placement_follows_the_device(void **state) {
     assert_ok(qb_model_open(DEMO, &m));
     int64_t weights = qb_model_weight_bytes(m);
     qb_device *dev = open_device(own + weights * 2 / 3);
-    qb_placement_make(m, dev, 100000, 0, true, &p);
+    assert_ok(qb_placement_make(m, dev, 100000, 0, true, &p));
     assert_int_equal(p.kind, QB_PLACEMENT_SPLIT);
     assert_true(p.plan.device_blocks > 0 && p.plan.device_blocks < m->config.n_layers);
-    qb_placement_make(m, dev, 100000, 0, false, &p);
+    assert_ok(qb_placement_make(m, dev, 100000, 0, false, &p));
     assert_int_equal(p.kind, QB_PLACEMENT_BLOCKS);
     assert_non_null(strstr(p.reason, "--offload"));
     /* Loading all of it fails with the sizes and leaves nothing behind; the split one fits. */
     assert_fails(qb_model_load(m, dev, 64, true), QB_ERR_MEMORY, "out of device memory: asked for");
     qb_model_close(m);
     assert_ok(qb_model_open(DEMO, &m));
-    qb_placement_make(m, dev, 100000, 0, true, &p);
+    assert_ok(qb_placement_make(m, dev, 100000, 0, true, &p));
     qb_model_offload(m, &p.plan);
     assert_ok(qb_model_load(m, dev, 64, true));
     qb_model_close(m);

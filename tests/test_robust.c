@@ -8,8 +8,11 @@
 #include "base/str.h"
 #include "base/text.h"
 #include "bench/run/child.h"
+#include "checkpoint/checkpoint.h"
+#include "model/model.h"
 #include "plots/gnuplot.h"
 #include "plots/plots.h"
+#include "tokenizer/tokenizer.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -144,33 +147,99 @@ static void put(const char *root, const char *path, const char *text) {
     qb_free(dir);
 }
 
+static qb_host_memory memory_in(const char *root) {
+    qb_host_memory m;
+    assert_ok(qb_host_memory_in(root, &m));
+    return m;
+}
+
 static void test_robust__the_groups_above_limit_memory_too(void **state) {
     (void)state;
     char *root = scratch_make();
     put(root, "proc/meminfo", "MemTotal:       8000000 kB\nMemFree: 1 kB\nMemAvailable:   6000000 kB\n");
     put(root, "proc/self/cgroup", "0::/user.slice/job\n");
-    assert_int_equal(qb_host_memory_in(root).total_bytes, 8000000ll * 1024);
+    assert_int_equal(memory_in(root).total_bytes, 8000000ll * 1024);
     put(root, "sys/fs/cgroup/user.slice/job/memory.max", "max\n");
     put(root, "sys/fs/cgroup/user.slice/memory.max", "4000000000\n");
     put(root, "sys/fs/cgroup/user.slice/memory.current", "1500000000\n");
     put(root, "sys/fs/cgroup/user.slice/memory.stat", "anon 7\ninactive_file 500000000\nx 1\n");
-    assert_int_equal(qb_host_memory_in(root).total_bytes, 4000000000ll);
-    assert_int_equal(qb_host_memory_in(root).available_bytes, 3000000000ll);
+    assert_int_equal(memory_in(root).total_bytes, 4000000000ll);
+    assert_int_equal(memory_in(root).available_bytes, 3000000000ll);
     /* Version 1 beside it: the memory controller's own path. */
     put(root, "proc/self/cgroup", "4:cpu,cpuacct:/x\n3:memory:/a/b\n0::/\n");
     put(root, "sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "2000000000\n");
     put(root, "sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
     put(root, "sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "1900000000\n");
-    assert_int_equal(qb_host_memory_in(root).total_bytes, 2000000000ll);
-    assert_int_equal(qb_host_memory_in(root).available_bytes,
-                     2000000000ll); /* of the cache nothing is said */
+    assert_int_equal(memory_in(root).total_bytes, 2000000000ll);
+    assert_int_equal(memory_in(root).available_bytes, 2000000000ll); /* of the cache nothing is said */
     put(root, "sys/fs/cgroup/memory/a/b/memory.stat", "total_inactive_file 0\n");
-    assert_int_equal(qb_host_memory_in(root).available_bytes, 100000000ll);
+    assert_int_equal(memory_in(root).available_bytes, 100000000ll);
     /* A container that sees its own top only. */
     put(root, "proc/self/cgroup", "0::/../../host/path\n");
     put(root, "sys/fs/cgroup/memory.max", "1000000\n");
-    assert_int_equal(qb_host_memory_in(root).total_bytes, 1000000);
+    assert_int_equal(memory_in(root).total_bytes, 1000000);
+    /* A limit, or the machine's memory, that is there and cannot be read: neither 0 bytes nor no limit. */
+    qb_host_memory m;
+    char *file = qb_path_join(root, "sys/fs/cgroup/memory.current"),
+         *info = qb_path_join(root, "proc/meminfo");
+    assert_int_equal(symlink("memory.current", file), 0);
+    assert_fails(qb_host_memory_in(root, &m), QB_ERR_IO, "memory.current, so that how much memory there is");
+    assert_int_equal(unlink(file), 0);
+    assert_true(memory_in(root).available_bytes > 0);
+    assert_int_equal(unlink(info), 0);
+    assert_true(memory_in(root).available_bytes > 0); /* no /proc: what the system says otherwise */
+    assert_int_equal(mkdir(info, 0700), 0);           /* opens, and reading is an error */
+    assert_fails(qb_host_memory_in(root, &m), QB_ERR_IO, "meminfo, so that how much memory there is");
+    qb_free(file);
+    qb_free(info);
     scratch_remove(root);
+}
+
+/* ---- an error is not absence: a name that leads to itself is there, and the system cannot say what it is
+ * ---- */
+
+#define DEMO QB_SOURCE_DIR "/bench/demo"
+
+/* The demo model with `name` leading to itself. */
+static const char *looped_demo(const char *name) {
+    static char path[600];
+    assert_int_equal(shell("rm -rf looped && cp -r '%1' looped && rm -f looped/%2", DEMO, name), 0);
+    snprintf(path, sizeof path, "%s/looped/%s", scratch, name);
+    assert_int_equal(symlink(name, path), 0);
+    *strrchr(path, '/') = 0;
+    return path;
+}
+
+static void test_robust__an_error_is_not_absence(void **state) {
+    (void)state;
+    static const char *const of_tokenizer[] = {"tokenizer.json", "tokenizer_config.json",
+                                               "special_tokens_map.json", "added_tokens.json"};
+    static const char *const of_checkpoint[] = {"config.json", "quantize_config.json", "model.safetensors"};
+    qb_tokenizer *t;
+    qb_checkpoint *ck;
+    for (size_t i = 0; i < sizeof of_tokenizer / sizeof of_tokenizer[0]; i++) {
+        assert_fails(qb_tokenizer_open(looped_demo(of_tokenizer[i]), &t), QB_ERR_IO, of_tokenizer[i]);
+        assert_non_null(strstr(qb_error_text(), "cannot look for"));
+    }
+    for (size_t i = 0; i < sizeof of_checkpoint / sizeof of_checkpoint[0]; i++) {
+        assert_fails(qb_checkpoint_open(looped_demo(of_checkpoint[i]), &ck), QB_ERR_IO, of_checkpoint[i]);
+        assert_non_null(strstr(qb_error_text(), "cannot look for"));
+    }
+    /* The hub's cache, and the document of a run. */
+    char *word;
+    setenv("HF_HUB_CACHE", scratch, 1);
+    assert_int_equal(shell("mkdir -p models--a--b/refs models--a--b/snapshots/1 && ln -s main "
+                           "models--a--b/refs/main && ln -s r.json r.json",
+                           "", ""),
+                     0);
+    assert_fails(qb_model_resolve("a/b", &word), QB_ERR_IO, "refs/main");
+    assert_int_equal(shell("rm models--a--b/refs/main", "", ""), 0);
+    assert_ok(qb_model_resolve("a/b", &word));
+    qb_free(word);
+    unsetenv("HF_HUB_CACHE");
+    assert_int_equal(
+        shell("%1 run --suite demo --synthetic --resume -o r.json >out 2>err", QB_BENCH_PROGRAM, ""), 1);
+    assert_int_equal(shell("grep -q '^bench: .*r.json: Too many levels' err && test -L r.json", "", ""), 0);
 }
 
 /* ---- characters that steer ---- */
@@ -264,6 +333,7 @@ int main(void) {
         cmocka_unit_test(test_robust__unknown_instruction_sets_are_refused),
         cmocka_unit_test(test_robust__a_file_that_vanishes_is_named),
         cmocka_unit_test(test_robust__the_groups_above_limit_memory_too),
+        cmocka_unit_test(test_robust__an_error_is_not_absence),
         cmocka_unit_test(test_robust__control_characters_reach_no_sink),
         cmocka_unit_test(test_robust__names_may_begin_with_a_quote),
         cmocka_unit_test(test_robust__a_second_signal_ends_at_once),

@@ -21,7 +21,9 @@ static qb_status read_beside(const char *dir, const char *file, qb_json **out) {
     *out = NULL;
     char *path = qb_path_join(dir, file);
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_path_exists(path) ? qb_json_read(path, CONFIG_BYTES_MAX, out) : QB_OK;
+    bool there;
+    qb_status st = qb_path_look(path, &there);
+    if (st == QB_OK && there) st = qb_json_read(path, CONFIG_BYTES_MAX, out);
     qb_free(path);
     return st;
 }

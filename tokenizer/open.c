@@ -216,7 +216,9 @@ out:
 static qb_status json_beside(const char *dir, const char *file, qb_json **out) {
     char *path = qb_path_join(dir, file);
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    qb_status st = qb_path_exists(path) ? qb_json_read(path, TOKENIZER_BYTES_MAX, out) : QB_OK;
+    bool there;
+    qb_status st = qb_path_look(path, &there);
+    if (st == QB_OK && there) st = qb_json_read(path, TOKENIZER_BYTES_MAX, out);
     qb_free(path);
     return st;
 }
@@ -261,11 +263,12 @@ out:
     return st;
 }
 
-static bool exists_in(const char *dir, const char *file) {
+static qb_status look_in(const char *dir, const char *file, bool *there) {
     char *path = qb_path_join(dir, file);
-    bool found = path && qb_path_exists(path);
+    *there = false;
+    qb_status st = path ? qb_path_look(path, there) : qb_fail(QB_ERR_MEMORY, "out of memory");
     qb_free(path);
-    return found;
+    return st;
 }
 
 qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) {
@@ -273,14 +276,20 @@ qb_status qb_tokenizer_open(const char *dir, qb_tokenizer **out) {
                                         "tiktoken.model"};
     *out = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (!exists_in(dir, names[i])) continue;
+        bool there;
+        qb_status st = look_in(dir, names[i], &there);
+        if (st != QB_OK) return st;
+        if (!there) continue;
         char *path = qb_path_join(dir, names[i]);
-        qb_status st = path ? qb_tokenizer_open_file(path, out) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        st = path ? qb_tokenizer_open_file(path, out) : qb_fail(QB_ERR_MEMORY, "out of memory");
         qb_free(path);
         return st;
     }
-    bool vocab = exists_in(dir, "vocab.json");
-    if (vocab && exists_in(dir, "merges.txt")) return open_merges(dir, out);
+    bool vocab, merges = false;
+    qb_status st = look_in(dir, "vocab.json", &vocab);
+    if (st == QB_OK && vocab) st = look_in(dir, "merges.txt", &merges);
+    if (st != QB_OK) return st;
+    if (merges) return open_merges(dir, out);
     return qb_fail(
         QB_ERR_NOT_FOUND,
         "%s: found none of tokenizer.json, tokenizer.model, tekken.json, vocab.json with merges.txt%s", dir,

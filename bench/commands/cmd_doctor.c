@@ -1,5 +1,6 @@
 /* bench doctor: what this machine offers, what is missing, and the command that mends it. */
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/machine/machine.h"
@@ -127,7 +128,13 @@ static qb_json *examine(const qb_device_facts *facts, const char *backend, const
     qb_json_put(top, "program", qb_program_json());
     qb_json_put(top, "machine", qb_record_device(backend, backend, facts));
     qb_json_put_text(top, "backend", backend);
-    qb_json_put_int(top, "memory_available_bytes", qb_host_memory_now().available_bytes);
+    int64_t available = qb_available_memory_bytes();
+    if (available >= 0) {
+        qb_json_put_int(top, "memory_available_bytes", available);
+    } else {
+        qb_warn("%s", qb_error_text());
+        qb_json_put_null(top, "memory_available_bytes");
+    }
     qb_json_put(top, "openblas", check_blas(f));
     qb_json_put(top, "cuda", qb_cuda_json());
     qb_json_put(top, "gnuplot", check_gnuplot(f));

@@ -161,11 +161,12 @@ static void warn_substitutes(const qb_json *data) {
 }
 
 /* One line a perplexity, before anything is loaded: what it takes and how it will run. */
-static void describe_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
-                          const qb_ceilings *ceilings, qb_str *out) {
+static qb_status describe_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                               const qb_ceilings *ceilings, qb_str *out) {
     qb_perplexity_plan plan;
     char peak[32], time[32];
-    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_status st = qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    if (st != QB_OK) return st;
     qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
                   s->windows.count);
     if (plan.layer_major)
@@ -179,12 +180,14 @@ static void describe_plan(const eval_options *o, const qb_model *m, const qb_sco
         qb_str_printf(
             out, ", about %s",
             qb_format_seconds(qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings), time));
+    return QB_OK;
 }
 
-static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_scoring *s,
-                          const qb_ceilings *ceilings) {
+static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
+                           const qb_ceilings *ceilings, qb_json *all) {
     qb_perplexity_plan plan;
-    qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_status st = qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    if (st != QB_OK) return st;
     qb_json *j = qb_json_object();
     qb_json_put_text(j, "dataset", s->windows.dataset);
     qb_json_put_text(j, "protocol", s->windows.protocol);
@@ -193,7 +196,8 @@ static qb_json *plan_json(const eval_options *o, const qb_model *m, const qb_sco
     qb_json_put_int(j, "peak_bytes", qb_resident_bytes() + plan.peak_bytes);
     qb_json_put_real(j, "flop", plan.flops);
     qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings));
-    return j;
+    qb_json_push(all, j);
+    return QB_OK;
 }
 
 static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scoring *scorings, size_t n,
@@ -205,14 +209,15 @@ static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scorin
     QB_TRY(st, qb_session_device(compute, &dev));
     m->dev = dev; /* plans ask it what memory there is */
     QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; st == QB_OK && i < n; i++) {
         qb_str line = {0};
-        describe_plan(o, m, &scorings[i], &ceilings, &line);
-        if (!as_json) qb_output("%s\n", qb_str_get(&line));
+        if (as_json)
+            st = push_plan(o, m, &scorings[i], &ceilings, all);
+        else if ((st = describe_plan(o, m, &scorings[i], &ceilings, &line)) == QB_OK)
+            qb_output("%s\n", qb_str_get(&line));
         qb_str_free(&line);
-        qb_json_push(all, plan_json(o, m, &scorings[i], &ceilings));
     }
-    if (as_json) st = qb_output_json(all);
+    if (as_json && st == QB_OK) st = qb_output_json(all);
 out:
     qb_json_free(all);
     m->dev = NULL;
@@ -220,13 +225,15 @@ out:
     return st;
 }
 
-static void announce_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+static qb_status announce_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings,
+                                size_t n) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < n; i++) {
         qb_str line = {0};
-        describe_plan(o, m, &scorings[i], NULL, &line);
-        qb_info("%s", qb_str_get(&line));
+        if ((st = describe_plan(o, m, &scorings[i], NULL, &line)) == QB_OK) qb_info("%s", qb_str_get(&line));
         qb_str_free(&line);
     }
+    return st;
 }
 
 static qb_status eval_main(int argc, char **argv, int *exit_code) {
@@ -264,7 +271,7 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     }
     QB_TRY(st, qb_session_device(&compute, &found.dev));
     found.model->dev = found.dev; /* plans ask it what memory there is */
-    announce_plans(&options, found.model, scorings, n);
+    QB_TRY(st, announce_plans(&options, found.model, scorings, n));
     found.config = eval_config(&options);
     qb_measuring what = {
         .scorings = scorings, .n_scorings = n, .memory_bytes = (int64_t)(options.memory_gb * 1e9)};

@@ -122,7 +122,8 @@ static qb_status place(qb_model *m, qb_device *dev, int64_t positions, bool offl
     int64_t work = qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, 1, positions) +
                    qb_workspace_bytes(&m->topology, chunk);
     if (!dev->backend->separate_memory) return QB_OK;
-    qb_placement_make(m, dev, work, 0, offload, &p);
+    qb_status st = qb_placement_make(m, dev, work, 0, offload, &p);
+    if (st != QB_OK) return st;
     if (p.kind == QB_PLACEMENT_BLOCKS) return qb_fail(QB_ERR_MEMORY, "%s: %s", m->name, p.reason);
     if (p.kind == QB_PLACEMENT_SPLIT) {
         qb_model_offload(m, &p.plan);

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/host_memory.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "generated/revision.h" /* QB_GIT; written by the build */
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 /* The preprocessor knows the instrumentation, the build type only the speed. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -96,10 +98,20 @@ static void put_cpu(qb_json *j) {
     qb_json_put_int(j, "cores", qb_cores_available());
 }
 
+static void put_memory(qb_json *j) {
+    qb_host_memory m;
+    if (qb_host_memory_now(&m) != QB_OK) {
+        qb_warn("%s: memory_bytes is the machine's, whatever the control group allows", qb_error_text());
+        qb_error_clear();
+        m.total_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+    }
+    qb_json_put_int(j, "memory_bytes", m.total_bytes);
+}
+
 qb_json *qb_machine_json(void) {
     qb_json *j = qb_json_object();
     put_cpu(j);
-    qb_json_put_int(j, "memory_bytes", qb_host_memory_now().total_bytes);
+    put_memory(j);
     char os[256];
     qb_json_put_text(j, "os",
                      line_value("/etc/os-release", "PRETTY_NAME", '=', os, sizeof os) ? os : "unknown");

@@ -138,41 +138,49 @@ static int64_t positions_needed(const qb_model *m, const qb_measuring *what) {
 }
 
 /* What must fit beside the weights of a resident model. */
-static int64_t work_bytes(const qb_model *m, const qb_measuring *what) {
+static qb_status work_bytes(const qb_model *m, const qb_measuring *what, int64_t *out) {
     int64_t most = what->speed ? qb_plan_speed_bytes(m, what->speed) : 0;
     for (size_t i = 0; i < what->n_scorings; i++) {
         qb_perplexity_plan plan;
         if (what->scorings[i].skipped[0]) continue;
-        qb_perplexity_plan_make(m, &what->scorings[i].windows, INT64_MAX / 4, &plan); /* all weights held */
+        /* All weights are held. */
+        qb_status st = qb_perplexity_plan_make(m, &what->scorings[i].windows, INT64_MAX / 4, &plan);
+        if (st != QB_OK) return st;
         int64_t beside = plan.peak_bytes - qb_model_weight_bytes(m);
         most = beside > most ? beside : most;
     }
-    return most;
+    *out = most;
+    return QB_OK;
 }
 
 /* Whether the weights stay on the device with the rest of the work. Speed and the logits hash need it; a
    perplexity alone may run layer by layer. */
-static void place(qb_model *m, qb_device *dev, const qb_measuring *what, qb_placement *out) {
+static qb_status place(qb_model *m, qb_device *dev, const qb_measuring *what, qb_placement *out) {
     bool resident_only = what->speed || what->determinism;
-    int64_t work = dev->backend->separate_memory ? work_bytes(m, what) : 0;
-    qb_placement_make(m, dev, work, what->memory_bytes, what->offload && resident_only, out);
-    if (out->kind != QB_PLACEMENT_DEVICE) return;
+    int64_t work = 0;
+    qb_status st = dev->backend->separate_memory ? work_bytes(m, what, &work) : QB_OK;
+    if (st == QB_OK)
+        st = qb_placement_make(m, dev, work, what->memory_bytes, what->offload && resident_only, out);
+    if (st != QB_OK || out->kind != QB_PLACEMENT_DEVICE) return st;
     for (size_t i = 0; i < what->n_scorings; i++) {
         qb_perplexity_plan plan;
         if (what->scorings[i].skipped[0]) continue;
-        qb_perplexity_plan_make(m, &what->scorings[i].windows, what->memory_bytes, &plan);
+        st = qb_perplexity_plan_make(m, &what->scorings[i].windows, what->memory_bytes, &plan);
+        if (st != QB_OK) return st;
         if (plan.layer_major) out->kind = QB_PLACEMENT_BLOCKS;
     }
+    return QB_OK;
 }
 
 qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
     first_failure failure = {0};
     qb_placement placement;
     m->dev = dev; /* plans ask it what memory there is */
-    place(m, dev, what, &placement);
+    qb_status st = place(m, dev, what, &placement);
+    if (st != QB_OK) return st;
     bool resident = placement.kind != QB_PLACEMENT_BLOCKS;
     if (placement.kind == QB_PLACEMENT_SPLIT) qb_model_offload(m, &placement.plan);
-    qb_status st = qb_model_load(m, dev, positions_needed(m, what), resident);
+    st = qb_model_load(m, dev, positions_needed(m, what), resident);
     if (st != QB_OK) return st;
     for (size_t i = 0; i < what->n_scorings; i++)
         note(&failure, measure_scoring(m, dev, what, &what->scorings[i], metrics), what->scorings[i].dataset);

@@ -10,34 +10,38 @@ enum { BUS_BYTES = 32 << 20, BUS_ROUNDS = 3 };
 /* Rows padded to tiles, scales as the kernels want them; and room for what libraries and panels take. */
 static const double weight_margin = 1.05, device_share = 0.95, host_share = 0.9;
 
+/* -1 with the error set: it could not be read. */
 static int64_t room_of(qb_device *dev, int64_t memory_bytes) {
     bool separate = dev->backend->separate_memory;
-    int64_t have = separate ? dev->backend->available_bytes(dev) : qb_host_memory_now().available_bytes;
+    int64_t have = separate ? dev->backend->available_bytes(dev) : qb_available_memory_bytes();
+    if (have < 0) return -1;
     if (memory_bytes > 0 && memory_bytes < have) have = memory_bytes;
     return (int64_t)((separate ? device_share : host_share) * (double)have);
 }
 
-void qb_placement_make(const qb_model *m, qb_device *dev, int64_t other_bytes, int64_t memory_bytes,
-                       bool offload, qb_placement *out) {
+qb_status qb_placement_make(const qb_model *m, qb_device *dev, int64_t other_bytes, int64_t memory_bytes,
+                            bool offload, qb_placement *out) {
     bool separate = dev->backend->separate_memory;
     int64_t weights = qb_model_weight_bytes(m), room = room_of(dev, memory_bytes);
     int64_t need = (int64_t)(weight_margin * (double)weights) + other_bytes;
     char a[32], b[32], c[32];
     *out = (qb_placement){.plan = {.device_blocks = m->config.n_layers, .device_bytes = weights}};
+    if (room < 0) return QB_ERR_IO;
     snprintf(out->reason, sizeof out->reason,
              "the weights take %s and the work beside them %s; %s of %smemory may be used%s",
              qb_format_bytes((double)weights, a), qb_format_bytes((double)other_bytes, b),
              qb_format_bytes((double)room, c), separate ? "device " : "",
              separate && !offload ? " (--offload puts what is left into host memory)" : "");
-    if (need <= room) return;
+    if (need <= room) return QB_OK;
     out->kind = QB_PLACEMENT_BLOCKS;
-    if (!offload || !separate) return;
+    if (!offload || !separate) return QB_OK;
     if (qb_offload_plan_make(m, room, other_bytes, &out->plan) == QB_OK) {
         out->kind = out->plan.device_blocks < m->config.n_layers ? QB_PLACEMENT_SPLIT : QB_PLACEMENT_DEVICE;
     } else {
         snprintf(out->reason, sizeof out->reason, "%s", qb_error_text());
         qb_error_clear();
     }
+    return QB_OK;
 }
 
 qb_status qb_bus_rate(qb_device *dev, double *bytes_per_s) {

@@ -17,9 +17,9 @@ typedef struct qb_placement {
 } qb_placement;
 
 /* For a device that is open; other_bytes: what must fit beside the weights. memory_bytes: a budget, or 0. On
-   the host there is no split: its memory is the device's. */
-void qb_placement_make(const qb_model *m, qb_device *dev, int64_t other_bytes, int64_t memory_bytes,
-                       bool offload, qb_placement *out);
+   the host there is no split: its memory is the device's. Fails when what memory there is cannot be read. */
+qb_status qb_placement_make(const qb_model *m, qb_device *dev, int64_t other_bytes, int64_t memory_bytes,
+                            bool offload, qb_placement *out) QB_NODISCARD;
 
 /* Bytes a second from host memory to the device, measured with copies of 32 MiB. */
 qb_status qb_bus_rate(qb_device *dev, double *bytes_per_s) QB_NODISCARD;

@@ -66,8 +66,9 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
     for (size_t i = 0; i < s->n_scorings; i++) {
         qb_perplexity_plan p;
         if (s->scorings[i].skipped[0]) continue;
-        qb_perplexity_plan_make(s->model, &s->scorings[i].windows, (int64_t)(suite->config.memory_gb * 1e9),
-                                &p);
+        qb_status st = qb_perplexity_plan_make(s->model, &s->scorings[i].windows,
+                                               (int64_t)(suite->config.memory_gb * 1e9), &p);
+        if (st != QB_OK) return st;
         /* The plan is of the unquantized model; what it needs beside the weights is the same for all. */
         int64_t beside = p.layer_major ? p.peak_bytes : p.peak_bytes - dense;
         out->layer_major = out->layer_major || p.layer_major;

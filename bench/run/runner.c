@@ -15,6 +15,7 @@
 #include "results/device.h"
 #include "results/text.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -263,12 +264,11 @@ out:
 
 /* Finished cases cost hours: a new run to the same file puts the old document aside. */
 static qb_status put_aside(const char *path) {
-    if (!path || !qb_path_exists(path)) return QB_OK;
     qb_str kept = {0};
     qb_str_printf(&kept, "%s.old", path);
     qb_status st = qb_str_status(&kept);
     if (st == QB_OK && rename(path, qb_str_get(&kept)) != 0)
-        st = qb_fail(QB_ERR_IO, "cannot rename %s to %s", path, qb_str_get(&kept));
+        st = qb_fail(QB_ERR_IO, "cannot rename %s to %s: %s", path, qb_str_get(&kept), strerror(errno));
     if (st == QB_OK)
         qb_info("the earlier %s is now %s (--resume would have gone on with it)", path, qb_str_get(&kept));
     qb_str_free(&kept);
@@ -290,8 +290,10 @@ static qb_status begin_document(qb_run *run) {
     for (size_t i = 0; i < run->cases.count; i++) qb_json_push_text(planned, run->cases.items[i].id);
     qb_json_put(context, "planned", planned);
     run->data = NULL;
-    if (o->resume && qb_path_exists(o->output)) return resume(run, context);
-    qb_status st = put_aside(o->output);
+    bool there = false;
+    qb_status st = o->output ? qb_path_look(o->output, &there) : QB_OK;
+    if (st == QB_OK && o->resume && there) return resume(run, context);
+    if (st == QB_OK && there) st = put_aside(o->output);
     if (st != QB_OK) {
         qb_json_free(context);
         return st;

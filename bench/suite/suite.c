@@ -274,7 +274,9 @@ qb_status qb_suite_load(const char *word, qb_suite *out) {
     size_t n = 0;
     qb_status st;
     QB_TRY(st, qb_str_status(&path));
-    if (!is_path && !qb_path_exists(path.text)) {
+    bool there = true;
+    if (!is_path) QB_TRY(st, qb_path_look(path.text, &there));
+    if (!there) {
         st = no_suite(word, path.text);
         goto out;
     }

@@ -136,7 +136,10 @@ static qb_status hash_plan(const qb_writer *w, const qb_str *headers, char hex[Q
 static qb_json *read_journal(const qb_writer *w) {
     qb_json *j = NULL;
     char *path = qb_path_join(w->staging.outer.path, "progress.json");
-    if (path && qb_path_exists(path) && qb_json_read(path, MAX_JOURNAL_BYTES, &j) != QB_OK) {
+    bool there = false;
+    qb_status st = path ? qb_path_look(path, &there) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (there) st = qb_json_read(path, MAX_JOURNAL_BYTES, &j);
+    if (st != QB_OK) {
         qb_warn("%s: starting anew", qb_error_text());
         qb_error_clear();
     }

@@ -119,7 +119,7 @@ static qb_status cpu_clear(qb_device *dev, void *to, int64_t bytes) {
 static int64_t cpu_available_bytes(const qb_device *dev) {
     const cpu_device *d = (const cpu_device *)dev;
     int64_t available = qb_available_memory_bytes();
-    if (d->memory_limit <= 0) return available;
+    if (d->memory_limit <= 0 || available < 0) return available;
     int64_t left = d->memory_limit;
     for (int i = 0; i < QB_MEMORY_COUNT; i++) left -= d->memory.now_bytes[i];
     return left < 0 ? 0 : left < available ? left : available;
