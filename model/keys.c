@@ -43,7 +43,7 @@ static void mark(qb_keys *k, const char *name) {
     k->read[k->n_read++] = name;
 }
 
-static bool was_read(const qb_keys *k, const char *key) {
+bool qb_key_was_read(const qb_keys *k, const char *key) {
     size_t length = strlen(key);
     for (int i = 0; i < k->n_read; i++)
         if (strcspn(k->read[i], "|") == length && !strncmp(k->read[i], key, length)) return true;
@@ -152,7 +152,7 @@ static bool is_neutral(const qb_json *j, const char *neutral) {
 qb_status qb_keys_refuse_unread(const qb_keys *k) {
     for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++) {
         const qb_json *j = qb_json_get(k->json, computing[i].key);
-        if (!j || was_read(k, computing[i].key) || is_neutral(j, computing[i].neutral)) continue;
+        if (!j || qb_key_was_read(k, computing[i].key) || is_neutral(j, computing[i].neutral)) continue;
         char *text = NULL;
         if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
         qb_status st =

@@ -22,6 +22,7 @@ void qb_key_text(qb_keys *k, const char *names, bool required, const char **valu
 /* The value itself, whatever it is; NULL when absent or null. Counts as read. */
 const qb_json *qb_key_any(qb_keys *k, const char *names);
 void qb_keys_mark(qb_keys *k, const char *names); /* read elsewhere, or known to change nothing here */
+bool qb_key_was_read(const qb_keys *k, const char *key);
 /* An error of the caller's, if none came before. */
 void qb_keys_fail(qb_keys *k, qb_status code, const char *fmt, ...) QB_PRINTF(3, 4);
 

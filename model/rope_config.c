@@ -115,6 +115,18 @@ static void read_details(qb_keys *k, qb_keys *in, qb_rope_spec *r) {
     }
 }
 
+/* A family whose heads turn whole does not read it on top (keys_that_compute.def), and nor here: transformers
+   passes it over in rope parameters of the default type and fails on shapes with the others. */
+static void read_fraction(const qb_keys *k, qb_keys *in, double *fraction) {
+    const double whole = *fraction;
+    qb_key_real(in, "partial_rotary_factor", false, 0, 1, fraction);
+    if (*fraction != whole && !qb_key_was_read(k, "partial_rotary_factor"))
+        qb_keys_fail(in, QB_ERR_UNSUPPORTED,
+                     "\"partial_rotary_factor\" is %g for rope, which this architecture does not read: the "
+                     "model would be another one",
+                     *fraction);
+}
+
 void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type, double theta,
                     double fraction) {
     qb_rope_spec *r = &c->ropes[index];
@@ -138,7 +150,7 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
                 k->where, top, inside, inside);
     if (top > 0) r->theta = top;
     if (inside > 0) r->theta = inside;
-    qb_key_real(&in, "partial_rotary_factor", false, 0, 1, &fraction);
+    read_fraction(k, &in, &fraction);
     r->width = (int64_t)((double)c->head_dim * fraction);
     read_kind(&in, r);
     if (r->scaling == QB_ROPE_YARN && c->family->yarn_is_longrope) r->scaling = QB_ROPE_LONGROPE;

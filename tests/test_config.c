@@ -1,3 +1,4 @@
+#include "base/log.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include "tests/support.h"
@@ -16,6 +17,17 @@ static qb_status parse_with(const char *key, const char *value, qb_config *out) 
     if (value) assert_ok(qb_json_parse(value, strlen(value), "value", &member));
     qb_json_put(json, key, value ? member : NULL);
     if (!value) qb_json_put_null(json, key);
+    qb_status st = qb_config_parse(json, "config.json", out);
+    qb_json_free(json);
+    return st;
+}
+
+/* The base config with these members behind the others. */
+static qb_status parse_members(const char *members, qb_config *out) {
+    char text[1024];
+    qb_json *json;
+    int n = snprintf(text, sizeof text, "%.*s,%s}", (int)sizeof base_config - 2, base_config, members);
+    assert_ok(qb_json_parse(text, (size_t)n, "members", &json));
     qb_status st = qb_config_parse(json, "config.json", out);
     qb_json_free(json);
     return st;
@@ -172,6 +184,76 @@ static void test_rope__tables(void **state) {
     assert_true(fabs((double)table[8 + 7] - sin(low / 8)) < 1e-9);
 }
 
+/* ---- two keys that say one thing differently ---- */
+
+static void keep_warning(void *ctx, const char *text) {
+    char *kept = ctx;
+    snprintf(kept, 512, "%s", text);
+}
+
+#define LLAMA3(original)                                                                                     \
+    "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"                   \
+    "\"original_max_position_embeddings\":" original "}"
+
+/* What counts is what LlamaConfig of transformers 5.24 makes of the same members; `warning` is in what is
+   said, NULL: nothing is. */
+static void test_rope__contradictions_are_resolved_as_in_transformers(void **state) {
+    (void)state;
+    static const struct {
+        const char *members, *warning;
+        qb_rope_scaling scaling;
+        double theta, factor, original;
+    } rows[] = {
+        {"\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5000.0},"
+         "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0}",
+         "\"rope_scaling\" counts", QB_ROPE_LINEAR, 10000, 2, 0},
+        {"\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.0},"
+         "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0}",
+         NULL, QB_ROPE_LINEAR, 10000, 2, 0},
+        {"\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5000.0},\"rope_scaling\":null", NULL,
+         QB_ROPE_DEFAULT, 5000, 1, 0},
+        {"\"rope_theta\":7000.0,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5000.0}",
+         "rope_theta is 7000 on top and 5000 in the rope parameters; 5000 counts", QB_ROPE_DEFAULT, 5000, 1,
+         0},
+        {"\"rope_theta\":5e3,\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5000}", NULL,
+         QB_ROPE_DEFAULT, 5000, 1, 0},
+        {"\"original_max_position_embeddings\":4096,\"rope_scaling\":" LLAMA3("8192"),
+         "is 4096 on top and 8192 for rope; 4096 counts", QB_ROPE_LLAMA3, 10000, 8, 4096},
+        {"\"original_max_position_embeddings\":8192,\"rope_scaling\":" LLAMA3("8192"), NULL, QB_ROPE_LLAMA3,
+         10000, 8, 8192},
+        {"\"rope_scaling\":" LLAMA3("8192"), NULL, QB_ROPE_LLAMA3, 10000, 8, 8192},
+        {"\"partial_rotary_factor\":1.0,\"rope_parameters\":{\"rope_type\":\"default\","
+         "\"partial_rotary_factor\":1}",
+         NULL, QB_ROPE_DEFAULT, 10000, 1, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char said[512] = "";
+        qb_config c;
+        qb_log_capture(keep_warning, said);
+        qb_status st = parse_members(rows[i].members, &c);
+        qb_log_capture(NULL, NULL);
+        assert_ok(st);
+        if (rows[i].warning ? !strstr(said, rows[i].warning) : *said)
+            fail_msg("row %zu: \"%s\" was said", i, said);
+        assert_int_equal(c.ropes[0].scaling, rows[i].scaling);
+        assert_true(c.ropes[0].theta == rows[i].theta && c.ropes[0].factor == rows[i].factor);
+        if (rows[i].original > 0) assert_true((double)c.ropes[0].original_positions == rows[i].original);
+    }
+}
+
+/* Llama turns whole heads: transformers passes such a factor over or fails on shapes, by where it stands. */
+static void test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused(void **state) {
+    (void)state;
+    static const char *const rows[] = {
+        "\"partial_rotary_factor\":0.5",
+        "\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}",
+        "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"partial_rotary_factor\":0.5}",
+    };
+    qb_config c;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        assert_fails(parse_members(rows[i], &c), QB_ERR_UNSUPPORTED, "\"partial_rotary_factor\" is 0.5");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config__reads_a_grouped_query_llama),
@@ -179,6 +261,8 @@ int main(void) {
         cmocka_unit_test(test_config__names_what_is_wrong),
         cmocka_unit_test(test_config__families_refuse_other_forms),
         cmocka_unit_test(test_rope__tables),
+        cmocka_unit_test(test_rope__contradictions_are_resolved_as_in_transformers),
+        cmocka_unit_test(test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -298,14 +298,15 @@ static void test_layout__gptq_v1_wraps_zero(void **state) {
 }
 
 /* Runs put of one module whose arrays were spoilt; nothing may be published. */
-static void assert_put_fails(const qb_layout *layout, const qb_qweight *q, const char *needle) {
+static void assert_put_fails(const qb_layout *layout, const qb_qweight *q, qb_status status,
+                             const char *needle) {
     char *dir = scratch_make();
     char *target = qb_path_join(dir, "out");
     qb_writer *w;
     assert_ok(qb_writer_create(target, false, 0, &w));
     assert_ok(layout->plan(w, "blocks.0.q", q));
     assert_ok(qb_writer_begin(w));
-    assert_fails(layout->put(w, "blocks.0.q", q), QB_ERR_NUMERIC, needle);
+    assert_fails(layout->put(w, "blocks.0.q", q), status, needle);
     qb_writer_abort(w);
     assert_false(qb_path_exists(target));
     qb_free(target);
@@ -324,15 +325,20 @@ static void test_layout__gptq_refuses_what_it_cannot_hold(void **state) {
     assert_fails(v2->check("m", &shape), QB_ERR_UNSUPPORTED, "2, 3, 4 or 8 bits, not 5");
     qb_qweight q = random_affine(32, 64, 3, 32, false, false);
     q.codes[70] = 8;
-    assert_put_fails(v2, &q, "blocks.0.q: code 8 at position 70 does not fit 3 bits");
+    assert_put_fails(v2, &q, QB_ERR_NUMERIC, "blocks.0.q: code 8 at position 70 does not fit 3 bits");
     q.codes[70] = 0;
     q.zeros[3] = 9;
-    assert_put_fails(v2, &q, "zero point 9 at position 3 does not fit 3 bits");
+    assert_put_fails(v2, &q, QB_ERR_NUMERIC, "zero point 9 at position 3 does not fit 3 bits");
     q.zeros[3] = 0;
     q.scales[5] = (float)NAN;
-    assert_put_fails(v2, &q, "row 2, group 1 is not a finite float16");
+    assert_put_fails(v2, &q, QB_ERR_NUMERIC, "row 2, group 1 is not a finite float16");
     q.scales[5] = 70000.0f;
-    assert_put_fails(v2, &q, "scale 70000");
+    assert_put_fails(v2, &q, QB_ERR_NUMERIC, "scale 70000");
+    q.scales[5] = 0.3f; /* no float16, and 1e-9 would become 0 */
+    assert_put_fails(v2, &q, QB_ERR_INTERNAL,
+                     "the scale 0.300000012 of row 2, group 1 was not rounded to float16");
+    q.scales[5] = 1e-9f;
+    assert_put_fails(v2, &q, QB_ERR_INTERNAL, "was not rounded to float16");
     qb_qweight_free(&q);
 }
 
@@ -580,10 +586,10 @@ static void test_layout__bnb4_refuses_what_it_cannot_hold(void **state) {
     qb_qweight q;
     assert_ok(qb_qweight_alloc_codebook(3, 5, QB_CODEBOOK_FP4, 64, false, &q));
     q.codes[3] = 16;
-    assert_put_fails(layout, &q, "blocks.0.q: a code does not fit 4 bits");
+    assert_put_fails(layout, &q, QB_ERR_NUMERIC, "blocks.0.q: a code does not fit 4 bits");
     q.codes[3] = 0;
     q.absmax[0] = (float)INFINITY;
-    assert_put_fails(layout, &q, "blocks.0.q");
+    assert_put_fails(layout, &q, QB_ERR_NUMERIC, "blocks.0.q");
     qb_qweight_free(&q);
     qb_qweight shape = {
         .coding = QB_CODING_CODEBOOK, .rows = 4, .cols = 24, .bits = 4, .block_size = 96, .n_blocks = 1};

@@ -119,8 +119,13 @@ static qb_status put_scales(qb_writer *w, const char *module, const qb_qweight *
                              module, (double)s, r, g);
                 break;
             }
-            if ((h & 0x7fff) == 0 && s > 0)
-                h = 1; /* as qb_qweight_round_scales: a step never becomes nothing */
+            if (qb_f32_of_f16(h) != s) { /* rounded here, reports would be of other weights than the file's */
+                st = qb_fail(QB_ERR_INTERNAL,
+                             "%s: the scale %.9g of row %" PRId64 ", group %" PRId64
+                             " was not rounded to float16 before it is written",
+                             module, (double)s, r, g);
+                break;
+            }
             halves[g * q->rows + r] = h;
         }
     if (st == QB_OK) st = qb_layout_put(w, module, "scales", halves, q->rows * q->n_groups * 2);
