@@ -128,6 +128,48 @@ static bool is_bias_of_linear(const qb_owners *o, const char *tensor) {
     return found && found->kind == QB_OWNER_LINEAR;
 }
 
+/* Of MODULE.part what some layout reads (checkpoint/layouts/, checkpoint/widen.c). */
+static bool is_part_of_linear(const char *part) {
+    static const char *const parts[] = {"weight",
+                                        "bias",
+                                        "weight_scale",
+                                        "weight_scale_inv",
+                                        "qweight",
+                                        "qzeros",
+                                        "scales",
+                                        "g_idx",
+                                        "SCB",
+                                        "weight_format",
+                                        "weight_packed",
+                                        "weight_shape",
+                                        "weight_zero_point",
+                                        "weight_g_idx"};
+    size_t n = strcspn(part, ".");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strlen(parts[i]) == n && !strncmp(part, parts[i], n)) return true;
+    return false;
+}
+
+/* How other programs round activations and their cache, which are floats here: MODULE.input_scale,
+   self_attn.k_scale. */
+static bool is_scale_of_activations(const char *tensor) {
+    static const char *const ends[] = {"input_scale",      "input_zero_point", "input_global_scale",
+                                       "activation_scale", "output_scale",     "k_scale",
+                                       "v_scale",          "q_scale"};
+    const char *dot = strrchr(tensor, '.');
+    for (size_t i = 0; dot && i < sizeof ends / sizeof *ends; i++)
+        if (!strcmp(dot + 1, ends[i])) return true;
+    return false;
+}
+
+/* Whether something reads it; `owner` is the module that its name begins with. */
+static bool is_read(const qb_owner *owner, const char *tensor) {
+    if (!owner) return false;
+    size_t n = strlen(owner->name);
+    bool matrix = owner->kind == QB_OWNER_LINEAR || owner->kind == QB_OWNER_EMBED;
+    return !matrix || tensor[n] != '.' || is_part_of_linear(tensor + n + 1);
+}
+
 /* The head of a tied model is looked at by qb_head_resolve. */
 static bool is_head(const qb_topology *t, const char *tensor) {
     const char *name = t->leave.linears[t->head].name;
@@ -137,8 +179,8 @@ static bool is_head(const qb_topology *t, const char *tensor) {
 
 qb_status qb_owners_check(const qb_model *m, const char *where) {
     char prefix[QB_NAME_BYTES];
-    const char *unread = NULL;
-    int64_t n_unread = 0;
+    const char *unread = NULL, *scale = NULL;
+    int64_t n_unread = 0, n_scales = 0;
     size_t n = layer_prefix(&m->topology, prefix);
     for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
         const char *name = qb_checkpoint_at(m->checkpoint, i)->name;
@@ -146,8 +188,13 @@ qb_status qb_owners_check(const qb_model *m, const char *where) {
         if (in_layer && strtoll(name + n, NULL, 10) >= m->config.n_layers)
             return qb_fail(QB_ERR_FORMAT, "%s: num_hidden_layers is %lld, but the checkpoint holds %.200s",
                            where, (long long)m->config.n_layers, name);
-        if (qb_owners_find(m->owners, name) || qb_tensor_is_stale(name) || is_bias_of_linear(m->owners, name))
+        if (is_read(qb_owners_find(m->owners, name), name) || qb_tensor_is_stale(name) ||
+            is_bias_of_linear(m->owners, name))
             continue;
+        if (in_layer && is_scale_of_activations(name)) {
+            if (n_scales++ == 0) scale = name;
+            continue;
+        }
         if (in_layer)
             return qb_fail(
                 QB_ERR_UNSUPPORTED,
@@ -157,6 +204,9 @@ qb_status qb_owners_check(const qb_model *m, const char *where) {
         if (is_head(&m->topology, name)) continue;
         if (n_unread++ == 0) unread = name;
     }
+    if (n_scales > 0)
+        qb_warn("%s: tensor %.200s%s is not applied: activations, keys and values are floats here", where,
+                scale, n_scales > 1 ? " (and others)" : "");
     if (n_unread > 0)
         qb_warn("%s: tensor %.200s%s is not read: the model has no use for it", where, unread,
                 n_unread > 1 ? " (and others)" : "");
