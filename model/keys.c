@@ -59,16 +59,6 @@ void qb_keys_mark(qb_keys *k, const char *names) {
     }
 }
 
-/* Numbers compare by value, all else as text. */
-static bool same_value(const qb_json *a, const qb_json *b) {
-    if (qb_json_is_number(a) && qb_json_is_number(b)) return qb_json_number(a) == qb_json_number(b);
-    char *x = NULL, *y = NULL;
-    bool same = qb_json_print(a, false, &x) == QB_OK && qb_json_print(b, false, &y) == QB_OK && !strcmp(x, y);
-    qb_free(x);
-    qb_free(y);
-    return same;
-}
-
 /* The first spelling that is there; all are marked as read. *name is its text. */
 static const qb_json *find(qb_keys *k, const char *names, char name[64]) {
     const qb_json *found = NULL;
@@ -82,7 +72,7 @@ static const qb_json *find(qb_keys *k, const char *names, char name[64]) {
         if (!found) {
             found = j;
             snprintf(name, 64, "%s", other);
-        } else if (!same_value(found, j)) {
+        } else if (!qb_json_equal(found, j)) {
             qb_warn("%s: \"%s\" and \"%s\" disagree; \"%s\" counts", k->where, name, other, name);
         }
     }

@@ -4,7 +4,6 @@
 #include "model/config.h"
 
 #include "base/log.h"
-#include "base/memory.h"
 
 #include <string.h>
 
@@ -19,14 +18,6 @@ static const struct {
     {"su", QB_ROPE_LONGROPE},     {"factors", QB_ROPE_FACTORS},
 };
 
-static bool same_text(const qb_json *a, const qb_json *b) {
-    char *x = NULL, *y = NULL;
-    bool same = qb_json_print(a, false, &x) == QB_OK && qb_json_print(b, false, &y) == QB_OK && !strcmp(x, y);
-    qb_free(x);
-    qb_free(y);
-    return same;
-}
-
 /* The dictionary that counts; NULL when there is none. */
 static const qb_json *parameters(qb_keys *k, const char *layer_type) {
     const qb_json *scaling = qb_key_any(k, "rope_scaling"), *newer = qb_key_any(k, "rope_parameters");
@@ -34,7 +25,7 @@ static const qb_json *parameters(qb_keys *k, const char *layer_type) {
         qb_keys_fail(k, QB_ERR_FORMAT, "\"rope_scaling\" and \"rope_parameters\" must be objects or null");
         return NULL;
     }
-    if (scaling && newer && !same_text(scaling, newer))
+    if (scaling && newer && !qb_json_equal(scaling, newer))
         qb_warn("%s: \"rope_scaling\" and \"rope_parameters\" disagree; \"rope_scaling\" counts, as in "
                 "transformers",
                 k->where);

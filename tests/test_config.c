@@ -208,7 +208,7 @@ static void test_rope__contradictions_are_resolved_as_in_transformers(void **sta
          "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0}",
          "\"rope_scaling\" counts", QB_ROPE_LINEAR, 10000, 2, 0},
         {"\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.0},"
-         "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.0}",
+         "\"rope_scaling\":{\"factor\":2,\"rope_type\":\"linear\"}",
          NULL, QB_ROPE_LINEAR, 10000, 2, 0},
         {"\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":5000.0},\"rope_scaling\":null", NULL,
          QB_ROPE_DEFAULT, 5000, 1, 0},
