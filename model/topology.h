@@ -26,7 +26,7 @@ typedef struct qb_linear {
 
 typedef enum {
     QB_VECTOR_TENSOR,
-    QB_VECTOR_SLOPES,    /* no tensor: ALiBi's slopes of `rows` heads (FAMILIES.md 1.4: BLOOM's and MPT's
+    QB_VECTOR_SLOPES,    /* no tensor: ALiBi's slopes of `rows` heads (BLOOM's and MPT's
                             agree), 2^(-most i / heads) */
     QB_VECTOR_SINUSOIDS, /* no tensor: rows of sines, then cosines, of the row's number (XGLM) */
 } qb_vector_source;

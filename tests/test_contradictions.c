@@ -252,7 +252,7 @@ static void test_tensors__under_a_layer_that_nobody_reads_are_refused(void **sta
         {"model.layers.0.self_attn.k_scale", NULL, "is not applied: activations, keys and values are"},
         {"model.layers.0.mlp.up_proj.input_scale", NULL, "is not applied: activations, keys and values"},
         {"model.layers.1.input_layernorm.weight", "num_hidden_layers is 1, but the checkpoint holds", ""},
-        {"model.layers.0.self_attn.rotary_emb.inv_freq", NULL, ""}, /* stale: FAMILIES.md 1.1 */
+        {"model.layers.0.self_attn.rotary_emb.inv_freq", NULL, ""}, /* stale */
         {"vision_tower.norm.weight", NULL, "tensor vision_tower.norm.weight is not read"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

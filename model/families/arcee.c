@@ -1,5 +1,5 @@
 /* Arcee: Llama with a plain MLP of squared ReLU. Source: transformers' modeling_arcee.py,
-   configuration_arcee.py; FAMILIES.md 1.7.29. */
+   configuration_arcee.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,5 +1,5 @@
 /* BLOOM and BLOOMZ: ALiBi, queries, keys and values interleaved by heads, a norm behind the embedding.
-   Source: transformers' modeling_bloom.py; FAMILIES.md 1.7.8. */
+   Source: transformers' modeling_bloom.py. */
 #include "model/families/gpt_parts.h"
 
 enum { RESIDUAL_AFTER_NORM };

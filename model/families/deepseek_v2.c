@@ -1,6 +1,6 @@
 /* DeepSeek-V2 and V2-Lite: multi-head latent attention, shared experts, group-limited routing. The cache
    holds keys and values by head, not the latent. Source: transformers' modeling_deepseek_v2.py (5.x; 4.57
-   omits the m^2 of yarn's scale); FAMILIES.md 1.5, 1.7.27. */
+   omits the m^2 of yarn's scale). */
 #include "model/families/experts.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* EXAONE 4: norms behind the branches alone; where some layers slide, the others have no positions. Source:
-   transformers' modeling_exaone4.py, configuration_exaone4.py; FAMILIES.md 1.7.29. */
+   transformers' modeling_exaone4.py, configuration_exaone4.py. */
 #include "model/families/parts.h"
 
 #include <string.h>

@@ -1,7 +1,6 @@
 /* Falcon 7B, 40B, 180B, 2-11B and the RefinedWeb models. Three forms of one class: the new architecture (keys
    and values in groups, one or two norms before parallel halves), the 7B (one key head, one norm) and rw
-   (sequential halves, ALiBi in bfloat16). Source: transformers' modeling_falcon.py; FAMILIES.md 1.4 and
-   1.7.13. */
+   (sequential halves, ALiBi in bfloat16). Source: transformers' modeling_falcon.py. */
 #include "model/families/gpt_parts.h"
 
 enum { NEW_ARCHITECTURE, NORMS };

@@ -1,6 +1,6 @@
 /* Gemma 1, 2 and 3 (text): norms multiply by 1 + w, embeddings are scaled by the root of their width. Gemma 2
    and 3 norm what a branch gives, too. Source: transformers' modeling_gemma.py, modeling_gemma2.py,
-   modeling_gemma3.py with their configurations; FAMILIES.md 1.7.18. */
+   modeling_gemma3.py with their configurations. */
 #include "model/families/parts.h"
 
 #include <math.h>

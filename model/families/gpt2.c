@@ -1,6 +1,6 @@
 /* GPT-2 and its relatives: OpenAI GPT, whose norms stand behind the halves of a block, and GPT-BigCode, whose
    keys and values may be one head. Matrices of the first two lie as [in, out]. Source: transformers'
-   modeling_gpt2.py, modeling_openai.py, modeling_gpt_bigcode.py; FAMILIES.md 1.7.9, 1.7.23, 1.8. */
+   modeling_gpt2.py, modeling_openai.py, modeling_gpt_bigcode.py. */
 #include "model/families/gpt_parts.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /* GPT-Neo and TinyStories: layers with a window between full ones, scores that nothing scales. Source:
-   transformers' modeling_gpt_neo.py; FAMILIES.md 1.7.12. */
+   transformers' modeling_gpt_neo.py. */
 #include "model/families/gpt_parts.h"
 
 #include <string.h>

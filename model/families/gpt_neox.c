@@ -1,6 +1,5 @@
 /* GPT-NeoX (Pythia, Dolly, RedPajama) and Persimmon: queries, keys and values interleaved by heads, rope over
-   a part of each head. Source: transformers' modeling_gpt_neox.py and modeling_persimmon.py; FAMILIES.md
-   1.7.10, 1.8. */
+   a part of each head. Source: transformers' modeling_gpt_neox.py and modeling_persimmon.py. */
 #include "model/families/gpt_parts.h"
 
 static const qb_mlp_names mlp = {"mlp.dense_h_to_4h", "mlp.dense_4h_to_h"};

@@ -1,5 +1,5 @@
 /* gpt-oss 20b and 120b: attention sinks, alternating windows, experts with biases whose gate and up columns
-   alternate. Source: transformers' modeling_gpt_oss.py; FAMILIES.md 1.5, 1.7.28. */
+   alternate. Source: transformers' modeling_gpt_oss.py. */
 #include "model/families/experts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,7 +1,6 @@
 /* GPT-J and CodeGen: attention and MLP side by side behind one norm, rope of neighbouring elements over the
    first rotary_dim of each head, a biased head. CodeGen's queries, values and keys, in this order, are one
-   matrix of four groups. Source: transformers' modeling_gptj.py and modeling_codegen.py; FAMILIES.md
-   1.7.11. */
+   matrix of four groups. Source: transformers' modeling_gptj.py and modeling_codegen.py. */
 #include "model/families/gpt_parts.h"
 
 enum { CODEGEN_GROUPS = 4 };

@@ -1,5 +1,5 @@
 /* Granite 3: Llama with four multipliers. Source: transformers' modeling_granite.py,
-   configuration_granite.py; FAMILIES.md 1.7.21. */
+   configuration_granite.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,6 +1,6 @@
 /* Granite's mixtures: multipliers as in Granite, experts stacked in one tensor, softmax behind the choice;
    with a shared MLP in GraniteMoeShared. Source: transformers' modeling_granitemoe.py and
-   modeling_granitemoeshared.py; FAMILIES.md 1.5, 1.7.21. */
+   modeling_granitemoeshared.py. */
 #include "model/families/experts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

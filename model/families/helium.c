@@ -1,5 +1,5 @@
 /* Helium: Llama whose neighbouring elements turn together. Source: transformers' modeling_helium.py,
-   configuration_helium.py; FAMILIES.md 1.2. */
+   configuration_helium.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,5 +1,5 @@
 /* Llama 1 to 3.3 and models of the same shape (Yi, TinyLlama, SmolLM, DeepSeek-LLM, Vicuna). Source: the
-   published config.json and safetensors, transformers' modeling_llama.py; FAMILIES.md 1.7.1. */
+   published config.json and safetensors, transformers' modeling_llama.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

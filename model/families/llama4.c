@@ -1,5 +1,5 @@
 /* Llama 4, text: chunked layers with positions, every fourth without; the router weighs the expert's input.
-   Source: transformers' modeling_llama4.py; FAMILIES.md 1.5, 1.7.2. */
+   Source: transformers' modeling_llama4.py. */
 #include "model/families/experts.h"
 
 static void read_layers(qb_keys *k, qb_config *c) {

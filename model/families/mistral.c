@@ -1,6 +1,6 @@
 /* Mistral (windows in all layers), Ministral (in some), Ministral 3 (yarn, and queries that grow with their
    position) and the text part of Mistral 3. Source: transformers' modeling_mistral.py, modeling_ministral.py,
-   modeling_ministral3.py with their configurations; FAMILIES.md 1.7.3. */
+   modeling_ministral3.py with their configurations. */
 #include "model/families/parts.h"
 
 static void configure_mistral(qb_keys *k, qb_config *c) {

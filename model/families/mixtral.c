@@ -1,5 +1,5 @@
 /* Mixtral 8x7B and 8x22B, and Phi-3.5-MoE, which has its shape with LayerNorm, biases and a router of its
-   own. Source: transformers' modeling_mixtral.py and modeling_phimoe.py; FAMILIES.md 1.5, 1.7.17, 1.7.26. */
+   own. Source: transformers' modeling_mixtral.py and modeling_phimoe.py. */
 #include "base/log.h"
 #include "model/families/experts.h"
 

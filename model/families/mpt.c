@@ -1,5 +1,5 @@
 /* MPT: ALiBi, no biases, queries, keys and values clamped in some. Source: transformers' modeling_mpt.py,
-   llm-foundry's configs; FAMILIES.md 1.4 and 1.7.14. */
+   llm-foundry's configs. */
 #include "model/families/gpt_parts.h"
 
 #include "base/log.h"

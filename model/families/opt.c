@@ -1,6 +1,6 @@
 /* OPT and Galactica. Norms before the two halves of a block; OPT-350m has them behind, a narrower embedding
    between project_in and project_out, and no last norm. Galactica has neither biases nor weights in its
-   norms. Source: transformers' modeling_opt.py; FAMILIES.md 1.7.7. */
+   norms. Source: transformers' modeling_opt.py. */
 #include "model/families/gpt_parts.h"
 
 /* Numbers of this family alone. */

@@ -1,5 +1,5 @@
 /* Phi 1, 1.5 and 2: attention and MLP side by side behind one norm, everything biased, the head too. Source:
-   transformers' modeling_phi.py; FAMILIES.md 1.7.15. */
+   transformers' modeling_phi.py. */
 #include "model/families/gpt_parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

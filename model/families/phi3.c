@@ -1,5 +1,5 @@
 /* Phi-3, 3.5, 4 and 4-mini: queries, keys and values in one linear, gate and up in another. Source:
-   transformers' modeling_phi3.py, configuration_phi3.py; FAMILIES.md 1.7.16. */
+   transformers' modeling_phi3.py, configuration_phi3.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,6 +1,5 @@
 /* Qwen 1.5, 2 and 2.5 (biased queries, keys and values) and Qwen 3 (norms of queries and keys instead).
-   Source: transformers' modeling_qwen2.py, modeling_qwen3.py with their configurations; FAMILIES.md 1.7.4, 5.
- */
+   Source: transformers' modeling_qwen2.py, modeling_qwen3.py with their configurations. */
 #include "model/families/parts.h"
 
 /* The first max_window_layers layers see everything; no layer slides unless use_sliding_window says so. */

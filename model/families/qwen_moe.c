@@ -1,6 +1,6 @@
 /* Qwen1.5-MoE and Qwen2-MoE (a gated shared expert), Qwen3-MoE (norms of queries and keys by head), OLMoE
    (norms of whole projections, clipped). Source: transformers' modeling_qwen2_moe.py, modeling_qwen3_moe.py,
-   modeling_olmoe.py; FAMILIES.md 1.5, 1.7.6, 1.7.20. */
+   modeling_olmoe.py. */
 #include "model/families/experts.h"
 
 enum { QK_NORM_NONE, QK_NORM_BY_HEAD, QK_NORM_WHOLE }; /* qb_config.variant */

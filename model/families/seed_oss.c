@@ -1,5 +1,5 @@
 /* Seed-OSS: Llama with biases of its own choice. Source: transformers' modeling_seed_oss.py,
-   configuration_seed_oss.py; FAMILIES.md 1.7.29. */
+   configuration_seed_oss.py. */
 #include "model/families/parts.h"
 
 static void configure(qb_keys *k, qb_config *c) {

@@ -1,5 +1,5 @@
 /* SmolLM3: Llama with every fourth layer without positions. Source: transformers' modeling_smollm3.py,
-   configuration_smollm3.py; FAMILIES.md 1.7.24. */
+   configuration_smollm3.py. */
 #include "model/families/parts.h"
 
 /* no_rope_layers has a 1 where a layer has positions; else every interval-th layer has none. */
