@@ -165,6 +165,9 @@ class Eval(Scenario):
         document = json.loads(text)
         return [(m["name"], m["value"]) for c in document["cases"] for m in c["metrics"] if m["name"] == "perplexity"]
 
+    def whole(self, facts, expected):
+        return facts in (None, expected) or all(value is None for _, value in facts)  # rows that say they failed
+
 
 class Plot(Scenario):
     name = "plot"
