@@ -74,12 +74,13 @@ static qb_status read_id(const qb_gguf *g, const char *key, int64_t *id) {
     return st;
 }
 
-qb_status qb_gguf_tokenizer(const qb_gguf *g, qb_tokenizer **out) {
+/* What `use` makes of the vocabulary, which lives as long as the call. */
+static qb_status with_vocabulary(const qb_gguf *g, qb_status (*use)(const qb_vocabulary *v, void *ctx),
+                                 void *ctx) {
     qb_vocabulary v = {
         .bos = -1, .eos = -1, .unk = -1, .add_bos = -1, .add_eos = -1, .add_space_prefix = true};
     arrays a = {0};
     qb_status st;
-    *out = NULL;
     QB_TRY(st, qb_gguf_text(g, "tokenizer.ggml.model", true, &v.model));
     QB_TRY(st, qb_gguf_text(g, "tokenizer.ggml.pre", false, &v.pre));
     static const char *const known[] = {"llama", "gpt2", "t5", "gemma4"};
@@ -94,11 +95,38 @@ qb_status qb_gguf_tokenizer(const qb_gguf *g, qb_tokenizer **out) {
     QB_TRY(st, qb_gguf_bool(g, "tokenizer.ggml.add_space_prefix", false, &v.add_space_prefix));
     QB_TRY(st,
            qb_gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", false, &v.remove_extra_whitespaces));
-    st = qb_tokenizer_of_vocabulary(&v, g->file, out);
+    st = use(&v, ctx);
 out:
     qb_free(a.texts);
     qb_free(a.merges);
     qb_free(a.scores);
     qb_free(a.types);
     return st;
+}
+
+typedef struct wanted {
+    const qb_gguf *g;
+    qb_tokenizer **tokenizer;
+    qb_str *json, *config;
+} wanted;
+
+static qb_status open_it(const qb_vocabulary *v, void *ctx) {
+    wanted *w = ctx;
+    return qb_tokenizer_of_vocabulary(v, w->g->file, w->tokenizer);
+}
+
+static qb_status write_it(const qb_vocabulary *v, void *ctx) {
+    wanted *w = ctx;
+    const char *chat_template = NULL;
+    qb_status st = qb_gguf_text(w->g, "tokenizer.chat_template", false, &chat_template);
+    return st == QB_OK ? qb_vocabulary_write_json(v, chat_template, w->g->file, w->json, w->config) : st;
+}
+
+qb_status qb_gguf_tokenizer(const qb_gguf *g, qb_tokenizer **out) {
+    *out = NULL;
+    return with_vocabulary(g, open_it, &(wanted){.g = g, .tokenizer = out});
+}
+
+qb_status qb_gguf_tokenizer_json(const qb_gguf *g, qb_str *json, qb_str *config) {
+    return with_vocabulary(g, write_it, &(wanted){.g = g, .json = json, .config = config});
 }

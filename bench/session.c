@@ -109,11 +109,27 @@ qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) {
     return st;
 }
 
-void qb_session_warn_no_tokenizer(const qb_model *m) {
-    if (qb_checkpoint_gguf(m->checkpoint))
-        qb_warn("%s holds its tokenizer inside: the new directory has none; copy the original model's "
-                "tokenizer.json or tokenizer.model into it",
-                m->name);
+qb_status qb_session_tokenizer_files(const qb_model *m, qb_tokenizer_files *out) {
+    const qb_gguf *gguf = qb_checkpoint_gguf(m->checkpoint);
+    if (!gguf) return QB_OK;
+    qb_status st = qb_gguf_tokenizer_json(gguf, &out->json, &out->config);
+    if (st == QB_ERR_UNSUPPORTED) {
+        qb_warn("%s: the new directory has no tokenizer; copy the original model's tokenizer.json or "
+                "tokenizer.model into it",
+                qb_error_text());
+        return QB_OK;
+    }
+    if (st != QB_OK) return st;
+    out->files[0] = (qb_side_file){"tokenizer.json", qb_str_get(&out->json)};
+    out->files[1] = (qb_side_file){"tokenizer_config.json", qb_str_get(&out->config)};
+    out->n = 2;
+    return QB_OK;
+}
+
+void qb_tokenizer_files_free(qb_tokenizer_files *f) {
+    qb_str_free(&f->json);
+    qb_str_free(&f->config);
+    *f = (qb_tokenizer_files){0};
 }
 
 /* The tokenizer of a directory or a GGUF file whose weights are of no concern. */

@@ -3,6 +3,7 @@
 
 #include "bench/command.h"
 #include "model/model.h"
+#include "quant/driver.h"
 #include "tokenizer/tokenizer.h"
 
 /* Fails with the nearest name when there is no such backend. */
@@ -20,6 +21,14 @@ qb_status qb_session_check_output(const qb_model *m, const char *dir, bool repla
 qb_status qb_session_tokenizer(const qb_model *m, qb_tokenizer **out) QB_NODISCARD;
 /* "synthetic:DIR", "DIR" and "FILE.gguf" -> its tokenizer, so that `tokenize` needs no weights. */
 qb_status qb_session_tokenizer_of(const char *word, qb_tokenizer **out) QB_NODISCARD;
-/* A GGUF file holds its tokenizer inside, so that a directory written from it has none: says so. */
-void qb_session_warn_no_tokenizer(const qb_model *m);
+/* A GGUF file holds its tokenizer inside: what a directory written from it gets instead, nothing for other
+   models. A tokenizer that has no such form is said in a warning. Zero-initialise; free in any case; the
+   target's files point into it. */
+typedef struct qb_tokenizer_files {
+    qb_str json, config;
+    qb_side_file files[2];
+    size_t n;
+} qb_tokenizer_files;
+qb_status qb_session_tokenizer_files(const qb_model *m, qb_tokenizer_files *out) QB_NODISCARD;
+void qb_tokenizer_files_free(qb_tokenizer_files *f);
 bool qb_spec_is_synthetic(const char *spec);

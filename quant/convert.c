@@ -391,7 +391,7 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));
     QB_TRY(st, qb_target_copy_others(m, &c.modules, others, c.writer));
     QB_TRY(st, put_config(&c));
-    QB_TRY(st, qb_target_copy_companions(m, c.writer));
+    QB_TRY(st, qb_target_copy_companions(m, target, c.writer));
     QB_TRY(st, put_card(&c, target));
     out->tensor_bytes = qb_writer_bytes(c.writer);
     st = qb_writer_finish(c.writer);

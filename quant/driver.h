@@ -36,6 +36,11 @@ qb_status qb_quant_report_restore(const qb_json *modules, const char *where, qb_
 qb_status qb_quant_report_add(qb_quant_report *r, const qb_module_report *module) QB_NODISCARD;
 
 /* Where the checkpoint goes, and what its model card tells. */
+/* A small text file that stands beside the weights. */
+typedef struct qb_side_file {
+    const char *name, *text;
+} qb_side_file;
+
 typedef struct qb_quant_target {
     const char *dir;
     bool replace;        /* an older checkpoint there */
@@ -52,6 +57,8 @@ typedef struct qb_quant_target {
     double stream_every_s;
     /* NULL: left out of the card */
     const char *source_sha256, *command, *program;
+    const qb_side_file *files; /* [n_files], written besides what the source's directory has; win over it */
+    size_t n_files;
 } qb_quant_target;
 
 /* Reads model m (opened, not loaded), writes a complete checkpoint directory. calibration may be NULL for

@@ -118,10 +118,14 @@ static const char *const companions[] = {
     "USE_POLICY.md",
 };
 
-qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) {
+qb_status qb_target_copy_companions(const qb_model *m, const qb_quant_target *target, qb_writer *w) {
     if (qb_checkpoint_is_synthetic(m->checkpoint)) return QB_OK;
     for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
         qb_status st = qb_writer_copy_file(w, qb_checkpoint_dir(m->checkpoint), companions[i]);
+        if (st != QB_OK) return st;
+    }
+    for (size_t i = 0; i < target->n_files; i++) {
+        qb_status st = qb_writer_put_text(w, target->files[i].name, target->files[i].text);
         if (st != QB_OK) return st;
     }
     return QB_OK;
@@ -201,7 +205,7 @@ static qb_status write_configs(qb_target_run *t) {
     options = method_config(t);
     quantization = t->layout->config(&shape, options);
     QB_TRY(st, qb_target_put_config(t->m, quantization, t->layout->quantize_config_file, NULL, t->writer));
-    QB_TRY(st, qb_target_copy_companions(t->m, t->writer));
+    QB_TRY(st, qb_target_copy_companions(t->m, t->target, t->writer));
 out:
     qb_json_free(options);
     qb_json_free(quantization);

@@ -16,9 +16,10 @@ qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb
    error that names it. A value that overflows is an error in any case. */
 qb_status qb_target_put_as(qb_writer *w, const char *name, const float *values, int64_t n, qb_dtype as,
                            int64_t *inexact) QB_NODISCARD;
-/* The tokenizer's files and what else Hugging Face directories hold beside weights; absent ones are passed
- * over. */
-qb_status qb_target_copy_companions(const qb_model *m, qb_writer *w) QB_NODISCARD;
+/* The tokenizer's files and what else Hugging Face directories hold beside weights, absent ones passed
+   over; then the target's own. */
+qb_status qb_target_copy_companions(const qb_model *m, const qb_quant_target *target,
+                                    qb_writer *w) QB_NODISCARD;
 /* config.json of the source with this quantization_config (NULL: without any), which also goes to a file of
    its own when `file` is not NULL. torch_dtype: the torch name of the floats' new type, or NULL. */
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,

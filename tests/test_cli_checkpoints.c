@@ -214,9 +214,30 @@ static void test_cli__inspect_and_eval_agree_on_bits_per_weight(void **state) {
                   0, "\"bits_per_weight\":\t4.68229166666");
 }
 
+/* The tokenizer inside a GGUF file becomes tokenizer.json, for both commands that write a directory from one.
+ */
+static void test_cli__a_directory_made_from_gguf_has_its_tokenizer(void **state) {
+    (void)state;
+    static const char *const made[] = {"convert t.gguf --to f32 -o of-gguf -q",
+                                       "quantize t.gguf --method nf4 -o of-gguf -q"};
+    char *link = qb_path_join(scratch, "t.gguf"), *before, *after;
+    assert_int_equal(symlink(QB_SOURCE_DIR "/tests/golden/families/llama-linear/model.gguf", link), 0);
+    assert_int_equal(bench("tokenize t.gguf --text 'abc<s>xyz' --ids", false, &before), 0);
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+        assert_prints(made[i], 0, "");
+        assert_int_equal(bench("tokenize of-gguf --text 'abc<s>xyz' --ids", false, &after), 0);
+        assert_string_equal(after, before);
+        qb_free(after);
+        in_scratch("rm -r of-gguf");
+    }
+    qb_free(before);
+    qb_free(link);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli__converts_and_compares),
+        cmocka_unit_test(test_cli__a_directory_made_from_gguf_has_its_tokenizer),
         cmocka_unit_test(test_cli__refuses_what_cannot_be_kept),
         cmocka_unit_test(test_cli__inspect_reports_damage_with_exit_1),
         cmocka_unit_test(test_cli__the_card_says_how_and_how_good),

@@ -50,6 +50,11 @@ typedef struct qb_vocabulary {
 /* `name` heads errors. */
 qb_status qb_tokenizer_of_vocabulary(const qb_vocabulary *v, const char *name,
                                      qb_tokenizer **out) QB_NODISCARD;
+/* The same tokenizer as the two files of a Hugging Face directory: appends tokenizer.json and
+   tokenizer_config.json; chat_template may be NULL. QB_ERR_UNSUPPORTED for vocabularies that are no
+   byte-level merges. */
+qb_status qb_vocabulary_write_json(const qb_vocabulary *v, const char *chat_template, const char *name,
+                                   qb_str *json, qb_str *config) QB_NODISCARD;
 void qb_tokenizer_close(qb_tokenizer *t);
 
 typedef struct qb_ids {

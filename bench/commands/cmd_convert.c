@@ -45,7 +45,9 @@ static const qb_page page = {
         "transformers'\n"
         "                dequantize gives; from dense weights: only where each fits exactly\n"
         "\n"
-        "Other tensors, the tokenizer's files and config.json are taken over. One matrix is held at a time.",
+        "Other tensors, the tokenizer's files (of a GGUF of byte-level merges: a tokenizer.json made of it) "
+        "and\n"
+        "config.json are taken over. One matrix is held at a time.",
     .examples = "bench convert ./llama2-7b-w4 --to gptq_v2 -o ./llama2-7b-w4-v2\n"
                 "bench convert ./llama2-7b-nf4 --to f16 -o ./llama2-7b-nf4-dense",
 };
@@ -93,6 +95,7 @@ static qb_status convert_main(int argc, char **argv, int *exit_code) {
     bool done;
     qb_model *m = NULL;
     qb_conversion report;
+    qb_tokenizer_files tokenizer = {0};
     qb_status st;
     QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, &word, 1, &n_words, &done));
     if (done) goto out;
@@ -102,15 +105,18 @@ static qb_status convert_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_session_model(word, false, &m));
     QB_TRY(st, qb_session_check_output(m, options.output, options.force));
     QB_TRY(st, qb_identity_of(m, sha256));
+    QB_TRY(st, qb_session_tokenizer_files(m, &tokenizer));
     qb_quant_target target = {.dir = options.output,
                               .replace = options.force,
                               .shard_bytes = (int64_t)(options.shard_gb * 1e9),
                               .source_sha256 = sha256,
-                              .program = qb_program_version()};
+                              .program = qb_program_version(),
+                              .files = tokenizer.files,
+                              .n_files = tokenizer.n};
     QB_TRY(st, qb_convert_model(m, options.to, &target, &report));
-    qb_session_warn_no_tokenizer(m);
     st = print_report(&options, m, &report, common.json);
 out:
+    qb_tokenizer_files_free(&tokenizer);
     qb_model_close(m);
     return st;
 }

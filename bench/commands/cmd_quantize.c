@@ -320,6 +320,7 @@ typedef struct {
     qb_model *m;
     const qb_windows *calibration;
     const char *sha256; /* of the source's weights */
+    const qb_tokenizer_files *tokenizer;
 } child_work;
 
 static qb_status quantize_child(void *ctx, qb_json **result) {
@@ -342,7 +343,9 @@ static qb_status quantize_child(void *ctx, qb_json **result) {
                               .stream_every_s = o->save_every_s,
                               .source_sha256 = w->sha256,
                               .command = qb_str_get(&command),
-                              .program = qb_program_version()};
+                              .program = qb_program_version(),
+                              .files = w->tokenizer->files,
+                              .n_files = w->tokenizer->n};
     st = qb_identity_of_run(w->sha256, w->q->method, &w->q->configs[0], calibration, o->format, dev,
                             fingerprint);
     if (st == QB_OK)
@@ -370,13 +373,16 @@ static bool is_partial(const char *output) {
 static qb_status quantize_apart(const quantizing *q, qb_model *m, const qb_windows *calibration,
                                 qb_json **out) {
     char sha256[QB_SHA256_HEX];
-    child_work w = {q, m, calibration, sha256};
+    qb_tokenizer_files tokenizer = {0};
+    child_work w = {q, m, calibration, sha256, &tokenizer};
     qb_child_end end;
     malloc_trim(0);
     qb_interrupt_watch();
     qb_status st = qb_identity_of(m, sha256);
     if (st != QB_OK) return st;
-    st = qb_child_run("the quantizing process", quantize_child, &w, &end);
+    st = qb_session_tokenizer_files(m, &tokenizer);
+    if (st == QB_OK) st = qb_child_run("the quantizing process", quantize_child, &w, &end);
+    qb_tokenizer_files_free(&tokenizer);
     if (st == QB_OK) {
         *out = qb_record_quantization(q->method->name, end.result, false);
         qb_json_put_int(*out, "peak_rss_bytes", end.peak_rss_bytes);
@@ -411,7 +417,6 @@ static qb_status quantize_main(int argc, char **argv, int *exit_code) {
         goto out;
     }
     QB_TRY(st, quantize_apart(&q, m, &calibration, &quantization));
-    qb_session_warn_no_tokenizer(m);
     st = print_report(&q, m, quantization, started);
 out:
     qb_windows_free(&calibration);
