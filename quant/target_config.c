@@ -28,16 +28,16 @@ static qb_json *config_of(const qb_model *m) {
             qb_json_put(config, qb_json_key(e), qb_json_copy(e));
     /* Programs that follow the flag would drop the head that was measured. */
     if (m->head_differs) qb_json_put_bool(config, "tie_word_embeddings", false);
-    if (!wrapper) return config;
     const qb_family *f = m->config.family;
     char name[64];
+    first_of(f->model_types, name); /* a config made of GGUF's keys has none, and transformers wants it */
+    if (!qb_json_string(qb_json_get(config, "model_type"))) qb_json_put_text(config, "model_type", name);
+    if (!wrapper) return config;
     qb_json *architectures = qb_json_array();
     first_of(f->architectures, name);
     qb_json_push_text(architectures, name);
     qb_json_put(config, "architectures", architectures);
     qb_info("%s: the language model alone is written, as %s", m->name, name);
-    first_of(f->model_types, name);
-    if (!qb_json_string(qb_json_get(config, "model_type"))) qb_json_put_text(config, "model_type", name);
     qb_json_put_bool(config, "tie_word_embeddings", m->config.tied_head && !m->head_differs);
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) copy_absent(config, from, shared[i]);
     return config;
