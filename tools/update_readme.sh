@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Puts the table of results/baselines/demo.json into README.md, and its perplexity plot into docs/images/.
+# Puts the tables of results/baselines/ into README.md, and their perplexity plots into docs/images/.
 # Needs a release build and gnuplot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source_json=results/baselines/demo.json
-table=$(mktemp -d)
-trap 'rm -rf "$table"' EXIT
-build/bin/bench table "$source_json" --markdown >"$table/table.md"
-awk -v file="$table/table.md" '
-  /^<!-- demo table:/ { print; print ""; while ((getline line < file) > 0) print line; print ""; skip = 1; next }
-  /^<!-- \/demo table/ { skip = 0 }
-  !skip { print }' README.md >"$table/README.md"
-cp "$table/README.md" README.md
-build/bin/bench plot "$source_json" --out "$table/plots" --quiet
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 mkdir -p docs/images
-cp "$table/plots/perplexity-bits.png" docs/images/perplexity-bits.png
+# put NAME PLOT IMAGE: the table between the marks "<!-- NAME table: ... -->" and "<!-- /NAME table -->"
+put() {
+  build/bin/bench table "results/baselines/$1.json" --markdown >"$scratch/table.md"
+  awk -v file="$scratch/table.md" -v name="$1" '
+    index($0, "<!-- " name " table:") == 1 { print; print ""; while ((getline line < file) > 0) print line; print ""; skip = 1; next }
+    index($0, "<!-- /" name " table") == 1 { skip = 0 }
+    !skip { print }' README.md >"$scratch/README.md"
+  cp "$scratch/README.md" README.md
+  build/bin/bench plot "results/baselines/$1.json" --out "$scratch/$1" --quiet
+  cp "$scratch/$1/$2.png" "docs/images/$3.png"
+}
+put demo perplexity-bits perplexity-bits
+put smollm2 perplexity-bits-smollm2-135m-instruct-f16 smollm2-perplexity-bits
