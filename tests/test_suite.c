@@ -185,7 +185,8 @@ static void test_suite__unknown_name_suggests_the_nearest(void **state) {
 
 static void test_suite__the_committed_ones_load(void **state) {
     (void)state;
-    static const char *const names[] = {"demo", "llama2-7b", "llama2-13b", "llama2-70b", "nightly"};
+    static const char *const names[] = {"demo",       "llama2-7b", "llama2-13b",
+                                        "llama2-70b", "nightly",   "smollm2"};
     setenv("BENCH_SHARE", QB_SOURCE_DIR "/bench", 1);
     char **found;
     size_t n;
