@@ -218,7 +218,7 @@ static void position(qb_builder *b, const char *name, int64_t offset, qb_vector 
     s->vector = add_vector(b, table);
 }
 
-void qb_position(qb_builder *b, const char *name, const char *tensor, int64_t rows, int64_t offset) {
+void qb_position(qb_builder *b, const char *slot_name, const char *tensor, int64_t rows, int64_t offset) {
     position(b, name, offset, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = rows + offset});
 }
 
@@ -271,10 +271,10 @@ static int64_t keep(qb_builder *b, int64_t floats) {
     return at;
 }
 
-void qb_conv(qb_builder *b, const char *name, const char *tensor, int64_t taps) {
-    int64_t width = qb_slot_width(b, name);
+void qb_conv(qb_builder *b, const char *slot_name, const char *tensor, int64_t taps) {
+    int64_t width = qb_slot_width(b, slot_name);
     qb_step *s = push(b, QB_STEP_CONV);
-    s->out = slot(b, name);
+    s->out = slot(b, slot_name);
     s->vector = add_vector(b, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = width, .cols = taps});
     s->u.conv = (qb_conv_attr){width, taps, keep(b, width * (taps - 1))};
 }
