@@ -152,7 +152,7 @@ void qb_add(qb_builder *b, const char *to, const char *what);
 void qb_map_values(qb_builder *b, qb_step_kind kind, const char *slot,
                    float value); /* SCALE, CLAMP, SOFTCAP; 1 or 0: no step */
 void qb_gate_rows(qb_builder *b, const char *slot, const char *gate);
-void qb_position(qb_builder *b, const char *slot, const char *name, int64_t rows, int64_t offset);
+void qb_position(qb_builder *b, const char *slot_name, const char *tensor, int64_t rows, int64_t offset);
 /* The same with a table of sines and cosines that no tensor holds. */
 void qb_position_sinusoids(qb_builder *b, const char *slot, int64_t rows, int64_t offset);
 void qb_temperature(qb_builder *b, const char *slot, qb_temperature_attr a);
@@ -161,7 +161,7 @@ void qb_gather(qb_builder *b, const char *out, const char *in, bool weigh);
 void qb_scatter(qb_builder *b, const char *out, const char *in, bool weighed_before);
 void qb_concat(qb_builder *b, const char *out, const char *in, const char *in2, const char *in3);
 /* Convolution over time in place, weights [width, 1, taps] of the tensor `name`. */
-void qb_conv(qb_builder *b, const char *slot, const char *name, int64_t taps);
+void qb_conv(qb_builder *b, const char *slot_name, const char *tensor, int64_t taps);
 /* a_log and dt_bias: tensors [value heads]. */
 void qb_delta(qb_builder *b, const char *out, const char *qkv, const char *beta, const char *decay,
               const char *a_log, const char *dt_bias, qb_delta_attr a);
