@@ -56,7 +56,7 @@ qb_status qb_file_lock_try(const char *path, qb_lock_kind kind, qb_file_lock *ou
 }
 
 qb_status qb_file_lock_take(const char *path, qb_file_lock *out) {
-    qb_lock_answer answer;
+    qb_lock_answer answer = QB_LOCK_UNSURE;
     qb_status st = qb_file_lock_try(path, QB_LOCK_EXCLUSIVE, out, &answer);
     if (st == QB_OK && answer == QB_LOCK_BUSY)
         st = qb_fail(QB_ERR_USAGE, "%s is being written by another process; name another file or wait for it",

@@ -219,7 +219,7 @@ static void position(qb_builder *b, const char *name, int64_t offset, qb_vector 
 }
 
 void qb_position(qb_builder *b, const char *slot_name, const char *tensor, int64_t rows, int64_t offset) {
-    position(b, name, offset, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = rows + offset});
+    position(b, slot_name, offset, (qb_vector){.prefix = b->prefix, .name = tensor, .rows = rows + offset});
 }
 
 void qb_position_sinusoids(qb_builder *b, const char *name, int64_t rows, int64_t offset) {

@@ -76,9 +76,10 @@ static qb_status run_attend(const run *r, const qb_step *p) {
 static qb_status run_position(const run *r, const qb_step *p) {
     int64_t d = width(r, p->out), n = r->s->n_tok * d;
     const float *table = vector(r, p->vector) + (r->s->first + p->u.position) * d;
-    if (r->s->first + r->s->n_tok > r->m->config.max_positions)
-        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the model's %lld",
-                       (long long)(r->s->first + r->s->n_tok), (long long)r->m->config.max_positions);
+    int64_t end = r->s->first + r->s->n_tok;
+    if (end > r->m->config.max_positions)
+        return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the model's %lld", (long long)end,
+                       (long long)r->m->config.max_positions);
     qb_status st = QB_OK;
     for (int64_t q = 0; st == QB_OK && q < r->s->n_seq; q++)
         st = r->be->add(r->dev, at(r, p->out) + q * n, table, n);

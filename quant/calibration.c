@@ -51,7 +51,7 @@ qb_status qb_calibration_size(const qb_topology *t, int64_t tokens, int64_t samp
     if (!true_sequential) return QB_OK; /* its second pass is a plain forward */
     int64_t room = qb_usable_memory_bytes() / 5 * 3 - other_bytes - out->stream_bytes - out->workspace_bytes -
                    out->kv_bytes;
-    out->kept_floats = room > 0 ? room / (tokens * item) : 0;
+    out->kept_floats = room > 0 && tokens > 0 ? room / (tokens * item) : 0;
     qb_status st = kept_floats(t, out->kept_floats, &out->kept_floats);
     out->kept_bytes = out->kept_floats * tokens * item;
     return st;
@@ -124,7 +124,7 @@ static qb_status keep_what_fits(const qb_topology *t, qb_device *dev, qb_calibra
     int64_t available = dev->backend->available_bytes(dev);
     if (available < 0) return QB_ERR_IO;
     int64_t room = available / 2 - memory->stream_bytes - memory->workspace_bytes - memory->kv_bytes;
-    int64_t limit = room > 0 ? room / (memory->tokens * item) : 0;
+    int64_t limit = room > 0 && memory->tokens > 0 ? room / (memory->tokens * item) : 0;
     if (limit > memory->kept_floats) limit = memory->kept_floats;
     qb_status st = kept_floats(t, limit, &memory->kept_floats);
     memory->kept_bytes = memory->kept_floats * memory->tokens * item;

@@ -36,10 +36,11 @@ static float *kept(const qb_kv *kv, int64_t layer, int64_t seq, int64_t at) {
 }
 
 static qb_status check_state(const qb_kv *kv, int64_t n_seq, int64_t floats, int64_t at) {
-    if (kv->state && n_seq <= kv->n_seq && at + floats <= kv->state_floats) return QB_OK;
-    return qb_fail(
-        QB_ERR_INTERNAL, "%lld sequences with %lld floats to keep do not fit a cache of %lld with %lld",
-        (long long)n_seq, (long long)(at + floats), (long long)kv->n_seq, (long long)kv->state_floats);
+    int64_t need = at + floats;
+    if (kv->state && n_seq <= kv->n_seq && need <= kv->state_floats) return QB_OK;
+    return qb_fail(QB_ERR_INTERNAL,
+                   "%lld sequences with %lld floats to keep do not fit a cache of %lld with %lld",
+                   (long long)n_seq, (long long)need, (long long)kv->n_seq, (long long)kv->state_floats);
 }
 
 typedef struct {

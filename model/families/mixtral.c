@@ -20,7 +20,10 @@ static void configure_mixtral(qb_keys *k, qb_config *c) {
 /* transformers' class asks for the frequencies without the length, so it takes the short factors at every
    length, and only the amplitude knows long sequences. Its results are the reference. */
 static void keep_short_factors(qb_keys *k, qb_rope_spec *r) {
-    if (r->scaling != QB_ROPE_LONGROPE || !memcmp(r->factors, r->long_factors, sizeof r->factors)) return;
+    bool differ = false;
+    for (int64_t i = 0; i < r->width / 2 && r->scaling == QB_ROPE_LONGROPE; i++)
+        differ |= r->factors[i] != r->long_factors[i];
+    if (!differ) return;
     memcpy(r->long_factors, r->factors, sizeof r->factors);
     qb_warn("%s: rope's short factors count at every length, and long_mscale beyond %lld tokens, as in "
             "transformers",
