@@ -66,14 +66,28 @@ void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, con
     qb_dense(b, "o", "c", o, c->output_bias);
 }
 
-void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out) {
+void qb_gated_mlp_of(qb_builder *b, const qb_config *c, const char *in, const char *out,
+                     const qb_gated_names *names) {
     qb_slot_new(b, "gate", c->ffn);
     qb_slot_new(b, "up", c->ffn);
     qb_slot_new(b, out, c->hidden);
-    qb_dense(b, "gate", in, "mlp.gate_proj", c->mlp_bias);
-    qb_dense(b, "up", in, "mlp.up_proj", c->mlp_bias);
+    qb_dense(b, "gate", in, names->gate, c->mlp_bias);
+    qb_dense(b, "up", in, names->up, c->mlp_bias);
     qb_activate(b, "gate", "gate", "up", (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_SEPARATE});
-    qb_dense(b, out, "gate", "mlp.down_proj", c->mlp_bias);
+    qb_dense(b, out, "gate", names->down, c->mlp_bias);
+}
+
+void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out) {
+    qb_gated_mlp_of(b, c, in, out, &(qb_gated_names){"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"});
+}
+
+void qb_fused_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out) {
+    qb_slot_new(b, "gate_up", 2 * c->ffn);
+    qb_slot_new(b, "gate", c->ffn);
+    qb_slot_new(b, out, c->hidden);
+    qb_dense(b, "gate_up", in, "mlp.gate_up_proj", false);
+    qb_activate(b, "gate", "gate_up", NULL, (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_HALVES});
+    qb_dense(b, out, "gate", "mlp.down_proj", false);
 }
 
 qb_norm_of qb_rms_of(const qb_config *c) {

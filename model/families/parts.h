@@ -26,6 +26,14 @@ void qb_project_qkv_from(qb_builder *b, const qb_config *c, const char *in, cons
 void qb_attend_and_project(qb_builder *b, const qb_config *c, int64_t layer, const char *o);
 /* h -> gate, up -> d: the gated MLP under Llama's names. */
 void qb_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out);
+/* The same under other names. */
+typedef struct qb_gated_names {
+    const char *gate, *up, *down;
+} qb_gated_names;
+void qb_gated_mlp_of(qb_builder *b, const qb_config *c, const char *in, const char *out,
+                     const qb_gated_names *names);
+/* The same with gate and up in one linear, mlp.gate_up_proj, one behind the other. */
+void qb_fused_gated_mlp(qb_builder *b, const qb_config *c, const char *in, const char *out);
 
 /* The RMS norm of hidden states, and of q and k a head at a time, as the config says. */
 qb_norm_of qb_rms_of(const qb_config *c);

@@ -29,13 +29,8 @@ static void block(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_split(b, "qkv", "q", "k", "v", (qb_split_attr){.groups = 1, .width = {queries, keys, keys}});
     qb_attend_and_project(b, c, layer, qb_llama_attention.o);
     qb_add(b, "x", "o");
-    qb_slot_new(b, "gate_up", 2 * c->ffn);
-    qb_slot_new(b, "gate", c->ffn);
-    qb_slot_new(b, "d", c->hidden);
     qb_norm(b, "h", "x", "post_attention_layernorm", rms);
-    qb_dense(b, "gate_up", "h", "mlp.gate_up_proj", false);
-    qb_activate(b, "gate", "gate_up", NULL, (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_HALVES});
-    qb_dense(b, "d", "gate", "mlp.down_proj", false);
+    qb_fused_gated_mlp(b, c, "h", "d");
     qb_add(b, "x", "d");
 }
 
