@@ -134,6 +134,15 @@ void qb_stored_as(qb_builder *b, qb_stored stored) {
     if (b->st == QB_OK && b->list->n_linears > 0) b->list->linears[b->list->n_linears - 1].stored = stored;
 }
 
+void qb_with_unit_rows(qb_builder *b) {
+    if (b->st != QB_OK || b->list->n_linears == 0) return;
+    qb_linear *last = &b->list->linears[b->list->n_linears - 1];
+    if (last->quantized)
+        b->st =
+            qb_fail(QB_ERR_INTERNAL, "%s: rows of length one in a linear that methods quantize", last->name);
+    last->unit_rows = true;
+}
+
 void qb_experts(qb_builder *b, const char *out, const char *in, const char *name, const char *bias,
                 qb_stored stored) {
     for (int64_t e = 0; e < b->c->n_experts && b->st == QB_OK; e++)

@@ -5,6 +5,7 @@
 #include "model/modules.h"
 #include "model/oddities.h"
 #include "model/rope.h"
+#include "model/unit_rows.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,14 +24,23 @@ static qb_slice slice_of(const qb_model *m, const qb_linear *l) {
                       .transposed = l->stored == QB_STORED_COLUMNS || l->stored == QB_STORED_STACKED_COLUMNS};
 }
 
-qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
-    char module[QB_NAME_BYTES];
-    qb_linear_name(l, layer, module);
-    *out = (qb_weight){0};
+static qb_status read_as_stored(const qb_model *m, const qb_linear *l, const char *module, qb_weight *out) {
     if (l->stored == QB_STORED_ROWS)
         return qb_checkpoint_linear(m->checkpoint, module, l->rows, l->cols, out);
     qb_slice slice = slice_of(m, l);
     return qb_checkpoint_linear_slice(m->checkpoint, module, &slice, l->rows, l->cols, out);
+}
+
+qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
+    char module[QB_NAME_BYTES];
+    qb_weight stored = {0};
+    qb_linear_name(l, layer, module);
+    *out = (qb_weight){0};
+    if (!l->unit_rows) return read_as_stored(m, l, module, out);
+    qb_status st = read_as_stored(m, l, module, &stored);
+    if (st == QB_OK) st = qb_weight_unit_rows(&stored, out);
+    qb_checkpoint_free_linear(m->checkpoint, module, &stored);
+    return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
 }
 
 void qb_linear_unread(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *w) {

@@ -21,6 +21,7 @@ typedef struct qb_linear {
     int16_t expert;            /* -1: of no expert */
     qb_stored stored;
     bool quantized;   /* what methods quantize; routers, heads and what stands at the ends stay */
+    bool unit_rows;   /* computes with its rows divided by their lengths; files keep them as they are */
     const char *bias; /* suffix of the bias tensor, ".bias"; NULL: none */
 } qb_linear;
 
@@ -136,6 +137,8 @@ void qb_dense(qb_builder *b, const char *out, const char *in, const char *name, 
 void qb_dense_kept(qb_builder *b, const char *out, const char *in, const char *name, bool bias);
 /* The last linear's storage; its bias' suffix. */
 void qb_stored_as(qb_builder *b, qb_stored stored);
+/* The last linear, which methods leave alone, has rows of length one. */
+void qb_with_unit_rows(qb_builder *b);
 /* One linear an expert on routed slots, %e in the name. bias: suffix or NULL. */
 void qb_experts(qb_builder *b, const char *out, const char *in, const char *name, const char *bias,
                 qb_stored stored);
