@@ -110,9 +110,6 @@ static void test_config__names_what_is_wrong(void **state) {
     }
 }
 
-/* Llama 3.1's rule: wavelengths below original / high_freq_factor (here 2048) stay, above original /
-   low_freq_factor (8192) are stretched, between they blend. Head size 8 and theta 500000 give wavelengths 6,
-   167, 4443 and 118143. */
 /* Forms of a family that its class, or this program, does not have. */
 static void test_config__families_refuse_other_forms(void **state) {
     (void)state;
@@ -122,6 +119,9 @@ static void test_config__families_refuse_other_forms(void **state) {
 #define NEO(types)                                                                                           \
     "{\"architectures\":[\"GPTNeoForCausalLM\"],\"hidden_size\":64,\"num_heads\":4,\"num_layers\":2,"        \
     "\"vocab_size\":96,\"attention_types\":" types "}"
+#define BAICHUAN(more)                                                                                       \
+    "{\"architectures\":[\"BaichuanForCausalLM\"],\"hidden_size\":64,\"num_attention_heads\":4,"             \
+    "\"num_hidden_layers\":2,\"intermediate_size\":64,\"vocab_size\":96," more "}"
 #define OTHER(name, more)                                                                                    \
     "{\"architectures\":[\"" name "\"],\"n_embd\":96,\"n_layer\":2,\"vocab_size\":96," more "}"
     static const struct {
@@ -136,6 +136,10 @@ static void test_config__families_refuse_other_forms(void **state) {
         {NEO("[[[\"global\",\"local\"],2]]"), "the kinds of 4 layers, expected 2"},
         {NEO("[[]]"), "must be pairs of kinds and a count"},
         {NEO("[[[\"odd\"],2]]"), "layer 0 is \"odd\""},
+        {BAICHUAN("\"model_max_length\":64"), NULL},
+        {BAICHUAN("\"z_loss_weight\":0"), "\"model_max_length\" is missing"},
+        {BAICHUAN("\"max_position_embeddings\":64,\"z_loss_weight\":0,\"tie_word_embeddings\":true"),
+         "has a head of its own"},
         {OTHER("CodeGenForCausalLM", "\"n_head\":6,\"rotary_dim\":4"), "in 4 groups, found 6 heads"},
         {OTHER("GPTJForCausalLM", "\"n_head\":6,\"rotary_dim\":3"), "an even number of elements, found 3"},
         {OTHER("GPT2LMHeadModel", "\"n_head\":6,\"add_cross_attention\":true"), "\"add_cross_attention\""},
@@ -156,6 +160,9 @@ static void test_config__families_refuse_other_forms(void **state) {
     }
 }
 
+/* Llama 3.1's rule: wavelengths below original / high_freq_factor (here 2048) stay, above original /
+   low_freq_factor (8192) are stretched, between they blend. Head size 8 and theta 500000 give wavelengths 6,
+   167, 4443 and 118143. */
 static void test_rope__tables(void **state) {
     (void)state;
     qb_config c;
