@@ -49,6 +49,9 @@ CASES = [
     ("exaone4", "exaone4", "Exaone4ForCausalLM", {}),
     ("exaone4 of every third layer", "exaone4", "Exaone4ForCausalLM", dict(sliding_window_pattern=3, sliding_window=9)),
     ("helium", "helium", "HeliumForCausalLM", {}),
+    ("nemotron", "nemotron", "NemotronForCausalLM", {}),
+    ("glm4", "glm4", "Glm4ForCausalLM", {}),
+    ("glm4 without kv heads", "glm4", "Glm4ForCausalLM", {"-num_key_value_heads": 0}),
 ]
 
 
@@ -67,7 +70,7 @@ def resolve(kind, keys):
         none = [int(k != "sliding_attention") for k in types]
     nested = [ropes[k] for k in ("full_attention", "sliding_attention")] if "full_attention" in ropes else [ropes]
     want = dict(
-        n_heads=t.num_attention_heads, max_positions=t.max_position_embeddings, n_kv_heads=t.num_key_value_heads, vocab=t.vocab_size, eps=t.rms_norm_eps, tied=c.tie_word_embeddings,
+        n_heads=t.num_attention_heads, max_positions=t.max_position_embeddings, n_kv_heads=t.num_key_value_heads, vocab=t.vocab_size, eps=t.norm_eps if kind == "nemotron" else t.rms_norm_eps, tied=c.tie_word_embeddings,
         head_dim=getattr(t, "head_dim", None) or t.hidden_size // t.num_attention_heads, windows=windows, no_rope=none,
         activation=getattr(t, "hidden_activation", None) or t.hidden_act, attention_bias=bool(getattr(t, "attention_bias", False)) or kind == "qwen2",
         ropes=[dict(type=r["rope_type"], theta=r["rope_theta"], factor=r.get("factor", 1.0), original=r.get("original_max_position_embeddings")) for r in nested],

@@ -6,7 +6,8 @@ static void configure(qb_keys *k, qb_config *c) {
     double fraction = 0.5;
     c->norm_eps = 1.5625e-7f;
     qb_read_llama_keys(k, c);
-    qb_key_bool(k, "attention_bias", &c->attention_bias); /* of q, k and v alone */
+    c->attention_bias = true; /* of q, k and v alone */
+    qb_key_bool(k, "attention_bias", &c->attention_bias);
     c->rope_interleaved = true;
     qb_key_real(k, "partial_rotary_factor", false, 0, 1, &fraction);
     qb_config_rope(k, c, 0, NULL, 10000, fraction);
