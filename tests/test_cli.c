@@ -148,7 +148,8 @@ static void test_cli__list_prints_every_registry(void **state) {
                                            {"protocols", "gptq-<n>"},
                                            {"metrics", "perplexity"},
                                            {"backends", "cpu"},
-                                           {"plots", "perplexity"}};
+                                           {"plots", "perplexity"},
+                                           {"families", "llama"}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         outcome o = BENCH("list", known[i][0], "--json");
         assert_worked(&o);

@@ -10,8 +10,10 @@
 
 static const qb_page page = {
     .name = "list",
-    .summary = "show the suites, models, methods, layouts, datasets, protocols, metrics, backends or plots",
-    .synopsis = "list suites|models|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
+    .summary = "show the suites, models, families, methods, layouts, datasets, protocols, metrics, backends "
+               "or plots",
+    .synopsis =
+        "list suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
     .description =
         "Prints what the program knows by name, one a line: the name and what it is. Without a word it\n"
         "prints all of them. --json gives arrays of objects with name, summary and, where there is one,\n"
@@ -136,6 +138,17 @@ static qb_json *list_metrics(void) {
     return array;
 }
 
+static qb_json *list_families(void) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; qb_family_at(i); i++) {
+        const qb_family *f = qb_family_at(i);
+        qb_json *j = item(f->name, f->summary);
+        qb_json_put_text(j, "architectures", f->architectures);
+        qb_json_push(array, j);
+    }
+    return array;
+}
+
 static qb_json *list_backends(void) {
     qb_json *array = qb_json_array();
     for (size_t i = 0; qb_backend_at(i); i++)
@@ -154,9 +167,10 @@ static const struct {
     const char *name;
     qb_json *(*list)(void);
 } registries[] = {
-    {"suites", list_suites},   {"models", list_models},     {"methods", list_methods},
-    {"layouts", list_layouts}, {"datasets", list_datasets}, {"protocols", list_protocols},
-    {"metrics", list_metrics}, {"backends", list_backends}, {"plots", list_plots},
+    {"suites", list_suites},       {"models", list_models},   {"families", list_families},
+    {"methods", list_methods},     {"layouts", list_layouts}, {"datasets", list_datasets},
+    {"protocols", list_protocols}, {"metrics", list_metrics}, {"backends", list_backends},
+    {"plots", list_plots},
 };
 enum { N_REGISTRIES = sizeof registries / sizeof registries[0] };
 
@@ -227,4 +241,5 @@ static qb_status list_main(int argc, char **argv, int *exit_code) {
 }
 
 const qb_command qb_command_list = {
-    "list", "show the suites, models, methods, layouts, datasets, metrics, backends, plots", list_main};
+    "list", "show the suites, models, families, methods, layouts, datasets, metrics, backends, plots",
+    list_main};
