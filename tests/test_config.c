@@ -122,6 +122,14 @@ static void test_config__families_refuse_other_forms(void **state) {
 #define BAICHUAN(more)                                                                                       \
     "{\"architectures\":[\"BaichuanForCausalLM\"],\"hidden_size\":64,\"num_attention_heads\":4,"             \
     "\"num_hidden_layers\":2,\"intermediate_size\":64,\"vocab_size\":96," more "}"
+#define LIKE_LLAMA(name, more)                                                                               \
+    "{\"architectures\":[\"" name                                                                            \
+    "\"],\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":4,"                              \
+    "\"intermediate_size\":64,\"vocab_size\":96,\"max_position_embeddings\":64," more "}"
+#define OLMO3_ROPES(sliding)                                                                                 \
+    LIKE_LLAMA("Olmo3ForCausalLM",                                                                           \
+               "\"rope_parameters\":{\"full_attention\":{\"rope_theta\":10000,\"rope_type\":\"linear\","     \
+               "\"factor\":2},\"sliding_attention\":{\"rope_theta\":10000," sliding "}}")
 #define OTHER(name, more)                                                                                    \
     "{\"architectures\":[\"" name "\"],\"n_embd\":96,\"n_layer\":2,\"vocab_size\":96," more "}"
     static const struct {
@@ -146,6 +154,10 @@ static void test_config__families_refuse_other_forms(void **state) {
         {OTHER("RWForCausalLM", "\"n_head\":6,\"n_head_kv\":2,\"parallel_attn\":false"),
          "no Falcon of this form"},
         {OTHER("RWForCausalLM", "\"n_head\":6,\"num_ln_in_parallel_attn\":2"), "no Falcon of this form"},
+        {OLMO3_ROPES("\"rope_type\":\"default\""), NULL},
+        {OLMO3_ROPES("\"rope_type\":\"linear\",\"factor\":2"), "rope_parameters.sliding_attention scales"},
+        {LIKE_LLAMA("Cohere2ForCausalLM", "\"position_embedding_type\":\"rope_gptj\""), NULL},
+        {LIKE_LLAMA("Cohere2ForCausalLM", "\"use_qk_norm\":true"), "\"use_qk_norm\""},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         qb_json *json;
@@ -158,6 +170,19 @@ static void test_config__families_refuse_other_forms(void **state) {
         if (!rows[i].needle) assert_ok(st);
         if (i == 0) assert_true(c.alibi_max == 16.0f);
     }
+}
+
+/* The class from before transformers had StableLM spells norms' eps and the rotary part otherwise. */
+static void test_config__old_stablelm_keys(void **state) {
+    (void)state;
+    static const char text[] = LIKE_LLAMA("StableLMEpochForCausalLM", "\"norm_eps\":1e-3,\"rope_pct\":0.5");
+    qb_json *json;
+    qb_config c;
+    assert_ok(qb_json_parse(text, strlen(text), "row", &json));
+    assert_ok(qb_config_parse(json, "config.json", &c));
+    qb_json_free(json);
+    assert_true(c.norm_eps == 1e-3f);
+    assert_int_equal(c.ropes[0].width, 8); /* half of 64 / 4 */
 }
 
 /* Llama 3.1's rule: wavelengths below original / high_freq_factor (here 2048) stay, above original /
@@ -267,6 +292,7 @@ int main(void) {
         cmocka_unit_test(test_config__published_parameter_counts),
         cmocka_unit_test(test_config__names_what_is_wrong),
         cmocka_unit_test(test_config__families_refuse_other_forms),
+        cmocka_unit_test(test_config__old_stablelm_keys),
         cmocka_unit_test(test_rope__tables),
         cmocka_unit_test(test_rope__contradictions_are_resolved_as_in_transformers),
         cmocka_unit_test(test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused),
