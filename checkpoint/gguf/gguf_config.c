@@ -41,6 +41,8 @@ static qb_status refuse_others(builder *b) {
         {"attention.scale", "an attention scale of its own", 0},
         {"rope.scaling.attn_factor", "an attention factor of rope scaling", 1},
         {"attention.sliding_window", "sliding-window attention", 0},
+        {"attn_logit_softcapping", "soft-capped attention scores", 0},
+        {"final_logit_softcapping", "soft-capped logits", 0},
         {"logit_scale", "scaled logits", 1},
         {"embedding_scale", "scaled embeddings", 1},
         {"residual_scale", "scaled residuals", 1},
@@ -214,7 +216,8 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     QB_TRY(st, qb_gguf_real(g, key(&b, "attention.layer_norm_rms_epsilon"), true, 0, 1, &eps));
     qb_json_put_real(b.out, "rms_norm_eps", eps);
     qb_json_put_text(b.out, "hidden_act", "silu");
-    qb_json_put_bool(b.out, "attention_bias", find_tensor(g, "blk.0.attn_q.bias") != NULL);
+    if (!a->fixed_attention_bias)
+        qb_json_put_bool(b.out, "attention_bias", find_tensor(g, "blk.0.attn_q.bias") != NULL);
     qb_json_put_bool(b.out, "mlp_bias", find_tensor(g, "blk.0.ffn_up.bias") != NULL);
     qb_json_put_bool(b.out, "tie_word_embeddings", find_tensor(g, "output.weight") == NULL);
     QB_TRY(st, add_token(&b, "tokenizer.ggml.bos_token_id", "bos_token_id"));

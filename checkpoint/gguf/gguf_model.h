@@ -14,6 +14,7 @@ typedef struct qb_gguf_architecture {
     /* Query and key rows stand so that rotary pairs are neighbours (2 i, 2 i + 1) in each head; our families
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
+    bool fixed_attention_bias; /* the class has its biases without a key attention_bias */
     struct {
         const char *from, *to;
     } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N." */
