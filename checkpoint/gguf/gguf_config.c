@@ -29,8 +29,25 @@ static qb_status copy_int(builder *b, const char *below, const char *name, bool 
     return st;
 }
 
+static qb_status copy_reals(builder *b, const qb_gguf_architecture *a) {
+    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->reals[i].from; i++) {
+        double value = NAN;
+        qb_status st =
+            qb_gguf_real(b->g, key(b, a->reals[i].from), a->reals[i].required, -1e30, 1e30, &value);
+        if (st != QB_OK) return st;
+        if (!isnan(value)) qb_json_put_real(b->out, a->reals[i].to, value);
+    }
+    return QB_OK;
+}
+
+static bool is_copied(const qb_gguf_architecture *a, const char *name) {
+    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->reals[i].from; i++)
+        if (!strcmp(a->reals[i].from, name)) return true;
+    return false;
+}
+
 /* What changes the computation and is not computed here. */
-static qb_status refuse_others(builder *b) {
+static qb_status refuse_others(builder *b, const qb_gguf_architecture *a) {
     static const struct {
         const char *key, *what;
         double usual;
@@ -49,6 +66,7 @@ static qb_status refuse_others(builder *b) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         double value = rows[i].usual;
+        if (is_copied(a, rows[i].key)) continue;
         qb_status st = qb_gguf_real(b->g, key(b, rows[i].key), false, -1e30, 1e30, &value);
         if (st != QB_OK) return st;
         if (value < rows[i].usual || value > rows[i].usual)
@@ -207,7 +225,7 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     qb_status st;
     *out = NULL;
     QB_TRY(st, check_type(g));
-    QB_TRY(st, refuse_others(&b));
+    QB_TRY(st, refuse_others(&b, a));
     qb_json_push_text(names, a->family);
     qb_json_put(b.out, "architectures", names);
     names = NULL;
@@ -215,7 +233,8 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     QB_TRY(st, add_rope(&b, head_width));
     QB_TRY(st, qb_gguf_real(g, key(&b, "attention.layer_norm_rms_epsilon"), true, 0, 1, &eps));
     qb_json_put_real(b.out, "rms_norm_eps", eps);
-    qb_json_put_text(b.out, "hidden_act", "silu");
+    qb_json_put_text(b.out, "hidden_act", a->activation ? a->activation : "silu");
+    QB_TRY(st, copy_reals(&b, a));
     if (!a->fixed_attention_bias)
         qb_json_put_bool(b.out, "attention_bias", find_tensor(g, "blk.0.attn_q.bias") != NULL);
     qb_json_put_bool(b.out, "mlp_bias", find_tensor(g, "blk.0.ffn_up.bias") != NULL);

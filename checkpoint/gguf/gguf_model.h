@@ -15,6 +15,12 @@ typedef struct qb_gguf_architecture {
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
     bool fixed_attention_bias; /* the class has its biases without a key attention_bias */
+    bool norms_include_one;    /* the converter added the one that the class adds to norm weights */
+    const char *activation;    /* hidden_act; NULL: silu */
+    struct {
+        const char *from, *to;
+        bool required;
+    } reals[QB_GGUF_NAMES_MAX]; /* metadata that the class has a key for */
     struct {
         const char *from, *to;
     } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N." */

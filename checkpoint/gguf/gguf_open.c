@@ -25,6 +25,18 @@ static qb_status fill_rows(const qb_checkpoint *ck, const qb_tensor_state *t, vo
     return QB_OK;
 }
 
+/* Norm weights as the class has them, without the one that the converter added. */
+static qb_status fill_less_one(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
+    (void)ck;
+    for (int64_t i = 0; i < t->tensor.shape[0]; i++) {
+        float value;
+        memcpy(&value, (const uint8_t *)t->mapped + i * 4, 4); /* the file need not be aligned */
+        value -= 1;
+        memcpy((uint8_t *)out + i * 4, &value, 4);
+    }
+    return QB_OK;
+}
+
 /* Heads of query or key tensors, from the metadata; 0 for other tensors. */
 static qb_status interleaved_heads(const qb_gguf *g, const qb_gguf_architecture *a, const char *name,
                                    int64_t rows, int64_t *heads) {
@@ -60,6 +72,12 @@ static qb_status add_tensor(qb_checkpoint *ck, const qb_gguf_architecture *a, co
     if (from->n_dims) QB_TRY(st, interleaved_heads(ck->gguf, a, from->name, from->shape[0], &source->heads));
     if (source->heads) source->head_rows = from->shape[0] / source->heads;
     if (source->heads && from->shape[0] && !qb_ggml_type_is_blocks(from->type)) t.fill = fill_rows;
+    if (a->norms_include_one && strstr(from->name, "norm.weight")) {
+        if (from->n_dims != 1 || from->type->dtype != QB_DTYPE_F32)
+            QB_TRY(st, qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s: expected a vector of F32, found %s",
+                               ck->gguf->file, from->name, from->type->name));
+        t.fill = fill_less_one;
+    }
     t.source = source;
     st = qb_checkpoint_add_tensor(ck, &ck->shards[0], &t);
 out:
