@@ -375,7 +375,7 @@ static qb_status quantize_apart(const quantizing *q, qb_model *m, const qb_windo
     char sha256[QB_SHA256_HEX];
     qb_tokenizer_files tokenizer = {0};
     child_work w = {q, m, calibration, sha256, &tokenizer};
-    qb_child_end end;
+    qb_child_end end = {0};
     malloc_trim(0);
     qb_interrupt_watch();
     qb_status st = qb_identity_of(m, sha256);
