@@ -188,17 +188,6 @@ struct qb_backend {
                        int64_t T);
     qb_status (*join)(qb_device *dev, const qb_join_attr *attr, float *y, const float *x, const float *shared,
                       int64_t T);
-    /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
-    qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
-    /* ---- optional: check_step refuses what is NULL ---- */
-    /* In place on x[n_seq * n_tok, width]; what is kept lies in kv->state of the layer. */
-    qb_status (*conv)(qb_device *dev, const qb_conv_attr *attr, float *x, const float *weight,
-                      const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
-    /* out[.., value_heads * value_dim] of qkv [.., 2 key_heads * key_dim + value_heads * value_dim], beta and
-       decay [.., value_heads]. */
-    qb_status (*delta)(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
-                       const float *beta, const float *decay, const float *a_log, const float *dt_bias,
-                       const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
     /* Router logits [T, experts] of the device to a routing in host memory: qb_route's. bias: host, or NULL.
      */
     qb_status (*route)(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,
@@ -242,6 +231,17 @@ struct qb_backend {
     /* GPTQ with the whole arithmetic on the device; codes as quant/gptq.c's but for float ties.
        QB_ERR_UNSUPPORTED (nothing done) for block_columns that no kernel serves. */
     qb_status (*gptq)(qb_device *dev, qb_gptq_problem *problem);
+    /* Of these three no plain ops serve: check_step refuses the steps where they are NULL. */
+    /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
+    qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
+    /* In place on x[n_seq * n_tok, width]; what is kept lies in kv->state of the layer. */
+    qb_status (*conv)(qb_device *dev, const qb_conv_attr *attr, float *x, const float *weight,
+                      const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+    /* out[.., value_heads * value_dim] of qkv [.., 2 key_heads * key_dim + value_heads * value_dim], beta and
+       decay [.., value_heads]. */
+    qb_status (*delta)(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
+                       const float *beta, const float *decay, const float *a_log, const float *dt_bias,
+                       const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
 };
 
 /* NULL when there is no such backend; `index` walks the registry until NULL. */
