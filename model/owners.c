@@ -96,18 +96,6 @@ const qb_owner *qb_owners_find(const qb_owners *o, const char *tensor) {
     return NULL;
 }
 
-bool qb_tensor_is_stale(const char *tensor) {
-    static const char *const ends[] = {
-        ".rotary_emb.inv_freq",   ".attn.bias",           ".attn.masked_bias",          ".attention.bias",
-        ".attention.masked_bias", ".attn.attention.bias", ".attn.attention.masked_bias"};
-    size_t n = strlen(tensor);
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
-        size_t e = strlen(ends[i]);
-        if (n > e && !strcmp(tensor + n - e, ends[i])) return true;
-    }
-    return false;
-}
-
 /* What stands before the layer's number in the first block's names: "model.layers." */
 static size_t layer_prefix(const qb_topology *t, char out[QB_NAME_BYTES]) {
     const qb_list *l = &t->layers[0];
@@ -188,9 +176,7 @@ qb_status qb_owners_check(const qb_model *m, const char *where) {
         if (in_layer && strtoll(name + n, NULL, 10) >= m->config.n_layers)
             return qb_fail(QB_ERR_FORMAT, "%s: num_hidden_layers is %lld, but the checkpoint holds %.200s",
                            where, (long long)m->config.n_layers, name);
-        if (is_read(qb_owners_find(m->owners, name), name) || qb_tensor_is_stale(name) ||
-            is_bias_of_linear(m->owners, name))
-            continue;
+        if (is_read(qb_owners_find(m->owners, name), name) || is_bias_of_linear(m->owners, name)) continue;
         if (in_layer && is_scale_of_activations(name)) {
             if (n_scales++ == 0) scale = name;
             continue;

@@ -23,8 +23,6 @@ void qb_owners_free(qb_owners *o); /* takes NULL */
 /* NULL when nothing of the topology reads the tensor. Of a linear: MODULE, or MODULE. and anything (.weight,
    .qweight, .weight.absmax, ..) but its bias. */
 const qb_owner *qb_owners_find(const qb_owners *o, const char *tensor);
-/* Old leftovers that no model reads (rotary_emb.inv_freq, masks of attention). */
-bool qb_tensor_is_stale(const char *tensor);
 /* Refuses tensors under a layer that nobody names, and layers beyond the config's; a tensor elsewhere that
    nobody reads is a warning. */
 qb_status qb_owners_check(const qb_model *m, const char *where) QB_NODISCARD;
