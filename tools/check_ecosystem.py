@@ -4,7 +4,7 @@
 Needs (in a virtual environment): torch, transformers, bitsandbytes, safetensors, numpy; for GPTQ also optimum and gptqmodel
 (BUILD_CUDA_EXT=0 pip install --no-build-isolation gptqmodel). Run with torch 2.15.0, transformers 5.23.0, bitsandbytes
 0.50.2, gptqmodel 7.7.0, optimum 2.3.0 on the CPU. Exit code 77 when torch, transformers or bitsandbytes are absent; without
-gptqmodel the GPTQ directories are checked by the dequantizer below alone, and that is said.
+gptqmodel the GPTQ directories are checked by gptq_tensors.py alone, and that is said.
 
   check_ecosystem.py --bin build/bin --model ../shared/models/wikimini-hf [--only NAME]
 
@@ -27,6 +27,7 @@ try:
     import torch
     import transformers
     import bitsandbytes as bnb
+    from gptq_tensors import dequantize_gptq
     from safetensors import safe_open
 except ImportError as missing:
     print(f"skipped: {missing}")
@@ -52,26 +53,6 @@ CASES = {
     "fp4": ["fp4"],
     "int8": ["int8"],
 }
-
-
-def unpack(words, bits, count):
-    """Words of 32 bits to `count` fields along the last axis: field k stands at bit k * bits of the stream."""
-    raw = np.ascontiguousarray(words.astype(np.uint32)).view(np.uint8)
-    stream = np.unpackbits(raw, axis=-1, bitorder="little").reshape(*words.shape[:-1], -1)
-    fields = stream[..., : count * bits].reshape(*words.shape[:-1], count, bits)
-    return (fields.astype(np.int64) << np.arange(bits)).sum(-1)
-
-
-def dequantize_gptq(tensors, module, config):
-    """[out, in] in float32: scale[g, n] * (code - zero), zeros stored minus one in v1."""
-    bits = config["bits"]
-    qweight, qzeros, scales, g_idx = (tensors[f"{module}.{part}"].numpy() for part in ("qweight", "qzeros", "scales", "g_idx"))
-    n_in, n_out = g_idx.shape[0], scales.shape[1]
-    codes = unpack(qweight.T, bits, n_in)
-    zeros = unpack(qzeros, bits, n_out)
-    if config["checkpoint_format"] == "gptq":
-        zeros = zeros + 1
-    return torch.from_numpy((scales.astype(np.float32)[g_idx] * (codes.T - zeros[g_idx]).astype(np.float32)).T.copy())
 
 
 def dequantize_loaded(layer):
