@@ -52,7 +52,7 @@ qb_status qb_json_replace_constants(const char *text, size_t n, char **copy) {
     size_t length;
     bool nan;
     *copy = NULL;
-    if (!memchr(text, 'N', n) && !memchr(text, 'I', n)) return QB_OK;
+    if (!n || (!memchr(text, 'N', n) && !memchr(text, 'I', n))) return QB_OK; /* an empty text may be NULL */
     while (next_number(&s, &number, &length)) {
         if (!is_constant(number, length, &nan)) continue;
         if (!*copy) {

@@ -62,6 +62,11 @@ program dies "$two; echo '[       OK ] dies__a'; kill -SEGV \$\$"
 program hangs "sleep 20" TIMEOUT 1
 echo 'add_test(missing "/nonexistent")' >>"$work/t/CTestTestfile.cmake"
 expect 1 "7 passed, 5 failed, 2 skipped" "/nonexistent"
+# Names that are not C's, and one that is a single word.
+begin
+program names "$two; echo '[       OK ] bloom-6.heads'; echo '[  FAILED  ] phi'; echo '[  FAILED  ] names: 1 test(s), listed below:'
+  echo '[  FAILED  ] phi'; echo '[  PASSED  ] 1 test(s).'; exit 1"
+expect 1 "1 passed, 1 failed, 0 skipped"
 # Two programs that write at once, and more than ctest keeps by default.
 begin
 for name in one two; do

@@ -32,7 +32,8 @@ awk -v counts="$log/counts" '
     at = index($0, mark)
     if (!at) return ""
     text = substr($0, at + length(mark))
-    return match(text, /^[a-z0-9]+_[A-Za-z0-9_]+/) ? substr(text, 1, RLENGTH) : ""
+    if (!match(text, /^[A-Za-z0-9_.-]+/) || substr(text, RLENGTH + 1) ~ /^(:| test\(s\))/) return "" # a sum, not a test
+    return substr(text, 1, RLENGTH)
   }
   # What a failed program wrote: around each complaint, or its end where it made none.
   function show(   i, until, shown) {

@@ -23,6 +23,7 @@ static void check_config(const uint8_t *data, size_t size) {
         require(q->group_size == -1 || q->group_size > 0);
     }
     require(strchr(qb_error_text(), '\n') == NULL);
+    qb_module_rules_free(&ck.rules);
     qb_json_free(ck.config);
     qb_arena_free(&ck.arena);
 }
