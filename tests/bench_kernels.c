@@ -1,13 +1,17 @@
 /* Measures the matmuls of the CPU backend beside the machine's own ceilings; a program, not a test.
    bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: GB/s over a working set beyond cache for few tokens, GFLOP/s
-   for many. */
+   for many.
+   bench_kernels prefetch [FORMAT-SUBSTRING]: one token at several prefetch distances in turn, which is what a
+   row of kernels/cpu/tuning.c is chosen by. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tuning.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ROWS = 11008, COLS = 4096, MAX_COPIES = 64 };
 static const int64_t working_set = 1100000000;
@@ -34,6 +38,11 @@ static const format formats[] = {
     {.name = "nf4-b64", .bits = -1, .group = 64},
     {.name = "nf4-b64-dq", .bits = -1, .group = 64, .double_quant = true},
 };
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
 
 static uint32_t state = 1;
 static uint32_t noise(void) {
@@ -116,9 +125,48 @@ static void measure(qb_device *dev, const qb_ceilings *c, const format *f, const
     qb_free(y);
 }
 
+/* Alone on a busy machine, the time that this thread had a processor; else the time on the clock. */
+static double now_s(const qb_device *dev) {
+    struct timespec t;
+    if (qb_threads_count(dev->threads) > 1) return (double)qb_now_ns() * 1e-9;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* The distances change from one matrix to the next, so that what else the machine does falls on all alike. */
+static void compare_distances(qb_device *dev, const format *f, const qb_matrix *m, int n) {
+    enum { DISTANCES = 6, SAMPLES = 96 };
+    static const int64_t distances[DISTANCES] = {0, 512, 1024, 2048, 4096, 8192};
+    double seconds[DISTANCES][SAMPLES];
+    float *x, *y;
+    check(qb_alloc(COLS, 4, &x));
+    check(qb_alloc(ROWS, 4, &y));
+    for (int64_t i = 0; i < COLS; i++) x[i] = (float)(i % 17) * 0.1f - 0.8f;
+    for (int64_t i = 0; i < DISTANCES * SAMPLES; i++) {
+        int d = (int)(i % DISTANCES);
+        qb_cpu_tuning *tuning = qb_cpu_tuning_here();
+        tuning->packed_prefetch_bytes = tuning->dense_prefetch_bytes = distances[d];
+        double start = now_s(dev);
+        check(dev->backend->matmul(dev, y, x, 1, &m[i * 7 % n]));
+        seconds[d][i / DISTANCES] = now_s(dev) - start;
+    }
+    for (int d = 0; d < DISTANCES; d++) {
+        double bytes = (double)m[0].bytes * 1e-9;
+        qsort(seconds[d], SAMPLES, sizeof **seconds, ascending);
+        printf("%-24s ahead %5lld  %6.2f GB/s median, %6.2f best quarter, %6.2f best\n", f->name,
+               (long long)distances[d], bytes / seconds[d][SAMPLES / 2], bytes / seconds[d][SAMPLES / 4],
+               bytes / seconds[d][0]);
+    }
+    fflush(stdout);
+    qb_free(x);
+    qb_free(y);
+}
+
 int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
+    bool prefetch = argc > 1 && strcmp(argv[1], "prefetch") == 0;
+    if (prefetch) argc--, argv++;
     qb_device *dev;
     qb_ceilings c;
     check(qb_backend_cpu.open(&(qb_device_options){.threads = 0}, &dev));
@@ -132,7 +180,8 @@ int main(int argc, char **argv) {
         void *dense = NULL;
         int n = make_matrices(dev, &formats[i], m, &dense);
         int asked = argc > 2 ? argc - 2 : (int)(sizeof usual / sizeof *usual);
-        for (int t = 0; t < asked; t++)
+        if (prefetch) compare_distances(dev, &formats[i], m, n);
+        for (int t = 0; t < asked && !prefetch; t++)
             measure(dev, &c, &formats[i], m, n, argc > 2 ? strtoll(argv[2 + t], NULL, 10) : usual[t]);
         for (int k = 0; k < n; k++) dev->backend->matrix_free(dev, &m[k]);
         qb_free(dense);

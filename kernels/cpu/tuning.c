@@ -1,0 +1,54 @@
+#include "kernels/cpu/tuning.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+/* A row a family that was measured; the last serves all others. */
+static const struct {
+    const char *vendor;
+    unsigned family;
+    qb_cpu_tuning tuning;
+} table[] = {
+    {"AuthenticAMD", 0x19, {"amd family 25", 512, 0}},  /* Zen 3 and 4 */
+    {"AuthenticAMD", 0x1a, {"amd family 26", 2048, 0}}, /* Zen 5 */
+    {"GenuineIntel", 6, {"intel family 6", 512, 1024}}, /* Emerald Rapids */
+    {NULL, 0, {"other", 512, 1024}},
+};
+
+static qb_cpu_tuning here;
+
+/* Vendor and family as the processor's manuals count them: the extended family is added to 15. */
+static void identify(char vendor[13], unsigned *family) {
+    memset(vendor, 0, 13);
+    *family = 0;
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return;
+    memcpy(vendor, &b, 4);
+    memcpy(vendor + 4, &d, 4);
+    memcpy(vendor + 8, &c, 4);
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return;
+    *family = a >> 8 & 15;
+    if (*family == 15) *family += a >> 20 & 255;
+#endif
+}
+
+static void find(void) {
+    char vendor[13];
+    unsigned family;
+    identify(vendor, &family);
+    size_t i = 0;
+    while (table[i].vendor && (strcmp(table[i].vendor, vendor) != 0 || table[i].family != family)) i++;
+    here = table[i].tuning;
+}
+
+qb_cpu_tuning *qb_cpu_tuning_here(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find);
+    return &here;
+}

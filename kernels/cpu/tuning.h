@@ -1,0 +1,15 @@
+/* What no instruction set tells: how far ahead of its loads a loop should ask for memory. It differs by
+   processor and changes no bit of a result. */
+#pragma once
+
+#include <stdint.h>
+
+typedef struct qb_cpu_tuning {
+    const char *source;            /* which row of the table this is: "amd family 25", "other" */
+    int64_t packed_prefetch_bytes; /* ahead of packed codes, for few tokens */
+    int64_t dense_prefetch_bytes;  /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
+} qb_cpu_tuning;
+
+/* That of the processor at hand, found at the first call. `bench_kernels prefetch` measures what a row of the
+   table should say, and alone writes to it. */
+qb_cpu_tuning *qb_cpu_tuning_here(void);
