@@ -73,10 +73,27 @@ static void say_skipped(const qb_model *m, qb_json *quantization) {
     }
 }
 
+/* optimum, through which transformers opens the gptq layouts, guesses what holds the blocks from five names
+   and knows no other (MPT's transformer.blocks). */
+static void say_blocks(const qb_model *m, qb_json *quantization) {
+    const qb_list *l = &m->topology.layers[0];
+    const char *method = qb_json_string(qb_json_get(quantization, "quant_method"));
+    if (!method || strcmp(method, "gptq") != 0) return;
+    for (size_t i = 0; i < l->n_linears; i++) {
+        const char *prefix = l->linears[i].prefix, *number = strstr(prefix, ".%d.");
+        char name[QB_NAME_BYTES];
+        if (!l->linears[i].quantized || !number) continue;
+        snprintf(name, sizeof name, "%.*s", (int)(number - prefix), prefix);
+        qb_json_put_text(quantization, "block_name_to_quantize", name);
+        return;
+    }
+}
+
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
                                const char *torch_dtype, qb_writer *w) {
     qb_json *config = config_of(m), *how = quantization ? qb_json_copy(quantization) : NULL;
     if (how && qb_json_get(how, "llm_int8_skip_modules")) say_skipped(m, how);
+    if (how) say_blocks(m, how);
     if (how) qb_json_put(config, "quantization_config", how);
     /* Newer programs say "dtype"; the older name is read by all. */
     if (torch_dtype && qb_json_get(config, "dtype")) qb_json_put_text(config, "dtype", torch_dtype);

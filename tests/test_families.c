@@ -174,12 +174,29 @@ static bool has_stacked_experts(const qb_topology *t) {
     return false;
 }
 
+/* optimum finds a GPTQ directory's blocks by this name. */
+static void check_block_name(const char *dir, const qb_json *quantization) {
+    char module[QB_NAME_BYTES], first[QB_NAME_BYTES];
+    qb_model *m;
+    if (strcmp(qb_json_string(qb_json_get(quantization, "quant_method")), "gptq") != 0) {
+        assert_null(qb_json_get(quantization, "block_name_to_quantize"));
+        return;
+    }
+    assert_ok(qb_model_open(dir, &m));
+    qb_linear_name(&m->topology.layers[0].linears[0], 0, module);
+    snprintf(first, sizeof first, "%s.0.",
+             qb_json_string(qb_json_get(quantization, "block_name_to_quantize")));
+    assert_memory_equal(module, first, strlen(first));
+    qb_model_close(m);
+}
+
 /* A wrapper's language model is written alone, as a model of its own class: its names fit no wrapper. */
 static void check_config(const char *dir) {
     char *path = qb_path_join(dir, "config.json");
     qb_json *config;
     assert_ok(qb_json_read(path, 1 << 20, &config));
     assert_null(qb_json_get(config, "text_config"));
+    check_block_name(dir, qb_json_get(config, "quantization_config"));
     const char *name = qb_json_string(qb_json_first(qb_json_get(config, "architectures")));
     assert_null(strstr(name, "ForConditionalGeneration"));
     const qb_family *f = qb_family_find(name);
