@@ -380,6 +380,19 @@ static void wrapped(qb_str *out, const char *text) {
     qb_str_text(out, "\n");
 }
 
+void qb_option_describe(const qb_option *row, qb_str *out) {
+    qb_str_text(out, row->help);
+    if (row->choices) qb_str_printf(out, "; one of %s", row->choices);
+    if (bounded(row) && row->max >= 1e15)
+        qb_str_printf(out, " (at least %.15g)", row->min);
+    else if (bounded(row))
+        qb_str_printf(out, " (%.15g to %.15g)", row->min, row->max);
+    if (row->initial && row->type == QB_OPTION_BOOL && !strcmp(row->initial, "true"))
+        qb_str_printf(out, " [on; --no-%s turns it off]", row->name);
+    else if (row->initial && row->type != QB_OPTION_BOOL)
+        qb_str_printf(out, " [default: %s]", row->initial);
+}
+
 void qb_options_help(const qb_option_set *sets, size_t n_sets, qb_str *out) {
     for (size_t s = 0; s < n_sets; s++) {
         qb_str_printf(out, "\n%s:\n", sets[s].title);
@@ -390,16 +403,7 @@ void qb_options_help(const qb_option_set *sets, size_t n_sets, qb_str *out) {
             else
                 qb_str_printf(&head, "  --%s", row->name);
             if (row->type != QB_OPTION_BOOL) qb_str_printf(&head, " %s", row->unit ? row->unit : "VALUE");
-            qb_str_text(&body, row->help);
-            if (row->choices) qb_str_printf(&body, "; one of %s", row->choices);
-            if (bounded(row) && row->max >= 1e15)
-                qb_str_printf(&body, " (at least %.15g)", row->min);
-            else if (bounded(row))
-                qb_str_printf(&body, " (%.15g to %.15g)", row->min, row->max);
-            if (row->initial && row->type == QB_OPTION_BOOL && !strcmp(row->initial, "true"))
-                qb_str_printf(&body, " [on; --no-%s turns it off]", row->name);
-            else if (row->initial && row->type != QB_OPTION_BOOL)
-                qb_str_printf(&body, " [default: %s]", row->initial);
+            qb_option_describe(row, &body);
             if (head.length + 2 > HELP_COLUMN)
                 qb_str_printf(out, "%s\n%*s", qb_str_get(&head), HELP_COLUMN, "");
             else

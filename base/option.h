@@ -62,5 +62,7 @@ qb_status qb_options_from_json(const qb_option *rows, void *target, const qb_jso
 void qb_options_to_json(const qb_option *rows, const void *target, qb_json *object);
 /* The rows as an indented two-column help text with defaults, ranges and units. */
 void qb_options_help(const qb_option_set *sets, size_t n_sets, qb_str *out);
+/* What the help says of one row: its sentence, choices, range and default. */
+void qb_option_describe(const qb_option *row, qb_str *out);
 /* Renders one value as the user would type it. */
 void qb_option_print(const qb_option *row, const void *target, qb_str *out);

@@ -31,6 +31,18 @@ const qb_command *qb_command_find(const char *name) {
     return NULL;
 }
 
+qb_status qb_command_unknown(const char *word) {
+    const char *names[32];
+    size_t n = 0;
+    while (qb_command_at(n)) {
+        names[n] = qb_command_at(n)->name;
+        n++;
+    }
+    char hint[QB_HINT_CHARS];
+    return qb_fail(QB_ERR_USAGE, "unknown command '%s': `bench --help` lists them%s", word,
+                   qb_did_you_mean(word, names, n, hint));
+}
+
 const qb_option qb_common_options[] = {
     {"json", 0, QB_OPTION_BOOL, offsetof(qb_common, json), NULL, 0, 0, NULL, NULL,
      "write the result to standard output as JSON"},
@@ -77,10 +89,12 @@ static void synopsis(qb_str *out, const char *text) {
     }
 }
 
-static qb_status page_print(const qb_page *page, const qb_option_set *sets, size_t n_sets) {
-    static const char usual_exit[] = "0   success\n"
-                                     "1   the work failed; one line on standard error says why\n"
-                                     "2   the command line or a suite file is wrong";
+const char qb_usual_exit_status[] = "0   success\n"
+                                    "1   the work failed; one line on standard error says why\n"
+                                    "2   the command line or a suite file is wrong";
+
+static qb_status print_text(void *user, const qb_page *page, const qb_option_set *sets, size_t n_sets) {
+    (void)user;
     qb_str out = {0};
     qb_str_printf(&out, "NAME\n    bench %s - %s\n\nSYNOPSIS\n", page->name, page->summary);
     synopsis(&out, page->synopsis);
@@ -90,10 +104,28 @@ static qb_status page_print(const qb_page *page, const qb_option_set *sets, size
     qb_str_text(&out, "\nEXAMPLES\n");
     indented(&out, page->examples);
     qb_str_text(&out, "\nEXIT STATUS\n");
-    indented(&out, page->exit_status ? page->exit_status : usual_exit);
+    indented(&out, page->exit_status ? page->exit_status : qb_usual_exit_status);
     qb_status st = qb_str_status(&out);
     if (st == QB_OK) qb_output_bytes(qb_str_get(&out), out.length);
     qb_str_free(&out);
+    return st;
+}
+
+static struct {
+    qb_page_printer print;
+    void *user;
+} printing = {print_text, NULL};
+
+qb_status qb_command_describe(const qb_command *command, qb_page_printer print, void *user) {
+    char name[32], help[] = "--help";
+    char *words[] = {name, help, NULL};
+    int exit_code = 0;
+    snprintf(name, sizeof name, "%s", command->name);
+    printing.print = print;
+    printing.user = user;
+    qb_status st = command->run(2, words, &exit_code);
+    printing.print = print_text;
+    printing.user = NULL;
     return st;
 }
 
@@ -108,7 +140,7 @@ qb_status qb_command_parse(const qb_page *page, const qb_option_set *sets, size_
     *done = asks_help(argc, argv);
     *n_words = 0;
     for (size_t s = 0; s < n_sets; s++) qb_options_defaults(sets[s].rows, sets[s].target);
-    if (*done) return page_print(page, sets, n_sets);
+    if (*done) return printing.print(printing.user, page, sets, n_sets);
     qb_status st = qb_options_parse(sets, n_sets, argc, argv, words, max_words, n_words);
     if (st != QB_OK) return st;
     const qb_common *common = sets[n_sets - 1].target;

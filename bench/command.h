@@ -12,6 +12,7 @@ typedef struct qb_command {
 
 const qb_command *qb_command_at(size_t index); /* NULL behind the last */
 const qb_command *qb_command_find(const char *name);
+qb_status qb_command_unknown(const char *word) QB_NODISCARD; /* the usage error, with the nearest name */
 
 /* The prose of a manual page; the options come from their rows. Lines are pre-wrapped. */
 typedef struct qb_page {
@@ -20,7 +21,22 @@ typedef struct qb_page {
     const char *description;
     const char *examples;
     const char *exit_status; /* NULL: the usual three */
+    const char *words;       /* "a|b|c" where the words are of a closed set; NULL: files, or none */
 } qb_page;
+
+/* What becomes of a page and its option rows; the text of --help unless somebody else asks. */
+typedef qb_status (*qb_page_printer)(void *user, const qb_page *page, const qb_option_set *sets,
+                                     size_t n_sets);
+/* Gives a subcommand's page and rows to `print`; the subcommand does not run. */
+qb_status qb_command_describe(const qb_command *command, qb_page_printer print, void *user) QB_NODISCARD;
+extern const char qb_usual_exit_status[];
+/* The program's own page, without options, and the environment variables that it reads; NULL name at the end.
+ */
+extern const qb_page qb_program_page;
+typedef struct qb_variable {
+    const char *name, *meaning;
+} qb_variable;
+extern const qb_variable qb_program_variables[];
 
 /* Options of every subcommand. */
 typedef struct qb_common {

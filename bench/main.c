@@ -16,42 +16,30 @@
 
 enum { EXIT_INTERRUPTED = 130 };
 
-static void print_usage(void) {
-    qb_output(
-        "NAME\n    bench - quantize language models and measure perplexity, speed and memory\n\n"
-        "SYNOPSIS\n    bench COMMAND [options]\n    bench COMMAND --help\n    bench --version\n\nCOMMANDS\n");
-    for (size_t i = 0; qb_command_at(i); i++)
-        qb_output("    %-10s %s\n", qb_command_at(i)->name, qb_command_at(i)->summary);
-    qb_output("\nDESCRIPTION\n"
-              "    MODEL is a Hugging Face directory, quantized or not; a GGUF file; \"demo\", the little "
-              "model that\n"
-              "    comes with the program; a known name or hub id in the local hub cache (`bench list "
-              "models`); or\n"
-              "    synthetic:NAME, random weights of that model's shapes. Data goes to standard output,\n"
-              "    progress and warnings to standard error.\n\n"
-              "ENVIRONMENT\n"
-              "    BENCH_DATA    where dataset files are looked for besides --data DIR\n"
-              "    BENCH_CACHE   quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or "
-              "~/.cache/quantbench\n"
-              "    BENCH_MAX_TEXT_GB  the most that a dataset file may take, decompressed (8 GB)\n"
-              "    BENCH_SHARE   suites, plot scripts and the demo model, when not beside the program\n\n"
-              "EXAMPLES\n"
-              "    bench run --suite demo -o demo.json --plots plots\n"
-              "    bench quantize ./Llama-2-7b-hf --method gptq --bits 4 --group-size 128 -o ./llama2-7b-w4\n"
-              "    bench eval ./llama2-7b-w4 --dataset wikitext2 --protocol gptq-2048\n\n"
-              "EXIT STATUS\n    0 success, 1 failure, 2 usage error, 130 interrupted\n");
+static void print_lines(const char *indent, const char *text) {
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        qb_output("%s%.*s\n", indent, (int)n, text);
+        text += n + (text[n] == '\n');
+    }
 }
 
-static qb_status unknown_command(const char *word) {
-    const char *names[32];
-    size_t n = 0;
-    while (qb_command_at(n)) {
-        names[n] = qb_command_at(n)->name;
-        n++;
-    }
-    char hint[QB_HINT_CHARS];
-    return qb_fail(QB_ERR_USAGE, "unknown command '%s': `bench --help` lists them%s", word,
-                   qb_did_you_mean(word, names, n, hint));
+static void print_usage(void) {
+    const qb_page *page = &qb_program_page;
+    qb_output("NAME\n    bench - %s\n\nSYNOPSIS\n", page->summary);
+    print_lines("    bench ", page->synopsis);
+    qb_output("\nCOMMANDS\n");
+    for (size_t i = 0; qb_command_at(i); i++)
+        qb_output("    %-10s %s\n", qb_command_at(i)->name, qb_command_at(i)->summary);
+    qb_output("\nDESCRIPTION\n");
+    print_lines("    ", page->description);
+    qb_output("\nENVIRONMENT\n");
+    for (const qb_variable *v = qb_program_variables; v->name; v++)
+        qb_output("    %-17s  %s\n", v->name, v->meaning);
+    qb_output("\nEXAMPLES\n");
+    print_lines("    ", page->examples);
+    qb_output("\nEXIT STATUS\n");
+    print_lines("    ", page->exit_status);
 }
 
 static qb_status dispatch(int argc, char **argv, int *exit_code) {
@@ -61,19 +49,19 @@ static qb_status dispatch(int argc, char **argv, int *exit_code) {
         print_usage();
         return QB_OK;
     }
-    if (!strcmp(word, "--version")) {
+    if (!strcmp(word, "--version") || !strcmp(word, "-V")) {
         qb_output("bench %s\n", qb_program_version());
         return QB_OK;
     }
     if (!strcmp(word, "help")) { /* `bench help run` reads as `bench run --help` */
         static char help[] = "--help";
         const qb_command *asked = qb_command_find(argv[2]);
-        if (!asked) return unknown_command(argv[2]);
+        if (!asked) return qb_command_unknown(argv[2]);
         char *words[] = {argv[2], help, NULL};
         return asked->run(2, words, exit_code);
     }
     const qb_command *command = qb_command_find(word);
-    return command ? command->run(argc - 1, argv + 1, exit_code) : unknown_command(word);
+    return command ? command->run(argc - 1, argv + 1, exit_code) : qb_command_unknown(word);
 }
 
 /* A standard stream that the caller closed would lend its number to the next file that is opened, and

@@ -20,6 +20,7 @@ static const qb_page page = {
         "the source that defines it.",
     .examples = "bench list suites\n"
                 "bench list methods --json",
+    .words = "suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots",
 };
 
 static qb_json *item(const char *name, const char *summary) {

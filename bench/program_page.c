@@ -1,0 +1,32 @@
+/* What `bench --help` and bench(1) say of the program as a whole. */
+#include "bench/command.h"
+
+const qb_page qb_program_page = {
+    .name = "bench",
+    .summary = "quantize language models and measure perplexity, speed and memory",
+    .synopsis = "COMMAND [options]\n"
+                "COMMAND --help\n"
+                "help COMMAND\n"
+                "--version",
+    .description =
+        "MODEL is a Hugging Face directory, quantized or not; a GGUF file; \"demo\", the little model that\n"
+        "comes with the program; a known name or hub id in the local hub cache (`bench list models`); or\n"
+        "synthetic:NAME, random weights of that model's shapes. Data goes to standard output,\n"
+        "progress and warnings to standard error.",
+    .examples = "bench run --suite demo -o demo.json --plots plots\n"
+                "bench quantize ./Llama-2-7b-hf --method gptq --bits 4 --group-size 128 -o ./llama2-7b-w4\n"
+                "bench eval ./llama2-7b-w4 --dataset wikitext2 --protocol gptq-2048",
+    .exit_status = "0   success\n"
+                   "1   failure\n"
+                   "2   usage error\n"
+                   "130 interrupted",
+};
+
+const qb_variable qb_program_variables[] = {
+    {"BENCH_DATA", "where dataset files are looked for besides --data DIR"},
+    {"BENCH_CACHE", "quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or ~/.cache/quantbench"},
+    {"BENCH_MAX_TEXT_GB", "the most that a dataset file may take, decompressed (8 GB)"},
+    {"BENCH_SHARE", "suites, plot scripts and the demo model, when not beside the program"},
+    {"BENCH_SIMD", "the most of the processor's vector instructions to use: generic, avx2 or avx512"},
+    {NULL, NULL},
+};
