@@ -243,8 +243,8 @@ static void values_experts(gguf_file *f) {
 static void values_window(gguf_file *f) {
     gguf_int(f, "llama.attention.sliding_window", 64);
 }
-static void values_yarn(gguf_file *f) {
-    gguf_text(f, "llama.rope.scaling.type", "yarn");
+static void values_dynamic(gguf_file *f) {
+    gguf_text(f, "llama.rope.scaling.type", "dynamic");
     gguf_real(f, "llama.rope.scaling.factor", 4);
 }
 static void values_partial(gguf_file *f) {
@@ -275,7 +275,7 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
         {values_experts, 1, QB_ERR_UNSUPPORTED,
          "llama.expert_count is 8: mixture of experts is not supported"},
         {values_window, 1, QB_ERR_UNSUPPORTED, "sliding-window attention is not supported"},
-        {values_yarn, 2, QB_ERR_UNSUPPORTED, "rope_scaling of type \"yarn\" is not known"},
+        {values_dynamic, 2, QB_ERR_UNSUPPORTED, "rope_scaling of type \"dynamic\" is not known"},
         {values_partial, 1, QB_ERR_UNSUPPORTED, "partly rotated heads"},
         {values_value_length, 1, QB_ERR_UNSUPPORTED, "different sizes are not supported"},
         {values_split, 1, QB_ERR_FORMAT, "says that it is part 1 of 3, its name part 1 of 1"},
@@ -288,9 +288,8 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
         refuse(r, rows[i].status, rows[i].needle);
     }
     recipe r = plain;
-    r.architecture = "qwen2moe";
-    refuse(r, QB_ERR_UNSUPPORTED,
-           "architecture \"qwen2moe\" is not supported (supported: llama, qwen2, qwen3,");
+    r.architecture = "mamba";
+    refuse(r, QB_ERR_UNSUPPORTED, "architecture \"mamba\" is not supported (supported: llama, qwen2, qwen3,");
     r = plain, r.eps_key = "llama.other";
     refuse(r, QB_ERR_FORMAT, "metadata llama.attention.layer_norm_rms_epsilon is missing");
     r = plain, r.heads = 48;

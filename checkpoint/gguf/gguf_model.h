@@ -5,25 +5,65 @@
 #include "checkpoint/gguf/gguf.h"
 #include "checkpoint/state.h"
 
-enum { QB_GGUF_NAMES_MAX = 16 };
+enum { QB_GGUF_NAMES_MAX = 24 };
+
+/* What "attention.sliding_window" means where it is not there. */
+typedef enum {
+    QB_GGUF_WINDOW_UNREAD,  /* refused where it is there: the class has none */
+    QB_GGUF_WINDOW_NONE,    /* absent: no window */
+    QB_GGUF_WINDOW_CLASS,   /* absent: the class's own */
+    QB_GGUF_WINDOW_REQUIRED /* absent: an error */
+} qb_gguf_window;
+
+/* How rows of attn_qkv stand in the class's tensor; in the file they are q | k | v of all heads. */
+typedef enum {
+    QB_GGUF_QKV_SAME,
+    QB_GGUF_QKV_BY_HEAD,   /* q | k | v of each head */
+    QB_GGUF_QKV_BY_KV_HEAD /* of each key head: its queries, its key, its value */
+} qb_gguf_qkv;
 
 /* One row of gguf_architectures.def. Names are without ".weight" and ".bias"; lists end with a NULL. */
 typedef struct qb_gguf_architecture {
     const char *name;   /* general.architecture */
     const char *family; /* config.json's architecture */
+    /* Of the rows of one name the first counts whose condition holds: metadata below the architecture (a
+       number: above 0), a tensor. NULL: no condition. */
+    const char *if_key, *if_tensor;
     /* Query and key rows stand so that rotary pairs are neighbours (2 i, 2 i + 1) in each head; our families
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
-    bool fixed_attention_bias; /* the class has its biases without a key attention_bias */
-    bool norms_include_one;    /* the converter added the one that the class adds to norm weights */
-    const char *activation;    /* hidden_act; NULL: silu */
+    qb_gguf_qkv qkv;
+    bool transposed;            /* the class has the matrices of its layers as [in, out] */
+    bool fixed_biases;          /* the class reads neither attention_bias nor mlp_bias */
+    bool norms_include_one;     /* the converter added the one that the class adds to norm weights */
+    bool no_rope;               /* the class turns nothing */
+    bool partial;               /* the class may turn a part of each head */
+    const char *activation;     /* NULL: silu */
+    const char *activation_key; /* NULL: hidden_act */
+    const char
+        *layer_norm_eps; /* the class's key for a LayerNorm's eps; "": fixed at 1e-5; NULL: RMS norms */
+    qb_gguf_window window;
+    int64_t scale_by_hidden; /* models of so many layers divide scores by the root of hidden / heads, others
+                                of the head's width (query_pre_attn_scalar); 0: no such key */
+    const char *constants;   /* JSON: what the class asks for and no metadata says */
     struct {
-        const char *from, *to;
+        const char *from, *to; /* to: "key", or "object.key" */
         bool required;
-    } reals[QB_GGUF_NAMES_MAX]; /* metadata that the class has a key for */
+        bool zero_is_none;
+    } copied[QB_GGUF_NAMES_MAX]; /* metadata that the class has a key for: numbers, truth values */
+    struct {
+        const char *tensor, *to;
+        bool absent;            /* true where the tensor is not there */
+    } flags[QB_GGUF_NAMES_MAX]; /* keys that tensors answer */
+    struct {
+        const char *key; /* NULL: of the embedding's rows */
+        int64_t value;
+        const char *what;
+    } refused[4]; /* models of this architecture that are others */
     struct {
         const char *from, *to;
-    } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N." */
+    } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N."; to may have %h: one
+                                                                tensor for each row of the file's */
     const char *layer;                                       /* what stands for "blk." */
     const char *ignored[QB_GGUF_NAMES_MAX];                  /* outside or inside: follow from the metadata */
 } qb_gguf_architecture;
@@ -34,17 +74,45 @@ qb_status qb_gguf_architecture_of(const qb_gguf *g, const qb_gguf_architecture *
    no place for fails: what it does would be left out. */
 qb_status qb_gguf_tensor_name(const qb_gguf *g, const qb_gguf_architecture *a, const char *name,
                               char out[QB_TENSOR_NAME_MAX]) QB_NODISCARD;
+const qb_gguf_tensor *qb_gguf_find_tensor(const qb_gguf *g, const char *name); /* NULL when absent */
+/* Whether metadata ARCHITECTURE.below is there and, if a number, above 0. */
+bool qb_gguf_says(const qb_gguf *g, const char *architecture, const char *below);
+
 /* What config.json would say, from the metadata and the tensors' shapes. Free with qb_json_free. */
 qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_json **out) QB_NODISCARD;
+
+/* ---- its parts ---- */
+
+typedef struct qb_gguf_builder {
+    const qb_gguf *g;
+    const qb_gguf_architecture *a;
+    char key[128]; /* the last one asked for */
+    qb_json *out;
+} qb_gguf_builder;
+
+/* "ARCHITECTURE.below", until the next call. */
+const char *qb_gguf_key(qb_gguf_builder *b, const char *below);
+/* rope_theta, rope_scaling, partial_rotary_factor. */
+qb_status qb_gguf_add_rope(qb_gguf_builder *b, int64_t head_width) QB_NODISCARD;
+/* sliding_window and layer_types. */
+qb_status qb_gguf_add_window(qb_gguf_builder *b) QB_NODISCARD;
+/* Metadata that changes the computation and that this row does not read is refused by name. */
+qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) QB_NODISCARD;
 
 /* Maps and parses the file, and the further parts of a split model, into ck->shards and ck->gguf: the
    metadata of the first part, the tensors of all. */
 qb_status qb_gguf_read_parts(qb_checkpoint *ck, const char *path) QB_NODISCARD;
 
+/* ---- tensors ---- */
+
 /* What a tensor's `source` points to. */
 typedef struct qb_gguf_source {
     const qb_ggml_type *type;
-    int64_t heads, head_rows; /* heads whose rows are put back; 0: none */
+    int64_t heads, head_rows;      /* heads whose rows are put back; 0: none */
+    int64_t groups, group_rows[3]; /* groups of q | k | v rows that stand apart in the file; 0: none */
 } qb_gguf_source;
 /* The row of the file that holds row `row` of the tensor; ctx is a qb_gguf_source. */
 int64_t qb_gguf_row(const void *ctx, int64_t row);
+/* Adds what the class has in place of one tensor of the file. */
+qb_status qb_gguf_add_tensor(qb_checkpoint *ck, const qb_gguf_architecture *a,
+                             const qb_gguf_tensor *from) QB_NODISCARD;

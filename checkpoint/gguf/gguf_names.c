@@ -6,22 +6,70 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Llama's names, which most families have. */
+#define ENDS                                                                                                 \
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {                                   \
+        "output", "lm_head"                                                                                  \
+    }
+#define QKV                                                                                                  \
+    {"attn_q", "self_attn.q_proj"}, {"attn_k", "self_attn.k_proj"}, {                                        \
+        "attn_v", "self_attn.v_proj"                                                                         \
+    }
+#define QKVO                                                                                                 \
+    QKV, {                                                                                                   \
+        "attn_output", "self_attn.o_proj"                                                                    \
+    }
+#define QK_NORMS                                                                                             \
+    {"attn_q_norm", "self_attn.q_norm"}, {                                                                   \
+        "attn_k_norm", "self_attn.k_norm"                                                                    \
+    }
+#define GATED                                                                                                \
+    {"ffn_gate", "mlp.gate_proj"}, {"ffn_up", "mlp.up_proj"}, {                                              \
+        "ffn_down", "mlp.down_proj"                                                                          \
+    }
+#define NORMS                                                                                                \
+    {"attn_norm", "input_layernorm"}, {                                                                      \
+        "ffn_norm", "post_attention_layernorm"                                                               \
+    }
+
 static const qb_gguf_architecture architectures[] = {
 #include "checkpoint/gguf/gguf_architectures.def"
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
+
+const qb_gguf_tensor *qb_gguf_find_tensor(const qb_gguf *g, const char *name) {
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (!strcmp(g->tensors[i].name, name)) return &g->tensors[i];
+    return NULL;
+}
+
+bool qb_gguf_says(const qb_gguf *g, const char *architecture, const char *below) {
+    char key[128];
+    double value = 1;
+    snprintf(key, sizeof key, "%s.%s", architecture, below);
+    const qb_gguf_value *v = qb_gguf_find(g, key);
+    if (!v) return false;
+    bool number = !v->is_array && v->kind != QB_GGUF_STRING && v->kind != QB_GGUF_BOOL;
+    return !number || (qb_gguf_real(g, key, true, -1e300, 1e300, &value) == QB_OK && value > 0);
+}
+
+static bool holds(const qb_gguf *g, const qb_gguf_architecture *a) {
+    return (!a->if_key || qb_gguf_says(g, a->name, a->if_key)) &&
+           (!a->if_tensor || qb_gguf_find_tensor(g, a->if_tensor));
+}
 
 qb_status qb_gguf_architecture_of(const qb_gguf *g, const qb_gguf_architecture **out) {
     const char *name = NULL;
     *out = NULL;
     qb_status st = qb_gguf_text(g, "general.architecture", true, &name);
     if (st != QB_OK) return st;
-    for (size_t i = 0; i < N_ARCHITECTURES; i++)
-        if (!strcmp(architectures[i].name, name)) *out = &architectures[i];
+    for (size_t i = 0; i < N_ARCHITECTURES && !*out; i++)
+        if (!strcmp(architectures[i].name, name) && holds(g, &architectures[i])) *out = &architectures[i];
     if (*out) return QB_OK;
     qb_str known = {0};
     for (size_t i = 0; i < N_ARCHITECTURES; i++)
-        qb_str_printf(&known, "%s%s", i ? ", " : "", architectures[i].name);
+        if (!i || strcmp(architectures[i].name, architectures[i - 1].name) != 0)
+            qb_str_printf(&known, "%s%s", i ? ", " : "", architectures[i].name);
     st = qb_fail(QB_ERR_UNSUPPORTED, "%s: architecture \"%.60s\" is not supported (supported: %s)", g->file,
                  name, qb_str_get(&known));
     qb_str_free(&known);

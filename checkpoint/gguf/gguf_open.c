@@ -7,83 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- rows that stand for neighbouring rotary pairs ---- */
-
-int64_t qb_gguf_row(const void *ctx, int64_t row) {
-    const qb_gguf_source *s = ctx;
-    if (!s->heads) return row;
-    int64_t first = row / s->head_rows * s->head_rows, at = row - first, half = s->head_rows / 2;
-    return first + (at < half ? 2 * at : 2 * (at - half) + 1);
-}
-
-static qb_status fill_rows(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
-    (void)ck;
-    int64_t rows = t->tensor.shape[0], row_bytes = t->tensor.bytes / rows;
-    for (int64_t r = 0; r < rows; r++)
-        memcpy((uint8_t *)out + r * row_bytes,
-               (const uint8_t *)t->mapped + qb_gguf_row(t->source, r) * row_bytes, (size_t)row_bytes);
-    return QB_OK;
-}
-
-/* Norm weights as the class has them, without the one that the converter added. */
-static qb_status fill_less_one(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
-    (void)ck;
-    for (int64_t i = 0; i < t->tensor.shape[0]; i++) {
-        float value;
-        memcpy(&value, (const uint8_t *)t->mapped + i * 4, 4); /* the file need not be aligned */
-        value -= 1;
-        memcpy((uint8_t *)out + i * 4, &value, 4);
-    }
-    return QB_OK;
-}
-
-/* Heads of query or key tensors, from the metadata; 0 for other tensors. */
-static qb_status interleaved_heads(const qb_gguf *g, const qb_gguf_architecture *a, const char *name,
-                                   int64_t rows, int64_t *heads) {
-    char key[128];
-    bool q = strstr(name, ".attn_q.") != NULL, k = strstr(name, ".attn_k.") != NULL;
-    *heads = 0;
-    if (!a->interleaved || (!q && !k)) return QB_OK;
-    snprintf(key, sizeof key, "%s.attention.head_count", a->name);
-    qb_status st = qb_gguf_int(g, key, true, 1, INT32_MAX, heads);
-    snprintf(key, sizeof key, "%s.attention.head_count_kv", a->name);
-    if (st == QB_OK && k) st = qb_gguf_int(g, key, false, 1, INT32_MAX, heads);
-    if (st == QB_OK && (rows % *heads || rows / *heads % 2))
-        st = qb_fail(QB_ERR_FORMAT,
-                     "%s: tensor %.200s: %" PRId64 " rows are not %" PRId64
-                     " heads of an even number of elements",
-                     g->file, name, rows, *heads);
-    return st;
-}
-
-static qb_status add_tensor(qb_checkpoint *ck, const qb_gguf_architecture *a, const qb_gguf_tensor *from) {
-    char name[QB_TENSOR_NAME_MAX];
-    qb_status st = qb_gguf_tensor_name(ck->gguf, a, from->name, name);
-    if (st != QB_OK || !*name) return st;
-    qb_tensor_state t = {.dtype_name = from->type->name, .mapped = from->data};
-    qb_gguf_source *source;
-    QB_TRY(st, qb_arena_alloc(&ck->arena, 1, sizeof *source, &source));
-    QB_TRY(st, qb_arena_strdup(&ck->arena, name, &t.tensor.name));
-    t.tensor.n_dims = from->n_dims;
-    memcpy(t.tensor.shape, from->shape, sizeof from->shape);
-    t.tensor.bytes = from->bytes;
-    t.tensor.dtype = qb_ggml_type_is_packed(from->type) ? QB_DTYPE_U8 : from->type->dtype;
-    source->type = from->type;
-    if (from->n_dims) QB_TRY(st, interleaved_heads(ck->gguf, a, from->name, from->shape[0], &source->heads));
-    if (source->heads) source->head_rows = from->shape[0] / source->heads;
-    if (source->heads && from->shape[0] && !qb_ggml_type_is_blocks(from->type)) t.fill = fill_rows;
-    if (a->norms_include_one && strstr(from->name, "norm.weight")) {
-        if (from->n_dims != 1 || from->type->dtype != QB_DTYPE_F32)
-            QB_TRY(st, qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s: expected a vector of F32, found %s",
-                               ck->gguf->file, from->name, from->type->name));
-        t.fill = fill_less_one;
-    }
-    t.source = source;
-    st = qb_checkpoint_add_tensor(ck, &ck->shards[0], &t);
-out:
-    return st;
-}
-
 /* ---- what the file is quantized to ---- */
 
 /* llama.cpp's names of mixtures; source: gguf-py's LlamaFileType. */
@@ -138,7 +61,7 @@ qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) {
     QB_TRY(st, qb_gguf_architecture_of(ck->gguf, &architecture));
     QB_TRY(st, qb_gguf_config(ck->gguf, architecture, &ck->config));
     for (size_t i = 0; i < ck->gguf->n_tensors; i++)
-        QB_TRY(st, add_tensor(ck, architecture, &ck->gguf->tensors[i]));
+        QB_TRY(st, qb_gguf_add_tensor(ck, architecture, &ck->gguf->tensors[i]));
     ck->quantization_source = ck->config_source = ck->shards[0].path;
     st = describe(ck);
 out:

@@ -1,0 +1,82 @@
+/* Metadata that changes what a model computes and that its row of gguf_architectures.def does not read. */
+#include "checkpoint/gguf/gguf_model.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Values that change nothing are passed over: `usual`, or what the metadata `same_as` says. Source: gguf-py's
+   constants.py, and llama.cpp's llama-model.cpp for what it does with each. */
+static const struct {
+    const char *key, *what;
+    double usual;
+    const char *same_as;
+} keys[] = {
+#include "checkpoint/gguf/gguf_keys_that_compute.def"
+};
+
+static bool is_copied(const qb_gguf_architecture *a, const char *name) {
+    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->copied[i].from; i++)
+        if (!strcmp(a->copied[i].from, name)) return true;
+    return a->window != QB_GGUF_WINDOW_UNREAD &&
+           (!strcmp(name, "attention.sliding_window") || !strcmp(name, "attention.sliding_window_pattern"));
+}
+
+/* gguf_rope.c reads it together with the tensors that it belongs to. */
+static bool is_of_longrope(const qb_gguf_builder *b, const char *name) {
+    return !strcmp(name, "rope.scaling.attn_factor") &&
+           qb_gguf_find_tensor(b->g, "rope_factors_long.weight") != NULL;
+}
+
+static qb_status number_of(const qb_gguf *g, const qb_gguf_value *v, const char *key, double *out) {
+    if (v->is_array || v->kind == QB_GGUF_STRING)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: metadata %s is %s, which is not supported", g->file, key,
+                       v->is_array ? "an array" : "text");
+    if (v->kind == QB_GGUF_BOOL) {
+        *out = *v->bytes != 0;
+        return QB_OK;
+    }
+    return qb_gguf_real(g, key, true, -1e30, 1e30, out);
+}
+
+static qb_status check_key(qb_gguf_builder *b, size_t i) {
+    double value = 0, usual = keys[i].usual;
+    if (is_copied(b->a, keys[i].key) || is_of_longrope(b, keys[i].key)) return QB_OK;
+    if (keys[i].same_as) {
+        qb_status st = qb_gguf_real(b->g, qb_gguf_key(b, keys[i].same_as), false, -1e30, 1e30, &usual);
+        if (st != QB_OK) return st;
+    }
+    const char *key = qb_gguf_key(b, keys[i].key);
+    const qb_gguf_value *v = qb_gguf_find(b->g, key);
+    if (!v) return QB_OK;
+    qb_status st = number_of(b->g, v, key, &value);
+    if (st != QB_OK) return st;
+    if (value < usual || value > usual)
+        return qb_fail(QB_ERR_UNSUPPORTED, "%s: metadata %s is %g: %s is not supported", b->g->file, b->key,
+                       value, keys[i].what);
+    return QB_OK;
+}
+
+/* Models that share an architecture's name and are others. */
+static qb_status check_forms(qb_gguf_builder *b) {
+    const qb_gguf_tensor *embed = qb_gguf_find_tensor(b->g, "token_embd.weight");
+    for (size_t i = 0; i < sizeof b->a->refused / sizeof b->a->refused[0] && b->a->refused[i].what; i++) {
+        int64_t value = embed && embed->n_dims ? embed->shape[0] : -1;
+        qb_status st = QB_OK;
+        if (b->a->refused[i].key)
+            st = qb_gguf_int(b->g, qb_gguf_key(b, b->a->refused[i].key), true, 0, INT32_MAX, &value);
+        if (st != QB_OK) return st;
+        if (value == b->a->refused[i].value)
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s: architecture %s with a %s of %" PRId64 " is %s",
+                           b->g->file, b->a->name, b->a->refused[i].key ? b->a->refused[i].key : "vocabulary",
+                           value, b->a->refused[i].what);
+    }
+    return QB_OK;
+}
+
+qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) {
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        qb_status st = check_key(b, i);
+        if (st != QB_OK) return st;
+    }
+    return check_forms(b);
+}
