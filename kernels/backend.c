@@ -28,3 +28,8 @@ const qb_backend *qb_backend_find(const char *name) {
         if (strcmp(qb_backend_at(i)->name, name) == 0) return qb_backend_at(i);
     return NULL;
 }
+
+const char *qb_activations_name(qb_activations a) {
+    static const char *const names[] = {"f32", "i16", "i8", "fastest"};
+    return names[a];
+}

@@ -36,6 +36,18 @@ typedef struct qb_memory {
     int64_t now_bytes[QB_MEMORY_COUNT], peak_bytes[QB_MEMORY_COUNT], total_peak_bytes;
 } qb_memory;
 
+/* What products with quantized weights take activations as. Float32 is the definition. I16 and I8: whole
+   numbers, one scale a token and group of columns, 15 and 7 bits of the largest one there; weights that have
+   no such product, and dense ones, keep to float32 (qb_matrix.integer). */
+typedef enum {
+    QB_ACTIVATIONS_F32,
+    QB_ACTIVATIONS_I16,
+    QB_ACTIVATIONS_I8,
+    QB_ACTIVATIONS_FASTEST, /* asked for, never in force: the fastest that keeps a perplexity within 1e-5 of
+                               float32's */
+} qb_activations;
+const char *qb_activations_name(qb_activations a); /* "f32", "i16", "i8", "fastest" */
+
 /* Where a matrix lives. QB_PLACE_HOST: in host memory that the device reads over its bus while it computes,
    for models larger than the device; the cpu knows no difference. */
 typedef enum { QB_PLACE_DEVICE, QB_PLACE_HOST } qb_place;
@@ -47,6 +59,7 @@ typedef struct qb_matrix {
     qb_dtype dtype;    /* dense element type (F32, F16, BF16) */
     const void *dense; /* NULL when packed */
     void *packed;      /* backend's own packed layout, owned by the matrix */
+    bool integer;      /* has products in whole numbers */
     int64_t bytes;     /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
 } qb_matrix;
 
@@ -231,6 +244,8 @@ struct qb_backend {
     /* GPTQ with the whole arithmetic on the device; codes as quant/gptq.c's but for float ties.
        QB_ERR_UNSUPPORTED (nothing done) for block_columns that no kernel serves. */
     qb_status (*gptq)(qb_device *dev, qb_gptq_problem *problem);
+    /* From the next product on. NULL: float32 alone. */
+    qb_status (*set_activations)(qb_device *dev, qb_activations wanted, qb_activations *got);
     /* Of these three no plain ops serve: check_step refuses the steps where they are NULL. */
     /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
     qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);

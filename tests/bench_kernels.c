@@ -1,8 +1,9 @@
 /* Measures the matmuls of the CPU backend beside the machine's own ceilings; a program, not a test.
    bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: GB/s over a working set beyond cache for few tokens, GFLOP/s
    for many.
-   bench_kernels prefetch [FORMAT-SUBSTRING]: one token at several prefetch distances in turn, which is what a
-   row of kernels/cpu/tuning.c is chosen by. */
+   bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
+   is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
+   ...]]: the kinds of activations in turn. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
@@ -133,29 +134,49 @@ static double now_s(const qb_device *dev) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* The distances change from one matrix to the next, so that what else the machine does falls on all alike. */
-static void compare_distances(qb_device *dev, const format *f, const qb_matrix *m, int n) {
-    enum { DISTANCES = 6, SAMPLES = 96 };
-    static const int64_t distances[DISTANCES] = {0, 512, 1024, 2048, 4096, 8192};
-    double seconds[DISTANCES][SAMPLES];
+/* What is compared: the i-th way's name once it is in force; NULL behind the last. */
+static const char *set_distance(qb_device *dev, int i) {
+    static const char *const names[] = {"ahead 0",    "ahead 512",  "ahead 1024",
+                                        "ahead 2048", "ahead 4096", "ahead 8192"};
+    (void)dev;
+    if (i >= (int)(sizeof names / sizeof *names)) return NULL;
+    qb_cpu_tuning *tuning = qb_cpu_tuning_here();
+    int64_t ahead = strtoll(names[i] + 6, NULL, 10);
+    tuning->packed_prefetch_bytes = tuning->whole_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
+    return names[i];
+}
+static const char *set_activations(qb_device *dev, int i) {
+    if (i >= QB_ACTIVATIONS_FASTEST) return NULL;
+    qb_activations got;
+    check(dev->backend->set_activations(dev, (qb_activations)i, &got));
+    return qb_activations_name(got);
+}
+typedef const char *(*way_fn)(qb_device *dev, int i);
+
+/* The ways change from one matrix to the next, so that what else the machine does falls on all alike. */
+static void compare_ways(qb_device *dev, way_fn set, const format *f, const qb_matrix *m, int n, int64_t T) {
+    enum { WAYS = 6, SAMPLES = 96 };
+    double seconds[WAYS][SAMPLES], median = 0;
+    int ways = 0, samples = T > 8 ? SAMPLES / 8 : SAMPLES;
+    while (ways < WAYS && set(dev, ways)) ways++;
     float *x, *y;
-    check(qb_alloc(COLS, 4, &x));
-    check(qb_alloc(ROWS, 4, &y));
-    for (int64_t i = 0; i < COLS; i++) x[i] = (float)(i % 17) * 0.1f - 0.8f;
-    for (int64_t i = 0; i < DISTANCES * SAMPLES; i++) {
-        int d = (int)(i % DISTANCES);
-        qb_cpu_tuning *tuning = qb_cpu_tuning_here();
-        tuning->packed_prefetch_bytes = tuning->dense_prefetch_bytes = distances[d];
+    check(qb_alloc((size_t)(T * COLS), 4, &x));
+    check(qb_alloc((size_t)(T * ROWS), 4, &y));
+    for (int64_t i = 0; i < T * COLS; i++) x[i] = (float)(i % 17) * 0.1f - 0.8f;
+    for (int i = 0; i < ways * samples; i++) {
+        set(dev, i % ways);
         double start = now_s(dev);
-        check(dev->backend->matmul(dev, y, x, 1, &m[i * 7 % n]));
-        seconds[d][i / DISTANCES] = now_s(dev) - start;
+        check(dev->backend->matmul(dev, y, x, T, &m[i * 7 % n]));
+        seconds[i % ways][i / ways] = now_s(dev) - start;
     }
-    for (int d = 0; d < DISTANCES; d++) {
-        double bytes = (double)m[0].bytes * 1e-9;
-        qsort(seconds[d], SAMPLES, sizeof **seconds, ascending);
-        printf("%-24s ahead %5lld  %6.2f GB/s median, %6.2f best quarter, %6.2f best\n", f->name,
-               (long long)distances[d], bytes / seconds[d][SAMPLES / 2], bytes / seconds[d][SAMPLES / 4],
-               bytes / seconds[d][0]);
+    for (int d = 0; d < ways; d++) {
+        double bytes = (double)m[0].bytes * 1e-9, flops = 2e-9 * ROWS * COLS * (double)T;
+        qsort(seconds[d], (size_t)samples, sizeof **seconds, ascending);
+        if (d == 0) median = seconds[0][samples / 2];
+        printf(
+            "%-24s T %4lld  %-10s  median %6.2f GB/s %7.1f GFLOP/s, %5.2f times the first; best %6.2f GB/s\n",
+            f->name, (long long)T, set(dev, d), bytes / seconds[d][samples / 2],
+            flops / seconds[d][samples / 2], median / seconds[d][samples / 2], bytes / seconds[d][0]);
     }
     fflush(stdout);
     qb_free(x);
@@ -165,12 +186,17 @@ static void compare_distances(qb_device *dev, const format *f, const qb_matrix *
 int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
-    bool prefetch = argc > 1 && strcmp(argv[1], "prefetch") == 0;
-    if (prefetch) argc--, argv++;
+    const char *first = argc > 1 ? argv[1] : "";
+    way_fn ways = !strncmp(first, "prefetch", 8)  ? set_distance
+                  : !strcmp(first, "activations") ? set_activations
+                                                  : NULL;
+    if (ways) argc--, argv++;
     qb_device *dev;
     qb_ceilings c;
     check(qb_backend_cpu.open(&(qb_device_options){.threads = 0}, &dev));
     check(dev->backend->ceilings(dev, &c));
+    if (!strcmp(first, "prefetch-i16")) set_activations(dev, QB_ACTIVATIONS_I16);
+    if (!strcmp(first, "prefetch-i8")) set_activations(dev, QB_ACTIVATIONS_I8);
     printf("simd %s, OpenBLAS %s, %d threads: read %.1f GB/s, SGEMM %.1f GFLOP/s\n", qb_cpu_simd(),
            qb_blas_core(), qb_threads_count(dev->threads), c.read_bytes_per_s * 1e-9,
            c.gemm_flop_per_s * 1e-9);
@@ -180,9 +206,13 @@ int main(int argc, char **argv) {
         void *dense = NULL;
         int n = make_matrices(dev, &formats[i], m, &dense);
         int asked = argc > 2 ? argc - 2 : (int)(sizeof usual / sizeof *usual);
-        if (prefetch) compare_distances(dev, &formats[i], m, n);
-        for (int t = 0; t < asked && !prefetch; t++)
-            measure(dev, &c, &formats[i], m, n, argc > 2 ? strtoll(argv[2 + t], NULL, 10) : usual[t]);
+        for (int t = 0; t < asked; t++) {
+            int64_t T = argc > 2 ? strtoll(argv[2 + t], NULL, 10) : usual[t];
+            if (ways)
+                compare_ways(dev, ways, &formats[i], m, n, T);
+            else
+                measure(dev, &c, &formats[i], m, n, T);
+        }
         for (int k = 0; k < n; k++) dev->backend->matrix_free(dev, &m[k]);
         qb_free(dense);
     }

@@ -93,6 +93,7 @@ static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     d->base.backend = &qb_backend_cpu;
     d->memory_limit = options->memory_bytes;
     d->simd = qb_simd_chosen();
+    d->integer = qb_integer_chosen();
     st = qb_simd_check();
     if (st == QB_OK) st = qb_threads_create(options->threads, &d->base.threads);
     if (st == QB_OK) st = qb_blas_take_buffers(qb_threads_count(d->base.threads));
@@ -190,4 +191,5 @@ const qb_backend qb_backend_cpu = {
     .all_finite = qb_cpu_all_finite,
     .ceilings = qb_cpu_ceilings,
     .describe = qb_cpu_describe,
+    .set_activations = qb_cpu_set_activations,
 };

@@ -2,12 +2,15 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "kernels/cpu/integer.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/simd.h"
 
 typedef struct cpu_device {
     qb_device base; /* first: the vtable hands out its address */
     const qb_simd *simd;
+    const qb_integer *integer;
+    qb_activations activations;
     qb_memory memory;
     int64_t memory_limit; /* 0: none */
     int64_t timer_ns;
@@ -49,6 +52,11 @@ qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, con
 /* packed.c: y[T, rows] from packed codes. */
 qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t T,
                                const qb_packed *p) QB_NODISCARD;
+/* integer.c: the same in whole numbers, of weights that have them; by the device's activations, not float32.
+ */
+qb_status qb_cpu_integer_matmul(cpu_device *d, float *y, const float *x, int64_t T,
+                                const qb_packed *p) QB_NODISCARD;
+qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got);
 /* attention.c */
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a);
 /* ops.c */

@@ -75,6 +75,9 @@ LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return LANES_CODES_BOTH(_mm256_add_epi32, a, b);
 }
+LANES_INLINE lanes_codes lanes_codes_sub(lanes_codes a, lanes_codes b) {
+    return LANES_CODES_BOTH(_mm256_sub_epi32, a, b);
+}
 LANES_INLINE lanes_codes lanes_codes_mul(lanes_codes a, lanes_codes b) {
     return LANES_CODES_BOTH(_mm256_mullo_epi32, a, b);
 }

@@ -74,6 +74,9 @@ LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return _mm512_add_epi32(a, b);
 }
+LANES_INLINE lanes_codes lanes_codes_sub(lanes_codes a, lanes_codes b) {
+    return _mm512_sub_epi32(a, b);
+}
 LANES_INLINE lanes_codes lanes_codes_mul(lanes_codes a, lanes_codes b) {
     return _mm512_mullo_epi32(a, b);
 }

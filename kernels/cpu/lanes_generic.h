@@ -97,6 +97,9 @@ LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return a + b;
 }
+LANES_INLINE lanes_codes lanes_codes_sub(lanes_codes a, lanes_codes b) {
+    return a - b;
+}
 LANES_INLINE lanes_codes lanes_codes_mul(lanes_codes a, lanes_codes b) {
     return a * b;
 }

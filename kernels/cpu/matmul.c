@@ -33,6 +33,7 @@ qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place plac
         if (st != QB_OK) return st;
         out->packed = p;
         out->bytes = p->bytes;
+        out->integer = qb_packed_has_integer(p);
         return QB_OK;
     }
     if (w->dtype != QB_DTYPE_F32 && w->dtype != QB_DTYPE_F16 && w->dtype != QB_DTYPE_BF16)
@@ -125,6 +126,8 @@ static void dense_many(void *ctx, int64_t begin, int64_t end, int worker) {
 qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
     cpu_device *d = cpu_of(dev);
     if (T <= 0 || w->rows <= 0) return QB_OK;
+    if (w->packed && w->integer && d->activations != QB_ACTIVATIONS_F32)
+        return qb_cpu_integer_matmul(d, y, x, T, w->packed);
     if (w->packed) return qb_cpu_packed_matmul(d, y, x, T, w->packed);
     dense_job j = {.simd = d->simd, .w = w, .x = x, .y = y, .T = T};
     if (T < d->simd->dense_gemm_tokens) {

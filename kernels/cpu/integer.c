@@ -1,0 +1,212 @@
+#include "kernels/cpu/integer.h"
+
+#include "kernels/cpu/device.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Tokens a pass: bounds the activations laid out, as in packed.c. */
+enum { PASS_TOKENS = 240, BLOCKS_A_TASK = 4 };
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
+    [QB_PACK_2] = {4, {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}},
+    [QB_PACK_3] = {10,
+                   {{0, 1, 2, 3},
+                    {4, 5, 6, 7},
+                    {8, 9, -1, -1},
+                    {10, 11, 12, 13},
+                    {14, 15, 16, 17},
+                    {18, 19, -1, -1},
+                    {20, 21, 22, 23},
+                    {24, 25, 26, 27},
+                    {28, 29, -1, -1},
+                    {30, 31, -1, -1}}},
+    [QB_PACK_4] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
+    [QB_PACK_8] = {1, {{0, 1, 2, 3}}},
+};
+
+bool qb_packed_has_integer(const qb_packed *p) {
+    return !p->by_row && qb_quad_orders[p->kind].quads > 0;
+}
+
+/* ---- activations ---- */
+
+typedef struct {
+    const qb_integer *set;
+    const qb_packed *p;
+    bool eight;
+    int words;
+    const float *x; /* of this pass */
+    float *y;
+    int64_t T, n_segments, n_quads, n_tiles;
+    const qb_integer_shape *shape, *last; /* of all tiles but the last of a pass, and of that */
+    int32_t *quads, *sums;                /* tile i: at i * shape->tokens * n_quads * words (or n_segments) */
+    float *scales;
+} integer_job;
+
+static int64_t segments_of(const qb_packed *p) {
+    int64_t n = 0, k = 0;
+    for (int64_t g = 0; g < p->n_groups; k = p->group_end[g++])
+        n += (p->group_end[g] - k + QB_SEGMENT_COLS - 1) / QB_SEGMENT_COLS;
+    return n;
+}
+
+/* The scale of n activations and 1 / scale. A segment below 2^-100 counts as zero, for its reciprocal would
+   overflow; one that is not finite makes its results NaN, which the model's ends report. */
+static float scale_of(const float *x, int64_t n, bool eight, float *inverse) {
+    uint32_t most =
+        0; /* as bits, float32 without sign are in the order of their sizes, infinity and NaN last */
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    float largest, limit = eight ? 127.0f : 32512.0f;
+    memcpy(&largest, &most, 4);
+    bool usable = largest >= 0x1p-100f && most < 0x7f800000;
+    *inverse = usable ? limit / largest : 0.0f;
+    return usable ? largest / limit : most < 0x7f800000 ? 0.0f : NAN;
+}
+
+/* The n columns of a segment as whole numbers; returns their sum. With an inverse of 0 all are 0. */
+static int32_t round_segment(const float *x, int64_t n, float inverse, int16_t *q) {
+    const float magic = 0x1.8p23f; /* adding it rounds to a whole number, nearest even, in the last bits */
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float moved = (inverse == 0.0f ? 0.0f : x[i] * inverse) + magic;
+        int32_t bits;
+        memcpy(&bits, &moved, 4);
+        q[i] = (int16_t)(bits - 0x4b400000);
+        sum += q[i];
+    }
+    return sum;
+}
+
+/* Quads of a step take its columns in the order of the codes' bits. */
+static void order_segment(const qb_packed *p, const int16_t *q, int64_t n, int16_t *to) {
+    const qb_quad_order *order = &qb_quad_orders[p->kind];
+    for (int64_t k = 0; k < n; k += p->step_cols, q += p->step_cols)
+        for (int i = 0; i < order->quads; i++, to += 4)
+            for (int c = 0; c < 4; c++) to[c] = order->column[i][c] < 0 ? 0 : q[order->column[i][c]];
+}
+
+/* The token's columns in packed order, zero for padding. */
+static const float *in_order(const integer_job *j, int64_t t, int64_t k, int64_t n, float *room) {
+    const float *x = j->x + t * j->p->cols;
+    if (!j->p->source) return x + k;
+    for (int64_t i = 0; i < n; i++) {
+        int64_t c = j->p->source[k + i];
+        room[i] = c < 0 ? 0.0f : x[c];
+    }
+    return room;
+}
+
+static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const integer_job *j = ctx;
+    const qb_packed *p = j->p;
+    const int64_t quads_a_step = qb_quad_orders[p->kind].quads;
+    float room[QB_SEGMENT_COLS] = {0};
+    int16_t q[QB_SEGMENT_COLS], ordered[QB_SEGMENT_COLS / 32 * QB_QUADS_MAX * 4] = {0};
+    for (int64_t t = begin; t < end; t++) {
+        int64_t tile = t / j->shape->tokens, t0 = tile * j->shape->tokens, segment = 0, k = 0;
+        int64_t TT = tile == j->n_tiles - 1 ? j->last->tokens : j->shape->tokens;
+        int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
+        for (int64_t g = 0; g < p->n_groups; g++)
+            for (int64_t stop; k < p->group_end[g]; k = stop, segment++) {
+                stop = least(k + QB_SEGMENT_COLS, p->group_end[g]);
+                int64_t n = stop - k, n_quads = n / p->step_cols * quads_a_step;
+                int64_t at = t0 * j->n_segments + segment * TT + (t - t0);
+                const float *x = t < j->T ? in_order(j, t, k, n, room) : room;
+                float inverse;
+                j->scales[at] = t < j->T ? scale_of(x, n, j->eight, &inverse) : 0.0f;
+                j->sums[at] = round_segment(x, n, t < j->T ? inverse : 0.0f, q);
+                order_segment(p, q, n, ordered);
+                j->set->store_quads(ordered, n_quads, j->eight, quads, TT * j->words);
+                quads += n_quads * TT * j->words;
+            }
+    }
+}
+
+/* ---- the product ---- */
+
+static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const integer_job *j = ctx;
+    const qb_packed *p = j->p;
+    for (int64_t i = 0; i < j->n_tiles; i++) {
+        const qb_integer_shape *shape = i == j->n_tiles - 1 ? j->last : j->shape;
+        int64_t t0 = i * j->shape->tokens;
+        const qb_whole_tile x = {j->quads + t0 * j->n_quads * j->words, j->scales + t0 * j->n_segments,
+                                 j->sums + t0 * j->n_segments};
+        (j->eight ? shape->i8 : shape->i16)[p->kind](p, begin, end, &x, least(shape->tokens, j->T - t0),
+                                                     j->y + t0 * p->rows, p->rows);
+    }
+}
+
+static const qb_integer_shape *shape_for(const qb_integer *set, int64_t tokens) {
+    for (int i = 0; i < set->n_shapes; i++)
+        if (set->shapes[i].tokens >= tokens) return &set->shapes[i];
+    return &set->shapes[set->n_shapes - 1];
+}
+
+static qb_status multiply_pass(cpu_device *d, integer_job *j) {
+    const qb_packed *p = j->p;
+    j->shape = shape_for(j->set, j->T);
+    j->n_tiles = (j->T + j->shape->tokens - 1) / j->shape->tokens;
+    j->last = shape_for(j->set, j->T - (j->n_tiles - 1) * j->shape->tokens);
+    int64_t slots = (j->n_tiles - 1) * j->shape->tokens + j->last->tokens;
+    int64_t words = slots * j->n_quads * j->words, per_segment = slots * j->n_segments;
+    int32_t *scratch;
+    qb_status st = qb_cpu_workspace(d, (words + 2 * per_segment + 48) * 4, &scratch);
+    if (st != QB_OK) return st;
+    j->quads = scratch;
+    j->sums = scratch + (words + 15) / 16 * 16;
+    j->scales = (float *)(void *)(j->sums + (per_segment + 15) / 16 * 16);
+    qb_parallel_for(d->base.threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), quantize_tokens, j);
+    int64_t block_bytes = p->cols * QB_BLOCK_ROWS / 4; /* a quarter of the time of float32 products */
+    qb_parallel_for(d->base.threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),
+                    multiply_blocks, j);
+    return QB_OK;
+}
+
+qb_status qb_cpu_integer_matmul(cpu_device *d, float *y, const float *x, int64_t T, const qb_packed *p) {
+    bool eight = d->activations == QB_ACTIVATIONS_I8;
+    integer_job j = {.set = d->integer,
+                     .p = p,
+                     .eight = eight,
+                     .words = eight ? d->integer->words_i8 : d->integer->words_i16,
+                     .n_segments = segments_of(p),
+                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads};
+    qb_status st = QB_OK;
+    for (int64_t t = 0; t < T && st == QB_OK; t += PASS_TOKENS) {
+        j.x = x + t * p->cols, j.y = y + t * p->rows, j.T = least(PASS_TOKENS, T - t);
+        st = multiply_pass(d, &j);
+    }
+    return st;
+}
+
+/* ---- which ---- */
+
+const qb_integer *qb_integer_chosen(void) {
+#if defined(__x86_64__)
+    const qb_simd *simd = qb_simd_chosen();
+    bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+    if (simd == &qb_simd_avx512 && vnni) return &qb_integer_vnni;
+    if (simd != &qb_simd_generic) return &qb_integer_avx2;
+#endif
+    return &qb_integer_generic;
+}
+
+qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got) {
+    cpu_device *d = cpu_of(dev);
+    if (wanted == QB_ACTIVATIONS_FASTEST) wanted = d->integer->fast ? QB_ACTIVATIONS_I16 : QB_ACTIVATIONS_F32;
+    d->activations = wanted;
+    *got = wanted;
+    return QB_OK;
+}

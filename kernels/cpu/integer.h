@@ -1,0 +1,62 @@
+/* Products with packed codes in whole numbers: activations become 16-bit or 8-bit fixed point, one scale a
+   token and segment, and a segment's sum of code x activation is exact. A segment is a group of columns, or
+   256 of them where a group is wider: (255 + 1) x 32512 x 256 stays within 32 bits, and where a sum passes
+   them on the way it comes back, for the arithmetic is modulo 2^32.
+
+       q = rint(x / s), s = max |x| / 32512 (i16) or / 127 (i8)
+       y = sum over segments of scale * s * float(sum of (code - zero) q)  [+ (offset + scale * middle) s sum
+   of q]
+
+   The sums in whole numbers are the same for every instruction set; kernels/cpu/integer_generic.c defines
+   them. */
+#pragma once
+
+#include "kernels/backend.h"
+#include "kernels/cpu/pack.h"
+
+enum { QB_SEGMENT_COLS = 256 };
+
+/* Where the columns of a step go: quads of four columns, one for each 32-bit word of a row's codes that a
+   product takes; -1: nothing. */
+enum { QB_QUADS_MAX = 10 };
+typedef struct qb_quad_order {
+    int quads;
+    int8_t column[QB_QUADS_MAX][4];
+} qb_quad_order;
+extern const qb_quad_order
+    qb_quad_orders[QB_PACK_COUNT]; /* quads 0 where there is no product in whole numbers */
+
+/* Activations of a tile of tokens. quads[quad][token of the tile][words]: `words` 32-bit words hold four
+   activations, as the instruction set wants them. */
+typedef struct qb_whole_tile {
+    const int32_t *quads;
+    const float *scales; /* [segment][token of the tile] */
+    const int32_t *sums; /* [segment][token of the tile] of q */
+} qb_whole_tile;
+
+typedef void (*qb_integer_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
+                              int64_t tokens, float *y, int64_t ldy);
+typedef struct qb_integer_shape {
+    int tokens;
+    qb_integer_fn i16[QB_PACK_COUNT], i8[QB_PACK_COUNT];
+} qb_integer_shape;
+
+typedef struct qb_integer {
+    const char *name;
+    bool fast; /* than the same set's float32 products */
+    int words_i16, words_i8;
+    const qb_integer_shape *shapes; /* ascending by tokens */
+    int n_shapes;
+    /* Four activations to their words. */
+    void (*store_quads)(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride);
+} qb_integer;
+
+extern const qb_integer qb_integer_generic;
+#if defined(__x86_64__)
+extern const qb_integer qb_integer_avx2, qb_integer_vnni;
+#endif
+
+/* Those that go with the loops of simd.h that are chosen. */
+const qb_integer *qb_integer_chosen(void);
+/* Whether p's codes have products in whole numbers. */
+bool qb_packed_has_integer(const qb_packed *p);

@@ -1,0 +1,40 @@
+/* Products in whole numbers by AVX2's 16-bit multiply-add of pairs; called only on CPUs that have it. */
+#include "kernels/cpu/integer.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/tuning.h"
+
+#define UNROLL        _Pragma("GCC unroll 32")
+#define INTEGER_TABLE qb_integer_avx2
+#define INTEGER_NAME  "avx2"
+#define INTEGER_FAST  true
+#define SHAPES(X)     X(2, 1) X(2, 2) X(1, 4)
+
+/* clang-format off */
+#include "kernels/cpu/groups.inc"
+#include "kernels/cpu/integer_pairs.inc"
+/* clang-format on */
+
+/* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */
+LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
+    const __m128i *column = (const __m128i *)codes;
+    __m128i c0 = _mm_loadu_si128(column), c1 = _mm_loadu_si128(column + 1);
+    __m128i c2 = _mm_loadu_si128(column + 2), c3 = _mm_loadu_si128(column + 3);
+    __m128i low01 = _mm_unpacklo_epi8(c0, c1), high01 = _mm_unpackhi_epi8(c0, c1);
+    __m128i low23 = _mm_unpacklo_epi8(c2, c3), high23 = _mm_unpackhi_epi8(c2, c3);
+    __m256i flip = _mm256_set1_epi8((char)0x80);
+    __m256i lo = _mm256_set_m128i(_mm_unpackhi_epi16(low01, low23), _mm_unpacklo_epi16(low01, low23));
+    __m256i hi = _mm256_set_m128i(_mm_unpackhi_epi16(high01, high23), _mm_unpacklo_epi16(high01, high23));
+    return (lanes_codes){_mm256_xor_si256(lo, flip), _mm256_xor_si256(hi, flip)};
+}
+
+LANES_INLINE __m256i dot_half(__m256i s, __m256i c, __m256i even, __m256i odd) {
+    s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_and_si256(c, _mm256_set1_epi16(0xff)), even));
+    return _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_srli_epi16(c, 8), odd));
+}
+LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
+    (void)eight;
+    __m256i even = _mm256_set1_epi32(words[0]), odd = _mm256_set1_epi32(words[1]);
+    return (whole_sum){dot_half(s.lo, c.lo, even, odd), dot_half(s.hi, c.hi, even, odd)};
+}
+
+#include "kernels/cpu/integer.inc"

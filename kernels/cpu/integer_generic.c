@@ -1,0 +1,36 @@
+/* Products in whole numbers in plain C: what they are defined by. */
+#include "kernels/cpu/integer.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/tuning.h"
+
+#define UNROLL        _Pragma("GCC unroll 32")
+#define INTEGER_TABLE qb_integer_generic
+#define INTEGER_NAME  "generic"
+#define INTEGER_FAST  false
+#define SHAPES(X)     X(1, 1) X(1, 4)
+
+/* clang-format off */
+#include "kernels/cpu/groups.inc"
+#include "kernels/cpu/integer_pairs.inc"
+/* clang-format on */
+
+/* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */
+LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
+    uint32_t v[LANES];
+    for (int l = 0; l < LANES; l++)
+        v[l] = (codes[l] | (uint32_t)codes[16 + l] << 8 | (uint32_t)codes[32 + l] << 16 |
+                (uint32_t)codes[48 + l] << 24) ^
+               0x80808080u;
+    return lanes_codes_load(v);
+}
+
+LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
+    (void)eight;
+    int16_t x[4];
+    memcpy(x, words, sizeof x);
+    lanes_codes byte = lanes_codes_set1(0xff);
+    s += (c & byte) * (uint32_t)x[0] + (c >> 16 & byte) * (uint32_t)x[1];
+    return s + (c >> 8 & byte) * (uint32_t)x[2] + (c >> 24) * (uint32_t)x[3];
+}
+
+#include "kernels/cpu/integer.inc"

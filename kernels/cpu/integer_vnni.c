@@ -1,0 +1,62 @@
+/* Products in whole numbers by AVX-512 VNNI: unsigned codes times signed bytes, four at once. A 16-bit
+   activation is 256 high + low, two signed bytes and two products. Called only on CPUs that have VNNI and
+   VBMI. */
+#include "kernels/cpu/integer.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/tuning.h"
+
+#define UNROLL        _Pragma("GCC unroll 32")
+#define INTEGER_TABLE qb_integer_vnni
+#define INTEGER_NAME  "avx512-vnni"
+#define INTEGER_FAST  true
+#define SHAPES(X)     X(4, 1) X(4, 2) X(2, 4) X(1, 8)
+#define WORDS(eight)  ((eight) ? 1 : 2)
+
+/* clang-format off */
+#include "kernels/cpu/groups.inc"
+/* clang-format on */
+
+typedef struct {
+    __m512i low, high; /* high: of 16-bit activations */
+} whole_sum;
+LANES_INLINE whole_sum whole_zero(void) {
+    return (whole_sum){_mm512_setzero_si512(), _mm512_setzero_si512()};
+}
+LANES_INLINE lanes_codes whole_of(const bool eight, whole_sum s) {
+    return eight ? s.low : _mm512_add_epi32(_mm512_slli_epi32(s.high, 8), s.low);
+}
+LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
+    s.low = _mm512_dpbusd_epi32(s.low, c, _mm512_set1_epi32(words[0]));
+    if (!eight) s.high = _mm512_dpbusd_epi32(s.high, c, _mm512_set1_epi32(words[1]));
+    return s;
+}
+
+/* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */
+LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
+    static const uint8_t from[64] = {0,  16, 32, 48, 1,  17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51,
+                                     4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
+                                     8,  24, 40, 56, 9,  25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59,
+                                     12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
+    __m512i c = _mm512_permutexvar_epi8(_mm512_loadu_si512(from), _mm512_loadu_si512(codes));
+    return _mm512_xor_si512(c, _mm512_set1_epi8((char)0x80));
+}
+
+/* A row's word is half of a 64-bit lane, whose byte k takes eight bits from bit place k on. */
+LANES_INLINE lanes_codes spread_3(lanes_codes c, const int at) {
+    __m512i place = _mm512_add_epi8(_mm512_set1_epi64(0x2926232009060300), _mm512_set1_epi8((char)at));
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(place, c), _mm512_set1_epi8(7));
+}
+
+/* Low bytes, then high ones: q = 256 high + low with both signed. */
+static void store_quads(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride) {
+    for (int64_t i = 0; i < n_quads; i++, q += 4, to += stride) {
+        int8_t bytes[8];
+        for (int k = 0; k < 4; k++) {
+            bytes[k] = (int8_t)q[k];
+            bytes[4 + k] = (int8_t)((q[k] - bytes[k]) / 256);
+        }
+        memcpy(to, bytes, eight ? 4 : 8);
+    }
+}
+
+#include "kernels/cpu/integer.inc"

@@ -1,0 +1,260 @@
+/* Products in whole numbers: their sums against 64-bit ones, their results against float64 sums over
+   activations rounded here, their distance from float32 against what rounding allows. */
+#include "tests/kernels_support.h"
+#include "tests/weight_support.h"
+
+#include "kernels/cpu/integer.h"
+
+#include <fenv.h>
+
+static const format formats[] = {
+    {.name = "int4 g128 sym", .bits = 4, .group = 128, .symmetric = true},
+    {.name = "int4 g128 asym", .bits = 4, .group = 128},
+    {.name = "int4 per row", .bits = 4, .symmetric = true},
+    {.name = "int4 g64 act-order", .bits = 4, .group = 64, .act_order = true},
+    {.name = "int3 g128 asym", .bits = 3, .group = 128},
+    {.name = "int3 g40 sym", .bits = 3, .group = 40, .symmetric = true},
+    {.name = "int2 g64 asym", .bits = 2, .group = 64},
+    {.name = "int2 g8 sym", .bits = 2, .group = 8, .symmetric = true},
+    {.name = "int8 g128 asym", .bits = 8, .group = 128},
+    {.name = "int8 per row asym", .bits = 8},
+    {.name = "Q4_0", .bits = 4, .group = 32, .symmetric = true, .any_sign = true},
+    {.name = "Q4_1", .bits = 4, .group = 32, .offsets = true, .any_sign = true},
+    {.name = "Q5_1", .bits = 5, .group = 32, .offsets = true, .any_sign = true},
+    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .odd_scales = true},
+    {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .odd_scales = true},
+    {.name = "Q6_K", .bits = 6, .group = 16, .symmetric = true, .any_sign = true, .odd_scales = true},
+    {.name = "int3 g16 asym", .bits = 3, .group = 16},
+    {.name = "int5 g16 act-order asym", .bits = 5, .group = 16, .act_order = true},
+};
+enum { FORMATS = sizeof formats / sizeof *formats };
+static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
+
+static qb_device *whole_device(const char *simd, int threads, qb_activations mode) {
+    qb_device *dev = device_open(simd, threads);
+    qb_activations got;
+    assert_ok(dev->backend->set_activations(dev, mode, &got));
+    assert_int_equal(got, mode);
+    return dev;
+}
+
+static float *product(const char *simd, int threads, qb_activations mode, qb_qweight *q, const float *x,
+                      int64_t T) {
+    qb_device *dev = whole_device(simd, threads, mode);
+    qb_weight weight = {.rows = q->rows, .cols = q->cols, .packed = q};
+    qb_matrix m;
+    assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    assert_true(m.integer);
+    float *y = noise_new(T * q->rows + 1), guard = y[T * q->rows];
+    assert_ok(dev->backend->matmul(dev, y, x, T, &m));
+    assert_true(y[T * q->rows] == guard);
+    dev->backend->matrix_free(dev, &m);
+    assert_no_memory(dev);
+    dev->backend->close(dev);
+    return y;
+}
+
+/* One group of at most a segment, a scale of 1 and activations that are whole numbers with the largest one at
+   the limit: the result is the sum of code x activation, and nothing is rounded but that sum to float32. */
+static void test_integer__sums_are_exact(void **state) {
+    (void)state;
+    static const int bits[] = {2, 3, 4, 5, 6, 8};
+    static const int64_t widths[] = {256, 200, 43, 4};
+    enum { ROWS = 37, T = 19 };
+    for (int i = 0; i < 6 * 4 * 2 * 2; i++) {
+        int64_t cols = widths[i / 6 % 4];
+        format f = {.name = "one group", .bits = bits[i % 6], .group = 256, .symmetric = i / 24 % 2};
+        qb_activations mode = modes[i / 48];
+        qb_qweight *q = weight_new(&f, ROWS, cols);
+        float *x = noise_new(T * cols), limit = mode == QB_ACTIVATIONS_I16 ? 32512 : 127;
+        for (int64_t r = 0; r < ROWS; r++) q->scales[r] = 1;
+        for (int64_t k = 0; k < T * cols; k++) x[k] = rintf(x[k] * limit);
+        for (int64_t t = 0; t < T; t++) x[t * cols + t % cols] = limit;
+        /* the worst that codes, zeros and activations can do together */
+        for (int64_t c = 0; c < cols; c++) x[c] = limit, q->codes[c] = (uint8_t)((1 << f.bits) - 1);
+        if (!f.symmetric) q->zeros[0] = 0;
+        for (int s = 0; s < SIMD_NAMES; s++) {
+            float *y = product(simd_names[s], 2, mode, q, x, T);
+            for (int64_t t = 0; t < T; t++)
+                for (int64_t r = 0; r < ROWS; r++) {
+                    int64_t want = 0;
+                    for (int64_t c = 0; c < cols; c++)
+                        want += (int64_t)x[t * cols + c] * (q->codes[r * cols + c] - q->zeros[r]);
+                    if (y[t * ROWS + r] != (float)want)
+                        fail_msg("%d bits, %lld columns, %s, %s: %.9g, not %lld", f.bits, (long long)cols,
+                                 qb_activations_name(mode), simd_names[s], (double)y[t * ROWS + r],
+                                 (long long)want);
+                }
+            qb_free(y);
+        }
+        qb_qweight_free(q);
+        qb_free(q), qb_free(x);
+    }
+}
+
+/* Column c's segment and all columns of the segment, from the weight alone: groups in order of their columns,
+   cut where their length, padded to what a step holds, passes 256. */
+typedef struct {
+    int64_t n;
+    int32_t *of; /* [cols] */
+} segments;
+static segments segments_new(const qb_qweight *q) {
+    segments s = {0, NULL};
+    assert_ok(qb_alloc((size_t)q->cols, sizeof *s.of, &s.of));
+    for (int64_t g = 0; g < q->n_groups; g++) {
+        int64_t in_group = 0;
+        for (int64_t c = 0; c < q->cols; c++)
+            if ((q->g_idx ? q->g_idx[c] : c / q->group_size) == g)
+                s.of[c] = (int32_t)(s.n + in_group++ / QB_SEGMENT_COLS);
+        s.n += (in_group + QB_SEGMENT_COLS - 1) / QB_SEGMENT_COLS;
+    }
+    return s;
+}
+
+/* x as the integers stand for it, in float64: xq[T, cols]; step[T, segments] the scales. */
+static void round_here(const segments *s, qb_activations mode, const float *x, int64_t T, int64_t cols,
+                       double *xq, float *step) {
+    const float limit = mode == QB_ACTIVATIONS_I16 ? 32512.0f : 127.0f;
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t g = 0; g < s->n; g++) {
+            float largest = 0;
+            for (int64_t c = 0; c < cols; c++)
+                if (s->of[c] == g) largest = fmaxf(largest, fabsf(x[t * cols + c]));
+            step[t * s->n + g] = largest / limit;
+            for (int64_t c = 0; c < cols; c++)
+                if (s->of[c] == g)
+                    xq[t * cols + c] =
+                        (double)nearbyintf(x[t * cols + c] * (limit / largest)) * (double)step[t * s->n + g];
+        }
+}
+
+static void check_rounded(const format *f, const char *simd, qb_activations mode, int64_t rows, int64_t cols,
+                          int64_t T) {
+    qb_qweight *q = weight_new(f, rows, cols);
+    float *w = noise_new(rows * cols), *x = noise_new(T * cols);
+    for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 20; /* outliers, as hidden states have them */
+    qb_qweight_dequantize(q, w);
+    segments s = segments_new(q);
+    float *step = noise_new(T * s.n), *y = product(simd, 2, mode, q, x, T);
+    double *xq;
+    assert_ok(qb_alloc((size_t)(T * cols), sizeof *xq, &xq));
+    round_here(&s, mode, x, T, cols, xq, step);
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t r = 0; r < rows; r++) {
+            double want = 0, exact = 0, size = 1e-30, allowed = 0;
+            for (int64_t c = 0; c < cols; c++) {
+                double v = (double)w[r * cols + c];
+                want += xq[t * cols + c] * v;
+                exact += (double)x[t * cols + c] * v;
+                size += fabs(xq[t * cols + c] * v);
+                allowed += 0.5001 * (double)step[t * s.n + s.of[c]] * fabs(v);
+            }
+            double got = (double)y[t * rows + r];
+            if (!(fabs(got - want) <= 2e-6 * size))
+                fail_msg("%s, %s, %s, [%lld, %lld]: %g, the rounded activations give %g", f->name, simd,
+                         qb_activations_name(mode), (long long)rows, (long long)cols, got, want);
+            if (!(fabs(got - exact) <= allowed + 2e-6 * size))
+                fail_msg("%s, %s, %s: %g is farther from %g than rounding allows", f->name, simd,
+                         qb_activations_name(mode), got, exact);
+        }
+    qb_qweight_free(q);
+    qb_free(q), qb_free(w), qb_free(x), qb_free(s.of), qb_free(step), qb_free(y), qb_free(xq);
+}
+
+static void test_integer__equals_rounded_activations(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{33, 172, 1}, {70, 352, 5}, {5, 43, 2}, {16, 1024, 11}};
+    assert_int_equal(fegetround(), FE_TONEAREST);
+    for (int i = 0; i < FORMATS; i++)
+        for (int s = 0; s < SIMD_NAMES; s++)
+            for (int k = 0; k < 8; k++)
+                check_rounded(&formats[i], simd_names[s], modes[k % 2], shapes[k / 2][0], shapes[k / 2][1],
+                              shapes[k / 2][2]);
+}
+
+/* Neither the threads nor the other tokens of a call change a bit; nor does the instruction set, but that
+   plain C has no fused multiply-add for the sums over groups. */
+static void test_integer__same_bits(void **state) {
+    (void)state;
+    enum { ROWS = 150, COLS = 352, T = 27 };
+    for (int i = 0; i < FORMATS * 2; i++) {
+        qb_qweight *q = weight_new(&formats[i / 2], ROWS, COLS);
+        float *x = noise_new(T * COLS), *first = product(NULL, 1, modes[i % 2], q, x, T);
+        for (int threads = 2; threads <= 3; threads++) {
+            float *y = product(NULL, threads, modes[i % 2], q, x, T);
+            assert_memory_equal(first, y, T * ROWS * sizeof *y);
+            qb_free(y);
+        }
+        for (int n = 1; n <= 8; n += n)
+            for (int t = 0; t < T; t += n) {
+                int now = n < T - t ? n : T - t;
+                float *y = product(NULL, 2, modes[i % 2], q, x + t * COLS, now);
+                assert_memory_equal(first + t * ROWS, y, (size_t)now * ROWS * sizeof *y);
+                qb_free(y);
+            }
+        float *y = product("avx2", 2, modes[i % 2], q, x, T);
+        if (strcmp(qb_cpu_simd(), "generic") != 0) assert_memory_equal(first, y, T * ROWS * sizeof *y);
+        qb_free(y), qb_free(x), qb_free(first);
+        qb_qweight_free(q);
+        qb_free(q);
+    }
+}
+
+/* What is not a number stays none; zeros and what is too small for a reciprocal give zero. */
+static void test_integer__ends_of_the_range(void **state) {
+    (void)state;
+    enum { ROWS = 16, COLS = 128 };
+    static const float ends[] = {NAN, INFINITY, -INFINITY, 0.0f, 1e-38f, 1e-42f, 3e38f};
+    for (int s = 0; s < SIMD_NAMES; s++)
+        for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
+            qb_qweight *q = weight_new(&formats[1], ROWS, COLS);
+            float x[COLS] = {0};
+            x[77] = ends[e];
+            float *y = product(simd_names[s], 1, QB_ACTIVATIONS_I16, q, x, 1);
+            for (int r = 0; r < ROWS; r++)
+                if (e < 3 ? !isnan(y[r]) : e < 6 ? y[r] != 0 : !isfinite(y[r]))
+                    fail_msg("%s: %g gives %g", simd_names[s], (double)ends[e], (double)y[r]);
+            qb_free(y);
+            qb_qweight_free(q);
+            qb_free(q);
+        }
+}
+
+/* Weights without such products keep to float32 and say so. */
+static void test_integer__others_keep_to_float32(void **state) {
+    (void)state;
+    static const format others[] = {{.name = "nf4 b64", .codebook = QB_CODEBOOK_NF4, .group = 64},
+                                    {.name = "fp4 by row", .codebook = QB_CODEBOOK_FP4, .group = 32}};
+    for (int i = 0; i < 2; i++) {
+        int64_t cols = i ? 108 : 128;
+        qb_qweight *q = weight_new(&others[i], 20, cols);
+        qb_weight weight = {.rows = 20, .cols = cols, .packed = q};
+        float *x = noise_new(3 * cols), *y[2];
+        for (int mode = 0; mode < 2; mode++) {
+            qb_device *dev = whole_device(NULL, 1, mode ? QB_ACTIVATIONS_I8 : QB_ACTIVATIONS_F32);
+            qb_matrix m;
+            assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+            assert_false(m.integer);
+            y[mode] = noise_new(60);
+            assert_ok(dev->backend->matmul(dev, y[mode], x, 3, &m));
+            dev->backend->matrix_free(dev, &m);
+            dev->backend->close(dev);
+        }
+        assert_memory_equal(y[0], y[1], 60 * sizeof(float));
+        qb_weight_free(&weight);
+        qb_free(x), qb_free(y[0]), qb_free(y[1]);
+    }
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_integer__sums_are_exact),
+        cmocka_unit_test(test_integer__equals_rounded_activations),
+        cmocka_unit_test(test_integer__same_bits),
+        cmocka_unit_test(test_integer__ends_of_the_range),
+        cmocka_unit_test(test_integer__others_keep_to_float32),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
