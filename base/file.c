@@ -153,20 +153,32 @@ bool qb_path_exists(const char *path) {
     return access(path, F_OK) == 0;
 }
 
-qb_status qb_path_look(const char *path, bool *there) {
-    *there = access(path, F_OK) == 0;
-    if (*there || errno == ENOENT || errno == ENOTDIR) return QB_OK;
+/* Nothing can stand under a name that no filesystem takes, such as a long list of words that might be a path.
+ */
+static qb_status look(const char *path, struct stat *info, bool *there) {
+    *there = stat(path, info) == 0;
+    if (*there || errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return QB_OK;
     return qb_fail(QB_ERR_IO, "cannot look for %s: %s", path, strerror(errno));
 }
 
-bool qb_path_is_dir(const char *path) {
+qb_status qb_path_look(const char *path, bool *there) {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    return look(path, &info, there);
 }
 
-int64_t qb_file_size(const char *path) {
+qb_status qb_path_look_dir(const char *path, bool *is_dir) {
     struct stat info;
-    return stat(path, &info) == 0 ? (int64_t)info.st_size : -1;
+    qb_status st = look(path, &info, is_dir);
+    *is_dir = *is_dir && S_ISDIR(info.st_mode);
+    return st;
+}
+
+qb_status qb_file_size(const char *path, int64_t *bytes) {
+    struct stat info;
+    *bytes = 0;
+    if (stat(path, &info) != 0) return fail_errno("cannot stat", path);
+    *bytes = (int64_t)info.st_size;
+    return QB_OK;
 }
 
 char *qb_path_join(const char *dir, const char *name) {
@@ -209,9 +221,13 @@ qb_status qb_make_dirs(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char kept = *p;
         *p = 0;
-        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && qb_path_is_dir(copy))) {
-            int reason = errno == EEXIST ? ENOTDIR : errno; /* it is the file that is in the way */
-            st = qb_fail(QB_ERR_IO, "cannot create directory %s: %s", copy, strerror(reason));
+        if (mkdir(copy, 0777) != 0) {
+            int reason = errno;
+            bool is_dir = false;
+            if (reason == EEXIST) st = qb_path_look_dir(copy, &is_dir);
+            if (reason == EEXIST) reason = ENOTDIR; /* it is the file that is in the way */
+            if (st == QB_OK && !is_dir)
+                st = qb_fail(QB_ERR_IO, "cannot create directory %s: %s", copy, strerror(reason));
         }
         *p = kept;
         if (kept == 0) break;

@@ -30,12 +30,13 @@ qb_status qb_file_replaceable(const char *path) QB_NODISCARD;
  * file. */
 qb_status qb_file_write_atomic(const char *path, const void *bytes, size_t n) QB_NODISCARD;
 
-/* Whether something is there, as far as it can be seen: for messages and guesses. What decides asks
- * qb_path_look, which fails when the system cannot say (EIO, EACCES on the way). */
-bool qb_path_exists(const char *path);
+/* Whether something, or a directory, is there; fails when the system cannot say (EIO, EACCES on the way, a
+ * loop of links), which is no absence. */
 qb_status qb_path_look(const char *path, bool *there) QB_NODISCARD;
-bool qb_path_is_dir(const char *path);
-int64_t qb_file_size(const char *path); /* -1 when absent */
+qb_status qb_path_look_dir(const char *path, bool *is_dir) QB_NODISCARD;
+/* The same as far as it can be seen, for hints in messages: nothing may be decided by it. */
+bool qb_path_exists(const char *path);
+qb_status qb_file_size(const char *path, int64_t *bytes) QB_NODISCARD; /* absence fails too */
 
 /* Free the result with qb_free; NULL on exhaustion. "a","b" -> "a/b". */
 char *qb_path_join(const char *dir, const char *name);

@@ -202,24 +202,12 @@ void qb_temporary_dir_close(qb_temporary_dir *d) {
 
 /* ---- what others left ---- */
 
-/* Opens and tries the lock of a temporary file or directory; *fd (-1: none) keeps it. ENOENT: no lock file.
- */
-static qb_lock_answer ask(const char *path, int *fd) {
-    char *inner = qb_path_is_dir(path) ? lock_path(path) : qb_strdup(path);
+/* Opens and tries the lock of a temporary file or directory; *fd (-1: none) keeps it. */
+static qb_lock_answer ask(const char *path, bool is_dir, int *fd) {
+    char *inner = is_dir ? lock_path(path) : qb_strdup(path);
     *fd = inner ? open(inner, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
-    int error = errno;
     qb_free(inner);
-    errno = error;
     return *fd >= 0 ? qb_lock_try(*fd, QB_LOCK_EXCLUSIVE) : QB_LOCK_UNSURE;
-}
-
-bool qb_temporary_dir_busy(const char *path) {
-    int fd;
-    if (!qb_path_is_dir(path)) return false;
-    qb_lock_answer answer = ask(path, &fd);
-    bool free_now = answer == QB_LOCK_TAKEN || (fd < 0 && errno == ENOENT);
-    if (fd >= 0) close(fd);
-    return !free_now;
 }
 
 static bool is_old(const char *path) {
@@ -227,8 +215,8 @@ static bool is_old(const char *path) {
     return lstat(path, &info) == 0 && time(NULL) - info.st_mtime > DAY_S;
 }
 
-static bool is_abandoned(const char *path, const maker *m, int *fd) {
-    qb_lock_answer answer = ask(path, fd);
+static bool is_abandoned(const char *path, bool is_dir, const maker *m, int *fd) {
+    qb_lock_answer answer = ask(path, is_dir, fd);
     if (answer == QB_LOCK_BUSY) return false;
     if (!m->here) return answer == QB_LOCK_TAKEN && is_old(path);
     if (m->pid == (long)getpid()) return answer == QB_LOCK_TAKEN; /* the id was given out again */
@@ -242,9 +230,12 @@ void qb_temporary_sweep(const char *dir, const char *base) {
         if (!maker_of(e->d_name, base, &m)) continue;
         char *path = qb_path_join(dir, e->d_name);
         int fd = -1;
-        if (path &&
-            is_abandoned(path, &m, &fd)) { /* under the lock, so that no maker takes it up meanwhile */
-            if (qb_path_is_dir(path)) qb_info("removing %s, left by a run that was interrupted", path);
+        struct stat info;
+        bool seen = path && lstat(path, &info) == 0;
+        bool is_dir = seen && S_ISDIR(info.st_mode);
+        if (seen &&
+            is_abandoned(path, is_dir, &m, &fd)) { /* under the lock: no maker takes it up meanwhile */
+            if (is_dir) qb_info("removing %s, left by a run that was interrupted", path);
             if (qb_remove_tree(path) != QB_OK) qb_warn("%s", qb_error_text());
         }
         if (fd >= 0) close(fd);

@@ -20,8 +20,6 @@ qb_status qb_temporary_dir_make(const char *target, qb_temporary_dir *out) QB_NO
 /* Takes the existing directory out->path for this process alone, through its file "lock": a warning where the
    filesystem cannot lock, QB_ERR_IO when another process holds it. */
 qb_status qb_temporary_dir_lock(qb_temporary_dir *dir, const char *target) QB_NODISCARD;
-/* Another process holds the directory, or whether one does cannot be said. */
-bool qb_temporary_dir_busy(const char *path);
 /* Removes it with all that is in it. */
 qb_status qb_temporary_dir_remove(qb_temporary_dir *dir) QB_NODISCARD;
 void qb_temporary_dir_close(qb_temporary_dir *dir); /* lets go; what is there stays */

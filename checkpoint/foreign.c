@@ -10,11 +10,19 @@
 
 enum { MAX_CONFIG_BYTES = 16 << 20, MAX_REF_BYTES = 4096 };
 
+/* For hints: as far as it can be seen. */
 static bool has(const char *dir, const char *name) {
     char *path = qb_path_join(dir, name);
     bool exists = path && qb_path_exists(path);
     qb_free(path);
     return exists;
+}
+
+static qb_status look_below(const char *dir, const char *name, bool *there) {
+    char *path = qb_path_join(dir, name);
+    qb_status st = path ? qb_path_look(path, there) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    qb_free(path);
+    return st;
 }
 
 /* ---- the hub's cache: models--ORG--NAME holds refs/main, which names a folder of snapshots/ ---- */
@@ -40,13 +48,15 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) {
     char *snapshots = qb_path_join(path, "snapshots"), *ref = qb_path_join(path, "refs/main"), *text = NULL;
     char name[256] = "";
     size_t n;
+    bool there, hub;
     qb_status st = snapshots && ref ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
     *out = NULL;
     if (st != QB_OK) goto out;
-    if (has(path, "config.json") || !qb_path_is_dir(snapshots)) {
+    QB_TRY(st, look_below(path, "config.json", &there));
+    QB_TRY(st, qb_path_look_dir(snapshots, &hub));
+    if (there || !hub) {
         *out = qb_strdup(path);
     } else {
-        bool there;
         QB_TRY(st, qb_path_look(ref, &there));
         if (there) {
             QB_TRY(st, qb_file_read(ref, MAX_REF_BYTES, &text, &n));
@@ -54,7 +64,9 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) {
         } else {
             QB_TRY(st, lone_snapshot(snapshots, name));
         }
-        if (!*name || strchr(name, '/') || *name == '.' || !has(snapshots, name)) {
+        there = *name && !strchr(name, '/') && *name != '.';
+        if (there) QB_TRY(st, look_below(snapshots, name, &there));
+        if (!there) {
             st = qb_fail(QB_ERR_NOT_FOUND,
                          "%s names the snapshot \"%.80s\", which is not in %s: the download is not complete",
                          ref, name, snapshots);
@@ -97,8 +109,7 @@ static int count_models(const char *path, char example[256]) {
     DIR *dir = opendir(path);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         char *below = e->d_name[0] == '.' ? NULL : qb_path_join(path, e->d_name);
-        bool model = below && qb_path_is_dir(below) &&
-                     (has(below, "config.json") || (has(below, "snapshots") && has(below, "refs")));
+        bool model = below && (has(below, "config.json") || (has(below, "snapshots") && has(below, "refs")));
         if (model && (!n++ || strcmp(e->d_name, example) < 0)) snprintf(example, 256, "%s", e->d_name);
         qb_free(below);
     }

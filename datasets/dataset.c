@@ -204,14 +204,16 @@ static qb_status describe_file(const split *s, bool calibration, const qb_locate
     assert(l->path); /* locate() either finds a file or fails */
     files->n = 1;
     qb_data_file *f = &files->files[0];
-    *f = (qb_data_file){.bytes = qb_file_size(l->path)};
+    *f = (qb_data_file){0};
+    qb_status st = qb_file_size(l->path, &f->bytes);
+    if (st != QB_OK) return st;
     if (strlen(l->path) >= sizeof f->path)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: the path is longer than the %zu bytes a result can hold",
                        l->path, sizeof f->path - 1);
     snprintf(f->path, sizeof f->path, "%s", l->path);
     snprintf(f->role, sizeof f->role, "%s",
              calibration ? s->dataset->calibration_role : s->dataset->evaluation_role);
-    qb_status st = qb_hash_file(l->path, f->sha256);
+    st = qb_hash_file(l->path, f->sha256);
     return st == QB_OK ? note_differences(s, calibration, l->substitute, f->note) : st;
 }
 

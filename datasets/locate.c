@@ -41,8 +41,11 @@ static qb_status folders_list(const qb_dataset *d, const char *data_dir, folders
         st = own ? folders_add(f, qb_path_join(own, d->family)) : qb_fail(QB_ERR_MEMORY, "out of memory");
         goto out;
     }
-    if (data_dir && !qb_path_is_dir(data_dir))
-        QB_TRY(st, qb_fail(QB_ERR_NOT_FOUND, "%s: no such data folder", data_dir));
+    if (data_dir) {
+        bool is_dir;
+        QB_TRY(st, qb_path_look_dir(data_dir, &is_dir));
+        if (!is_dir) QB_TRY(st, qb_fail(QB_ERR_NOT_FOUND, "%s: no such data folder", data_dir));
+    }
     if (data_dir) QB_TRY(st, folders_add_with_family(f, data_dir, d->family));
     if (environment && *environment) QB_TRY(st, folders_add_with_family(f, environment, d->family));
     own = qb_cache_dir();
@@ -63,10 +66,11 @@ static qb_status try_name(const char *folder, const char *name, size_t length, q
     for (size_t i = 0; i < n_suffixes; i++) {
         qb_str path = {0};
         qb_str_printf(&path, "%s/%.*s%s", folder, (int)file_length, name, suffixes[i]);
-        bool there = false;
+        bool there = false, is_dir = false;
         qb_status st = qb_str_status(&path);
         if (st == QB_OK) st = qb_path_look(path.text, &there);
-        if (!there || qb_path_is_dir(path.text)) {
+        if (st == QB_OK) st = qb_path_look_dir(path.text, &is_dir);
+        if (st != QB_OK || !there || is_dir) {
             qb_str_free(&path);
             if (st != QB_OK) return st;
             continue;

@@ -55,11 +55,12 @@ out:
 /* A file that is not there, or is a folder, deserves more than the system's word for it. */
 static qb_status check_path(const char *path) {
     size_t n = strlen(path);
-    bool there;
+    bool there, is_dir;
     qb_status st = qb_path_look(path, &there);
+    if (st == QB_OK) st = qb_path_look_dir(path, &is_dir);
     if (st != QB_OK) return st;
     if (!there) return qb_fail(QB_ERR_NOT_FOUND, "%s: no such file", path);
-    if (qb_path_is_dir(path))
+    if (is_dir)
         return qb_fail(QB_ERR_USAGE,
                        "%s is a folder: give the file in it, or a dataset's name with --data %s", path, path);
     if (ends_with(path, n, ".parquet"))

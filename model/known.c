@@ -52,7 +52,7 @@ static qb_status hub_snapshot(const char *hub, const char *id, char **out) {
     qb_str_printf(&folder, "%s/models--", hub);
     for (const char *p = id; *p; p++) qb_str_append(&folder, *p == '/' ? "--" : p, *p == '/' ? 2 : 1);
     char *refs = NULL, *snapshots = NULL, *revision = NULL, *result = NULL;
-    bool there;
+    bool there, complete = false;
     size_t n;
     qb_status st;
     QB_TRY(st, qb_str_status(&folder));
@@ -65,7 +65,8 @@ static qb_status hub_snapshot(const char *hub, const char *id, char **out) {
         revision[strcspn(revision, "\r\n ")] = 0;
         if (*revision && !strchr(revision, '/')) result = qb_path_join(snapshots, revision);
     }
-    if (!result || !qb_path_is_dir(result)) {
+    if (result) QB_TRY(st, qb_path_look_dir(result, &complete));
+    if (!complete) {
         qb_free(result);
         result = NULL;
         QB_TRY(st, last_snapshot(snapshots, &result));
@@ -96,11 +97,12 @@ static qb_status look_for_file(const char *word, bool *is_file) {
 }
 
 qb_status qb_model_resolve(const char *word, char **out) {
-    bool synthetic = !strncmp(word, "synthetic:", 10), is_file = false;
+    bool synthetic = !strncmp(word, "synthetic:", 10), is_file = false, is_dir = false;
     qb_status st = synthetic ? QB_OK : look_for_file(word, &is_file);
     *out = NULL;
+    if (st == QB_OK && !synthetic) st = qb_path_look_dir(word, &is_dir);
     if (st != QB_OK) return st;
-    if (synthetic || is_file || qb_path_is_dir(word)) {
+    if (synthetic || is_file || is_dir) {
         *out = qb_strdup(word);
     } else if (!strcmp(word, "demo")) {
         char *share = qb_share_dir();
@@ -111,11 +113,14 @@ qb_status qb_model_resolve(const char *word, char **out) {
         const char *id = known ? known->hub_id : word;
         char *hub = hub_dir();
         if (hub && strchr(id, '/')) st = hub_snapshot(hub, id, out);
+        if (st == QB_OK && *out) st = qb_path_look_dir(*out, &is_dir);
         if (st != QB_OK) {
+            qb_free(*out);
             qb_free(hub);
+            *out = NULL;
             return st;
         }
-        if (!*out || !qb_path_is_dir(*out)) {
+        if (!is_dir) {
             qb_free(*out);
             *out = NULL;
             st =

@@ -103,10 +103,12 @@ static qb_status open_synthetic(const char *name, qb_model *m) {
     qb_json *json = NULL;
     qb_tensor_spec *specs = NULL;
     size_t n = 0;
-    qb_status st;
+    bool is_dir = false;
+    qb_status st = known ? QB_OK : qb_path_look_dir(name, &is_dir);
+    if (st != QB_OK) return st;
     if (known) {
         QB_TRY(st, qb_json_parse(known->config_json, strlen(known->config_json), known->name, &json));
-    } else if (qb_path_is_dir(name)) {
+    } else if (is_dir) {
         char *path = qb_path_join(name, "config.json");
         st = path ? qb_json_read(path, 1 << 20, &json) : qb_fail(QB_ERR_MEMORY, "out of memory");
         qb_free(path);

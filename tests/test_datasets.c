@@ -9,7 +9,9 @@
 
 static qb_tokenizer *open_tokenizer(const char *path) {
     qb_tokenizer *t = NULL;
-    if (qb_path_is_dir(path))
+    bool is_dir;
+    assert_ok(qb_path_look_dir(path, &is_dir));
+    if (is_dir)
         assert_ok(qb_tokenizer_open(path, &t));
     else
         assert_ok(qb_tokenizer_open_file(path, &t));

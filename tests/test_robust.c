@@ -239,7 +239,19 @@ static void test_robust__an_error_is_not_absence(void **state) {
     assert_int_equal(shell("rm models--a--b/refs/main", "", ""), 0);
     assert_ok(qb_model_resolve("a/b", &word));
     qb_free(word);
+    /* A snapshot that cannot be seen is not another one. */
+    assert_int_equal(
+        shell("echo 2 >models--a--b/refs/main && ln -s 2 models--a--b/snapshots/2 && ln -s loop loop", "",
+              ""),
+        0);
+    assert_fails(qb_model_resolve("a/b", &word), QB_ERR_IO, "snapshots/2");
     unsetenv("HF_HUB_CACHE");
+    assert_int_equal(
+        shell("! %1 eval loop >out 2>err && grep -q 'cannot look for loop' err", QB_BENCH_PROGRAM, ""), 0);
+    assert_int_equal(shell("! %1 tokenize demo --dataset ptb --data loop >out 2>err && "
+                           "grep -q 'cannot look for loop' err",
+                           QB_BENCH_PROGRAM, ""),
+                     0);
     assert_int_equal(
         shell("%1 run --suite demo --synthetic --resume -o r.json >out 2>err", QB_BENCH_PROGRAM, ""), 1);
     assert_int_equal(shell("grep -q '^bench: .*r.json: Too many levels' err && test -L r.json", "", ""), 0);

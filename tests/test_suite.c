@@ -148,6 +148,17 @@ static void test_suite__refuses_bad_files_with_one_line(void **state) {
     }
 }
 
+/* A backend that this build lacks is another thing than a word that names none, in a suite as elsewhere. */
+static void test_suite__a_backend_that_is_not_built_is_named(void **state) {
+    (void)state;
+    static const char text[] =
+        SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}],\"backends\":[\"cuda\"]");
+    qb_suite s;
+    if (qb_backend_find("cuda")) skip();
+    assert_fails(qb_suite_parse(text, strlen(text), "t.json", &s), QB_ERR_USAGE,
+                 "t.json: this build has no backend 'cuda'");
+}
+
 static void test_suite__limits_the_product(void **state) {
     (void)state;
     qb_str text = {0};
@@ -220,6 +231,7 @@ int main(void) {
         cmocka_unit_test(test_suite__set_overrides_every_kind_of_key),
         cmocka_unit_test(test_suite__set_refuses_what_it_does_not_know),
         cmocka_unit_test(test_suite__refuses_bad_files_with_one_line),
+        cmocka_unit_test(test_suite__a_backend_that_is_not_built_is_named),
         cmocka_unit_test(test_suite__limits_the_product),
         cmocka_unit_test(test_suite__models_of_one_name_are_told_apart),
         cmocka_unit_test(test_suite__unknown_name_suggests_the_nearest),

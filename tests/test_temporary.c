@@ -118,9 +118,6 @@ static void test_temporary__another_machines_work_is_not_removed(void **state) {
 static void test_temporary__an_error_is_not_a_free_lock(void **state) {
     (void)state;
     char *dir = scratch_make();
-    assert_ok(qb_make_dirs(below(dir, "w4.partial/lock")));
-    assert_true(qb_temporary_dir_busy(below(dir, "w4.partial")));
-    assert_false(qb_temporary_dir_busy(below(dir, "absent")));
     const char *theirs = below(dir, "w4.tmp.00000000000a.999999.0");
     struct utimbuf old = {time(NULL) - 100000, time(NULL) - 100000};
     assert_ok(qb_make_dirs(below(dir, "w4.tmp.00000000000a.999999.0/lock")));
@@ -195,6 +192,24 @@ static void test_path__an_error_is_not_absence(void **state) {
     assert_true(there);
     assert_int_equal(symlink("loop", below(dir, "loop")), 0);
     assert_fails(qb_path_look(below(dir, "loop"), &there), QB_ERR_IO, "cannot look for");
+    int64_t bytes;
+    assert_ok(qb_path_look_dir(dir, &there));
+    assert_true(there);
+    assert_ok(qb_path_look_dir(below(dir, "absent"), &there));
+    assert_false(there);
+    assert_ok(qb_file_write_atomic(below(dir, "file"), "abc", 3));
+    assert_ok(qb_path_look_dir(below(dir, "file"), &there));
+    assert_false(there);
+    assert_fails(qb_path_look_dir(below(dir, "loop"), &there), QB_ERR_IO, "cannot look for");
+    assert_ok(qb_file_size(below(dir, "file"), &bytes));
+    assert_int_equal(bytes, 3);
+    assert_fails(qb_file_size(below(dir, "absent"), &bytes), QB_ERR_NOT_FOUND, "absent");
+    /* A list of words that is too long for a name is no path, and no error. */
+    char words[400];
+    memset(words, 'w', sizeof words);
+    words[sizeof words - 1] = 0;
+    assert_ok(qb_path_look(words, &there));
+    assert_false(there);
     scratch_remove(dir);
 }
 

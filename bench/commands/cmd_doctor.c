@@ -88,8 +88,10 @@ static qb_json *check_gnuplot(findings *f) {
 
 static void check_share(findings *f, const char *share, const char *below, const char *why) {
     char *path = qb_path_join(share, below);
-    if (path && !qb_path_exists(path))
-        find(f, true, path, why,
+    bool there = false;
+    bool seen = path && qb_path_look(path, &there) == QB_OK;
+    if (path && !there)
+        find(f, true, path, seen ? why : qb_error_text(),
              "set BENCH_SHARE to the folder share/quantbench of the build or installation");
     qb_free(path);
 }
@@ -113,8 +115,11 @@ static qb_json *check_folders(findings *f, const char *data_option) {
         check_share(f, share, "plots", "plots cannot be drawn");
     }
     qb_json_put_text(j, "data", data);
-    if (data && !qb_path_is_dir(data))
-        find(f, false, data, "it is no directory", "give --data DIR or set BENCH_DATA to one");
+    bool is_dir = false;
+    bool seen = !data || qb_path_look_dir(data, &is_dir) == QB_OK;
+    if (data && !is_dir)
+        find(f, false, data, seen ? "it is no directory" : qb_error_text(),
+             "give --data DIR or set BENCH_DATA to one");
     if (!data)
         find(f, false, "a data folder", "only the demo text comes with the program",
              "export BENCH_DATA=DIR; `bench list datasets --json` tells which files and how to get them");

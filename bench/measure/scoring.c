@@ -1,6 +1,7 @@
 #include "bench/measure/scoring.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include <inttypes.h>
@@ -69,10 +70,13 @@ static double entropy_floor(const char *dataset, const qb_windows *w) {
     if (strcmp(dataset, "demo") != 0 || w->total_tokens < 2 || !is_whole(w)) return nats;
     char *share = qb_share_dir(), *path = share ? qb_path_join(share, "demo/entropy.json") : NULL;
     qb_json *json = NULL;
-    if (path && qb_path_exists(path) && qb_json_read(path, 1 << 20, &json) == QB_OK) {
-        const qb_json *test = qb_json_get(json, "test");
-        nats = qb_json_number(qb_json_get(test, "nll_nats"));
-    }
+    bool there = false;
+    qb_status st = path ? qb_path_look(path, &there) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (there) st = qb_json_read(path, 1 << 20, &json);
+    if (st == QB_OK)
+        nats = qb_json_number(qb_json_get(qb_json_get(json, "test"), "nll_nats"));
+    else
+        qb_warn("the floor of perplexity is not known: %s", qb_error_text());
     qb_json_free(json);
     qb_free(path);
     qb_free(share);

@@ -78,11 +78,11 @@ static char *stamp_path(const char *dir) {
     return qb_path_join(dir, "cache.json");
 }
 
-bool qb_cache_has(const qb_cache_place *place) {
+qb_status qb_cache_has(const qb_cache_place *place, bool *found) {
     char *path = stamp_path(place->dir);
-    bool found = path && qb_path_exists(path);
+    qb_status st = path ? qb_path_look(path, found) : no_memory();
     qb_free(path);
-    return found;
+    return st;
 }
 
 qb_status qb_cache_stamp(const qb_cache_place *place, const qb_cache_hashes *hashes) {
@@ -161,8 +161,9 @@ static int64_t folder_bytes(const char *path) {
     int64_t sum = 0;
     for (struct dirent *e; dir && (e = readdir(dir));) {
         char *file = qb_path_join(path, e->d_name);
-        int64_t n = file && e->d_name[0] != '.' ? qb_file_size(file) : 0;
-        sum += n > 0 ? n : 0;
+        int64_t n = 0; /* what vanishes meanwhile takes no room */
+        if (file && e->d_name[0] != '.' && qb_file_size(file, &n) != QB_OK) qb_error_clear();
+        sum += n;
         qb_free(file);
     }
     if (dir) closedir(dir);

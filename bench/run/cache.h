@@ -31,8 +31,8 @@ typedef struct qb_cache_hashes {
    the checkpoint is complete. */
 qb_status qb_cache_find(const qb_cache_key *key, qb_cache_place *out) QB_NODISCARD;
 void qb_cache_place_free(qb_cache_place *place);
-/* An entry seems to be there; nothing is verified. */
-bool qb_cache_has(const qb_cache_place *place);
+/* Whether an entry seems to be there; nothing is verified. */
+qb_status qb_cache_has(const qb_cache_place *place, bool *found) QB_NODISCARD;
 qb_status qb_cache_stamp(const qb_cache_place *place, const qb_cache_hashes *hashes) QB_NODISCARD;
 /* The hashes that the entry must have; fails when the stamp is damaged or of another key. */
 qb_status qb_cache_read_stamp(const qb_cache_place *place, qb_cache_hashes *out) QB_NODISCARD;

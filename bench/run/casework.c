@@ -66,9 +66,9 @@ qb_status qb_case_is_cached(const qb_run *run, const qb_case *c, bool *cached) {
     if (!c->variant->method || !run->options->cache) return QB_OK;
     qb_status st = qb_supply_find(run, c, &place);
     if (st != QB_OK) return st;
-    *cached = qb_cache_has(&place);
+    st = qb_cache_has(&place, cached);
     qb_cache_place_free(&place);
-    return QB_OK;
+    return st;
 }
 
 /* ---- the two processes ---- */

@@ -37,7 +37,12 @@ static qb_status fingerprint(const char *path, qb_str *out) {
     qb_status st = QB_OK;
     for (struct dirent *e; st == QB_OK && (e = qb_dir_next(dir, path, &st));) {
         char *file = qb_path_join(path, e->d_name);
-        if (file && e->d_name[0] != '.' && stat(file, &info) == 0) {
+        bool seen = file && e->d_name[0] != '.' && stat(file, &info) == 0;
+        if (!file)
+            st = no_memory();
+        else if (e->d_name[0] != '.' && !seen && errno != ENOENT) /* a link to nothing decides nothing */
+            st = qb_fail(QB_ERR_IO, "cannot stat %s: %s", file, strerror(errno));
+        if (seen) {
             qb_str line = {0};
             file_line(e->d_name, &info, &line);
             st = qb_grow(&lines, &capacity, n + 1, sizeof *lines);

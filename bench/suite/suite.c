@@ -2,6 +2,7 @@
 #include "bench/suite/suite.h"
 
 #include "base/file.h"
+#include "bench/session.h"
 #include "bench/suite/variant.h"
 
 #include <dirent.h>
@@ -60,10 +61,9 @@ static qb_status unknown_name(const char *where, const char *what, const char *w
 }
 
 static qb_status check_backend(const char *where, const char *word) {
-    const char *names[QB_NAMES_MAX];
-    size_t n = 0;
-    for (; n < QB_NAMES_MAX && qb_backend_at(n); n++) names[n] = qb_backend_at(n)->name;
-    return qb_backend_find(word) ? QB_OK : unknown_name(where, "backend", word, names, n);
+    const qb_backend *backend;
+    qb_status st = qb_session_backend(word, &backend);
+    return st == QB_OK ? st : qb_fail_prefix(QB_ERR_USAGE, "%s", where);
 }
 
 static qb_status check_dataset(const char *where, const char *word) {
@@ -296,13 +296,15 @@ qb_status qb_suite_set_list(qb_suite *s, const char *key, const char *words) {
     while (list < N_LISTS && strcmp(lists[list].key, key) != 0) list++;
     if (list == N_LISTS) return qb_fail(QB_ERR_INTERNAL, "a suite has no list '%s'", key);
     *list_at(s, list) = (qb_name_list){0};
-    bool one = qb_path_exists(words); /* a path may hold commas */
+    bool one; /* a path may hold commas */
+    qb_status st = qb_path_look(words, &one);
+    if (st != QB_OK) return st;
     for (const char *p = words; *p;) {
         qb_str word = {0};
         size_t n = one ? strlen(p) : strcspn(p, ",");
         qb_str_append(&word, p, n);
         const char *kept;
-        qb_status st = qb_str_status(&word);
+        st = qb_str_status(&word);
         if (st == QB_OK) st = qb_arena_strdup(&s->arena, qb_str_get(&word), &kept);
         qb_str_free(&word);
         if (st == QB_OK) st = add_word(s, key, list, kept);

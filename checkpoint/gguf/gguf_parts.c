@@ -68,9 +68,12 @@ static qb_status list_directory(const char *path, listing *l) {
 
 qb_status qb_checkpoint_find_gguf(const char *path, char **out) {
     listing l = {0};
+    bool is_dir;
     *out = NULL;
-    if (!qb_path_is_dir(path)) return first_part(path, out);
-    qb_status st = list_directory(path, &l);
+    qb_status st = qb_path_look_dir(path, &is_dir);
+    if (st != QB_OK) return st;
+    if (!is_dir) return first_part(path, out);
+    st = list_directory(path, &l);
     if (st != QB_OK || l.others || l.models == 0) return st;
     if (l.models > 1)
         return qb_fail(QB_ERR_USAGE, "%s holds %d GGUF models; give the path of one of them, such as %s/%s",

@@ -1,5 +1,6 @@
 #include "checkpoint/layouts/bitpack.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -28,7 +29,7 @@ INLINE uint64_t spread8_wide(uint64_t x, int b) {
 /* Eight bytes of b-bit codes to 8*b contiguous bits: neighbours are joined, then pairs, then fours. `b` is a
    constant after inlining, so each step is two operations. */
 INLINE uint64_t squeeze8(uint64_t x, int b) {
-    if (b == 5 || b == 6) return squeeze8_wide(x, b);
+    if (2 * b > 8 && b < 8) return squeeze8_wide(x, b);
     const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
     const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
     x = (x | x >> (8 - b)) & pairs;
@@ -38,7 +39,7 @@ INLINE uint64_t squeeze8(uint64_t x, int b) {
 }
 
 INLINE uint64_t spread8(uint64_t x, int b) {
-    if (b == 5 || b == 6) return spread8_wide(x, b);
+    if (2 * b > 8 && b < 8) return spread8_wide(x, b);
     const uint64_t ones = ((1ull << b) - 1) * 0x0101010101010101ull;
     const uint64_t pairs = ((1ull << 2 * b) - 1) * 0x0001000100010001ull;
     const uint64_t fours = ((1ull << 4 * b) - 1) * 0x0000000100000001ull;
@@ -97,49 +98,30 @@ INLINE void unpack_any(const uint32_t *words, int64_t n, int b, uint8_t *codes) 
     memcpy(codes + i, tail, (size_t)(n - i));
 }
 
+/* Each width has code of its own. */
+#define WIDTHS(X) X(2) X(3) X(4) X(5) X(6) X(8)
+
 void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words) {
     switch (bits) {
-    case 2:
-        pack_any(codes, n, 2, words);
+#define PACK(b)                                                                                              \
+    case b:                                                                                                  \
+        pack_any(codes, n, b, words);                                                                        \
         break;
-    case 3:
-        pack_any(codes, n, 3, words);
-        break;
-    case 4:
-        pack_any(codes, n, 4, words);
-        break;
-    case 5:
-        pack_any(codes, n, 5, words);
-        break;
-    case 6:
-        pack_any(codes, n, 6, words);
-        break;
+        WIDTHS(PACK)
     default:
-        pack_any(codes, n, 8, words);
-        break;
+        assert(!"a width that is not packed");
     }
 }
 
 void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) {
     switch (bits) {
-    case 2:
-        unpack_any(words, n, 2, codes);
+#define UNPACK(b)                                                                                            \
+    case b:                                                                                                  \
+        unpack_any(words, n, b, codes);                                                                      \
         break;
-    case 3:
-        unpack_any(words, n, 3, codes);
-        break;
-    case 4:
-        unpack_any(words, n, 4, codes);
-        break;
-    case 5:
-        unpack_any(words, n, 5, codes);
-        break;
-    case 6:
-        unpack_any(words, n, 6, codes);
-        break;
+        WIDTHS(UNPACK)
     default:
-        unpack_any(words, n, 8, codes);
-        break;
+        assert(!"a width that is not packed");
     }
 }
 

@@ -60,7 +60,10 @@ static qb_status check_target(const char *target, bool replace) {
     bool there;
     qb_status st = qb_path_look(target, &there);
     if (st != QB_OK || !there) return st;
-    if (!qb_path_is_dir(target)) return qb_fail(QB_ERR_IO, "%s exists and is not a directory", target);
+    bool is_dir;
+    st = qb_path_look_dir(target, &is_dir);
+    if (st != QB_OK) return st;
+    if (!is_dir) return qb_fail(QB_ERR_IO, "%s exists and is not a directory", target);
     st = look_into(target, &found);
     if (st != QB_OK || found.entries == 0) return st;
     if (!replace)
@@ -77,16 +80,22 @@ static qb_status check_target(const char *target, bool replace) {
 /* ---- the outer directory ---- */
 
 static qb_status make_dir(const char *path) {
-    if (mkdir(path, 0777) == 0 || (errno == EEXIST && qb_path_is_dir(path))) return QB_OK;
-    return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(errno));
+    if (mkdir(path, 0777) == 0) return QB_OK;
+    int reason = errno;
+    bool is_dir = false;
+    qb_status st = reason == EEXIST ? qb_path_look_dir(path, &is_dir) : QB_OK;
+    if (st != QB_OK || is_dir) return st;
+    return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(reason));
 }
 
 /* A run left nothing there, or its first entries are: what else bears the name is somebody's own. */
 static qb_status check_kept(const char *kept, const char *target) {
     static const char *const ours[] = {"checkpoint", "progress.json", "lock"};
     content found;
-    if (!qb_path_is_dir(kept)) return QB_OK;
-    qb_status st = look_into(kept, &found);
+    bool is_dir;
+    qb_status st = qb_path_look_dir(kept, &is_dir);
+    if (st != QB_OK || !is_dir) return st;
+    st = look_into(kept, &found);
     if (st != QB_OK || found.entries == 0) return st;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         char *path = qb_path_join(kept, ours[i]);

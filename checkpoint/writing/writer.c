@@ -319,7 +319,8 @@ qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *te
    name. */
 static bool may_follow(const char *dir, const char *from, const char *file_name) {
     struct stat info;
-    if (lstat(from, &info) != 0 || !S_ISLNK(info.st_mode)) return true;
+    if (lstat(from, &info) != 0) return errno == ENOENT; /* and reading says that it is absent */
+    if (!S_ISLNK(info.st_mode)) return true;
     size_t n = strlen(file_name);
     if (n > 5 && !strcmp(file_name + n - 5, ".json")) {
         qb_json *json = NULL;

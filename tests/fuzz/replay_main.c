@@ -25,7 +25,8 @@ static int replay_file(const char *path) {
 }
 
 static int replay(const char *path) {
-    if (!qb_path_is_dir(path)) return replay_file(path);
+    bool is_dir;
+    if (qb_path_look_dir(path, &is_dir) != QB_OK || !is_dir) return replay_file(path);
     DIR *dir = opendir(path);
     int total = 0;
     for (struct dirent *e; dir && (e = readdir(dir));) {
