@@ -68,6 +68,7 @@ if [ "$mode" = all ]; then
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh
   check "CUDA on a device" tools/check_gpu.sh
+  check "the bundle for GPU machines, in a bare system" tools/check_bundle.sh
 fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -31,6 +31,6 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 cmake --preset cuda -DBENCH_WERROR=ON -DCMAKE_CUDA_FLAGS="-Xptxas -v" -DCMAKE_CUDA_ARCHITECTURES="${1:-75-real;80-real;86-real;90}" >/dev/null
 ninja -C build-cuda -t clean qb_cuda >/dev/null # ptxas speaks only when it compiles
-cmake --build --preset cuda -j "$(nproc)" --target bench gpu_tests >"$log" 2>&1 ||
+cmake --build --preset cuda -j "$(nproc)" --target bench bench_cuda gpu_tests >"$log" 2>&1 ||
   { grep -E 'error:|undefined|FAILED|ld returned' "$log" | head -n 30; exit 1; }
 judge <"$log"

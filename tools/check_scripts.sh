@@ -75,5 +75,57 @@ for name in one two; do
 done
 expect 0 "4 passed, 0 failed, 0 skipped"
 
+# ---- the gpu tests without ctest: the same counting, of programs that end, skip, fail and hang
+device() { printf '#!/bin/sh\n%s\n' "$2" >"$work/p/test_cuda_$1"; chmod +x "$work/p/test_cuda_$1"; }
+gpu_tests() { # EXIT "N passed, N failed, N skipped" [NOTE]
+  local code=0 out
+  out=$(tools/run_gpu_tests.sh "$work/p" "$work/logs" 1 2>&1) || code=$?
+  [ "$(tail -n 1 <<<"$out")" = "$2" ] && [ "$code" = "$1" ] || wrong "run_gpu_tests.sh: expected exit $1 and \"$2\", found $code and: $out"
+  [ -z "${3:-}" ] || grep -qF -e "$3" <<<"$out" || wrong "run_gpu_tests.sh: expected \"$3\" in: $out"
+  rm -rf "$work/logs"
+}
+mkdir "$work/p"
+gpu_tests 1 "0 passed, 1 failed, 0 skipped" "no gpu test"
+device good "$two; echo '[       OK ] good__a'; echo 'skipped: <no data>'; echo '[  SKIPPED ] good__b'"
+gpu_tests 0 "1 passed, 0 failed, 1 skipped" "skipped: <no data>"
+device none "echo 'skipped: no CUDA device: it is a lump of iron'; exit 77"
+gpu_tests 77 "1 passed, 0 failed, 2 skipped" "a lump of iron"
+rm "$work/p/test_cuda_none"
+device hangs "$two; echo '[       OK ] hangs__a'; exec sleep 20"
+gpu_tests 1 "2 passed, 1 failed, 1 skipped" "it ended within 1 s"
+device dies "$two; echo '[       OK ] dies__a'; kill -SEGV \$\$"
+gpu_tests 1 "3 passed, 2 failed, 1 skipped" "died"
+
+# ---- the GPU check on a machine that only seems to have one: every step fails or skips, and the document is whole
+mkdir -p "$work/nv" "$work/pre/bin"
+cat >"$work/nv/nvidia-smi" <<'END'
+#!/bin/sh
+case "$*" in *compute_cap*) echo 9.0 ;; *) echo "Card, 1, 2 MiB" ;; esac
+END
+cat >"$work/pre/bin/bench" <<'END'
+#!/bin/sh
+case $1 in doctor) echo '{"ceilings": "\u0041"}' ;; speed) sleep 30 ;; *) exit 0 ;; esac
+END
+printf '#!/bin/sh\nexit 3\n' >"$work/pre/bin/bench_cuda"
+chmod +x "$work"/nv/* "$work"/pre/bin/*
+cp "$work/p/test_cuda_good" "$work/pre/bin/"
+checked() { # EXIT SECONDS PYTHON_EXPRESSION over d, the document
+  local code=0
+  PATH="$work/nv:$PATH" tools/gpu_check.sh --prebuilt "$work/pre" --seconds "$2" --logs "$work/kept" "$work/gpu.json" >"$work/log" 2>&1 || code=$?
+  [ $code = "$1" ] || { wrong "gpu_check.sh ended with $code, not $1"; cat "$work/log"; }
+  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); s = {x["name"]: x["status"] for x in d["steps"]}; assert eval(sys.argv[2]), d' "$work/gpu.json" "$3" 2>"$work/log" ||
+    { wrong "gpu_check.json is not as expected"; tail -n 3 "$work/log"; }
+}
+if command -v python3 >/dev/null; then
+  checked 1 4 'd["complete"] and not d["passed"] and d["ceilings"] == {"ceilings": "A"} and s["tests"] == "ok" and s["speed"] == "timeout" and s["gptq"] == "timeout" and s["memcheck"] in ("skipped", "failed")'
+  grep -q '1 passed, 0 failed, 1 skipped' "$work/gpu.json" && grep -q 'skipped: <no data>' "$work/gpu.json" || wrong "gpu_check.json does not count the skipped tests"
+  PATH="$work/nv:$PATH" tools/gpu_check.sh --prebuilt "$work/pre" --seconds 60 "$work/gpu.json" >"$work/log" 2>&1 &
+  for _ in $(seq 100); do grep -q '^ok .*ceilings' "$work/log" && break; sleep 0.1; done
+  kill -TERM $!
+  wait $! && wrong "gpu_check.sh ends well when it is stopped"
+  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert not d["complete"] and d["ceilings"], d' "$work/gpu.json" || wrong "a stopped gpu_check.sh leaves no document"
+  [ -s "$work/kept/tests/test_cuda_good.log" ] || wrong "gpu_check.sh --logs keeps no log of the tests"
+fi
+
 [ $bad = 0 ] && echo "the scripts hold"
 exit $bad

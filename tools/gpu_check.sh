@@ -1,26 +1,74 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can say, in one command that ends inside nine minutes on an H200:
-# build, the gpu tests, compute-sanitizer, ceilings, op sweep, GPTQ of a synthetic Llama-2-7B, its decode and prefill,
-# and its decode with kernels that overlap.
-#   tools/gpu_check.sh [RESULT.json]     default: gpu_check.json
-# Each step has a limit of its own and prints a line; what was measured, and every step's end, goes into the JSON.
-# Exit 77 without GPU or toolkit, 1 when a step failed or ran out of time.
+# build, the gpu tests (whole models' perplexity among them), compute-sanitizer on them, ceilings, decode and prefill of a
+# synthetic Llama-2-7B in every format, its GPTQ, the op sweep, its decode with kernels that overlap, and a profile.
+#   tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [RESULT.json]
+#   --prebuilt  takes the programs in FOLDER/bin rather than building (tools/gpu_bundle.sh brings them; no compiler is needed)
+#   --seconds   when all must be over (535)
+#   --logs      keeps what every step wrote; without it, what fails is quoted in the result alone
+# Each step has a limit of its own and prints a line. RESULT.json (gpu_check.json) is rewritten whole after every step, so that
+# whatever ends the check leaves what was measured; "complete" says whether it came to its end.
+# Exit 77 without GPU or toolkit, 1 when a step failed or ran out of time. A step that skips says why and fails nothing.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+prebuilt="" total=535 logs="" result=gpu_check.json
+usage() { echo "usage: tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [RESULT.json]" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --prebuilt | --seconds | --logs) [ $# -ge 2 ] || usage ;;&
+    --prebuilt) prebuilt=$(cd "$2" && pwd) || exit 2; shift 2 ;;
+    --seconds) total=$2; shift 2 ;;
+    --logs) mkdir -p "$2" && logs=$(cd "$2" && pwd) || exit 2; shift 2 ;;
+    -*) usage ;;
+    *) result=$1; shift ;;
+  esac
+done
+case $total in '' | *[!0-9]*) usage ;; esac
+case $result in /*) ;; *) result=$PWD/$result ;; esac
+cd "$(dirname "$0")/.." || exit 2
 export PATH="$PATH:/usr/local/cuda/bin"
-result=${1:-gpu_check.json}
-total=535
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-steps="" failed=0
 
 command -v nvidia-smi >/dev/null && capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1) &&
   [ -n "$capability" ] || { echo "skipped: no NVIDIA GPU (nvidia-smi shows none)"; exit 77; }
-command -v nvcc >/dev/null || { echo "skipped: a GPU but no CUDA toolkit (nvcc)"; exit 77; }
+[ -n "$prebuilt" ] || command -v nvcc >/dev/null ||
+  { echo "skipped: a GPU but no CUDA toolkit (nvcc); tools/gpu_bundle.sh brings built programs"; exit 77; }
+
+scratch=$(mktemp -d)          # models: gigabytes, gone at the end
+work=${logs:-$scratch/logs}   # what the steps wrote
+mkdir -p "$work"
+top=${prebuilt:-$PWD/build-cuda} bin=${prebuilt:-$PWD/build-cuda}/bin
+steps="" failed=0 complete=false began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+revision=$(git describe --always --dirty 2>/dev/null || { [ -n "$prebuilt" ] && sed -n 's/^revision=//p' "$prebuilt/bundle" 2>/dev/null; })
+device=$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader | head -n 1)
+documents="ceilings speed gptq op_sweep overlap profile"
 
 quote() { # text as a JSON string
   printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\010\013\014\016-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | sed ':a;N;$!ba;s/\n/\\n/g')"
 }
+
+# document NAME: its standard output, as JSON where the step ended well, else what there is of it as a string.
+document() {
+  if [ ! -s "$work/$1.out" ]; then
+    echo null
+  elif [ -e "$work/$1.ok" ] && head -c 1 "$work/$1.out" | grep -q '[[{]'; then
+    cat "$work/$1.out"
+  else
+    quote "$(head -c 60000 "$work/$1.out")"
+  fi
+}
+
+write_result() {
+  local name
+  {
+    printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "complete": %s,\n "passed": %s,\n "steps": [\n  %s],\n' \
+      "$began" "$(quote "$revision")" "$SECONDS" "$complete" \
+      "$([ $failed = 0 ] && echo true || echo false)" "$steps"
+    for name in $documents; do printf ' "%s": %s,\n' "$name" "$(document "$name")"; done
+    printf ' "device": %s}\n' "$(quote "$device")"
+  } >"$result.new" && mv "$result.new" "$result"
+}
+finish() { write_result; rm -rf "$scratch"; }
+trap finish EXIT
+trap 'failed=1; kill %% 2>/dev/null; exit 1' INT TERM HUP
 
 # note NAME STATUS SECONDS TEXT
 note() {
@@ -28,6 +76,7 @@ note() {
   steps="$steps${steps:+,
   }{\"name\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"note\": $(quote "$4")}"
   case $2 in failed | timeout) failed=1 ;; esac
+  write_result
 }
 
 # step NAME LIMIT COMMAND...: stdout is kept as $work/NAME.out; never past the whole check's end.
@@ -39,88 +88,104 @@ step() {
     note "$name" timeout 0 "no time was left"
     return 1
   fi
-  timeout --kill-after=5 "$limit" "$@" >"$work/$name.out" 2>"$work/$name.err" || code=$?
+  rm -f "$work/$name.ok"
+  timeout --kill-after=5 "$limit" "$@" >"$work/$name.out" 2>"$work/$name.err" & # waited for, so that a signal ends it at once
+  wait $! || code=$?
   local seconds=$((SECONDS - start))
   case $code in
-    0) note "$name" ok $seconds ""; : >"$work/$name.ok" ;;
-    77) note "$name" skipped $seconds "$(tail -n 1 "$work/$name.out")"; return 77 ;;
+    0) : >"$work/$name.ok"; note "$name" ok $seconds "$(cat "$work/$name.note" 2>/dev/null)" ;;
+    77) note "$name" skipped $seconds "$(tail -n 1 "$work/$name.out")"; : >"$work/$name.out"; return 77 ;;
     124 | 137) note "$name" timeout $seconds "limit of $limit s"; return 1 ;;
     *) note "$name" failed $seconds "$({ tail -n 12 "$work/$name.out"; tail -n 5 "$work/$name.err"; } 2>/dev/null | cut -c1-300)"; return 1 ;;
   esac
 }
 
 build() {
-  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES="${capability/./}" && cmake --build --preset cuda -j "$(nproc)" --target bench gpu_tests || return 1
-  if cmake --build --preset cuda --target help | grep -q '^bench_cuda:'; then
-    cmake --build --preset cuda -j "$(nproc)" --target bench_cuda
-  fi
+  cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES="${capability/./}" &&
+    cmake --build --preset cuda -j "$(nproc)" --target bench bench_cuda gpu_tests
+}
+# Carried programs: each finds its libraries.
+programs() {
+  local program missing bad=0
+  for program in "$bin"/*; do
+    missing=$(ldd "$program" 2>&1 | grep -E 'not found|no version information')
+    [ -z "$missing" ] || { echo "$program: $missing"; bad=1; }
+  done
+  [ $bad = 0 ] && "$bin/bench" doctor
 }
 gpu_tests() {
-  ctest --test-dir build-cuda -L gpu --output-on-failure -j 4
+  local code=0
+  BENCH_SHARE=$top/share/quantbench tools/run_gpu_tests.sh "$bin" "$work/tests" || code=$?
+  { tail -n 1 "$work/tests.out"; sed -n 's/^ *\(skipped: .*\)/\1/p' "$work/tests.out" | sort | uniq -c | sed 's/^ *//'; } >"$work/tests.note.new"
+  { sed 1d "$work/tests.note.new"; sed -n 1p "$work/tests.note.new"; } >"$work/tests.note" # the numbers last
+  rm -f "$work/tests.note.new"
+  return $code
 }
 # sanitize TOOL: the programs of single ops, whole models aside.
 sanitize() {
   local tool=$1 program
   command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not installed"; return 77; }
-  for program in build-cuda/bin/test_cuda_ops build-cuda/bin/test_cuda_quantize build-cuda/bin/test_cuda_attention; do
+  for program in "$bin"/test_cuda_ops "$bin"/test_cuda_quantize "$bin"/test_cuda_attention; do
     [ -x "$program" ] || continue
     compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20 "$program" || { echo "$program under $tool"; return 1; }
   done
 }
-op_sweep() {
-  [ -x build-cuda/bin/bench_cuda ] || { echo "bench_cuda is not built"; return 77; }
-  build-cuda/bin/bench_cuda --json
+# speed_of NAME OPTIONS...: decode and prefill of the synthetic Llama-2-7B that `bench quantize OPTIONS` makes.
+speed_of() {
+  local name=$1 model=$scratch/llama2-7b-$1
+  shift
+  [ -d "$model" ] || "$bin/bench" quantize llama2-7b --synthetic --backend cuda "$@" -o "$model" >/dev/null || return 1
+  "$bin/bench" speed "$model" --backend cuda --prefill 512,2048 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json || return 1
+  [ "$name" = int4 ] || rm -rf "$model"
+}
+speed() {
+  echo '['
+  speed_of int4 --method rtn --bits 4 --group-size 128 && echo , && speed_of nf4 --method nf4 && echo , &&
+    speed_of int8 --method rtn --bits 8 --group-size 128 && echo , && speed_of int3 --method rtn --bits 3 --group-size 128 && echo , &&
+    speed_of int2 --method rtn --bits 2 --group-size 64 || return 1
+  echo ']'
 }
 quantize() {
-  build-cuda/bin/bench quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
-    --samples 128 --seqlen 2048 -o "$work/llama2-7b-w4" --json
+  "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
+    --samples 128 --seqlen 2048 -o "$scratch/llama2-7b-gptq" --json || return 1
+  rm -rf "$scratch/llama2-7b-gptq"
 }
-# Where GPTQ did not end in time the speed is still worth knowing: rounding gives the same format.
-speed() {
-  [ -d "$work/llama2-7b-w4" ] || build-cuda/bin/bench quantize llama2-7b --synthetic --backend cuda --method rtn --bits 4 \
-    --group-size 128 -o "$work/llama2-7b-w4" >/dev/null || return 1
-  build-cuda/bin/bench speed "$work/llama2-7b-w4" --backend cuda --prefill 512,2048 --decode 128 --depth 0,2048 --batch 1,8 \
-    --repeat 5 --json
-}
+op_sweep() { "$bin/bench_cuda" --json; }
 # The decode step with kernels that begin before those ahead of them end: the same bits twice, and its speed.
 overlap() {
   [ "${capability%%.*}" -ge 9 ] || { echo "compute capability $capability has no dependent launches"; return 77; }
+  [ -d "$scratch/llama2-7b-int4" ] || { echo "the step speed left no model"; return 77; }
   export BENCH_CUDA_DEPENDENT=1
-  build-cuda/bin/test_cuda_decode >&2 || return 1
-  build-cuda/bin/bench speed "$work/llama2-7b-w4" --backend cuda --prefill 0 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json
+  "$bin/test_cuda_decode" >&2 || return 1
+  "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 0 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json
+}
+# What bounds the kernels of one token at depth 2048: ncu's counters, where the machine has it and lets it read them.
+profile() {
+  command -v ncu >/dev/null || { echo "ncu is not installed"; return 77; }
+  [ -d "$scratch/llama2-7b-int4" ] || { echo "the step speed left no model"; return 77; }
+  ncu --clock-control none --graph-profiling node -k 'regex:residual_kernel|mlp_kernel|project_kernel|decode_kernel|join_kernel|argmax_kernel' \
+    --launch-skip 200 --launch-count 14 --csv \
+    --metrics gpu__time_duration.sum,dram__bytes_read.sum.per_second,sm__inst_issued.avg.per_cycle_active,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio \
+    "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 0 --decode 4 --depth 2048 --batch 1 --repeat 1 ||
+    { echo "ncu may not read this machine's counters, or failed: see profile.err"; return 77; }
 }
 
-export -f build gpu_tests sanitize op_sweep quantize speed overlap
-export capability work
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1
+export -f build programs gpu_tests sanitize speed_of speed quantize op_sweep overlap profile
+export capability work scratch bin top
+echo "$device"
 
-if step build 170 bash -c build; then
-  step ceilings 30 build-cuda/bin/bench doctor --json
+if { [ -n "$prebuilt" ] && step programs 30 bash -c programs; } || { [ -z "$prebuilt" ] && step build 170 bash -c build; }; then
   step tests 100 bash -c gpu_tests
-  step op_sweep 45 bash -c op_sweep
-  step gptq 150 bash -c quantize
-  step speed 60 bash -c speed
-  step overlap 40 bash -c overlap
   step memcheck 50 bash -c "sanitize memcheck"
   step racecheck 50 bash -c "sanitize racecheck"
+  step ceilings 30 "$bin/bench" doctor --json
+  step speed 120 bash -c speed
+  step gptq 150 bash -c quantize
+  step op_sweep 45 bash -c op_sweep
+  step overlap 40 bash -c overlap
+  step profile 60 bash -c profile
 fi
-
-# document NAME: its standard output, as JSON where the step ended well, else what there is of it as a string.
-document() {
-  if [ ! -s "$work/$1.out" ]; then
-    echo null
-  elif [ -e "$work/$1.ok" ] && head -c 1 "$work/$1.out" | grep -q '[[{]'; then
-    cat "$work/$1.out"
-  else
-    quote "$(cat "$work/$1.out")"
-  fi
-}
-{
-  printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "passed": %s,\n "steps": [\n  %s],\n' \
-    "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$(quote "$(git describe --always --dirty 2>/dev/null)")" "$SECONDS" \
-    "$([ $failed = 0 ] && echo true || echo false)" "$steps"
-  for name in ceilings op_sweep gptq speed overlap; do printf ' "%s": %s,\n' "$name" "$(document $name)"; done
-  printf ' "device": %s}\n' "$(quote "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader | head -n 1)")"
-} >"$work/result" && mv "$work/result" "$result"
+complete=true
+write_result
 echo "$result: $([ $failed = 0 ] && echo "all steps ended well" || echo "some steps failed or ran out of time"), $SECONDS s"
 exit $failed
