@@ -240,6 +240,34 @@ static void test_gguf_open__mixtures_are_named_where_the_tensors_agree(void **st
 static void values_experts(gguf_file *f) {
     gguf_int(f, "llama.expert_count", 8);
 }
+static void values_experts_used(gguf_file *f) {
+    values_experts(f);
+    gguf_int(f, "llama.expert_used_count", 9);
+}
+static void values_experts_of_none(gguf_file *f) {
+    gguf_int(f, "llama.expert_count", 0);
+    gguf_int(f, "llama.expert_used_count", 2);
+}
+static void values_mixture(gguf_file *f) {
+    values_experts(f);
+    gguf_int(f, "llama.expert_used_count", 2);
+}
+static void values_sigmoid(gguf_file *f) {
+    values_mixture(f);
+    gguf_int(f, "llama.expert_gating_func", 2);
+}
+static void values_unknown_gating(gguf_file *f) {
+    values_mixture(f);
+    gguf_int(f, "llama.expert_gating_func", 77);
+}
+static void values_groups_of_experts(gguf_file *f) {
+    values_mixture(f);
+    gguf_int(f, "llama.expert_group_count", 4);
+}
+static void values_width_of_experts(gguf_file *f) {
+    values_mixture(f);
+    gguf_int(f, "llama.expert_feed_forward_length", 97);
+}
 static void values_window(gguf_file *f) {
     gguf_int(f, "llama.attention.sliding_window", 64);
 }
@@ -272,8 +300,19 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
         qb_status status;
         const char *needle;
     } rows[] = {
-        {values_experts, 1, QB_ERR_UNSUPPORTED,
-         "llama.expert_count is 8: mixture of experts is not supported"},
+        {values_experts, 1, QB_ERR_FORMAT, "metadata llama.expert_used_count is missing"},
+        {values_experts_used, 2, QB_ERR_FORMAT, "llama.expert_used_count is 9, but there are 8 experts"},
+        {values_experts_of_none, 2, QB_ERR_UNSUPPORTED,
+         "llama.expert_used_count is 2: mixture of experts is not supported"},
+        {values_sigmoid, 3, QB_ERR_UNSUPPORTED,
+         "llama.expert_gating_func is 2 (sigmoid), which MixtralForCausalLM does not compute (it has "
+         "softmax)"},
+        {values_unknown_gating, 3, QB_ERR_UNSUPPORTED, "llama.expert_gating_func is 77 (unknown)"},
+        {values_groups_of_experts, 3, QB_ERR_UNSUPPORTED,
+         "llama.expert_group_count is 4: groups of experts is not supported"},
+        {values_width_of_experts, 3, QB_ERR_UNSUPPORTED,
+         "llama.expert_feed_forward_length is 97: another width of experts is not supported"},
+        {values_mixture, 2, QB_ERR_UNSUPPORTED, "blk.0.ffn_gate.weight has no place in a model"},
         {values_window, 1, QB_ERR_UNSUPPORTED, "sliding-window attention is not supported"},
         {values_dynamic, 2, QB_ERR_UNSUPPORTED, "rope_scaling of type \"dynamic\" is not known"},
         {values_partial, 1, QB_ERR_UNSUPPORTED, "partly rotated heads"},
@@ -289,7 +328,7 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
     }
     recipe r = plain;
     r.architecture = "mamba";
-    refuse(r, QB_ERR_UNSUPPORTED, "architecture \"mamba\" is not supported (supported: llama, qwen2, qwen3,");
+    refuse(r, QB_ERR_UNSUPPORTED, "architecture \"mamba\" is not supported (supported: llama, phimoe,");
     r = plain, r.eps_key = "llama.other";
     refuse(r, QB_ERR_FORMAT, "metadata llama.attention.layer_norm_rms_epsilon is missing");
     r = plain, r.heads = 48;
@@ -305,8 +344,9 @@ static void test_gguf_open__metadata_that_is_not_computed_is_refused(void **stat
 static void test_gguf_open__tensors_without_a_place_are_refused(void **state) {
     (void)state;
     static const char *const names[] = {
-        "blk.0.attn_q_norm.weight", "blk.0.attn_q.scale", "blk.00.attn_q.bias",
-        "model.norm.weight",        "output_norm",        "blk.x.attn_q.weight"};
+        "blk.0.attn_q_norm.weight",  "blk.0.attn_q.scale", "blk.00.attn_q.bias",
+        "model.norm.weight",         "output_norm",        "blk.x.attn_q.weight",
+        "blk.0.ffn_gate_exps.weight"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         recipe r = plain;
         r.kv_heads = 4, r.infos[0] = names[i], r.n_infos = 1;
@@ -316,6 +356,97 @@ static void test_gguf_open__tensors_without_a_place_are_refused(void **state) {
     recipe r = plain; /* a block beyond the count would be left out of every figure */
     r.kv_heads = 4, r.infos[0] = "blk.1.attn_norm.weight", r.n_infos = 1;
     refuse(r, QB_ERR_FORMAT, "num_hidden_layers is 1, but the checkpoint holds model.layers.1");
+}
+
+/* ---- twins of mixtures (tools/make_family_gguf.py) with one word changed ---- */
+
+/* Where `word` ends for the first time; it must be there. */
+static uint8_t *behind(uint8_t *bytes, size_t n, const char *word) {
+    size_t length = strlen(word);
+    for (size_t i = 0; i + length <= n; i++)
+        if (!memcmp(bytes + i, word, length)) return bytes + i + length;
+    fail_msg("no \"%s\" in the file", word);
+    return NULL;
+}
+
+static qb_status open_changed(const char *name, void (*change)(uint8_t *bytes, size_t n), qb_model **out) {
+    char path[512], *bytes, *dir = scratch_make(), *to = qb_path_join(dir, "x.gguf");
+    size_t n;
+    snprintf(path, sizeof path, QB_SOURCE_DIR "/tests/golden/families/%s/model.gguf", name);
+    assert_ok(qb_file_read(path, 1 << 24, &bytes, &n));
+    change((uint8_t *)bytes, n);
+    write_bytes(dir, "x.gguf", bytes, n);
+    qb_status st = qb_model_open(to, out);
+    qb_free(bytes);
+    qb_free(to);
+    scratch_remove(dir);
+    return st;
+}
+
+/* The kind's four bytes, then the value. */
+static void put_u32(uint8_t *bytes, size_t n, const char *key, uint32_t value) {
+    memcpy(behind(bytes, n, key) + 4, &value, 4);
+}
+static void change_no_experts(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "qwen3moe.expert_count", 0);
+}
+static void change_fewer_experts(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "llama.expert_count", 3);
+}
+static void change_more_experts(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "llama.expert_count", 5);
+}
+static void change_used(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "gpt-oss.expert_used_count", 5);
+}
+static void change_name(uint8_t *bytes, size_t n) {
+    memcpy(behind(bytes, n, "blk.0.ffn_gate_exps") - 5, "_exqs", 5);
+}
+/* One of the two that a tensor is made of becomes one of a block beyond the count. */
+static void change_pair(uint8_t *bytes, size_t n) {
+    behind(bytes, n, "blk.0.ffn_up_exps")[-13] = '9';
+}
+static void change_blocks(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "olmoe.block_count", 1);
+}
+static void change_rope_width(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "deepseek2.rope.dimension_count", 24);
+}
+static void change_value_heads(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "qwen35.ssm.time_step_rank", 3);
+}
+static void change_key_heads(uint8_t *bytes, size_t n) {
+    put_u32(bytes, n, "qwen35.ssm.group_count", 1);
+}
+
+static void test_gguf_open__mixtures_that_contradict_themselves_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        void (*change)(uint8_t *bytes, size_t n);
+        qb_status status;
+        const char *needle;
+    } rows[] = {
+        {"qwen3-moe", change_no_experts, QB_ERR_FORMAT, "qwen3moe.expert_count is 0, expected 1 .."},
+        {"mixtral", change_fewer_experts, QB_ERR_FORMAT,
+         "ffn_gate_exps.weight is of 4 experts, but the metadata says 3"},
+        {"mixtral", change_more_experts, QB_ERR_FORMAT,
+         "ffn_gate_exps.weight is of 4 experts, but the metadata says 5"},
+        {"gpt-oss-mxfp4", change_used, QB_ERR_FORMAT, "expert_used_count is 5, but there are 4 experts"},
+        {"granite-moe", change_name, QB_ERR_UNSUPPORTED, "blk.0.ffn_gate_exqs.weight has no place"},
+        {"granite-moe", change_pair, QB_ERR_FORMAT,
+         "there is blk.0.ffn_gate_exps.weight, but no ffn_up_exps.weight"},
+        {"olmoe", change_blocks, QB_ERR_FORMAT, "block_count is 1, but there are tensors as blk.1."},
+        {"deepseek-v2-lite", change_rope_width, QB_ERR_FORMAT, "expected an even number below the former"},
+        {"qwen3_5", change_value_heads, QB_ERR_FORMAT, "expected each to be a multiple of the next"},
+        {"qwen3_5", change_key_heads, QB_ERR_FORMAT, "expected"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_model *m = NULL;
+        qb_status st = open_changed(rows[i].name, rows[i].change, &m);
+        assert_fails(st, rows[i].status, rows[i].needle);
+        qb_error_clear();
+    }
 }
 
 /* ---- where it is looked for ---- */
@@ -428,6 +559,7 @@ int main(void) {
         cmocka_unit_test(test_gguf_open__mixtures_are_named_where_the_tensors_agree),
         cmocka_unit_test(test_gguf_open__metadata_that_is_not_computed_is_refused),
         cmocka_unit_test(test_gguf_open__tensors_without_a_place_are_refused),
+        cmocka_unit_test(test_gguf_open__mixtures_that_contradict_themselves_are_refused),
         cmocka_unit_test(test_gguf_open__parts_are_one_model),
         cmocka_unit_test(test_gguf_open__a_directory_with_one_file_means_it),
     };

@@ -114,18 +114,13 @@ static void add_scale(builder *b, int64_t heads, int64_t head_width) {
                         layers == b->a->scale_by_hidden ? hidden / heads : head_width);
 }
 
-static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
-    int64_t hidden, value, kv, length;
+static qb_status add_heads(builder *b, int64_t usual_width, int64_t *head_width) {
+    int64_t kv, length;
     qb_status st;
-    QB_TRY(st, copy_int(b, "embedding_length", "hidden_size", true, SIZE_MAX_ALLOWED, &hidden));
-    QB_TRY(st, copy_int(b, "feed_forward_length", "intermediate_size", true, SIZE_MAX_ALLOWED, &value));
-    QB_TRY(st, copy_int(b, "block_count", "num_hidden_layers", true, LAYERS_MAX, &value));
-    QB_TRY(st, copy_int(b, "attention.head_count", "num_attention_heads", true, SIZE_MAX_ALLOWED, heads));
     QB_TRY(st, copy_int(b, "attention.head_count_kv", "num_key_value_heads", false, SIZE_MAX_ALLOWED, &kv));
-    QB_TRY(st, copy_int(b, "context_length", "max_position_embeddings", true, SIZE_MAX_ALLOWED, &value));
     QB_TRY(st, copy_int(b, "attention.key_length", "head_dim", false, SIZE_MAX_ALLOWED, head_width));
     QB_TRY(st, copy_int(b, "attention.value_length", NULL, false, SIZE_MAX_ALLOWED, &length));
-    if (*head_width < 0) *head_width = hidden / *heads;
+    if (*head_width < 0) *head_width = usual_width;
     if (*head_width < 2 || *head_width % 2)
         return qb_fail(QB_ERR_FORMAT, "%s: heads of %" PRId64 " elements; expected an even number",
                        b->g->file, *head_width);
@@ -134,6 +129,19 @@ static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
                        "%s: metadata %s is %" PRId64 ", but keys have %" PRId64
                        " elements: different sizes are not supported",
                        b->g->file, b->key, length, *head_width);
+out:
+    return st;
+}
+
+static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
+    int64_t hidden, value;
+    qb_status st;
+    QB_TRY(st, copy_int(b, "embedding_length", "hidden_size", true, SIZE_MAX_ALLOWED, &hidden));
+    QB_TRY(st, copy_int(b, "feed_forward_length", "intermediate_size", true, SIZE_MAX_ALLOWED, &value));
+    QB_TRY(st, copy_int(b, "block_count", "num_hidden_layers", true, LAYERS_MAX, &value));
+    QB_TRY(st, copy_int(b, "attention.head_count", "num_attention_heads", true, SIZE_MAX_ALLOWED, heads));
+    QB_TRY(st, copy_int(b, "context_length", "max_position_embeddings", true, SIZE_MAX_ALLOWED, &value));
+    QB_TRY(st, b->a->latent ? qb_gguf_add_latent(b, head_width) : add_heads(b, hidden / *heads, head_width));
     const qb_gguf_tensor *embed = qb_gguf_find_tensor(b->g, "token_embd.weight");
     if (!embed || embed->n_dims != 2)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor token_embd.weight is missing or no matrix", b->g->file);
@@ -177,6 +185,7 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     QB_TRY(st, add_constants(&b));
     add_scale(&b, heads, head_width);
     QB_TRY(st, copy_values(&b));
+    QB_TRY(st, qb_gguf_add_blocks(&b));
     add_flags(&b);
     qb_json_put_bool(b.out, "tie_word_embeddings", qb_gguf_find_tensor(g, "output.weight") == NULL);
     QB_TRY(st, add_token(&b, "tokenizer.ggml.bos_token_id", "bos_token_id"));

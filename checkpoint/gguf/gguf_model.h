@@ -22,6 +22,34 @@ typedef enum {
     QB_GGUF_QKV_BY_KV_HEAD /* of each key head: its queries, its key, its value */
 } qb_gguf_qkv;
 
+/* How the class weighs experts, which "expert_gating_func" has to say where it is there. Source: llama.cpp's
+   llama_expert_gating_func_type. */
+typedef enum {
+    QB_GGUF_GATING_NONE,
+    QB_GGUF_GATING_SOFTMAX = 1,
+    QB_GGUF_GATING_TOPK = 3, /* softmax of the chosen ones */
+    QB_GGUF_GATING_CLASS,    /* a way of its own, for which there is no number */
+} qb_gguf_gating;
+
+/* How the rows of a tensor of the class come from those of one or two tensors of the file. */
+typedef enum {
+    QB_GGUF_SAME_ORDER,        /* the second behind the first, for every matrix of a stack */
+    QB_GGUF_ALTERNATE,         /* one of each in turn */
+    QB_GGUF_BY_KEY_HEAD,       /* q | k | v and z -> of each key head q, k, its values, its z */
+    QB_GGUF_KEYS_AND_VALUES,   /* of each head the columns of the first, the rows of the second */
+    QB_GGUF_TURNS,             /* value heads: file (turn, key head), class (key head, turn) */
+    QB_GGUF_TURNS_OF_ONE,      /* the same, one row a head */
+    QB_GGUF_TURNS_BEHIND_KEYS, /* the same behind q and k, which stay */
+    QB_GGUF_TURNS_OF_COLUMNS,  /* the same of columns */
+} qb_gguf_order;
+
+/* A tensor of the class that is made: names with suffixes, %e: one tensor for each expert. */
+typedef struct qb_gguf_made {
+    const char *from[2], *to;
+    qb_gguf_order order;
+    bool log_of_negative; /* the file holds -exp(value) */
+} qb_gguf_made;
+
 /* One row of gguf_architectures.def. Names are without ".weight" and ".bias"; lists end with a NULL. */
 typedef struct qb_gguf_architecture {
     const char *name;   /* general.architecture */
@@ -46,6 +74,11 @@ typedef struct qb_gguf_architecture {
     int64_t scale_by_hidden; /* models of so many layers divide scores by the root of hidden / heads, others
                                 of the head's width (query_pre_attn_scalar); 0: no such key */
     const char *constants;   /* JSON: what the class asks for and no metadata says */
+    qb_gguf_gating gating;   /* of a mixture of experts */
+    bool latent;             /* attention's sizes are those of latent attention (DeepSeek) */
+    bool linear_attention;   /* ssm.* are the sizes of the gated delta rule (Qwen3-Next) */
+    bool longrope_mscales;   /* the class has the attention factor as short_mscale and long_mscale */
+    bool yarn_untruncated;   /* yarn's bounds are not rounded */
     struct {
         const char *from, *to; /* to: "key", or "object.key" */
         bool required;
@@ -64,6 +97,7 @@ typedef struct qb_gguf_architecture {
         const char *from, *to;
     } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N."; to may have %h: one
                                                                 tensor for each row of the file's */
+    qb_gguf_made made[QB_GGUF_NAMES_MAX];                    /* inside */
     const char *layer;                                       /* what stands for "blk." */
     const char *ignored[QB_GGUF_NAMES_MAX];                  /* outside or inside: follow from the metadata */
 } qb_gguf_architecture;
@@ -96,6 +130,10 @@ const char *qb_gguf_key(qb_gguf_builder *b, const char *below);
 qb_status qb_gguf_add_rope(qb_gguf_builder *b, int64_t head_width) QB_NODISCARD;
 /* sliding_window and layer_types. */
 qb_status qb_gguf_add_window(qb_gguf_builder *b) QB_NODISCARD;
+/* What kinds of blocks say: sizes of latent and of linear attention, kinds of layers, how experts weigh. */
+qb_status qb_gguf_add_latent(qb_gguf_builder *b, int64_t *rope_width) QB_NODISCARD;
+qb_status qb_gguf_add_blocks(qb_gguf_builder *b) QB_NODISCARD;
+bool qb_gguf_blocks_read(const qb_gguf_architecture *a, const char *below);
 /* Metadata that changes the computation and that this row does not read is refused by name. */
 qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) QB_NODISCARD;
 
@@ -116,3 +154,7 @@ int64_t qb_gguf_row(const void *ctx, int64_t row);
 /* Adds what the class has in place of one tensor of the file. */
 qb_status qb_gguf_add_tensor(qb_checkpoint *ck, const qb_gguf_architecture *a,
                              const qb_gguf_tensor *from) QB_NODISCARD;
+/* Adds what the class has in place of tensors of the file that are no tensors of it (qb_gguf_made); whether
+   a tensor of the file goes into one. */
+qb_status qb_gguf_add_made(qb_checkpoint *ck, const qb_gguf_architecture *a) QB_NODISCARD;
+bool qb_gguf_is_for_made(const qb_gguf_architecture *a, const char *below);

@@ -32,7 +32,33 @@
         "ffn_norm", "post_attention_layernorm"                                                               \
     }
 
+/* Of mixtures. */
+#define EXPERT_COUNTS(KEY)                                                                                   \
+    {"expert_count", KEY, true, false}, {                                                                    \
+        "expert_used_count", "num_experts_per_tok", true, false                                              \
+    }
+#define SHARED(MODULE)                                                                                       \
+    {"ffn_gate_shexp", MODULE ".gate_proj"}, {"ffn_up_shexp", MODULE ".up_proj"}, {                          \
+        "ffn_down_shexp", MODULE ".down_proj"                                                                \
+    }
+#define QWEN_EXPERTS                                                                                         \
+    {{"ffn_gate_exps.weight"}, "mlp.experts.%e.gate_proj.weight"},                                           \
+        {{"ffn_up_exps.weight"}, "mlp.experts.%e.up_proj.weight"}, {                                         \
+        {"ffn_down_exps.weight"}, "mlp.experts.%e.down_proj.weight"                                          \
+    }
+#define GRANITE_EXPERTS                                                                                      \
+    {{"ffn_gate_exps.weight", "ffn_up_exps.weight"}, "block_sparse_moe.input_linear.%e.weight"}, {           \
+        {"ffn_down_exps.weight"}, "block_sparse_moe.output_linear.%e.weight"                                 \
+    }
+#define GRANITE_SCALES                                                                                       \
+    {"attention.scale", "attention_multiplier", true}, {"embedding_scale", "embedding_multiplier", false},   \
+        {"residual_scale", "residual_multiplier", false}, {                                                  \
+        "logit_scale", "logits_scaling", false                                                               \
+    }
+
 static const qb_gguf_architecture architectures[] = {
+#include "checkpoint/gguf/gguf_mixtures.def"
+/* Rows without a condition stand behind those with one. */
 #include "checkpoint/gguf/gguf_architectures.def"
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
@@ -58,6 +84,13 @@ static bool holds(const qb_gguf *g, const qb_gguf_architecture *a) {
            (!a->if_tensor || qb_gguf_find_tensor(g, a->if_tensor));
 }
 
+/* Of the rows of one name. */
+static bool is_first(size_t i) {
+    for (size_t j = 0; j < i; j++)
+        if (!strcmp(architectures[i].name, architectures[j].name)) return false;
+    return true;
+}
+
 qb_status qb_gguf_architecture_of(const qb_gguf *g, const qb_gguf_architecture **out) {
     const char *name = NULL;
     *out = NULL;
@@ -68,8 +101,7 @@ qb_status qb_gguf_architecture_of(const qb_gguf *g, const qb_gguf_architecture *
     if (*out) return QB_OK;
     qb_str known = {0};
     for (size_t i = 0; i < N_ARCHITECTURES; i++)
-        if (!i || strcmp(architectures[i].name, architectures[i - 1].name) != 0)
-            qb_str_printf(&known, "%s%s", i ? ", " : "", architectures[i].name);
+        if (is_first(i)) qb_str_printf(&known, "%s%s", i ? ", " : "", architectures[i].name);
     st = qb_fail(QB_ERR_UNSUPPORTED, "%s: architecture \"%.60s\" is not supported (supported: %s)", g->file,
                  name, qb_str_get(&known));
     qb_str_free(&known);
@@ -107,6 +139,7 @@ qb_status qb_gguf_tensor_name(const qb_gguf *g, const qb_gguf_architecture *a, c
     out[0] = 0;
     for (int i = 0; i < QB_GGUF_NAMES_MAX && a->ignored[i]; i++)
         if (same(&p, a->ignored[i])) return QB_OK;
+    if (p.n_layer && qb_gguf_is_for_made(a, p.stem)) return QB_OK;
     for (int i = 0; i < QB_GGUF_NAMES_MAX && !to; i++) {
         const char *from = p.n_layer ? a->inside[i].from : a->outside[i].from;
         if (!from) break;

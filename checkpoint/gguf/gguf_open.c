@@ -62,6 +62,7 @@ qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) {
     QB_TRY(st, qb_gguf_config(ck->gguf, architecture, &ck->config));
     for (size_t i = 0; i < ck->gguf->n_tensors; i++)
         QB_TRY(st, qb_gguf_add_tensor(ck, architecture, &ck->gguf->tensors[i]));
+    QB_TRY(st, qb_gguf_add_made(ck, architecture));
     ck->quantization_source = ck->config_source = ck->shards[0].path;
     st = describe(ck);
 out:

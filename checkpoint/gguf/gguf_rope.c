@@ -94,10 +94,27 @@ static qb_status add_longrope(qb_gguf_builder *b, int64_t pairs, qb_json *scalin
     QB_TRY(st, qb_gguf_int(b->g, qb_gguf_key(b, "rope.scaling.original_context_length"), true, 1, INT32_MAX,
                            &original));
     qb_json_put_text(scaling, "rope_type", "longrope");
-    qb_json_put_real(scaling, "attention_factor", attention);
+    if (b->a->longrope_mscales) {
+        qb_json_put_real(scaling, "short_mscale", attention);
+        qb_json_put_real(scaling, "long_mscale", attention);
+    } else {
+        qb_json_put_real(scaling, "attention_factor", attention);
+    }
     qb_json_put_int(scaling, "original_max_position_embeddings", original);
 out:
     return st;
+}
+
+/* DeepSeek: the file holds 0.1 * mscale_all_dim, and llama.cpp has no mscale beside it. Source: llama.cpp's
+   conversion/deepseek.py. */
+static qb_status add_log_multiplier(qb_gguf_builder *b, qb_json *scaling) {
+    double multiplier = 0;
+    qb_status st =
+        qb_gguf_real(b->g, qb_gguf_key(b, "rope.scaling.yarn_log_multiplier"), false, 0, 1e6, &multiplier);
+    if (st != QB_OK || !(multiplier > 0)) return st;
+    qb_json_put_real(scaling, "mscale", multiplier * 10);
+    qb_json_put_real(scaling, "mscale_all_dim", multiplier * 10);
+    return QB_OK;
 }
 
 static qb_status add_yarn(qb_gguf_builder *b, qb_json *scaling) {
@@ -114,6 +131,8 @@ static qb_status add_yarn(qb_gguf_builder *b, qb_json *scaling) {
     qb_json_put_real(scaling, "beta_fast", fast);
     qb_json_put_real(scaling, "beta_slow", slow);
     if (original) qb_json_put_int(scaling, "original_max_position_embeddings", original);
+    if (b->a->yarn_untruncated) qb_json_put_bool(scaling, "truncate", false);
+    if (b->a->latent) st = add_log_multiplier(b, scaling);
 out:
     return st;
 }
