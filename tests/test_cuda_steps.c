@@ -1,9 +1,9 @@
 /* The captured token against the plain ops of the same device, over lists of steps that are no family's:
    every step kind and every attribute, in places where kernels are shared and where they must not be. */
-#include "tests/cuda_pair.h"
+#include "tests/cuda_lists.h"
 
 enum { X, H, Q, K, V, C, O, GATE, UP, BOTH, QKV, KEYS, SHARED, ONE, LOGITS, SLOTS };
-enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, DIM = 16, FFN = 96, VOCAB = 40, LAYERS = 2, POSITIONS = 24 };
+enum { WIDTH = 64, HEADS = 4, KV_HEADS = 2, DIM = 16, FFN = 96, VOCAB = 40, POSITIONS = 24 };
 static const int64_t widths[SLOTS] = {[X] = WIDTH,
                                       [H] = WIDTH,
                                       [Q] = HEADS * DIM,
@@ -39,67 +39,10 @@ typedef struct {
     int8_t extra_slot;
 } variant;
 
-typedef struct {
-    qb_step steps[48];
-    qb_matrix matrices[12];
-    float *biases[12], *vectors[24];
-    qb_step_weights w;
-} list;
-
-typedef struct {
-    list enter, blocks[LAYERS], leave;
-    const qb_step_weights *block_weights[LAYERS];
-    float *tables[2];
-    const float *table_list[2];
-    qb_matrix embed;
-    qb_decoder d;
-} model;
-
-static uint64_t next_id = 1000000; /* no other decoder's */
-
 /* ---- lists ---- */
 
-static qb_step *push(list *l, qb_step_kind kind, int8_t in, int8_t in2, int8_t out) {
-    qb_step *s = &l->steps[l->w.n_steps++];
-    assert_true(l->w.n_steps <= 48);
-    *s = (qb_step){.kind = kind,
-                   .in = in,
-                   .in2 = in2,
-                   .out = out,
-                   .out2 = -1,
-                   .out3 = -1,
-                   .module = -1,
-                   .expert = -1,
-                   .vector = -1,
-                   .vector2 = -1};
-    return s;
-}
-
-static int16_t add_vector(list *l, int64_t n, float base) {
-    float *values = noise_new(n);
-    for (int64_t i = 0; i < n; i++) values[i] = base + 0.3f * values[i];
-    assert_true(l->w.n_vectors < 24);
-    l->vectors[l->w.n_vectors] = cuda_put_floats(on_cuda, values, n);
-    qb_free(values);
-    return (int16_t)l->w.n_vectors++;
-}
-
 static void linear(list *l, const variant *v, int8_t in, int8_t out, bool bias) {
-    int64_t rows = widths[out], cols = widths[in];
-    qb_weight w = {.rows = rows, .cols = cols, .dtype = v->folds ? QB_DTYPE_F16 : QB_DTYPE_F32};
-    float *values = noise_new(rows * cols);
-    void *dense;
-    for (int64_t i = 0; i < rows * cols; i++) values[i] *= 1.8f / sqrtf((float)cols);
-    assert_ok(qb_alloc((size_t)(rows * cols), 4, &dense));
-    assert_ok(qb_from_f32(w.dtype, values, rows * cols, dense));
-    w.dense = dense;
-    int64_t at = l->w.n_modules++;
-    assert_true(at < 12);
-    assert_ok(cuda->matrix_create(on_cuda, &w, QB_PLACE_DEVICE, &l->matrices[at]));
-    l->biases[at] = NULL;
-    if (bias) l->biases[at] = cuda_put_floats(on_cuda, values, rows);
-    push(l, QB_STEP_LINEAR, in, -1, out)->module = (int16_t)at;
-    qb_free(values), qb_free(dense);
+    add_dense(l, v->folds ? QB_DTYPE_F16 : QB_DTYPE_F32, widths[out], widths[in], bias, in, out);
 }
 
 static void norm(list *l, const variant *v, int8_t in, int8_t out, int64_t dim, bool per_group) {
@@ -211,186 +154,34 @@ static void block(list *l, const variant *v) {
     if (v->form == POST_NORM) row_norm(l, v, X, X);
 }
 
-static void close_list(list *l) {
-    for (int64_t i = 0; i < l->w.n_modules; i++)
-        cuda->matrix_free(on_cuda, &l->matrices[i]), cuda->free(on_cuda, l->biases[i]);
-    for (int64_t i = 0; i < l->w.n_vectors; i++) cuda->free(on_cuda, l->vectors[i]);
-}
-
-static void open_list(list *l) {
-    l->w = (qb_step_weights){
-        .steps = l->steps, .matrices = l->matrices, .biases = l->biases, .vectors = l->vectors};
-}
-
-static model *model_new(const variant *v, uint32_t seed) {
-    model *m;
+static lists *model_new(const variant *v, uint32_t seed) {
     noise_state = seed;
-    assert_ok(qb_alloc_zero(1, sizeof *m, &m));
-    open_list(&m->enter), open_list(&m->leave);
+    lists *m = lists_new(VOCAB, POSITIONS, v->rope_width, widths, SLOTS, LOGITS);
+    m->kv = (qb_kv){QB_DTYPE_F16, LIST_LAYERS, 0, POSITIONS, KV_HEADS, DIM, DIM, NULL, NULL, 0, NULL};
     if (v->extra ==
         QB_STEP_POSITION) { /* the form that the embedding takes along, and one that it does not */
         qb_step *s = push(&m->enter, QB_STEP_POSITION, -1, -1, X);
         s->vector = add_vector(&m->enter, (POSITIONS + 2) * WIDTH, 0.0f), s->u.position = 2;
     }
     push(&m->enter, QB_STEP_SCALE, -1, -1, X)->u.value = 1.5f;
-    for (int i = 0; i < LAYERS; i++) {
-        open_list(&m->blocks[i]);
-        block(&m->blocks[i], v);
-        m->block_weights[i] = &m->blocks[i].w;
-    }
+    for (int i = 0; i < LIST_LAYERS; i++) block(&m->blocks[i], v);
     row_norm(&m->leave, v, X, H);
     linear(&m->leave, v, H, LOGITS, v->bias);
     if (v->attend.softcap > 0) push(&m->leave, QB_STEP_SOFTCAP, -1, -1, LOGITS)->u.value = 3.0f;
-    for (int t = 0; t < 2; t++) {
-        int64_t n = POSITIONS * (v->rope_width ? v->rope_width : 2);
-        float *values = noise_new(n);
-        for (int64_t i = 0; i < n / 2; i++) {
-            double angle = 3 * (double)values[2 * i];
-            values[2 * i] = (float)cos(angle), values[2 * i + 1] = (float)sin(angle);
-        }
-        m->table_list[t] = m->tables[t] = cuda_put_floats(on_cuda, values, n);
-        qb_free(values);
-    }
-    float *table = noise_new(VOCAB * WIDTH);
-    m->embed = (qb_matrix){.rows = VOCAB, .cols = WIDTH, .dtype = QB_DTYPE_F32};
-    m->embed.dense = cuda_put_floats(on_cuda, table, VOCAB * WIDTH);
-    qb_free(table);
-    m->d = (qb_decoder){.id = next_id++,
-                        .n_layers = LAYERS,
-                        .hidden = WIDTH,
-                        .vocab = VOCAB,
-                        .n_slots = SLOTS,
-                        .embed_slot = X,
-                        .logits_slot = LOGITS,
-                        .embed = &m->embed,
-                        .rope_tables = m->table_list,
-                        .n_rope_tables = 2,
-                        .rope_capacity = POSITIONS,
-                        .enter = &m->enter.w,
-                        .blocks = m->block_weights,
-                        .leave = &m->leave.w};
-    memcpy(m->d.slot_width, widths, sizeof widths);
     return m;
 }
 
-static void model_free(model *m) {
-    close_list(&m->enter), close_list(&m->leave);
-    for (int i = 0; i < LAYERS; i++) close_list(&m->blocks[i]);
-    for (int i = 0; i < 2; i++) cuda->free(on_cuda, m->tables[i]);
-    cuda->free(on_cuda, (void *)(uintptr_t)m->embed.dense);
-    qb_free(m);
-}
-
-/* ---- the plain ops ---- */
-
-typedef struct {
-    const model *m;
-    float *slots[SLOTS];
-    qb_kv kv;
-    int64_t n_seq, first;
-} plain;
-
-static qb_status run_step(const plain *r, const qb_step_weights *w, int64_t layer, const qb_step *p) {
-    int64_t T = r->n_seq;
-    float *in = p->in < 0 ? NULL : r->slots[p->in], *in2 = p->in2 < 0 ? NULL : r->slots[p->in2];
-    float *out = p->out < 0 ? NULL : r->slots[p->out];
-    const float *vector = p->vector < 0 ? NULL : w->vectors[p->vector],
-                *vector2 = p->vector2 < 0 ? NULL : w->vectors[p->vector2];
-    int64_t n = p->out < 0 ? 0 : widths[p->out];
-    qb_status st = QB_OK;
-    switch (p->kind) {
-    case QB_STEP_NORM:
-        return cuda->norm(on_cuda, &p->u.norm, out, in, vector, vector2, T, n);
-    case QB_STEP_LINEAR:
-        st = cuda->matmul(on_cuda, out, in, T, &w->matrices[p->module]);
-        return st == QB_OK && w->biases[p->module] ? cuda->add_bias(on_cuda, out, w->biases[p->module], T, n)
-                                                   : st;
-    case QB_STEP_SPLIT:
-        return cuda->split(on_cuda, &p->u.split, in,
-                           (float *const[3]){out, r->slots[p->out2], r->slots[p->out3]}, T);
-    case QB_STEP_JOIN:
-        return cuda->join(on_cuda, &p->u.join, out, in, in2, T);
-    case QB_STEP_ROPE:
-        return cuda->rope(on_cuda, &p->u.rope, out, r->m->tables[p->u.rope.table], T, 1, r->first);
-    case QB_STEP_CACHE:
-        return cuda->kv_store(on_cuda, &r->kv, layer, in, in2, T, 1, r->first);
-    case QB_STEP_ATTEND:
-        return cuda->attention(
-            on_cuda, &(qb_attention){in, out, T, 1, r->first, layer, &r->kv, &p->u.attend, vector, vector2});
-    case QB_STEP_ACTIVATE:
-        return cuda->activate(on_cuda, &p->u.activate, out, in, in2, T, n);
-    case QB_STEP_ADD:
-        return cuda->add(on_cuda, out, in, T * n);
-    case QB_STEP_SCALE:
-    case QB_STEP_CLAMP:
-    case QB_STEP_SOFTCAP:
-        return cuda->map(on_cuda, p->kind, p->u.value, out, T * n);
-    case QB_STEP_GATE_ROWS:
-        return cuda->gate_rows(on_cuda, out, in, T, n);
-    case QB_STEP_POSITION:
-        for (int64_t t = 0; st == QB_OK && t < T; t++)
-            st = cuda->add(on_cuda, out + t * n, vector + (r->first + p->u.position) * n, n);
-        return st;
-    case QB_STEP_TEMPERATURE:
-        return cuda->temperature(on_cuda, &p->u.temperature, out, T, 1, r->first, n);
-    default:
-        return QB_ERR_INTERNAL;
-    }
-}
-
-static void run_list(const plain *r, const qb_step_weights *w, int64_t layer) {
-    for (int64_t i = 0; i < w->n_steps; i++) assert_ok(run_step(r, w, layer, &w->steps[i]));
-}
-
-static qb_kv cache_new(int64_t n_seq) {
-    qb_kv kv = {QB_DTYPE_F16, LAYERS, n_seq, POSITIONS, KV_HEADS, DIM, DIM, NULL, NULL, 0, NULL};
-    int64_t bytes = LAYERS * n_seq * KV_HEADS * POSITIONS * DIM * 2;
-    assert_ok(cuda->alloc(on_cuda, QB_MEMORY_KV, bytes, &kv.k));
-    assert_ok(cuda->alloc(on_cuda, QB_MEMORY_KV, bytes, &kv.v));
-    return kv;
-}
-static void cache_free(const qb_kv *kv) {
-    cuda->free(on_cuda, kv->k), cuda->free(on_cuda, kv->v);
-}
-
-/* ---- both ---- */
-
-/* Queued, captured, replayed; windows and chunks of up to 5 keys. Sanitizers take seven times as long. */
+/* Windows and chunks of up to 5 keys. Sanitizers take seven times as long. */
 #if defined(__SANITIZE_ADDRESS__)
 enum { STEPS = 4, BATCH = 2 };
 #else
 enum { STEPS = 6, BATCH = 2 };
 #endif
 
-/* Relative to the logits; products of the captured step round their inputs at other places. */
 static void compare(const variant *v) {
-    enum { n_seq = BATCH };
-    model *m = model_new(v, 7);
-    plain r = {.m = m, .n_seq = n_seq, .kv = cache_new(n_seq)};
-    qb_kv kv = cache_new(n_seq);
-    float *logits, want[VOCAB * BATCH], got[VOCAB * BATCH];
-    for (int i = 0; i < SLOTS; i++)
-        assert_ok(cuda->alloc(on_cuda, QB_MEMORY_ACTIVATIONS, widths[i] * n_seq * 4, &r.slots[i]));
-    assert_ok(cuda->alloc(on_cuda, QB_MEMORY_ACTIVATIONS, VOCAB * n_seq * 4, &logits));
-    for (r.first = 0; r.first < STEPS; r.first++) {
-        int32_t ids[BATCH];
-        for (int i = 0; i < BATCH; i++) ids[i] = (int32_t)((r.first * 11 + i * 7) % VOCAB);
-        assert_ok(cuda->embed(on_cuda, r.slots[X], &m->embed, ids, n_seq));
-        run_list(&r, &m->enter.w, -1);
-        for (int i = 0; i < LAYERS; i++) run_list(&r, &m->blocks[i].w, i);
-        run_list(&r, &m->leave.w, -1);
-        assert_ok(cuda->download(on_cuda, want, r.slots[LOGITS], VOCAB * n_seq * 4));
-        other_order((uint64_t)r.first);
-        assert_ok(cuda->decode(on_cuda, &m->d, &kv, ids, n_seq, r.first, logits));
-        assert_ok(cuda->download(on_cuda, got, logits, VOCAB * n_seq * 4));
-        other_order(0);
-        double off = relative_error(got, want, VOCAB * n_seq);
-        if (!(off <= 4e-3)) fail_msg("%s, position %d: %g off", v->name, (int)r.first, off);
-    }
-    for (int i = 0; i < SLOTS; i++) cuda->free(on_cuda, r.slots[i]);
-    cuda->free(on_cuda, logits);
-    cache_free(&kv), cache_free(&r.kv);
-    model_free(m);
+    lists *m = model_new(v, 7);
+    compare_lists(m, v->name, BATCH, STEPS, 4e-3);
+    lists_free(m);
 }
 
 #define BASE .rope_width = DIM, .activate = {QB_ACTIVATION_SILU, QB_GLU_SEPARATE, 0, 0}
@@ -472,8 +263,8 @@ static void test_cuda_steps__refuses_what_it_does_not_compute(void **state) {
     (void)state;
     static const variant base = {.name = "refused", BASE};
     for (int what = 0; what < 9; what++) {
-        model *m = model_new(&base, 3);
-        qb_kv kv = cache_new(2);
+        lists *m = model_new(&base, 3);
+        qb_kv kv = cache_new(m, 2);
         float *logits;
         int32_t ids[2] = {0};
         assert_ok(cuda->alloc(on_cuda, QB_MEMORY_ACTIVATIONS, 2 * VOCAB * 4, &logits));
@@ -496,7 +287,7 @@ static void test_cuda_steps__refuses_what_it_does_not_compute(void **state) {
         assert_int_equal(cuda->decode(on_cuda, &m->d, &kv, ids, 2, 0, logits), QB_ERR_UNSUPPORTED);
         cuda->free(on_cuda, logits);
         cache_free(&kv);
-        model_free(m);
+        lists_free(m);
     }
 }
 

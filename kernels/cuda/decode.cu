@@ -53,6 +53,7 @@ struct decode_state {
     graph_entry graphs[DECODE_GRAPHS];
     uint64_t clock;
     decode_facts facts;
+    decode_experts experts; /* of the decoder that was asked for last, if it has any */
     bool dependent;
 };
 
@@ -64,6 +65,7 @@ void forget(graph_entry *e) {
 void free_state(cuda_device *dev, void *opaque) {
     decode_state *state = static_cast<decode_state *>(opaque);
     for (graph_entry &e : state->graphs) forget(&e);
+    qb_decode_experts_free(dev, &state->experts);
     qb_cuda_free(&dev->base, state->slab);
     qb_free(state);
 }
@@ -116,7 +118,7 @@ const decode_facts &facts_of(const cuda_device *dev, decode_state *state, const 
     if (f.known && f.decoder == d->id && f.n_seq == n_seq && same_shape(f.kv, *kv)) return f;
     f = {};
     f.decoder = d->id, f.kv = *kv, f.n_seq = n_seq, f.known = true;
-    f.serves = qb_decode_check(d, kv, n_seq) == QB_OK;
+    f.serves = qb_decode_check(dev, d, kv, n_seq) == QB_OK;
     for (int64_t layer = 0; f.serves && layer < d->n_layers; layer++)
         look_at_steps(dev, d->blocks[layer], &f);
     return f;
@@ -136,6 +138,14 @@ qb_status check_position(const qb_decoder *d, const qb_kv *kv, const decode_fact
         return qb_fail(QB_ERR_INTERNAL, "position %lld lies beyond the rotary table of %lld",
                        (long long)first, (long long)d->rope_capacity);
     return QB_OK;
+}
+
+/* The decoder's experts on the device. Graphs name those of the decoder before. */
+qb_status take_experts(decode_state *state, decode_step *s) {
+    s->experts = &state->experts;
+    if (s->d->n_experts <= 0 || state->experts.decoder == s->d->id) return QB_OK;
+    for (graph_entry &e : state->graphs) forget(&e);
+    return qb_decode_experts_make(s->dev, s->d, &state->experts);
 }
 
 /* Grows the slab to the step's need and lays its buffers out. */
@@ -230,7 +240,7 @@ extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const 
     s.dev = dev, s.d = d, s.kv = kv, s.n_seq = n_seq, s.logits = logits, s.dependent = state->dependent;
     /* for all positions below the bound: what is captured serves them */
     s.bound = qb_attention_bound(first + 1);
-    if ((st = lay_out(state, &s)) != QB_OK) return st;
+    if ((st = take_experts(state, &s)) != QB_OK || (st = lay_out(state, &s)) != QB_OK) return st;
     decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
     memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);
     st = qb_cuda_status(dev,

@@ -15,7 +15,7 @@ static const float *bias_of(const decode_list &l, const qb_step *linear) {
 
 bool qb_decode_list_folds(const decode_step &s, const qb_step_weights *w) {
     for (int64_t i = 0; i < w->n_steps; i++)
-        if (w->steps[i].kind == QB_STEP_LINEAR &&
+        if (w->steps[i].kind == QB_STEP_LINEAR && w->steps[i].expert < 0 &&
             !qb_decode_gemv_fits(*qb_cuda_view_of(&w->matrices[w->steps[i].module]), s.n_seq,
                                  qb_decode_device_of(s)))
             return false;
@@ -27,7 +27,8 @@ bool qb_decode_list_folds(const decode_step &s, const qb_step_weights *w) {
 /* Linears from step i on that read `slot`, one behind the other. */
 static int64_t linears_of(const decode_list &l, int64_t i, int8_t slot) {
     int64_t n = 0;
-    for (const qb_step *p; (p = l.at(i + n)) && p->kind == QB_STEP_LINEAR && p->in == slot; n++)
+    for (const qb_step *p; (p = l.at(i + n)) && p->kind == QB_STEP_LINEAR && p->expert < 0 && p->in == slot;
+         n++)
         if (p->out == slot) return 0;
     return n;
 }
@@ -199,12 +200,32 @@ static qb_status cache_and_attention(decode_queue *q, const decode_list &l, int6
     return st == QB_OK ? qb_decode_attend(q, l, attend, &append) : st;
 }
 
+/* ---- experts ---- */
+
+/* The linears of a projection's experts, which follow each other, by one kernel. */
+static qb_status products_of_experts(decode_queue *q, const decode_list &l, int64_t i, int64_t *taken) {
+    const qb_step *p = l.at(i);
+    const decode_experts &all = *q->s.experts;
+    const expert_group *g = q->expert_group < all.n_groups ? &all.groups[q->expert_group++] : NULL;
+    if (!g || g->w != l.w || g->at != i)
+        return qb_fail(QB_ERR_INTERNAL, "step %lld: experts that were not looked at before", (long long)i);
+    *taken = g->n;
+    qb_status st = qb_decode_settle(q, p->in);
+    if (st == QB_OK) st = qb_decode_before_write(q, p->out, true);
+    if (st != QB_OK) return st;
+    return qb_cuda_status(q->s.dev,
+                          qb_decode_expert_products(*g, q->s.chosen, q->rows(p->out), q->slot(p->in),
+                                                    q->slot(p->out), qb_decode_device_of(q->s)),
+                          "expert products");
+}
+
 qb_status qb_decode_fold(decode_queue *q, const decode_list &l, int64_t i, int64_t *taken) {
     *taken = 0;
     switch (l.at(i)->kind) {
     case QB_STEP_NORM:
         return l.folds ? norm_and_products(q, l, i, taken) : QB_OK;
     case QB_STEP_LINEAR:
+        if (l.at(i)->expert >= 0) return products_of_experts(q, l, i, taken);
         return l.folds ? product_and_sum(q, l, i, taken) : QB_OK;
     case QB_STEP_ROPE:
     case QB_STEP_CACHE:

@@ -12,10 +12,13 @@ struct decode_queue {
         int8_t to, from; /* slot `to` += slot `from` + bias is due; to QB_SLOT_NONE: none */
         const float *bias;
     } sum;
+    int64_t expert_group; /* the next of s.experts */
 
-    explicit decode_queue(const decode_step &step) : s(step), bias(), sum{QB_SLOT_NONE, QB_SLOT_NONE, NULL} {}
+    explicit decode_queue(const decode_step &step)
+        : s(step), bias(), sum{QB_SLOT_NONE, QB_SLOT_NONE, NULL}, expert_group(0) {}
     float *slot(int8_t i) const { return i < 0 ? NULL : s.slots[i]; }
     int64_t width(int8_t i) const { return s.d->slot_width[i]; }
+    int64_t rows(int8_t i) const { return s.n_seq * (s.d->slot_routed[i] ? s.d->top_k : 1); }
 };
 
 /* A list while it is walked. */

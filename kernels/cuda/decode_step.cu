@@ -2,6 +2,7 @@
    computed by the kernels of the plain ops, which allocate nothing and wait for nothing either. */
 #include "kernels/cuda/decode_queue.cuh"
 
+#include "kernels/cuda/matrix.h"
 #include "kernels/cuda/place.cuh"
 
 /* ---- what a step reads and writes ---- */
@@ -16,6 +17,7 @@ static bool is_in_place(const qb_step *p) {
     case QB_STEP_GATE_ROWS:
     case QB_STEP_POSITION:
     case QB_STEP_TEMPERATURE:
+    case QB_STEP_CONV:
         return true;
     default:
         return false;
@@ -26,7 +28,7 @@ bool qb_decode_is_read(const decode_list &l, int64_t from, int8_t slot) {
     for (int64_t i = from; i < l.w->n_steps; i++) {
         const qb_step *p = &l.w->steps[i];
         const bool written = p->out == slot || p->out2 == slot || p->out3 == slot;
-        if (p->in == slot || p->in2 == slot || (written && is_in_place(p))) return true;
+        if (p->in == slot || p->in2 == slot || p->in3 == slot || (written && is_in_place(p))) return true;
         if (written) return false;
     }
     return slot == QB_SLOT_X || slot == l.logits;
@@ -36,7 +38,7 @@ bool qb_decode_is_read(const decode_list &l, int64_t from, int8_t slot) {
 
 static qb_status add_sum(decode_queue *q, const decode_norm &n, float *out) {
     const int8_t to = q->sum.to;
-    const cudaError_t error = qb_decode_residual_norm(n, q->s.n_seq, q->slot(to), q->slot(q->sum.from),
+    const cudaError_t error = qb_decode_residual_norm(n, q->rows(to), q->slot(to), q->slot(q->sum.from),
                                                       q->sum.bias, out, qb_decode_device_of(q->s));
     q->sum = {QB_SLOT_NONE, QB_SLOT_NONE, NULL};
     return qb_cuda_status(q->s.dev, error, "residual and norm");
@@ -55,7 +57,7 @@ qb_status qb_decode_settle(decode_queue *q, int8_t slot) {
     const float *bias = q->bias[slot];
     if ((st = qb_decode_before_write(q, slot, false)) != QB_OK) return st;
     q->bias[slot] = NULL;
-    return qb_cuda_add_bias(&q->s.dev->base, q->slot(slot), bias, q->s.n_seq, q->width(slot));
+    return qb_cuda_add_bias(&q->s.dev->base, q->slot(slot), bias, q->rows(slot), q->width(slot));
 }
 
 qb_status qb_decode_before_write(decode_queue *q, int8_t slot, bool anew) {
@@ -80,8 +82,8 @@ static qb_status queue_norm(decode_queue *q, const decode_list &l, const qb_step
         else
             st = qb_decode_before_write(q, p->out, false);
         if (st != QB_OK) return st;
-        return qb_cuda_norm(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), weight, bias, q->s.n_seq,
-                            q->width(p->in));
+        return qb_cuda_norm(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), weight, bias,
+                            q->rows(p->in), q->width(p->in));
     }
     const decode_norm n = {a.kind, weight, bias, static_cast<int32_t>(a.dim), a.eps};
     if (q->bias[p->in] && (st = qb_decode_settle(q, p->in)) != QB_OK) return st;
@@ -92,7 +94,7 @@ static qb_status queue_norm(decode_queue *q, const decode_list &l, const qb_step
     }
     if ((st = qb_decode_before_write(q, p->out, p->out != p->in)) != QB_OK) return st;
     return qb_cuda_status(
-        q->s.dev, qb_decode_residual_norm(n, q->s.n_seq, x, NULL, NULL, out, qb_decode_device_of(q->s)),
+        q->s.dev, qb_decode_residual_norm(n, q->rows(p->in), x, NULL, NULL, out, qb_decode_device_of(q->s)),
         "residual and norm");
 }
 
@@ -120,33 +122,33 @@ static qb_status queue_add(decode_queue *q, const decode_list &l, int64_t i) {
     }
     st = qb_decode_settle(q, p->in);
     if (st != QB_OK) return st;
-    return qb_cuda_add(&q->s.dev->base, q->slot(p->out), q->slot(p->in), q->s.n_seq * q->width(p->out));
+    return qb_cuda_add(&q->s.dev->base, q->slot(p->out), q->slot(p->in), q->rows(p->out) * q->width(p->out));
 }
 
 /* With the biases of its inputs, where it is one of the forms that take them. */
 static qb_status queue_activate(decode_queue *q, const qb_step *p) {
     const qb_activate_attr &a = p->u.activate;
     const bool pair = a.glu == QB_GLU_SEPARATE;
-    const int64_t n = q->width(p->out);
+    const int64_t n = q->width(p->out), rows = q->rows(p->out);
     qb_status st;
     if ((!pair && a.glu != QB_GLU_NONE) || a.kind == QB_ACTIVATION_SWIGLU_OSS) {
         st = qb_decode_settle(q, p->in);
         if (st == QB_OK) st = qb_decode_settle(q, p->in2);
         if (st == QB_OK) st = qb_decode_before_write(q, p->out, p->out != p->in && p->out != p->in2);
         if (st != QB_OK) return st;
-        return qb_cuda_activate(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), q->slot(p->in2),
-                                q->s.n_seq, n);
+        return qb_cuda_activate(&q->s.dev->base, &a, q->slot(p->out), q->slot(p->in), q->slot(p->in2), rows,
+                                n);
     }
     st = settle_sum(q, p->in);
     if (st == QB_OK) st = settle_sum(q, p->in2);
     if (st != QB_OK) return st;
     const float *gate_bias = q->bias[p->in], *up_bias = pair ? q->bias[p->in2] : gate_bias;
     if ((st = qb_decode_before_write(q, p->out, true)) != QB_OK) return st;
-    return qb_cuda_status(
-        q->s.dev,
-        qb_decode_activate(a.kind, q->s.n_seq, n, q->slot(p->out), pair ? q->slot(p->in) : NULL, gate_bias,
-                           q->slot(pair ? p->in2 : p->in), up_bias, qb_decode_device_of(q->s)),
-        "activation");
+    return qb_cuda_status(q->s.dev,
+                          qb_decode_activate(a.kind, rows, n, q->slot(p->out), pair ? q->slot(p->in) : NULL,
+                                             gate_bias, q->slot(pair ? p->in2 : p->in), up_bias,
+                                             qb_decode_device_of(q->s)),
+                          "activation");
 }
 
 /* A step whose inputs are as they should be, by the plain op's kernel. */
@@ -176,7 +178,7 @@ static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_ste
     case QB_STEP_SCALE:
     case QB_STEP_CLAMP:
     case QB_STEP_SOFTCAP:
-        return qb_cuda_map(dev, p->kind, p->u.value, out, s.n_seq * n);
+        return qb_cuda_map(dev, p->kind, p->u.value, out, q->rows(p->out) * n);
     case QB_STEP_GATE_ROWS:
         return qb_cuda_gate_rows(dev, out, in, s.n_seq, n);
     case QB_STEP_POSITION:
@@ -188,6 +190,21 @@ static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_ste
         return qb_cuda_status(s.dev,
                               qb_queue_temperature(p->u.temperature, out, s.n_seq, 1, n, here, s.dev->stream),
                               "temperature");
+    case QB_STEP_ROUTE:
+        return qb_cuda_status(
+            s.dev,
+            qb_queue_route(p->u.route, in, l.vector(p->vector), s.n_seq, s.chosen, s.weight, s.dev->stream),
+            "route");
+    case QB_STEP_GATHER:
+        return qb_cuda_status(s.dev,
+                              qb_queue_gather(p->u.weigh_input ? s.weight : NULL, out, in, s.n_seq,
+                                              s.d->top_k, n, s.dev->stream),
+                              "gather");
+    case QB_STEP_SCATTER:
+        return qb_cuda_status(s.dev,
+                              qb_queue_scatter(p->u.weigh_input ? NULL : s.weight, out, in, s.n_seq,
+                                               s.d->top_k, n, s.dev->stream),
+                              "scatter");
     default:
         return qb_fail(QB_ERR_INTERNAL, "a %s step in a captured token", qb_step_name(p->kind));
     }
@@ -199,7 +216,8 @@ static qb_status queue_step(decode_queue *q, const decode_list &l, int64_t i) {
     if (p->kind == QB_STEP_LINEAR) return queue_linear(q, l, p);
     if (p->kind == QB_STEP_ADD) return queue_add(q, l, i);
     if (p->kind == QB_STEP_ACTIVATE) return queue_activate(q, p);
-    const int8_t reads[] = {p->in, p->in2, is_in_place(p) ? p->out : static_cast<int8_t>(QB_SLOT_NONE)};
+    const int8_t reads[] = {p->in, p->in2, p->in3,
+                            is_in_place(p) ? p->out : static_cast<int8_t>(QB_SLOT_NONE)};
     const int8_t writes[] = {p->out, p->out2, p->out3};
     qb_status st = QB_OK;
     for (int8_t slot : reads)
@@ -238,9 +256,75 @@ const float *qb_decode_embed_position(const qb_decoder *d) {
     return d->enter->vectors[p->vector] + p->u.position * d->slot_width[p->out];
 }
 
-static qb_status check_step(const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t layer,
-                            const qb_step *p) {
-    const qb_status st = qb_cuda_check_step(p);
+/* What a list's steps are checked against. */
+struct check_place {
+    const cuda_device *dev;
+    const qb_decoder *d;
+    const qb_kv *kv;
+    int64_t n_seq, layer; /* -1 around the blocks */
+    const qb_step_weights *w;
+    bool routed;     /* a step before has routed the rows */
+    int64_t experts; /* steps that belong to a run whose first has been looked at */
+};
+
+static qb_status refuse(const qb_step *p, const char *why) {
+    return qb_fail(QB_ERR_UNSUPPORTED, "a %s step in a captured token: %s", qb_step_name(p->kind), why);
+}
+
+/* Routed rows go through few kinds of steps; to those that are by token they would be of other tokens. */
+static qb_status check_rows(const qb_decoder *d, const qb_step *p) {
+    const int8_t slots[] = {p->in, p->in2, p->in3, p->out, p->out2, p->out3};
+    int routed = 0, plain = 0;
+    for (int8_t slot : slots)
+        if (slot >= 0) (d->slot_routed[slot] ? routed : plain)++;
+    switch (p->kind) {
+    case QB_STEP_GATHER:
+        return p->in >= 0 && !d->slot_routed[p->in] && routed == 1 ? QB_OK
+                                                                   : refuse(p, "rows that are not by token");
+    case QB_STEP_SCATTER:
+        return p->in >= 0 && d->slot_routed[p->in] && plain == 1 ? QB_OK
+                                                                 : refuse(p, "rows that are not routed");
+    case QB_STEP_LINEAR:
+        return p->expert >= 0 ? (plain ? refuse(p, "an expert of rows by token") : QB_OK)
+                              : (routed ? refuse(p, "one matrix for routed rows") : QB_OK);
+    case QB_STEP_NORM:
+    case QB_STEP_ACTIVATE:
+    case QB_STEP_ADD:
+    case QB_STEP_SCALE:
+    case QB_STEP_CLAMP:
+    case QB_STEP_SOFTCAP:
+        return routed && plain ? refuse(p, "routed rows and rows by token") : QB_OK;
+    default:
+        return routed ? refuse(p, "routed rows") : QB_OK;
+    }
+}
+
+static qb_status check_linear(check_place *c, const qb_step *p, int64_t i) {
+    if (p->expert < 0) return QB_OK;
+    if (c->experts-- > 0) return QB_OK;
+    const decode_device dev = {NULL, c->dev->multiprocessors, c->dev->shared_bytes, false};
+    const int64_t n = c->routed ? qb_decode_experts_run(c->w, i, c->d->n_experts) : 0;
+    if (n == 0) return refuse(p, "experts that are no run of one shape behind a routing");
+    for (int64_t e = 0; e < n; e++)
+        if (!qb_decode_experts_fit(*qb_cuda_view_of(&c->w->matrices[c->w->steps[i + e].module]), dev))
+            return refuse(p, "an expert's inputs do not fit shared memory");
+    c->experts = n - 1;
+    return QB_OK;
+}
+
+static qb_status check_route(check_place *c, const qb_step *p) {
+    const qb_route_attr &a = p->u.route;
+    if (a.experts != c->d->n_experts || a.top_k != c->d->top_k)
+        return refuse(p, "not of the experts that the decoder names");
+    if (a.experts > QB_ROUTE_MAX_EXPERTS) return refuse(p, "more than 2048 experts");
+    c->routed = true;
+    return QB_OK;
+}
+
+static qb_status check_step(check_place *c, int64_t i) {
+    const qb_step *p = &c->w->steps[i];
+    qb_status st = qb_cuda_check_step(p);
+    if (st == QB_OK) st = check_rows(c->d, p);
     if (st != QB_OK) return st;
     switch (p->kind) {
     case QB_STEP_NORM:
@@ -256,38 +340,38 @@ static qb_status check_step(const qb_decoder *d, const qb_kv *kv, int64_t n_seq,
     case QB_STEP_TEMPERATURE:
         return QB_OK;
     case QB_STEP_LINEAR:
-        if (p->expert < 0) return QB_OK;
-        break;
+        return check_linear(c, p, i);
     case QB_STEP_ROPE:
-        if (p->u.rope.table < d->n_rope_tables) return QB_OK;
-        break;
+        return p->u.rope.table < c->d->n_rope_tables ? QB_OK : refuse(p, "a rotary table that is not there");
     case QB_STEP_CACHE:
-        if (layer >= 0 && kv->value_dim == kv->head_dim) return QB_OK;
+        if (c->layer >= 0 && c->kv->value_dim == c->kv->head_dim) return QB_OK;
         break;
     case QB_STEP_ATTEND:
-        if (layer >= 0) return qb_attention_check(kv, &p->u.attend, n_seq, 0, 1);
+        if (c->layer >= 0) return qb_attention_check(c->kv, &p->u.attend, c->n_seq, 0, 1);
         break;
+    case QB_STEP_ROUTE:
+        return check_route(c, p);
+    case QB_STEP_GATHER:
+    case QB_STEP_SCATTER:
+        return c->routed ? QB_OK : refuse(p, "no routing stands before it");
     case QB_STEP_CONCAT:
     case QB_STEP_CONV:
     case QB_STEP_DELTA:
-    case QB_STEP_ROUTE: /* the host's */
-    case QB_STEP_GATHER:
-    case QB_STEP_SCATTER:
     case QB_STEP_COUNT:
         break;
     }
-    return qb_fail(QB_ERR_UNSUPPORTED, "a %s step of this form in a captured token", qb_step_name(p->kind));
+    return refuse(p, "not of this form");
 }
 
-qb_status qb_decode_check(const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {
+qb_status qb_decode_check(const cuda_device *dev, const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {
     if (n_seq > QB_DECODE_MAX_SEQ || d->n_layers < 1 || !d->embed->dense)
         return qb_fail(QB_ERR_UNSUPPORTED, "no captured token for %lld sequences of this model",
                        (long long)n_seq);
     qb_status st = QB_OK;
     for (int64_t layer = -1; layer <= d->n_layers; layer++) {
-        const qb_step_weights *w = layer < 0 ? d->enter : layer < d->n_layers ? d->blocks[layer] : d->leave;
-        for (int64_t i = 0; st == QB_OK && i < w->n_steps; i++)
-            st = check_step(d, kv, n_seq, layer < d->n_layers ? layer : -1, &w->steps[i]);
+        check_place c = {dev, d, kv, n_seq, layer < d->n_layers ? layer : -1, NULL, false, 0};
+        c.w = layer < 0 ? d->enter : layer < d->n_layers ? d->blocks[layer] : d->leave;
+        for (int64_t i = 0; st == QB_OK && i < c.w->n_steps; i++) st = check_step(&c, i);
     }
     return st;
 }
@@ -303,8 +387,12 @@ int64_t qb_decode_layout(decode_step *s, int64_t partial_bytes, void *slab) {
     for (int64_t i = 0; i < d->n_slots; i++)
         s->slots[i] = i == d->logits_slot
                           ? s->logits
-                          : take(d->slot_width[i] * s->n_seq * static_cast<int64_t>(sizeof(float)));
+                          : take(d->slot_width[i] * s->n_seq * (d->slot_routed[i] ? d->top_k : 1) *
+                                 static_cast<int64_t>(sizeof(float)));
     s->partial = take(partial_bytes);
     s->first = reinterpret_cast<int32_t *>(take(sizeof(int32_t)));
+    s->chosen =
+        reinterpret_cast<int32_t *>(take(d->top_k * s->n_seq * static_cast<int64_t>(sizeof(int32_t))));
+    s->weight = take(d->top_k * s->n_seq * static_cast<int64_t>(sizeof(float)));
     return at;
 }

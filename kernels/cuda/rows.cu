@@ -1,6 +1,7 @@
 /* Ops that move rows: fused tensors cut and joined, tokens to their experts and back. Routing itself is the
    host's. */
 #include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/experts.cuh"
 
 extern "C" {
 #include "base/memory.h"
@@ -34,22 +35,25 @@ __global__ void join_kernel(qb_join_attr a, float *y, const float *__restrict__ 
     y[i] = d < a.width ? x[head * a.width + d] : shared[head / a.heads * a.shared + d - a.width];
 }
 
-/* One block a row of the routing. */
+/* One block a row of the routing. token NULL: rows lie by token, top_k each. */
 __global__ void gather_kernel(float *y, const float *__restrict__ x, const int32_t *__restrict__ token,
-                              const float *__restrict__ weight, int64_t n) {
-    const float *from = x + token[blockIdx.x] * n;
+                              const float *__restrict__ weight, int64_t top_k, int64_t n) {
+    const float *from = x + (token ? token[blockIdx.x] : blockIdx.x / top_k) * n;
     float *to = y + blockIdx.x * n;
     for (int64_t i = threadIdx.x; i < n; i += threads)
         to[i] = weight ? weight[blockIdx.x] * from[i] : from[i];
 }
 
-/* One block a token; its rows in the order of their experts. */
+/* One block a token; its rows in the order of their experts. row NULL: they lie so. */
 __global__ void scatter_kernel(float *y, const float *__restrict__ x, const int32_t *__restrict__ row,
                                const float *__restrict__ weight, int64_t top_k, int64_t n) {
-    const int32_t *rows = row + blockIdx.x * top_k;
+    const int64_t first = blockIdx.x * top_k;
     for (int64_t i = threadIdx.x; i < n; i += threads) {
         float sum = 0.0f;
-        for (int64_t k = 0; k < top_k; k++) sum += (weight ? weight[rows[k]] : 1.0f) * x[rows[k] * n + i];
+        for (int64_t k = first; k < first + top_k; k++) {
+            const int64_t at = row ? row[k] : k;
+            sum += (weight ? weight[at] : 1.0f) * x[at * n + i];
+        }
         y[blockIdx.x * n + i] = sum;
     }
 }
@@ -67,6 +71,20 @@ qb_status put_routing(qb_device *dev, const int32_t *index, const float *weight,
 }
 
 } // namespace
+
+cudaError_t qb_queue_gather(const float *weight, float *y, const float *x, int64_t T, int64_t top_k,
+                            int64_t n, cudaStream_t stream) {
+    const int32_t *by_token = nullptr;
+    return qb_launch(gather_kernel, dim3(qb_blocks(T * top_k, 1)), dim3(threads), 0, stream, y, x, by_token,
+                     weight, top_k, n);
+}
+
+cudaError_t qb_queue_scatter(const float *weight, float *y, const float *x, int64_t T, int64_t top_k,
+                             int64_t n, cudaStream_t stream) {
+    const int32_t *by_token = nullptr;
+    return qb_launch(scatter_kernel, dim3(qb_blocks(T, 1)), dim3(threads), 0, stream, y, x, by_token, weight,
+                     top_k, n);
+}
 
 extern "C" qb_status qb_cuda_split(qb_device *dev, const qb_split_attr *a, const float *x,
                                    float *const out[3], int64_t T) {
@@ -112,7 +130,7 @@ extern "C" qb_status qb_cuda_gather(qb_device *dev, const qb_routing *r, bool we
     if (st != QB_OK) return st;
     return qb_cuda_status(d,
                           qb_launch(gather_kernel, dim3(qb_blocks(r->rows, 1)), dim3(threads), 0, d->stream,
-                                    y, x, token, weight, n),
+                                    y, x, token, weight, r->top_k, n),
                           "gather");
 }
 
