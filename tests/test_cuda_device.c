@@ -1,5 +1,6 @@
 /* Opening a CUDA device, its counted memory and its transfers;
    on the shim also what cannot be had from a device. */
+#include "base/log.h"
 #include "tests/cuda_support.h"
 
 #include <errno.h>
@@ -233,16 +234,16 @@ static void test_cuda_device__each_allocation_may_fail(void **state) {
     fail_msg("allocations never end");
 }
 
-static void test_cuda_device__lost(void **state) {
-    (void)state;
+static void expect_lost(int error, const char *words) {
     float x[4] = {0}, *p;
     bool finite;
     double seconds;
+    char noticed[128];
     qb_device *dev = cuda_open_device();
     assert_ok(cuda->alloc(dev, QB_MEMORY_ACTIVATIONS, sizeof x, &p));
-    qb_shim_lose_device();
-    assert_fails(cuda->sync(dev), QB_ERR_INTERNAL,
-                 "was lost, noticed in waiting for the device: an illegal memory");
+    qb_shim_lose_device(error);
+    snprintf(noticed, sizeof noticed, "was lost, noticed in waiting for the device: %s", words);
+    assert_fails(cuda->sync(dev), QB_ERR_INTERNAL, noticed);
     assert_fails(cuda->upload(dev, p, x, sizeof x), QB_ERR_INTERNAL, "was lost");
     assert_fails(cuda->add(dev, p, p, 4), QB_ERR_INTERNAL, "noticed in add");
     assert_fails(cuda->all_finite(dev, p, 4, &finite), QB_ERR_INTERNAL, "was lost");
@@ -251,6 +252,42 @@ static void test_cuda_device__lost(void **state) {
     cuda->free(dev, p);
     cuda_close_device(dev);
     qb_shim_set_device(NULL);
+}
+
+static void test_cuda_device__lost(void **state) {
+    (void)state;
+    expect_lost(0, "an illegal memory");
+    /* By their numbers: the uncorrectable error of NVLink, a contained one, a leak of tensor memory, a device
+       that is not a GPU, and the fault that has no name. */
+    static const int others[] = {220, 226, 721, 911, 999};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) expect_lost(others[i], "");
+}
+
+static void keep_text(void *ctx, const char *text) {
+    snprintf(ctx, 256, "%s", text);
+}
+
+static void test_cuda_device__float32_stays_float32(void **state) {
+    (void)state;
+    static const char name[] = "NVIDIA_TF32_OVERRIDE";
+    static const struct {
+        const char *value;
+        bool said;
+    } cases[] = {{"1", true}, {"", true}, {"0", false}, {NULL, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char said[256] = "";
+        if (cases[i].value)
+            setenv(name, cases[i].value, 1);
+        else
+            unsetenv(name);
+        qb_log_capture(keep_text, said);
+        qb_device *dev = cuda_open_device();
+        qb_log_capture(NULL, NULL);
+        cuda_close_device(dev);
+        assert_int_equal(strstr(said, name) != NULL, cases[i].said);
+        if (cases[i].value) assert_string_equal(getenv(name), "0");
+    }
+    assert_null(getenv(name));
 }
 
 /* Runs body in a child; the signal or exit code it ended with. */
@@ -313,6 +350,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_device__machines_without_one),
         cmocka_unit_test(test_cuda_device__each_allocation_may_fail),
         cmocka_unit_test(test_cuda_device__lost),
+        cmocka_unit_test(test_cuda_device__float32_stays_float32),
         cmocka_unit_test(test_cuda_device__host_cannot_touch_device_memory),
 #endif
     };

@@ -398,6 +398,34 @@ static void test_cuda_gptq__bad_input_is_named(void **state) {
     qb_free(h);
 }
 
+#ifdef QB_SHIM
+/* What cuSOLVER says keeps its kind: short memory is tried again elsewhere, a lost device is not. */
+static void test_cuda_gptq__failures_of_the_library_keep_their_kind(void **state) {
+    (void)state;
+    enum { N = 64 };
+    qb_quant_config c = {.bits = 4, .group_size = 32, .damp_percent = 0.01, .block_columns = 128};
+    float *h = make_sum(N, false);
+    qb_hessian_sum sum;
+    test_weight w = weight_new(8, N, QB_DTYPE_F32);
+    qb_site_linear linear = {"m", &w.view};
+    taken_linears none;
+    static const struct {
+        int code;
+        qb_status status;
+        const char *words;
+    } cases[] = {{2, QB_ERR_MEMORY, "cuSOLVER, gptq: code 2, out of memory"},
+                 {6, QB_ERR_INTERNAL, "cuSOLVER, gptq: code 6"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sum_on(device, h, N, &sum);
+        qb_shim_fail_solver(cases[i].code);
+        assert_fails(gptq_on_device(&c, &sum, &linear, 1, &none), cases[i].status, cases[i].words);
+        qb_hessian_sum_free(device, &sum);
+    }
+    weight_free(&w);
+    qb_free(h);
+}
+#endif
+
 static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_quantize__rtn_is_the_same_to_the_bit),
@@ -407,6 +435,9 @@ static int run(void) {
         cmocka_unit_test(test_cuda_gptq__agrees_with_the_host),
         cmocka_unit_test(test_cuda_gptq__raises_damping_as_the_host_does),
         cmocka_unit_test(test_cuda_gptq__bad_input_is_named),
+#ifdef QB_SHIM
+        cmocka_unit_test(test_cuda_gptq__failures_of_the_library_keep_their_kind),
+#endif
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

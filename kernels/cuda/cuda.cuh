@@ -12,6 +12,10 @@
    what the user would call it ("norm", "matmul int4"). */
 qb_status qb_cuda_status(cuda_device *d, cudaError_t error, const char *op) QB_NODISCARD;
 qb_status qb_cublas_status(cuda_device *d, cublasStatus_t status, const char *op) QB_NODISCARD;
+/* A library's failure keeps its kind: the device is lost, memory is short (`no_memory`), or the library's own
+ * words. */
+qb_status qb_library_status(cuda_device *d, bool no_memory, const char *library, const char *op,
+                            const char *words) QB_NODISCARD;
 
 /* Ceiling of n / d as a grid's width. */
 static inline unsigned qb_blocks(int64_t n, int64_t d) {

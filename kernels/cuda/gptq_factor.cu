@@ -5,6 +5,9 @@
 
 #include <climits>
 #include <cmath>
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
 #include <cusolverDn.h>
 
 namespace {
@@ -105,65 +108,85 @@ __global__ void __launch_bounds__(wide_block) inspect_factor(qb_gptq_hessian h, 
 
 /* ---- the library ---- */
 
+struct solver {
+    cusolverDnHandle_t handle;
+    cusolverDnParams_t params;
+};
+
 void free_solver(cuda_device *, void *state) {
-    cusolverDnDestroy(static_cast<cusolverDnHandle_t>(state));
+    solver *s = static_cast<solver *>(state);
+    if (s->params) cusolverDnDestroyParams(s->params);
+    if (s->handle) cusolverDnDestroy(s->handle);
+    delete s;
 }
 
-qb_status solver_status(cusolverStatus_t status) {
+qb_status solver_status(cuda_device *d, cusolverStatus_t status) {
     if (status == CUSOLVER_STATUS_SUCCESS) return QB_OK;
-    return qb_fail(QB_ERR_INTERNAL, "gptq: cuSOLVER failed with code %d", static_cast<int>(status));
+    char words[40];
+    snprintf(words, sizeof words, "code %d%s", static_cast<int>(status),
+             status == CUSOLVER_STATUS_ALLOC_FAILED ? ", out of memory" : "");
+    return qb_library_status(d, status == CUSOLVER_STATUS_ALLOC_FAILED, "cuSOLVER", "gptq", words);
 }
 
-qb_status solver_of(cuda_device *d, cusolverDnHandle_t *out) {
+qb_status solver_of(cuda_device *d, solver **out) {
     auto &part = d->parts[QB_CUDA_PART_GPTQ];
+    *out = nullptr;
     if (!part.state) {
-        cusolverDnHandle_t handle;
-        QB_STEP(solver_status(cusolverDnCreate(&handle)));
-        part.state = handle;
+        solver *s = new solver();
+        qb_status st = solver_status(d, cusolverDnCreate(&s->handle));
+        if (st == QB_OK) st = solver_status(d, cusolverDnCreateParams(&s->params));
+        if (st == QB_OK) st = solver_status(d, cusolverDnSetStream(s->handle, d->stream));
+        if (st != QB_OK) {
+            free_solver(d, s);
+            return st;
+        }
+        part.state = s;
         part.free = free_solver;
-        QB_STEP(solver_status(cusolverDnSetStream(handle, d->stream)));
     }
-    *out = static_cast<cusolverDnHandle_t>(part.state);
+    *out = static_cast<solver *>(part.state);
     return QB_OK;
 }
 
+/* A need of the library: on the device, and on the host. */
+struct work_space {
+    void *device, *host;
+    size_t device_bytes, host_bytes;
+};
 struct solver_work {
-    cusolverDnHandle_t handle;
-    float *potrf;
-    int potrf_floats;
-    void *trtri;
-    size_t trtri_bytes, trtri_host_bytes;
-    void *trtri_host;
+    solver *with;
+    work_space potrf, trtri;
     int *info;
 };
 
 /* Row-major lower is column-major upper. */
 constexpr cublasFillMode_t triangle = CUBLAS_FILL_MODE_UPPER;
 
+/* All sizes are of 64 bits: a square of 46341 columns and more has 2^31 elements. */
 qb_status plan_work(cuda_device *d, qb::device_memory *memory, qb_gptq_hessian *h, solver_work *w) {
-    int n = static_cast<int>(h->n);
-    QB_STEP(solver_of(d, &w->handle));
-    QB_STEP(solver_status(cusolverDnSpotrf_bufferSize(w->handle, triangle, n, h->u, n, &w->potrf_floats)));
-    QB_STEP(
-        solver_status(cusolverDnXtrtri_bufferSize(w->handle, triangle, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_32F,
-                                                  h->u, n, &w->trtri_bytes, &w->trtri_host_bytes)));
-    w->potrf = memory->take<float>(w->potrf_floats);
-    w->trtri = memory->take<uint8_t>(static_cast<int64_t>(w->trtri_bytes));
+    QB_STEP(solver_of(d, &w->with));
+    QB_STEP(solver_status(d, cusolverDnXpotrf_bufferSize(w->with->handle, w->with->params, triangle, h->n,
+                                                         CUDA_R_32F, h->u, h->n, CUDA_R_32F,
+                                                         &w->potrf.device_bytes, &w->potrf.host_bytes)));
+    QB_STEP(solver_status(d, cusolverDnXtrtri_bufferSize(w->with->handle, triangle, CUBLAS_DIAG_NON_UNIT,
+                                                         h->n, CUDA_R_32F, h->u, h->n, &w->trtri.device_bytes,
+                                                         &w->trtri.host_bytes)));
+    w->potrf.device = memory->take<uint8_t>(static_cast<int64_t>(w->potrf.device_bytes));
+    w->trtri.device = memory->take<uint8_t>(static_cast<int64_t>(w->trtri.device_bytes));
     w->info = memory->take<int>(1);
     return memory->status();
 }
 
 qb_status factor_once(cuda_device *d, qb_gptq_hessian *h, double damp_percent, const solver_work *w,
                       qb_gptq_facts *facts) {
-    int n = static_cast<int>(h->n);
     dim3 grid(qb_blocks(h->n, 256), static_cast<unsigned>(h->n));
     QB_LAUNCH(d, "gptq", gather, grid, 256, 0, d->stream, *h, damp_percent);
-    QB_STEP(
-        solver_status(cusolverDnSpotrf(w->handle, triangle, n, h->u, n, w->potrf, w->potrf_floats, w->info)));
+    QB_STEP(solver_status(d, cusolverDnXpotrf(w->with->handle, w->with->params, triangle, h->n, CUDA_R_32F,
+                                              h->u, h->n, CUDA_R_32F, w->potrf.device, w->potrf.device_bytes,
+                                              w->potrf.host, w->potrf.host_bytes, w->info)));
     QB_LAUNCH(d, "gptq", inspect_factor, 1, wide_block, 0, d->stream, *h, w->info);
-    QB_STEP(solver_status(cusolverDnXtrtri(w->handle, triangle, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_32F, h->u, n,
-                                           w->trtri, w->trtri_bytes, w->trtri_host, w->trtri_host_bytes,
-                                           w->info)));
+    QB_STEP(solver_status(d, cusolverDnXtrtri(w->with->handle, triangle, CUBLAS_DIAG_NON_UNIT, h->n,
+                                              CUDA_R_32F, h->u, h->n, w->trtri.device, w->trtri.device_bytes,
+                                              w->trtri.host, w->trtri.host_bytes, w->info)));
     QB_LAUNCH(d, "gptq", reverse, 1024, 256, 0, d->stream, h->u, h->n * h->n);
     QB_LAUNCH(d, "gptq", inspect_factor, 1, wide_block, 0, d->stream, *h, w->info);
     return qb_cuda_download(&d->base, facts, h->facts, sizeof *facts);
@@ -215,13 +238,13 @@ qb_status qb_cuda_gptq_factor(cuda_device *d, qb_gptq_problem *p, qb::device_mem
               2.0F / static_cast<float>(p->n_samples));
     QB_LAUNCH(d, "gptq", inspect_diagonal, 1, wide_block, 0, d->stream, *h);
     if (h->perm) QB_LAUNCH(d, "gptq", rank_columns, qb_blocks(n, 256), 256, 0, d->stream, *h);
-    void *host = nullptr;
-    if (work.trtri_host_bytes > 0) {
-        host = malloc(work.trtri_host_bytes);
-        if (!host) return qb_fail(QB_ERR_MEMORY, "out of memory");
-        work.trtri_host = host;
+    if (work.potrf.host_bytes + work.trtri.host_bytes > 0) {
+        work.potrf.host = malloc(work.potrf.host_bytes + work.trtri.host_bytes + alignof(max_align_t));
+        if (!work.potrf.host) return qb_fail(QB_ERR_MEMORY, "out of memory");
+        size_t skip = (work.potrf.host_bytes + alignof(max_align_t) - 1) / alignof(max_align_t);
+        work.trtri.host = static_cast<uint8_t *>(work.potrf.host) + skip * alignof(max_align_t);
     }
     qb_status st = factor(d, p, h, &work);
-    free(host);
+    free(work.potrf.host);
     return st;
 }

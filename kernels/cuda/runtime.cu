@@ -2,15 +2,25 @@
  */
 #include "kernels/cuda/cuda.cuh"
 
+extern "C" {
+#include "base/log.h"
+}
+
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 namespace {
 
 constexpr int needed_major = 7, needed_minor = 5;
 
-/* After one of these every later call fails too: the context is gone. */
+/* Newer than the oldest toolkit's headers, by the numbers that the driver gives. */
+constexpr int error_contained = 226, error_tensor_memory_leak = 721;
+
+/* After one of these every later call fails too: the context is gone, or the device is. cudaErrorUnknown is
+   what drivers say of faults that they have no name for. */
 bool ends_context(cudaError_t error) {
-    switch (error) {
+    switch (static_cast<int>(error)) {
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
     case cudaErrorLaunchTimeout:
@@ -20,8 +30,13 @@ bool ends_context(cudaError_t error) {
     case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case error_contained:
+    case error_tensor_memory_leak:
+    case cudaErrorExternalDevice:
     case cudaErrorAssert:
     case cudaErrorDevicesUnavailable:
+    case cudaErrorUnknown:
         return true;
     default:
         return false;
@@ -79,7 +94,18 @@ qb_status describe(cuda_device *d, int index) {
     return QB_OK;
 }
 
+/* Where set to anything but 0 it may let cuBLAS round float32 operands to TF32, whatever the program asks
+ * for. */
+void refuse_tf32() {
+    static const char name[] = "NVIDIA_TF32_OVERRIDE";
+    const char *value = getenv(name);
+    if (!value || strcmp(value, "0") == 0) return;
+    qb_warn("%s=%s would have float32 products rounded to 10 bits: it is set to 0 here", name, value);
+    setenv(name, "0", 1);
+}
+
 qb_status make_blas(cuda_device *d) {
+    refuse_tf32();
     qb_status st = qb_cublas_status(d, cublasCreate(&d->blas), "starting cuBLAS");
     if (st != QB_OK) return st;
     st = qb_cuda_alloc(&d->base, QB_MEMORY_WORKSPACE, static_cast<int64_t>(blas_workspace_bytes(d)),
@@ -112,12 +138,17 @@ qb_status qb_cuda_status(cuda_device *d, cudaError_t error, const char *op) {
                    cudaGetErrorString(error));
 }
 
+qb_status qb_library_status(cuda_device *d, bool no_memory, const char *library, const char *op,
+                            const char *words) {
+    cudaError_t error = cudaPeekAtLastError();
+    if (d->lost || ends_context(error)) return qb_cuda_status(d, error, op);
+    return qb_fail(no_memory ? QB_ERR_MEMORY : QB_ERR_INTERNAL, "%s, %s: %s", library, op, words);
+}
+
 qb_status qb_cublas_status(cuda_device *d, cublasStatus_t status, const char *op) {
     if (status == CUBLAS_STATUS_SUCCESS) return QB_OK;
-    cudaError_t error = cudaPeekAtLastError();
-    if (ends_context(error)) return qb_cuda_status(d, error, op);
-    return qb_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? QB_ERR_MEMORY : QB_ERR_INTERNAL, "cuBLAS, %s: %s",
-                   op, cublasGetStatusString(status));
+    return qb_library_status(d, status == CUBLAS_STATUS_ALLOC_FAILED, "cuBLAS", op,
+                             cublasGetStatusString(status));
 }
 
 extern "C" qb_status qb_cuda_runtime_open(cuda_device *d, int index) {

@@ -218,30 +218,43 @@ static void touch(void *work, size_t bytes) {
     if (bytes) shim::arena_check(work, bytes, "cuSOLVER work space"), memset(work, 0xff, bytes);
 }
 
-cusolverStatus_t cusolverDnSpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int n, float *, int,
-                                             int *floats) {
-    *floats = 64 * (n < 1 ? 1 : n);
+struct cusolverDnParams {};
+cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t *out) {
+    *out = new cusolverDnParams;
     return CUSOLVER_STATUS_SUCCESS;
 }
-cusolverStatus_t cusolverDnSpotri_bufferSize(cusolverDnHandle_t h, cublasFillMode_t u, int n, float *a,
-                                             int lda, int *floats) {
-    return cusolverDnSpotrf_bufferSize(h, u, n, a, lda, floats);
-}
-cusolverStatus_t cusolverDnSpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, float *a, int lda,
-                                  float *work, int floats, int *info) {
-    if (floats < 64 * n || lda < n) return CUSOLVER_STATUS_INVALID_VALUE;
-    shim::enqueue(handle->stream, [=] {
-        touch(work, static_cast<size_t>(floats) * 4);
-        *info = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, letter(uplo), n, a, lda);
-    });
+cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t params) {
+    delete params;
     return CUSOLVER_STATUS_SUCCESS;
 }
-cusolverStatus_t cusolverDnSpotri(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, float *a, int lda,
-                                  float *work, int floats, int *info) {
-    if (floats < 64 * n || lda < n) return CUSOLVER_STATUS_INVALID_VALUE;
+/* What the next factorization ends with: a status, or 0. */
+static int solver_fails = 0;
+extern "C" void qb_shim_fail_solver(int status) {
+    solver_fails = status;
+}
+cusolverStatus_t cusolverDnXpotrf_bufferSize(cusolverDnHandle_t, cusolverDnParams_t, cublasFillMode_t,
+                                             int64_t n, cudaDataType, const void *, int64_t, cudaDataType,
+                                             size_t *device_bytes, size_t *host_bytes) {
+    *device_bytes = static_cast<size_t>(n) * 256, *host_bytes = 24;
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnXpotrf(cusolverDnHandle_t handle, cusolverDnParams_t params, cublasFillMode_t uplo,
+                                  int64_t n, cudaDataType type, void *a, int64_t lda, cudaDataType compute,
+                                  void *device_work, size_t device_bytes, void *host_work, size_t host_bytes,
+                                  int *info) {
+    if (solver_fails) {
+        cusolverStatus_t status = static_cast<cusolverStatus_t>(solver_fails);
+        solver_fails = 0;
+        return status;
+    }
+    if (!params || type != CUDA_R_32F || compute != CUDA_R_32F || lda < n || host_bytes < 24 || !host_work ||
+        device_bytes < static_cast<size_t>(n) * 256)
+        return CUSOLVER_STATUS_INVALID_VALUE;
+    memset(host_work, 0xff, host_bytes);
     shim::enqueue(handle->stream, [=] {
-        touch(work, static_cast<size_t>(floats) * 4);
-        *info = LAPACKE_spotri_work(LAPACK_COL_MAJOR, letter(uplo), n, a, lda);
+        touch(device_work, device_bytes);
+        *info = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, letter(uplo), static_cast<int>(n),
+                                    static_cast<float *>(a), static_cast<int>(lda));
     });
     return CUSOLVER_STATUS_SUCCESS;
 }
@@ -256,6 +269,7 @@ cusolverStatus_t cusolverDnXtrtri(cusolverDnHandle_t handle, cublasFillMode_t up
                                   size_t device_bytes, void *host_work, size_t host_bytes, int *info) {
     if (type != CUDA_R_32F || device_bytes < static_cast<size_t>(n) * 256 || host_bytes < 64 || !host_work)
         return CUSOLVER_STATUS_INVALID_VALUE;
+    memset(host_work, 0xff, host_bytes);
     shim::enqueue(handle->stream, [=] {
         touch(device_work, device_bytes);
         *info = LAPACKE_strtri_work(LAPACK_COL_MAJOR, letter(uplo), diag == CUBLAS_DIAG_UNIT ? 'U' : 'N',

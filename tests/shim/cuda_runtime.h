@@ -22,6 +22,7 @@ enum cudaError_t {
     cudaErrorNotReady = 600,
     cudaErrorDevicesUnavailable = 46,
     cudaErrorECCUncorrectable = 214,
+    cudaErrorNvlinkUncorrectable = 220,
     cudaErrorIllegalAddress = 700,
     cudaErrorLaunchTimeout = 702,
     cudaErrorAssert = 710,
@@ -35,6 +36,7 @@ enum cudaError_t {
     cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorExternalDevice = 911,
     cudaErrorUnknown = 999
 };
 enum cudaMemcpyKind {

@@ -28,7 +28,7 @@ constexpr size_t shared_default = 48 << 10;
 qb_shim_device device;
 cudaError_t last_error = cudaSuccess;
 int fail_allocation = 0;
-bool lost = false;
+cudaError_t lost = cudaSuccess; /* what every call that meets it says */
 int64_t launches = 0;
 std::map<const void *, size_t> dynamic_limit; /* by kernel */
 std::map<const char *, size_t> pinned;        /* address, bytes */
@@ -67,7 +67,7 @@ bool take_fault() {
 
 } // namespace
 
-bool device_is_lost() {
+cudaError_t device_fault() {
     return lost;
 }
 cudaError_t remember(cudaError_t error) {
@@ -76,7 +76,7 @@ cudaError_t remember(cudaError_t error) {
 
 cudaError_t device_alloc(void **out, size_t bytes) {
     *out = nullptr;
-    if (lost) return note(cudaErrorIllegalAddress);
+    if (lost) return note(lost);
     if (take_fault() || arena_allocated_bytes() + bytes > memory_bytes())
         return note(cudaErrorMemoryAllocation);
     *out = bytes ? arena_alloc(bytes) : nullptr;
@@ -105,7 +105,7 @@ static size_t dynamic_shared_limit(const void *kernel) {
 
 cudaError_t function_attributes(cudaFuncAttributes *out, const void *kernel) {
     *out = {0, static_cast<int>(dynamic_shared_limit(kernel))};
-    return lost ? note(cudaErrorIllegalAddress) : cudaSuccess;
+    return lost ? note(lost) : cudaSuccess;
 }
 
 cudaError_t blocks_per_multiprocessor(int *out, int threads, size_t shared_bytes) {
@@ -116,7 +116,7 @@ cudaError_t blocks_per_multiprocessor(int *out, int threads, size_t shared_bytes
 }
 
 cudaError_t launch(const cudaLaunchConfig_t &c, const void *kernel, std::function<void()> body) {
-    if (lost) return note(cudaErrorIllegalAddress);
+    if (lost) return note(lost);
     unsigned long long threads = 1ull * c.blockDim.x * c.blockDim.y * c.blockDim.z;
     if (threads < 1 || threads > 1024 || c.blockDim.z > 64 || c.gridDim.x < 1 || c.gridDim.x > 0x7fffffffu ||
         c.gridDim.y < 1 || c.gridDim.y > 65535 || c.gridDim.z < 1 || c.gridDim.z > 65535)
@@ -154,7 +154,7 @@ static void check_side(const void *p, size_t bytes, bool device_side, const char
 }
 
 static cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (lost) return note(cudaErrorIllegalAddress);
+    if (lost) return note(lost);
     if (bytes == 0) return cudaSuccess;
     if (kind == cudaMemcpyDefault)
         kind = static_cast<cudaMemcpyKind>((in_device(from) ? 2 : 0) + (in_device(to) ? 1 : 0));
@@ -213,7 +213,7 @@ const char *cudaGetErrorString(cudaError_t error) {
 
 cudaError_t cudaGetLastError() {
     cudaError_t error = last_error;
-    last_error = lost ? cudaErrorIllegalAddress : cudaSuccess;
+    last_error = lost;
     return error;
 }
 cudaError_t cudaPeekAtLastError() {
@@ -297,7 +297,7 @@ cudaError_t cudaDeviceGetPCIBusId(char *out, int bytes, int) {
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
     *total_bytes = memory_bytes();
     *free_bytes = arena_allocated_bytes() < *total_bytes ? *total_bytes - arena_allocated_bytes() : 0;
-    return lost ? note(cudaErrorIllegalAddress) : cudaSuccess;
+    return lost ? note(lost) : cudaSuccess;
 }
 
 cudaError_t cudaFree(void *pointer) {
@@ -345,7 +345,7 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
-    if (lost) return note(cudaErrorIllegalAddress);
+    if (lost) return note(lost);
     if (bytes == 0) return cudaSuccess;
     arena_check(to, bytes, "memset");
     enqueue(stream, [=] { memset(to, value, bytes); });
@@ -361,14 +361,14 @@ void __trap() {
 
 extern "C" void qb_shim_set_device(const qb_shim_device *d) {
     device = d ? *d : qb_shim_device{};
-    lost = false;
+    lost = cudaSuccess;
     last_error = cudaSuccess;
 }
 extern "C" void qb_shim_fail_allocation(int nth) {
     fail_allocation = nth;
 }
-extern "C" void qb_shim_lose_device(void) {
-    lost = true;
+extern "C" void qb_shim_lose_device(int error) {
+    lost = error ? static_cast<cudaError_t>(error) : cudaErrorIllegalAddress;
 }
 extern "C" int64_t qb_shim_allocated_bytes(void) {
     return static_cast<int64_t>(arena_allocated_bytes());

@@ -10,6 +10,6 @@ void enqueue(cudaStream_t stream, std::function<void()> work);
 /* Runs all that is queued, with what it waits for. */
 void drain(cudaStream_t stream);
 bool capturing(cudaStream_t stream);
-bool device_is_lost();
+cudaError_t device_fault();
 
 } // namespace shim

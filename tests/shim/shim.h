@@ -32,9 +32,11 @@ void qb_shim_set_device(const qb_shim_device *device); /* NULL: the defaults; no
 void qb_shim_set_seed(uint64_t seed);
 /* The n-th call from now (1: the next) of cudaMalloc or cudaHostAlloc finds no memory; 0: none. */
 void qb_shim_fail_allocation(int nth);
-/* From now on every call that waits for the device reports
-   a fault in a kernel, as after an illegal access. */
-void qb_shim_lose_device(void);
+/* From now on every call that waits for the device reports this error of the runtime; 0: an illegal access in
+   a kernel. */
+void qb_shim_lose_device(int error);
+/* The next Cholesky factorization of cuSOLVER returns this status. */
+void qb_shim_fail_solver(int status);
 /* Allocations of device memory that live now: bytes and number. */
 int64_t qb_shim_allocated_bytes(void);
 int qb_shim_allocations(void);

@@ -64,7 +64,7 @@ double now_seconds() {
 }
 
 cudaError_t waited() {
-    return device_is_lost() ? remember(cudaErrorIllegalAddress) : cudaSuccess;
+    return device_fault() ? remember(device_fault()) : cudaSuccess;
 }
 
 bool any_capture() {
@@ -131,7 +131,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return waited();
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    if (device_is_lost()) return waited();
+    if (device_fault()) return waited();
     return stream_of(stream)->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaDeviceSynchronize() {
@@ -161,7 +161,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    if (device_is_lost()) return waited();
+    if (device_fault()) return waited();
     CUstream_st *s = stream_of(stream);
     event->capture = s->capture;
     if (s->capture) return cudaSuccess; /* an edge of the graph, whose nodes run in the order they came */
@@ -190,7 +190,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     return waited();
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-    if (device_is_lost()) return waited();
+    if (device_fault()) return waited();
     return event->done == event->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
@@ -225,7 +225,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-    if (device_is_lost()) return waited();
+    if (device_fault()) return waited();
     for (const work &w : exec->nodes) enqueue(stream, w);
     return cudaSuccess;
 }
