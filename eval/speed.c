@@ -1,6 +1,7 @@
 /* Speed. Timed: embedding, blocks, head of the last position and argmax, one synchronisation at the end. Not
    timed: loading, tokenizing, warm-up, filling the cache to the wanted depth. Prefill (pp) and decode (tg)
    are measured apart; every sample is kept and the median is the headline. */
+#include "eval/activations.h"
 #include "eval/eval.h"
 #include "eval/watch.h"
 #include "model/offload.h"
@@ -34,6 +35,8 @@ const qb_option qb_speed_options[] = {
         "own"),
     ROW("prompt-tokens", QB_OPTION_INT, prompt_tokens, "32", 1, 1e6, NULL, "N",
         "tokens generated after each prompt"),
+    ROW("activations", QB_OPTION_CHOICE, activations, "fastest", 0, 0, QB_ACTIVATIONS_CHOICES, "KIND",
+        QB_ACTIVATIONS_HELP),
     {0},
 };
 
@@ -127,8 +130,9 @@ static void summarize(qb_measure *row) {
 }
 
 /* What was reached beside the device's ceiling. A share above 1 is no speed record: it says that the ceiling
-   is of something else, and the row tells of what. `reused_bytes`: read anew in each step; 0 for products. */
-static void put_share(const qb_device *dev, double reached, double ceiling, double reused_bytes,
+   is of something else, and the row tells of what. `reused_bytes`: read anew in each step; 0 for products,
+   which are of whole numbers or not. */
+static void put_share(const qb_device *dev, double reached, double ceiling, double reused_bytes, bool whole,
                       qb_measure *row) {
     qb_json_put_real(row->extra, "ceiling", ceiling);
     qb_json_put_real(row->extra, "share_of_ceiling", reached / ceiling);
@@ -140,11 +144,17 @@ static void put_share(const qb_device *dev, double reached, double ceiling, doub
     if (reused_bytes > 0 && (fits || reused_bytes < 64e6))
         snprintf(why, sizeof why, "the %s read for each token stay in caches, and the ceiling is of memory",
                  bytes);
+    else if (whole)
+        snprintf(why, sizeof why, "the products are of whole numbers, and the ceiling is of float32 ones");
     else
         snprintf(why, sizeof why,
                  "the ceiling was measured while the device was slower: other work ran then, or its clock "
                  "was lower");
     qb_json_put_text(row->extra, "share_reason", why);
+}
+
+static bool in_whole_numbers(const qb_speed_config *c) {
+    return c->activations && strcmp(c->activations, qb_activations_name(QB_ACTIVATIONS_F32)) != 0;
 }
 
 static double causal_flops(const qb_topology *t, double tokens) {
@@ -182,7 +192,7 @@ static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_con
     summarize(rate);
     double flops = causal_flops(&m->topology, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
-    put_share(dev, flops, ceilings->gemm_flop_per_s, 0, rate);
+    put_share(dev, flops, ceilings->gemm_flop_per_s, 0, in_whole_numbers(config), rate);
     put_ceilings(m, ceilings, rate);
     if (n_seq == 1) {
         qb_measure rate_row = *rate; /* the next add may move the rows */
@@ -228,7 +238,7 @@ static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_conf
     double bytes_per_s = ((double)weights + kv * (double)n_seq) * row->value / (double)n_seq;
     qb_json_put_real(row->extra, "bytes_per_token", ((double)weights + kv * (double)n_seq) / (double)n_seq);
     qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
-    put_share(dev, bytes_per_s, ceilings->read_bytes_per_s, (double)weights, row);
+    put_share(dev, bytes_per_s, ceilings->read_bytes_per_s, (double)weights, false, row);
     put_ceilings(m, ceilings, row);
     qb_json_put_text(row->extra, "kv_dtype", config->kv);
 out:
@@ -297,11 +307,17 @@ static void drop_unfinished(qb_measures *out) {
     if (out->count && isnan(out->rows[out->count - 1].value)) qb_measure_free(&out->rows[--out->count]);
 }
 
-qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
+qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *asked, const qb_windows *prompts,
                    const qb_ceilings *ceilings, qb_measures *out) {
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
     qb_ceilings own;
-    qb_status st = QB_OK;
+    qb_activation_use use;
+    qb_speed_config in_force = *asked;
+    const qb_speed_config *config = &in_force;
+    size_t first = out->count;
+    qb_status st = qb_activations_use(m, dev, asked->activations, &use);
+    if (st != QB_OK) return st;
+    in_force.activations = qb_activations_name(use.mode);
     if (!ceilings) QB_TRY(st, dev->backend->ceilings(dev, &own));
     if (!ceilings) ceilings = &own;
     int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;
@@ -326,6 +342,9 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, c
     if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(m, dev, config, prompts, ceilings, out));
 out:
     if (st != QB_OK) drop_unfinished(out);
+    for (size_t i = first; i < out->count; i++) qb_activations_put(&use, out->rows[i].extra);
+    qb_status back = qb_activations_use(m, dev, NULL, &use);
+    if (st == QB_OK) st = back;
     return qb_model_explain(m, st);
 }
 

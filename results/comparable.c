@@ -29,13 +29,10 @@ static const listed config_keys[] = {
 };
 /* Of config.speed. */
 static const listed speed_keys[] = {
-    {"prefill", QB_COMPARE_WHOLE},
-    {"decode", QB_COMPARE_WHOLE},
-    {"depth", QB_COMPARE_WHOLE},
-    {"batch", QB_COMPARE_WHOLE},
-    {"repeat", QB_COMPARE_WHOLE},
-    {"warmup", QB_COMPARE_WHOLE},
-    {NULL, 0},
+    {"prefill", QB_COMPARE_WHOLE},     {"decode", QB_COMPARE_WHOLE},
+    {"depth", QB_COMPARE_WHOLE},       {"batch", QB_COMPARE_WHOLE},
+    {"repeat", QB_COMPARE_WHOLE},      {"warmup", QB_COMPARE_WHOLE},
+    {"activations", QB_COMPARE_WHOLE}, {NULL, 0},
 };
 /* Of a row. What one of two rows does not state, because an earlier version of the program did not write it,
    tells nothing, but where absence has a meaning. */
@@ -54,6 +51,7 @@ static const struct {
     {"prompts", "prompts differ", false},
     {"prompt_tokens_total", "prompts differ", false},
     {"host_blocks", "blocks in host memory differ", true},
+    {"activations", "activations differ", true}, /* absent: float32 */
 };
 /* Of a process or a device, so that another device has another. */
 static const char *const memory_rows[] = {"peak_rss_bytes", "device_memory_bytes", "resident_weight_bytes"};

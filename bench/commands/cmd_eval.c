@@ -6,6 +6,7 @@
 #include "bench/run/found.h"
 #include "bench/run/plan.h"
 #include "bench/session.h"
+#include "eval/activations.h"
 #include "results/case.h"
 
 #include <inttypes.h>
@@ -19,6 +20,7 @@ typedef struct {
     const char *dataset, *protocol, *data, *special_tokens;
     int64_t max_windows;
     double memory_gb;
+    const char *activations;
     bool dry_run, card;
 } eval_options;
 
@@ -40,6 +42,8 @@ static const qb_option rows[] = {
     {"memory-gb", 0, QB_OPTION_REAL, offsetof(eval_options, memory_gb), "0", 0, 1e6, NULL, "GB",
      "memory to use (1 GB = 1e9 bytes); 0 takes what is free. Less than the model needs runs it layer by "
      "layer"},
+    {"activations", 0, QB_OPTION_CHOICE, offsetof(eval_options, activations), "f32", 0, 0,
+     QB_ACTIVATIONS_CHOICES, "KIND", QB_ACTIVATIONS_HELP},
     {"card", 0, QB_OPTION_BOOL, offsetof(eval_options, card), NULL, 0, 0, NULL, NULL,
      "put the perplexities into the model card (README.md) that quantize or convert wrote beside the "
      "weights"},
@@ -142,6 +146,8 @@ static void print_rows(const qb_json *doc) {
         if (found > 0)
             qb_output(", %.0f special tokens in the text read as %s", found,
                       qb_json_string(qb_json_get(row, "special_tokens")));
+        const char *activations = qb_json_string(qb_json_get(row, "activations"));
+        if (activations) qb_output(", %s activations", activations);
         qb_output(")\n");
     }
 }
@@ -256,6 +262,11 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, &word, 1, &n_words, &done));
     if (done) goto out;
     if (!word) return qb_command_missing(&page, "MODEL");
+    if (options.card && strcmp(options.activations, "f32"))
+        return qb_fail(QB_ERR_USAGE,
+                       "--card puts perplexities of float32 activations into the card: leave out "
+                       "--activations %s",
+                       options.activations);
     QB_TRY(st, qb_session_model(word, false, &found.model));
     fill_defaults(word, found.model, protocol, &options);
     QB_TRY(st, qb_session_tokenizer(found.model, &t));
@@ -273,8 +284,10 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     found.model->dev = found.dev; /* plans ask it what memory there is */
     QB_TRY(st, announce_plans(&options, found.model, scorings, n));
     found.config = eval_config(&options);
-    qb_measuring what = {
-        .scorings = scorings, .n_scorings = n, .memory_bytes = (int64_t)(options.memory_gb * 1e9)};
+    qb_measuring what = {.scorings = scorings,
+                         .n_scorings = n,
+                         .memory_bytes = (int64_t)(options.memory_gb * 1e9),
+                         .activations = options.activations};
     st = qb_found_measure(&found, &what, &results);
     if (results.doc && common.json) {
         qb_status shown = qb_output_json(results.doc);

@@ -46,6 +46,20 @@ static const qb_page page = {
                 "bench speed synthetic:tinyllama-1.1b --decode 32 --depth 0,1024 --batch 1,4",
 };
 
+/* What the speed rows were computed with, where it was not float32. */
+static void print_activations(const qb_json *metrics) {
+    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
+        const char *activations = qb_json_string(qb_json_get(row, "activations"));
+        double rest = qb_json_number(qb_json_get(row, "float32_activation_bytes"));
+        char bytes[32];
+        if (!activations) continue;
+        qb_output("activations: %s for products with quantized weights", activations);
+        if (rest > 0) qb_output("; %s of weights meet float32", qb_format_bytes(rest, bytes));
+        qb_output(" (--activations f32 for float32 alone)\n");
+        return;
+    }
+}
+
 static qb_status print_rows(const qb_json *doc) {
     const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
     const qb_json *ceilings = qb_json_get(qb_json_first(devices), "ceilings");
@@ -79,6 +93,7 @@ static qb_status print_rows(const qb_json *doc) {
             qb_output("%s %s above its ceiling: %s\n", qb_json_string(qb_json_get(row, "name")),
                       qb_json_string(qb_json_get(row, "protocol")), why);
     }
+    print_activations(qb_json_get(first, "metrics"));
     char read_rate[32];
     qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
               qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),

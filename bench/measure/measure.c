@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "bench/measure/placement.h"
 #include "bench/run/plan.h"
+#include "eval/activations.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -83,12 +84,15 @@ static qb_status measure_scoring(qb_model *m, qb_device *dev, const qb_measuring
         return QB_OK;
     }
     qb_measure row = {0};
-    qb_status st = qb_perplexity(m, dev, &s->windows, what->memory_bytes, &row);
+    qb_activation_use use;
+    qb_status st = qb_activations_use(m, dev, what->activations, &use);
+    if (st == QB_OK) st = qb_perplexity(m, dev, &s->windows, what->memory_bytes, &row);
     if (st == QB_OK && !isfinite(row.value))
         st = qb_fail(QB_ERR_NUMERIC,
                      "the perplexity is not finite: the mean negative log-likelihood overflows exp");
     if (st == QB_OK) {
         if (isfinite(s->floor)) qb_json_put_real(row.extra, "floor", s->floor);
+        qb_activations_put(&use, row.extra);
         qb_json_push(metrics, qb_measure_json(&row));
     } else {
         push_empty(metrics, "perplexity", s->protocol, s->dataset, "failed", qb_error_text());
@@ -106,12 +110,23 @@ static qb_status measure_speed(qb_model *m, qb_device *dev, const qb_measuring *
     return st;
 }
 
-static qb_status measure_plain(qb_status (*measure)(qb_model *, qb_device *, qb_measures *),
-                               const char *metric, qb_model *m, qb_device *dev, qb_json *metrics) {
+static qb_status measure_memory(qb_model *m, qb_device *dev, qb_json *metrics) {
     qb_measures rows = {0};
-    qb_status st = measure(m, dev, &rows);
+    qb_status st = qb_memory_measures(m, dev, &rows);
     push_rows(metrics, &rows);
-    if (st != QB_OK) push_empty(metrics, metric, NULL, NULL, "failed", qb_error_text());
+    if (st != QB_OK) push_empty(metrics, "peak_rss_bytes", NULL, NULL, "failed", qb_error_text());
+    qb_measures_free(&rows);
+    return st;
+}
+
+static qb_status measure_logits(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
+    qb_measures rows = {0};
+    qb_activation_use use;
+    qb_status st = qb_activations_use(m, dev, what->activations, &use); /* the speed rows had their own */
+    if (st == QB_OK) st = qb_determinism(m, dev, &rows);
+    for (size_t i = 0; i < rows.count; i++) qb_activations_put(&use, rows.rows[i].extra);
+    push_rows(metrics, &rows);
+    if (st != QB_OK) push_empty(metrics, "logits_sha256", NULL, NULL, "failed", qb_error_text());
     qb_measures_free(&rows);
     return st;
 }
@@ -189,11 +204,10 @@ qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what
     else if (what->speed)
         push_empty(metrics, "decode", NULL, NULL, "skipped", placement.reason);
     if (what->determinism && resident)
-        note(&failure, measure_plain(qb_determinism, "logits_sha256", m, dev, metrics), "logits");
+        note(&failure, measure_logits(m, dev, what, metrics), "logits");
     else if (what->determinism)
         push_empty(metrics, "logits_sha256", NULL, NULL, "skipped", placement.reason);
-    if (what->memory)
-        note(&failure, measure_plain(qb_memory_measures, "peak_rss_bytes", m, dev, metrics), "memory");
+    if (what->memory) note(&failure, measure_memory(m, dev, metrics), "memory");
     if (failure.status != QB_OK) st = qb_fail(failure.status, "%s", qb_str_get(&failure.text));
     qb_str_free(&failure.text);
     return st;

@@ -12,6 +12,7 @@ typedef struct qb_measuring {
     const qb_speed_config *speed; /* NULL: none */
     const qb_windows *prompts;    /* NULL: none */
     const qb_ceilings *ceilings;  /* of the machine; needed with speed */
+    const char *activations;      /* of perplexities and of the logits hash; NULL: f32 (eval/activations.h) */
     bool memory, determinism;
     bool offload; /* weights that do not fit the device may lie in host memory */
 } qb_measuring;
