@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What comments and pages name is there: documents in docs/, links of the pages, scripts in tools/; and no comment points
-# outside the repository (../shared, the optional test material, may be named in tests/ and tools/). Needs git.
+# outside the repository (../shared, the optional test material, may be named in tests/ and tools/). docs/families.md names every GGUF
+# architecture that is read. Needs git.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bad=0
@@ -20,5 +21,8 @@ done < <(git grep -noIE '\]\([A-Za-z0-9_./-]+(#[a-z-]*)?\)' -- '*.md' ':!tests/g
 while IFS=: read -r file line _; do
   wrong "$file:$line: points outside the repository"
 done < <(git grep -nIE '\.\./shared' -- . ':!tests' ':!tools')
+while read -r name; do
+  grep -q "\`$name\`" docs/families.md || wrong "docs/families.md: does not name the GGUF architecture $name"
+done < <(sed -n 's/^ *\.name = "\(.*\)",$/\1/p' checkpoint/gguf/gguf_architectures.def checkpoint/gguf/gguf_mixtures.def | sort -u)
 [ $bad = 0 ] && echo "every document that is named is there"
 exit $bad

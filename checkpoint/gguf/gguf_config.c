@@ -1,7 +1,9 @@
 /* config.json from GGUF metadata. Keys: ggml's docs/gguf.md and gguf-py's constants.py. */
+#include "base/log.h"
 #include "checkpoint/gguf/gguf_model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -105,22 +107,32 @@ static qb_status add_eps(builder *b) {
 }
 
 /* Gemma: scores are divided by the root of the head's width, in the largest by that of its share of hidden.
- */
-static void add_scale(builder *b, int64_t heads, int64_t head_width) {
+   Granite: they are multiplied by a key, which llama.cpp takes for this root where it is not there. */
+static qb_status add_scale(builder *b, int64_t heads, int64_t head_width) {
     int64_t layers = (int64_t)qb_json_number(qb_json_get(b->out, "num_hidden_layers"));
     int64_t hidden = (int64_t)qb_json_number(qb_json_get(b->out, "hidden_size"));
+    double scale = 0;
     if (b->a->scale_by_hidden)
         qb_json_put_int(b->out, "query_pre_attn_scalar",
                         layers == b->a->scale_by_hidden ? hidden / heads : head_width);
+    if (!b->a->scale_key) return QB_OK;
+    qb_status st = qb_gguf_real(b->g, qb_gguf_key(b, "attention.scale"), false, 0, 1e6, &scale);
+    if (st != QB_OK) return st;
+    qb_json_put_real(b->out, b->a->scale_key, scale > 0 ? scale : 1 / sqrt((double)head_width));
+    return QB_OK;
 }
 
-static qb_status add_heads(builder *b, int64_t usual_width, int64_t *head_width) {
+static qb_status add_heads(builder *b, int64_t hidden, int64_t heads, int64_t *head_width) {
     int64_t kv, length;
     qb_status st;
     QB_TRY(st, copy_int(b, "attention.head_count_kv", "num_key_value_heads", false, SIZE_MAX_ALLOWED, &kv));
     QB_TRY(st, copy_int(b, "attention.key_length", "head_dim", false, SIZE_MAX_ALLOWED, head_width));
     QB_TRY(st, copy_int(b, "attention.value_length", NULL, false, SIZE_MAX_ALLOWED, &length));
-    if (*head_width < 0) *head_width = usual_width;
+    if (kv < 0) qb_json_put_int(b->out, "num_key_value_heads", heads); /* the class may have another number */
+    bool stated = *head_width > 0;
+    if (!stated) *head_width = hidden / heads;
+    if (!stated && b->a->own_head_dim && hidden % heads == 0)
+        qb_json_put_int(b->out, "head_dim", *head_width);
     if (*head_width < 2 || *head_width % 2)
         return qb_fail(QB_ERR_FORMAT, "%s: heads of %" PRId64 " elements; expected an even number",
                        b->g->file, *head_width);
@@ -141,7 +153,7 @@ static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
     QB_TRY(st, copy_int(b, "block_count", "num_hidden_layers", true, LAYERS_MAX, &value));
     QB_TRY(st, copy_int(b, "attention.head_count", "num_attention_heads", true, SIZE_MAX_ALLOWED, heads));
     QB_TRY(st, copy_int(b, "context_length", "max_position_embeddings", true, SIZE_MAX_ALLOWED, &value));
-    QB_TRY(st, b->a->latent ? qb_gguf_add_latent(b, head_width) : add_heads(b, hidden / *heads, head_width));
+    QB_TRY(st, b->a->latent ? qb_gguf_add_latent(b, head_width) : add_heads(b, hidden, *heads, head_width));
     const qb_gguf_tensor *embed = qb_gguf_find_tensor(b->g, "token_embd.weight");
     if (!embed || embed->n_dims != 2)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor token_embd.weight is missing or no matrix", b->g->file);
@@ -183,13 +195,14 @@ qb_status qb_gguf_config(const qb_gguf *g, const qb_gguf_architecture *a, qb_jso
     qb_json_put_text(b.out, a->activation_key ? a->activation_key : "hidden_act",
                      a->activation ? a->activation : "silu");
     QB_TRY(st, add_constants(&b));
-    add_scale(&b, heads, head_width);
+    QB_TRY(st, add_scale(&b, heads, head_width));
     QB_TRY(st, copy_values(&b));
     QB_TRY(st, qb_gguf_add_blocks(&b));
     add_flags(&b);
     qb_json_put_bool(b.out, "tie_word_embeddings", qb_gguf_find_tensor(g, "output.weight") == NULL);
     QB_TRY(st, add_token(&b, "tokenizer.ggml.bos_token_id", "bos_token_id"));
     QB_TRY(st, add_token(&b, "tokenizer.ggml.eos_token_id", "eos_token_id"));
+    if (a->note) qb_warn("%s: %s", g->file, a->note);
     *out = b.out;
     b.out = NULL;
 out:

@@ -64,6 +64,7 @@ typedef struct qb_gguf_architecture {
     bool transposed;            /* the class has the matrices of its layers as [in, out] */
     bool fixed_biases;          /* the class reads neither attention_bias nor mlp_bias */
     bool norms_include_one;     /* the converter added the one that the class adds to norm weights */
+    bool own_head_dim;          /* the class has a head_dim that is not hidden / heads where no key says so */
     bool no_rope;               /* the class turns nothing */
     bool partial;               /* the class may turn a part of each head */
     const char *activation;     /* NULL: silu */
@@ -73,6 +74,8 @@ typedef struct qb_gguf_architecture {
     qb_gguf_window window;
     int64_t scale_by_hidden; /* models of so many layers divide scores by the root of hidden / heads, others
                                 of the head's width (query_pre_attn_scalar); 0: no such key */
+    const char *scale_key;   /* the class's key for attention.scale; absent or 0: 1 / sqrt(head's width) */
+    const char *note;        /* warned of: what the class computes and no metadata says */
     const char *constants;   /* JSON: what the class asks for and no metadata says */
     qb_gguf_gating gating;   /* of a mixture of experts */
     bool latent;             /* attention's sizes are those of latent attention (DeepSeek) */

@@ -51,9 +51,9 @@
         {"ffn_down_exps.weight"}, "block_sparse_moe.output_linear.%e.weight"                                 \
     }
 #define GRANITE_SCALES                                                                                       \
-    {"attention.scale", "attention_multiplier", true}, {"embedding_scale", "embedding_multiplier", false},   \
-        {"residual_scale", "residual_multiplier", false}, {                                                  \
-        "logit_scale", "logits_scaling", false                                                               \
+    {"embedding_scale", "embedding_multiplier", false, true},                                                \
+        {"residual_scale", "residual_multiplier", false, true}, {                                            \
+        "logit_scale", "logits_scaling", false, false                                                        \
     }
 
 static const qb_gguf_architecture architectures[] = {

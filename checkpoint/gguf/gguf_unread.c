@@ -18,6 +18,7 @@ static bool is_copied(const qb_gguf_architecture *a, const char *name) {
     for (int i = 0; i < QB_GGUF_NAMES_MAX && a->copied[i].from; i++)
         if (!strcmp(a->copied[i].from, name)) return true;
     if (qb_gguf_blocks_read(a, name)) return true;
+    if (a->scale_key && !strcmp(name, "attention.scale")) return true;
     return a->window != QB_GGUF_WINDOW_UNREAD &&
            (!strcmp(name, "attention.sliding_window") || !strcmp(name, "attention.sliding_window_pattern"));
 }
