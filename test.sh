@@ -67,6 +67,7 @@ if [ "$mode" = all ]; then
   suite "tests (ASan, UBSan)" debug build-debug
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh
+  check "CUDA's machine code in the loops that count" tools/check_sass.py
   check "CUDA on a device" tools/check_gpu.sh
   check "the bundle for GPU machines, in a bare system" tools/check_bundle.sh
 fi

@@ -227,7 +227,7 @@ static void test_cuda_decode__refuses_what_does_not_fit(void **state) {
 }
 
 #ifdef QB_SHIM
-/* At most six kernels a block, and the embedding, the head and no more around them. */
+/* Launches a token: a change of this number is a change of the token's latency. */
 static void test_cuda_decode__takes_few_launches(void **state) {
     (void)state;
     qb_model *m = model_open(&configs[0], 5, on_cuda);
@@ -241,7 +241,7 @@ static void test_cuda_decode__takes_few_launches(void **state) {
         int32_t id = 1;
         int64_t before = qb_shim_launches();
         fused_step(&s, &id, t, logits);
-        assert_in_range(qb_shim_launches() - before, 1, 2 + 6 * m->config.n_layers);
+        assert_int_equal(qb_shim_launches() - before, 2 + 6 * m->config.n_layers);
     }
     qb_free(logits);
     session_close(&s);

@@ -65,7 +65,7 @@ __device__ void write_step(const qb_cuda_view &v, int row_tile, int step, int la
             }
             half *at = to + qb_lane_row(lane, h) * v.padded_cols + (step * units + u) * QB_UNIT_COLS +
                        lane % 4 * QB_RUN_COLS;
-            *reinterpret_cast<uint4 *>(at) = run;
+            ptx::store_16(at, run);
         }
     }
 }
@@ -79,12 +79,13 @@ __global__ void __launch_bounds__(WARPS * 32) panel_kernel(const __grid_constant
         fill_book(reinterpret_cast<uint32_t *>(book), a.v.table);
         __syncthreads();
     }
-    const int64_t all = static_cast<int64_t>(a.n_tiles) * steps;
-    for (int64_t at = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / 32; at < all;
-         at += static_cast<int64_t>(gridDim.x) * WARPS) {
-        const int tile = static_cast<int>(at / steps);
-        write_step<KIND>(a.v, a.first_tile + tile, static_cast<int>(at % steps), lane, book, a.v.table + 16,
-                         a.to + tile * static_cast<int64_t>(QB_TILE_ROWS) * a.v.padded_cols);
+    /* a step is 512 weights and more: 32 bits count them all */
+    const unsigned all = static_cast<unsigned>(a.n_tiles) * static_cast<unsigned>(steps);
+    for (unsigned at = blockIdx.x * WARPS + threadIdx.x / 32; at < all; at += gridDim.x * WARPS) {
+        const unsigned tile = at / static_cast<unsigned>(steps),
+                       step = at - tile * static_cast<unsigned>(steps);
+        write_step<KIND>(a.v, a.first_tile + static_cast<int>(tile), static_cast<int>(step), lane, book,
+                         a.v.table + 16, a.to + tile * static_cast<int64_t>(QB_TILE_ROWS) * a.v.padded_cols);
     }
 }
 

@@ -154,6 +154,13 @@ __device__ __forceinline__ uint32_t load_streaming_4(const void *global) {
     return v;
 }
 
+/* One store of 16 bytes, which the compiler splits into four where it can (an assigned uint4 of values just
+ * computed). */
+__device__ __forceinline__ void store_16(void *global, uint4 v) {
+    asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(global), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 /* Asks for the line to be brought into L2. */
 __device__ __forceinline__ void prefetch_l2(const void *global) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(global));

@@ -45,6 +45,10 @@ inline uint32_t load_streaming_4(const void *global) {
     check_alignment(global, 4);
     return *static_cast<const uint32_t *>(global);
 }
+inline void store_16(void *global, uint4 v) {
+    check_alignment(global, 16);
+    *static_cast<uint4 *>(global) = v;
+}
 inline void prefetch_l2(const void *) {}
 
 template <int table> uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
