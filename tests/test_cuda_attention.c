@@ -13,7 +13,8 @@ typedef struct {
 } attention_case;
 
 /* The same cache on both devices, larger than what is seen, with a layer before the one that is read. */
-static void cache_create(const attention_case *c, const float *values, qb_device *dev, qb_kv *kv) {
+static void cache_create(const attention_case *c, int64_t value_dim, const float *values, qb_device *dev,
+                         qb_kv *kv) {
     const qb_backend *be = dev->backend;
     *kv = (qb_kv){.dtype = c->dtype,
                   .n_layers = 2,
@@ -21,33 +22,32 @@ static void cache_create(const attention_case *c, const float *values, qb_device
                   .capacity = c->capacity,
                   .n_kv_heads = c->n_kv_heads,
                   .head_dim = c->head_dim,
-                  .value_dim = c->head_dim};
-    int64_t n = 2 * kv->n_seq * c->capacity * c->n_kv_heads * c->head_dim,
-            size = (int64_t)qb_dtype_bytes(c->dtype);
+                  .value_dim = value_dim};
+    int64_t rows = 2 * kv->n_seq * c->capacity * c->n_kv_heads, size = (int64_t)qb_dtype_bytes(c->dtype);
     void *stored[2];
     for (int i = 0; i < 2; i++) {
+        int64_t n = rows * (i ? value_dim : c->head_dim);
+        const float *from = values + i * rows * c->head_dim;
         assert_ok(qb_alloc((size_t)n, (size_t)size, &stored[i]));
         if (c->dtype == QB_DTYPE_F16)
-            assert_ok(qb_from_f32(QB_DTYPE_F16, values + i * n, n, stored[i]));
+            assert_ok(qb_from_f32(QB_DTYPE_F16, from, n, stored[i]));
         else
-            memcpy(stored[i], values + i * n, (size_t)(n * size));
+            memcpy(stored[i], from, (size_t)(n * size));
+        assert_ok(be->alloc(dev, QB_MEMORY_KV, n * size, i ? &kv->v : &kv->k));
+        assert_ok(be->upload(dev, i ? kv->v : kv->k, stored[i], n * size));
+        qb_free(stored[i]);
     }
-    assert_ok(be->alloc(dev, QB_MEMORY_KV, n * size, &kv->k));
-    assert_ok(be->alloc(dev, QB_MEMORY_KV, n * size, &kv->v));
-    assert_ok(be->upload(dev, kv->k, stored[0], n * size));
-    assert_ok(be->upload(dev, kv->v, stored[1], n * size));
-    qb_free(stored[0]);
-    qb_free(stored[1]);
 }
 
-static void attend(const attention_case *c, qb_device *dev, const float *cache, const float *q, float *out) {
+static void attend(const attention_case *c, int64_t value_dim, qb_device *dev, const float *cache,
+                   const float *q, float *out) {
     const qb_backend *be = dev->backend;
-    int64_t n = c->n_seq * c->n_tok * c->n_heads * c->head_dim;
+    int64_t rows = c->n_seq * c->n_tok * c->n_heads, n = rows * c->head_dim, n_out = rows * value_dim;
     qb_kv kv;
     float *dev_q, *dev_out, *dev_heads, heads[2][64];
-    cache_create(c, cache, dev, &kv);
+    cache_create(c, value_dim, cache, dev, &kv);
     assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_q));
-    assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n * 4, &dev_out));
+    assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, n_out * 4, &dev_out));
     assert_ok(be->upload(dev, dev_q, q, n * 4));
     for (int h = 0; h < 64; h++) { /* slopes, and sinks about as large as the scores */
         heads[0][h] = (float)pow(2.0, -0.7 * (h + 1));
@@ -56,7 +56,7 @@ static void attend(const attention_case *c, qb_device *dev, const float *cache, 
     assert_ok(be->alloc(dev, QB_MEMORY_ACTIVATIONS, sizeof heads, &dev_heads));
     assert_ok(be->upload(dev, dev_heads, heads, sizeof heads));
     qb_attend_attr attr = {
-        c->n_heads, c->n_kv_heads, c->head_dim, c->head_dim, 1.0f / sqrtf((float)c->head_dim),
+        c->n_heads, c->n_kv_heads, c->head_dim, value_dim, 1.0f / sqrtf((float)c->head_dim),
         c->window,  c->chunk,      c->softcap,  c->alibi};
     qb_attention a = {.q = dev_q,
                       .out = dev_out,
@@ -69,7 +69,7 @@ static void attend(const attention_case *c, qb_device *dev, const float *cache, 
                       .slopes = c->alibi ? dev_heads : NULL,
                       .sinks = c->sinks ? dev_heads + 64 : NULL};
     assert_ok(be->attention(dev, &a));
-    assert_ok(be->download(dev, out, dev_out, n * 4));
+    assert_ok(be->download(dev, out, dev_out, n_out * 4));
     be->free(dev, dev_q);
     be->free(dev, dev_out);
     be->free(dev, dev_heads);
@@ -81,17 +81,17 @@ static void attend(const attention_case *c, qb_device *dev, const float *cache, 
 enum { DECODE, PREFILL };
 static const double tolerance[] = {[DECODE] = 2e-6, [PREFILL] = 2e-3};
 
-static void check(const attention_case *c) {
-    int64_t n = c->n_seq * c->n_tok * c->n_heads * c->head_dim;
-    int64_t cache = 2 * 2 * (c->n_seq + 1) * c->capacity * c->n_kv_heads * c->head_dim;
-    float *values = noise_new(cache), *q = noise_new(n), *want = noise_new(n), *got = noise_new(n),
+static void check_values(const attention_case *c, int64_t value_dim) {
+    int64_t rows = c->n_seq * c->n_tok * c->n_heads, n_q = rows * c->head_dim, n = rows * value_dim;
+    int64_t cache = 2 * (c->n_seq + 1) * c->capacity * c->n_kv_heads * (c->head_dim + value_dim);
+    float *values = noise_new(cache), *q = noise_new(n_q), *want = noise_new(n), *got = noise_new(n),
           *again = noise_new(n);
     /* scores of some size, so that the softmax is neither flat nor a single key */
-    for (int64_t i = 0; i < n; i++) q[i] *= 6.0f;
-    attend(c, on_cpu, values, q, want);
-    attend(c, on_cuda, values, q, got);
+    for (int64_t i = 0; i < n_q; i++) q[i] *= 6.0f;
+    attend(c, value_dim, on_cpu, values, q, want);
+    attend(c, value_dim, on_cuda, values, q, got);
     other_order(3); /* the same bits, or something waits too little */
-    attend(c, on_cuda, values, q, again);
+    attend(c, value_dim, on_cuda, values, q, again);
     other_order(0);
     double off = relative_error(got, want, n), limit = tolerance[c->n_tok == 1 ? DECODE : PREFILL];
     if (!(off <= limit) || memcmp(got, again, (size_t)n * 4) != 0)
@@ -104,6 +104,10 @@ static void check(const attention_case *c) {
     qb_free(want);
     qb_free(got);
     qb_free(again);
+}
+
+static void check(const attention_case *c) {
+    check_values(c, c->head_dim);
 }
 
 static void test_cuda_attention__decode_equals_the_cpu(void **state) {
@@ -187,6 +191,23 @@ static void test_cuda_attention__shaped_logits_equal_the_cpu(void **state) {
 }
 
 /* One key far above the rest, and scores that would overflow without the running maximum. */
+/* Latent attention's: keys of 192 beside values of 128, and the other way round. */
+static void test_cuda_attention__values_of_another_width(void **state) {
+    (void)state;
+    static const attention_case cases[] = {
+        {4, 4, 24, 2, 1, 70, 80, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {4, 2, 192, 1, 1, 700, 701, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {8, 1, 192, 2, 1, 60, 61, QB_DTYPE_F32, 0, 0, 0, 0, true},
+        {2, 1, 24, 2, 1, 30, 31, QB_DTYPE_F32, 7, 0, 0, 0, 0},
+        {4, 4, 24, 2, 70, 3, 80, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 1, 192, 1, 40, 30, 70, QB_DTYPE_F16, 0, 0, 0, 0, 0},
+        {2, 2, 24, 2, 20, 0, 20, QB_DTYPE_F32, 5, 0, 0, 0, true},
+        {2, 1, 64, 1, 33, 5, 40, QB_DTYPE_F32, 0, 0, 0, 0, 0},
+    };
+    static const int64_t value_dims[] = {8, 128, 128, 250, 8, 128, 33, 136};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_values(&cases[i], value_dims[i]);
+}
+
 static void test_cuda_attention__survives_large_scores(void **state) {
     (void)state;
     attention_case c = {2, 1, 64, 1, 1, 150, 151, QB_DTYPE_F32, 0, 0, 0, 0, 0};
@@ -196,8 +217,8 @@ static void test_cuda_attention__survives_large_scores(void **state) {
         int64_t n = c.n_tok * 2 * 64, cache = 4 * 2 * c.capacity * 64;
         float *values = noise_new(cache), *q = noise_new(n), *want = noise_new(n), *got = noise_new(n);
         for (int64_t i = 0; i < n; i++) q[i] *= 400.0f;
-        attend(&c, on_cpu, values, q, want);
-        attend(&c, on_cuda, values, q, got);
+        attend(&c, 64, on_cpu, values, q, want);
+        attend(&c, 64, on_cuda, values, q, got);
         /* float16 queries and keys move such scores by some tenths */
         double off = relative_error(got, want, n), limit = round ? 0.3 : 5e-4;
         for (int64_t i = 0; i < n; i++) assert_true(isfinite(got[i]));
@@ -225,8 +246,8 @@ static void test_cuda_attention__refuses_what_does_not_fit(void **state) {
     assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "BF16");
     kv.dtype = QB_DTYPE_F16, kv.head_dim = 2;
     assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "the cache has");
-    attr.value_dim = 2;
-    assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "one width");
+    kv.head_dim = 1, attr.value_dim = 2;
+    assert_fails(be->attention(dev, &a), QB_ERR_INTERNAL, "the cache has");
     kv.head_dim = kv.value_dim = attr.head_dim = attr.value_dim = 264;
     assert_fails(be->attention(dev, &a), QB_ERR_UNSUPPORTED, "heads of 264");
     be->free(dev, cell);
@@ -237,6 +258,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_attention__decode_equals_the_cpu),
         cmocka_unit_test(test_cuda_attention__prefill_equals_the_cpu),
         cmocka_unit_test(test_cuda_attention__shaped_logits_equal_the_cpu),
+        cmocka_unit_test(test_cuda_attention__values_of_another_width),
         cmocka_unit_test(test_cuda_attention__survives_large_scores),
         cmocka_unit_test(test_cuda_attention__refuses_what_does_not_fit),
     };

@@ -79,35 +79,37 @@ static void test_cuda_ops__rope(void **state) {
     }
 }
 
+static void kv_store(bool f16, int64_t value_dim) {
+    enum { LAYERS = 2, SEQ = 3, CAP = 9, HEADS = 2, DIM = 6, TOK = 4, FIRST = 5, USED = 2 };
+    int64_t size = f16 ? 2 : 4, bytes = LAYERS * SEQ * HEADS * CAP * DIM * size,
+            v_bytes = bytes / DIM * value_dim, rows = USED * TOK * HEADS;
+    qb_kv
+        kv =
+            {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, value_dim, NULL, NULL, 0, NULL},
+        dkv = kv;
+    assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.k));
+    assert_ok(qb_alloc_zero(1, (size_t)v_bytes, &kv.v));
+    dkv.k = cuda_put(dev, kv.k, bytes), dkv.v = cuda_put(dev, kv.v, v_bytes);
+    float *k = noise_new(rows * DIM), *v = noise_new(rows * value_dim);
+    k[0] = 1e6f, k[1] = 1e-7f, k[2] = 65519.0f,
+    k[3] = -0.0f; /* overflow, subnormal, the last that rounds down */
+    float *dk = cuda_put_floats(dev, k, rows * DIM), *dv = cuda_put_floats(dev, v, rows * value_dim);
+    assert_ok(cpu->kv_store(host, &kv, 1, k, v, USED, TOK, FIRST));
+    assert_ok(cuda->kv_store(dev, &dkv, 1, dk, dv, USED, TOK, FIRST));
+    void *got;
+    assert_ok(qb_alloc(1, (size_t)(bytes > v_bytes ? bytes : v_bytes), &got));
+    assert_ok(cuda->download(dev, got, dkv.k, bytes));
+    assert_memory_equal(got, kv.k, (size_t)bytes);
+    assert_ok(cuda->download(dev, got, dkv.v, v_bytes));
+    assert_memory_equal(got, kv.v, (size_t)v_bytes);
+    give_back(dkv.k), give_back(dkv.v), give_back(dk), give_back(dv);
+    qb_free(kv.k), qb_free(kv.v), qb_free(k), qb_free(v), qb_free(got);
+}
+
 static void test_cuda_ops__kv_store(void **state) {
     (void)state;
-    FOR_EACH_ORDER(seed) for (int f16 = 0; f16 < 2; f16++) {
-        enum { LAYERS = 2, SEQ = 3, CAP = 9, HEADS = 2, DIM = 6, TOK = 4, FIRST = 5, USED = 2 };
-        int64_t n = LAYERS * SEQ * HEADS * CAP * DIM, bytes = n * (f16 ? 2 : 4),
-                rows = USED * TOK * HEADS * DIM;
-        qb_kv kv =
-                  {f16 ? QB_DTYPE_F16 : QB_DTYPE_F32, LAYERS, SEQ, CAP, HEADS, DIM, DIM, NULL, NULL, 0, NULL},
-              dkv = kv;
-        assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.k));
-        assert_ok(qb_alloc_zero(1, (size_t)bytes, &kv.v));
-        dkv.k = cuda_put(dev, kv.k, bytes), dkv.v = cuda_put(dev, kv.v, bytes);
-        float *k = noise_new(rows), *v = noise_new(rows);
-        k[0] = 1e6f, k[1] = 1e-7f, k[2] = 65519.0f,
-        k[3] = -0.0f; /* overflow, subnormal, the last that rounds down */
-        float *dk = cuda_put_floats(dev, k, rows), *dv = cuda_put_floats(dev, v, rows);
-        assert_ok(cpu->kv_store(host, &kv, 1, k, v, USED, TOK, FIRST));
-        assert_ok(cuda->kv_store(dev, &dkv, 1, dk, dv, USED, TOK, FIRST));
-        void *got;
-        assert_ok(qb_alloc(1, (size_t)bytes, &got));
-        assert_ok(cuda->download(dev, got, dkv.k, bytes));
-        assert_memory_equal(got, kv.k, (size_t)bytes);
-        assert_ok(cuda->download(dev, got, dkv.v, bytes));
-        assert_memory_equal(got, kv.v, (size_t)bytes);
-        dkv.value_dim = 4;
-        assert_fails(cuda->kv_store(dev, &dkv, 1, dk, dv, USED, TOK, FIRST), QB_ERR_UNSUPPORTED, "one width");
-        give_back(dkv.k), give_back(dkv.v), give_back(dk), give_back(dv);
-        qb_free(kv.k), qb_free(kv.v), qb_free(k), qb_free(v), qb_free(got);
-    }
+    static const int64_t value_dims[] = {6, 4, 11};
+    FOR_EACH_ORDER(seed) for (int i = 0; i < 6; i++) kv_store(i % 2, value_dims[i / 2]);
 }
 
 static void test_cuda_ops__activate(void **state) {
@@ -244,9 +246,15 @@ static void test_cuda_ops__steps_are_checked(void **state) {
         .kind = QB_STEP_ATTEND, .vector = -1, .vector2 = -1, .u.attend = {4, 2, 64, 64, 1, 0, 0, 0, 0}};
     assert_ok(cuda->check_step(&s));
     s.u.attend.value_dim = 32;
-    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "one width");
-    s.u.attend.head_dim = s.u.attend.value_dim = 264;
+    assert_ok(cuda->check_step(&s));
+    s.u.attend.value_dim = 264;
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "264");
+    s.u.attend.head_dim = 272, s.u.attend.value_dim = 64;
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "272");
+    s = (qb_step){.kind = QB_STEP_DELTA, .u.delta = {2, 4, 256, 64, 0}};
+    assert_ok(cuda->check_step(&s));
+    s.u.delta.key_dim = 257;
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "257");
     s = (qb_step){.kind = QB_STEP_COUNT};
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "step kind");
 }

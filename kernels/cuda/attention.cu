@@ -1,5 +1,6 @@
 /* The attention op: what it takes, and how the keys of one row are cut among blocks. */
 #include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/place.cuh"
 
 int64_t qb_attention_bound(int64_t visible) {
     int64_t bound = ATTENTION_FIRST_BOUND;
@@ -10,7 +11,7 @@ int64_t qb_attention_bound(int64_t visible) {
 /* Blocks for two on every multiprocessor, in splits no shorter than 64 keys (below that joining them costs
    more than reading them) and no longer than what the scores' shared memory holds. */
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
-                                 int64_t head_dim, int multiprocessors) {
+                                 int64_t value_dim, int multiprocessors) {
     const int64_t bound = qb_attention_bound(visible);
     const int64_t blocks =
         n_seq * n_kv_heads * ((n_heads / n_kv_heads + ATTENTION_BLOCK_HEADS - 1) / ATTENTION_BLOCK_HEADS);
@@ -21,22 +22,23 @@ attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads
     p.bound = bound;
     p.split = static_cast<int32_t>(split);
     p.n_splits = static_cast<int32_t>((visible + split - 1) / split);
-    p.partial_floats = p.n_splits > 1 ? n_seq * n_heads * p.n_splits * head_dim : 0;
+    p.partial_floats = p.n_splits > 1 ? n_seq * n_heads * p.n_splits * value_dim : 0;
     p.partial_bytes = p.n_splits > 1 ? (p.partial_floats + 2 * n_seq * n_heads * p.n_splits) * 4 : 0;
     return p;
 }
 
 attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend_attr *attr,
                                  const float *slopes, const float *sinks) {
-    const int64_t at = layer * kv->n_seq * kv->n_kv_heads * kv->capacity * kv->head_dim;
-    const int64_t bytes = at * static_cast<int64_t>(qb_dtype_bytes(kv->dtype));
+    const int64_t bytes =
+        layer * kv->n_seq * kv->n_kv_heads * kv->capacity * static_cast<int64_t>(qb_dtype_bytes(kv->dtype));
     attention_args a = {};
-    a.k = static_cast<char *>(kv->k) + bytes;
-    a.v = static_cast<char *>(kv->v) + bytes;
+    a.k = static_cast<char *>(kv->k) + bytes * kv->head_dim;
+    a.v = static_cast<char *>(kv->v) + bytes * kv->value_dim;
     a.half_cache = kv->dtype == QB_DTYPE_F16;
     a.n_heads = static_cast<int32_t>(attr->heads);
     a.group = static_cast<int32_t>(attr->heads / kv->n_kv_heads);
     a.head_dim = static_cast<int32_t>(kv->head_dim);
+    a.value_dim = static_cast<int32_t>(kv->value_dim);
     a.capacity = kv->capacity;
     a.scale_log2 = attr->scale * 1.44269504f;
     a.shape = {attr->window, attr->chunk, attr->softcap, attr->scale, attr->alibi, slopes, sinks};
@@ -51,14 +53,10 @@ void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial)
 }
 
 static qb_status check_widths(const qb_attend_attr *attr) {
-    if (attr->value_dim != attr->head_dim)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "attend step: values of %lld elements beside keys of %lld; the CUDA backend takes one "
-                       "width",
-                       (long long)attr->value_dim, (long long)attr->head_dim);
-    if (attr->head_dim > ATTENTION_MAX_HEAD_DIM)
+    const int64_t widest = attr->value_dim > attr->head_dim ? attr->value_dim : attr->head_dim;
+    if (widest > ATTENTION_MAX_HEAD_DIM)
         return qb_fail(QB_ERR_UNSUPPORTED, "heads of %lld elements; the CUDA backend takes up to %d",
-                       (long long)attr->head_dim, ATTENTION_MAX_HEAD_DIM);
+                       (long long)widest, ATTENTION_MAX_HEAD_DIM);
     return QB_OK;
 }
 
@@ -68,12 +66,12 @@ extern "C" qb_status qb_cuda_check_step(const qb_step *step) {
     switch (step->kind) {
     case QB_STEP_ATTEND:
         return check_widths(&step->u.attend);
-    case QB_STEP_CONCAT:
-    case QB_STEP_CONV:
     case QB_STEP_DELTA:
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s step: the CUDA backend has no kernel for it yet; --backend cpu computes it",
-                       qb_step_name(step->kind));
+        if (step->u.delta.key_dim > QB_DELTA_MAX_KEY_DIM)
+            return qb_fail(QB_ERR_UNSUPPORTED,
+                           "delta step: key heads of %lld elements; the CUDA backend takes up to %d",
+                           (long long)step->u.delta.key_dim, QB_DELTA_MAX_KEY_DIM);
+        return QB_OK;
     default:
         return QB_OK;
     }
@@ -124,7 +122,7 @@ extern "C" qb_status qb_cuda_attention(qb_device *dev, const qb_attention *op) {
     a.n_seq = static_cast<int32_t>(op->n_seq);
     if (op->n_tok > 1) return qb_cuda_status(d, qb_attention_prefill(a, d->stream), "attention");
     const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->attr->heads, kv->n_kv_heads,
-                                                  kv->head_dim, d->multiprocessors);
+                                                  kv->value_dim, d->multiprocessors);
     void *partial = NULL;
     if (plan.partial_bytes && (st = qb_cuda_scratch(d, plan.partial_bytes, &partial)) != QB_OK) return st;
     qb_attention_cut(&a, plan, partial);

@@ -22,7 +22,7 @@ enum {
    and k to their position and stores k and v in the cache before it reads them. k NULL: the op alone, q is
    ready. */
 struct attention_append {
-    const float *k, *v;      /* [n_seq][n_kv_heads * head_dim] */
+    const float *k, *v;      /* [n_seq][n_kv_heads * head_dim], v of value_dim */
     const float *bias[3];    /* of q, k, v; may be NULL */
     const float *rope_table; /* [position][rope_width / 2][2] */
     int32_t rope_width;      /* elements of a head that turn */
@@ -57,18 +57,20 @@ struct attention_shape {
 
 /* One call, passed to the kernels by value. */
 struct attention_args {
-    const float *q;           /* [n_seq * n_tok][n_heads * head_dim] */
-    float *out;               /* the same shape */
-    void *k, *v;              /* the layer's [seq][kv_head][capacity][head_dim]; written only with `append` */
-    bool half_cache;          /* float16, else float32 */
+    const float *q;  /* [n_seq * n_tok][n_heads * head_dim] */
+    float *out;      /* [n_seq * n_tok][n_heads * value_dim] */
+    void *k, *v;     /* the layer's [seq][kv_head][capacity][head_dim], v [..][value_dim]; written only with
+                        `append` */
+    bool half_cache; /* float16, else float32 */
     const int32_t *dev_first; /* position of the first row in device memory, or NULL: `first` */
-    int32_t first, n_tok, n_seq, n_heads, group, head_dim; /* group: query heads that share a key head */
+    int32_t first, n_tok, n_seq, n_heads, group, head_dim,
+        value_dim; /* group: query heads that share a key head */
     int64_t capacity;
     float scale_log2; /* score scale times log2(e): the softmax works in powers of two */
     attention_shape shape;
     /* decode only */
     int32_t split, n_splits; /* keys a block; splits that the grid holds */
-    float *partial;       /* [n_seq][n_heads][n_splits][head_dim]: values weighted by 2^(score - largest) */
+    float *partial;       /* [n_seq][n_heads][n_splits][value_dim]: values weighted by 2^(score - largest) */
     float2 *partial_sums; /* [n_seq][n_heads][n_splits]: largest score, sum of the weights */
     attention_append append;
     bool dependent; /* launched while the kernel before still runs (launch.cuh) */
@@ -84,7 +86,7 @@ struct attention_plan {
 };
 int64_t qb_attention_bound(int64_t visible);
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
-                                 int64_t head_dim, int multiprocessors);
+                                 int64_t value_dim, int multiprocessors);
 void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial);
 
 /* QB_OK when the kernels take these shapes. */

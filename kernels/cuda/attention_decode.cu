@@ -132,14 +132,15 @@ __device__ __forceinline__ void decode_begin(const attention_args &a, const deco
         shared[i] = (p.k ? turned(p, q, bias, d, s.position) : q[d]) * a.scale_log2;
     }
     if (p.k && s.first_key + s.n_keys == s.position + 1) {
-        const int at = s.kv_head * dim;
-        const int64_t from = static_cast<int64_t>(s.seq) * (a.n_heads / a.group) * dim + at;
-        const int64_t to = (s.cache_row + s.n_keys - 1) * dim;
-        for (int d = threadIdx.x; d < dim; d += THREADS) {
-            const float k = turned(p, p.k + from, p.bias[1] ? p.bias[1] + at : nullptr, d, s.position);
-            const float v = p.v[from + d] + (p.bias[2] ? p.bias[2][at + d] : 0.0f);
-            static_cast<T *>(a.k)[to + d] = T(k);
-            static_cast<T *>(a.v)[to + d] = T(v);
+        const int64_t from = static_cast<int64_t>(s.seq) * (a.n_heads / a.group) + s.kv_head;
+        const int64_t to = s.cache_row + s.n_keys - 1;
+        const float *bias = p.bias[1] ? p.bias[1] + s.kv_head * dim : nullptr;
+        for (int d = threadIdx.x; d < dim; d += THREADS)
+            static_cast<T *>(a.k)[to * dim + d] = T(turned(p, p.k + from * dim, bias, d, s.position));
+        for (int d = threadIdx.x; d < a.value_dim; d += THREADS) {
+            const float v =
+                p.v[from * a.value_dim + d] + (p.bias[2] ? p.bias[2][s.kv_head * a.value_dim + d] : 0.0f);
+            static_cast<T *>(a.v)[to * a.value_dim + d] = T(v);
         }
     }
 }
@@ -222,12 +223,12 @@ template <int G> __device__ __forceinline__ void decode_softmax(int n_keys, floa
     }
 }
 
-/* sums[warp][g][head_dim] = values of the warp's keys times their weights. Overwrites the scores. */
+/* sums[warp][g][value_dim] = values of the warp's keys times their weights. Overwrites the scores. */
 template <typename T, int G, int LANES, bool ALIGNED>
 __device__ __forceinline__ void decode_values(const attention_args &a, const decode_span &s, float *shared) {
     constexpr int KEYS = 32 / LANES;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, in = lane % LANES, sub = lane / LANES;
-    const int dim = a.head_dim, d = in * PER_LANE;
+    const int dim = a.value_dim, d = in * PER_LANE;
     const T *rows = static_cast<const T *>(a.v) + s.cache_row * dim;
     float acc[G][PER_LANE];
 #pragma unroll
@@ -270,7 +271,7 @@ __device__ __forceinline__ void decode_values(const attention_args &a, const dec
 template <typename T, int G, int LANES, bool ALIGNED>
 __global__ void __launch_bounds__(THREADS, (sizeof(T) == 4 && G == 8 ? 3 : 4))
     decode_kernel(attention_args a) {
-    /* queries[G][head_dim], then scores[split][G], then sums[WARPS][G][head_dim] */
+    /* queries[G][head_dim], then scores[split][G], then sums[WARPS][G][value_dim] */
     float *shared = ptx::dynamic_shared<float>();
     __shared__ float2 sums[G];
     ptx::let_next_kernel_begin();
@@ -286,7 +287,7 @@ __global__ void __launch_bounds__(THREADS, (sizeof(T) == 4 && G == 8 ? 3 : 4))
     __syncthreads();
     decode_values<T, G, LANES, ALIGNED>(a, s, shared);
     __syncthreads();
-    const int dim = a.head_dim;
+    const int dim = a.value_dim;
     for (int i = threadIdx.x; i < s.heads * dim; i += THREADS) {
         const int g = i / dim, d = i % dim;
         float sum = 0.0f;
@@ -343,18 +344,18 @@ __global__ void __launch_bounds__(JOIN_THREADS) join_kernel(attention_args a, in
     if (a.shape.sinks) sum += exp2f(a.shape.sinks[blockIdx.x] * 1.44269504f - largest);
 
     const int d = threadIdx.x % lanes, slice = threadIdx.x / lanes, n_slices = JOIN_THREADS / lanes;
-    const float *partial = a.partial + head * a.n_splits * a.head_dim;
+    const float *partial = a.partial + head * a.n_splits * a.value_dim;
     float v = 0.0f;
-    if (d < a.head_dim) {
+    if (d < a.value_dim) {
 #pragma unroll 4
         for (int i = first_split + slice; i < splits; i += n_slices)
-            v = fmaf(weights[i], partial[static_cast<int64_t>(i) * a.head_dim + d], v);
+            v = fmaf(weights[i], partial[static_cast<int64_t>(i) * a.value_dim + d], v);
     }
     slices[threadIdx.x] = v;
     __syncthreads();
-    if (slice == 0 && d < a.head_dim) {
+    if (slice == 0 && d < a.value_dim) {
         for (int i = 1; i < n_slices; i++) v += slices[i * lanes + d];
-        a.out[head * a.head_dim + d] = v / sum;
+        a.out[head * a.value_dim + d] = v / sum;
     }
 }
 
@@ -368,16 +369,18 @@ template <typename T, int G, int LANES, bool ALIGNED>
 cudaError_t launch_decode(const attention_args &a, cudaStream_t stream) {
     const int chunks = (a.group + G - 1) / G;
     const dim3 grid(a.n_splits, a.n_heads / a.group * chunks, a.n_seq);
-    const size_t floats =
-        static_cast<size_t>(G) * (a.split > WARPS * a.head_dim ? a.split : WARPS * a.head_dim);
+    const int sums = WARPS * a.value_dim > a.head_dim ? WARPS * a.value_dim : a.head_dim;
+    const size_t floats = static_cast<size_t>(G) * (a.split > sums ? a.split : sums);
     return qb_launch_with(a.dependent, decode_kernel<T, G, LANES, ALIGNED>, grid, dim3(THREADS),
                           floats * sizeof(float), stream, a);
 }
 
 template <typename T, int G> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {
-    if (a.head_dim % PER_LANE != 0) return launch_decode<T, G, 32, false>(a, stream);
-    if (a.head_dim <= 64) return launch_decode<T, G, 8, true>(a, stream);
-    if (a.head_dim <= 128) return launch_decode<T, G, 16, true>(a, stream);
+    const int widest = a.value_dim > a.head_dim ? a.value_dim : a.head_dim;
+    if (a.head_dim % PER_LANE != 0 || a.value_dim % PER_LANE != 0)
+        return launch_decode<T, G, 32, false>(a, stream);
+    if (widest <= 64) return launch_decode<T, G, 8, true>(a, stream);
+    if (widest <= 128) return launch_decode<T, G, 16, true>(a, stream);
     return launch_decode<T, G, 32, true>(a, stream);
 }
 
@@ -393,7 +396,7 @@ template <typename T> cudaError_t launch_group(const attention_args &a, cudaStre
 cudaError_t qb_attention_decode(const attention_args &a, cudaStream_t stream) {
     cudaError_t error = a.half_cache ? launch_group<half>(a, stream) : launch_group<float>(a, stream);
     if (error != cudaSuccess || a.n_splits == 1) return error;
-    const int lanes = power_of_two(a.head_dim < 32 ? 32 : a.head_dim);
+    const int lanes = power_of_two(a.value_dim < 32 ? 32 : a.value_dim);
     return qb_launch_with(a.dependent, join_kernel, dim3(a.n_heads, a.n_seq), dim3(JOIN_THREADS), 0, stream,
                           a, lanes);
 }

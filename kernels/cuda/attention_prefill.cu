@@ -188,14 +188,14 @@ __device__ __forceinline__ void write_rows(const attention_args &a, int seq, int
             sum = sum * factor + exp2f(sink - largest);
         }
         const int t = row0 + lane / 4 + h * 8;
-        float *out = a.out + ((static_cast<int64_t>(seq) * a.n_tok + t) * a.n_heads + head) * a.head_dim;
+        float *out = a.out + ((static_cast<int64_t>(seq) * a.n_tok + t) * a.n_heads + head) * a.value_dim;
 #pragma unroll
         for (int n = 0; n < DIM / 8; n++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int d = n * 8 + lane % 4 * 2 + i;
                 const float v = SHAPED ? r.out[n][2 * h + i] * factor : r.out[n][2 * h + i];
-                if (t < a.n_tok && d < a.head_dim) out[d] = v / sum;
+                if (t < a.n_tok && d < a.value_dim) out[d] = v / sum;
             }
     }
 }
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     const int visible = first + min(row0 + ROWS, a.n_tok), position = first + row0 + warp * 16 + lane / 4;
     const int64_t row = (static_cast<int64_t>(seq) * (a.n_heads / a.group) + head / a.group) * a.capacity;
     const T *k = static_cast<const T *>(a.k) + row * a.head_dim,
-            *v = static_cast<const T *>(a.v) + row * a.head_dim;
+            *v = static_cast<const T *>(a.v) + row * a.value_dim;
 
     row_state<DIM> r;
 #pragma unroll
@@ -222,9 +222,9 @@ __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     stage_queries<DIM>(a, seq, head, row0, t.q);
     const int key_begin = SHAPED ? a.shape.first_key(first + row0) / KEYS * KEYS : 0;
     for (int key0 = key_begin; key0 < visible; key0 += KEYS) {
-        const int64_t at = static_cast<int64_t>(key0) * a.head_dim;
-        stage_cache<T, DIM, KEYS>(k + at, visible - key0, a.head_dim, t.k);
-        stage_cache<T, DIM, KEYS>(v + at, visible - key0, a.head_dim, t.v);
+        const int64_t at = key0;
+        stage_cache<T, DIM, KEYS>(k + at * a.head_dim, visible - key0, a.head_dim, t.k);
+        stage_cache<T, DIM, KEYS>(v + at * a.value_dim, visible - key0, a.value_dim, t.v);
         __syncthreads();
         float s[KEYS / 8][4];
         tile_scores<DIM, KEYS>(t, s);
@@ -255,12 +255,13 @@ template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &
 }
 
 template <typename T> cudaError_t launch_width(const attention_args &a, cudaStream_t stream) {
-    if (a.head_dim <= 16) return launch_prefill<T, 16>(a, stream);
-    if (a.head_dim <= 32) return launch_prefill<T, 32>(a, stream);
-    if (a.head_dim <= 64) return launch_prefill<T, 64>(a, stream);
-    if (a.head_dim <= 80) return launch_prefill<T, 80>(a, stream);
-    if (a.head_dim <= 96) return launch_prefill<T, 96>(a, stream);
-    if (a.head_dim <= 128) return launch_prefill<T, 128>(a, stream);
+    const int widest = a.value_dim > a.head_dim ? a.value_dim : a.head_dim;
+    if (widest <= 16) return launch_prefill<T, 16>(a, stream);
+    if (widest <= 32) return launch_prefill<T, 32>(a, stream);
+    if (widest <= 64) return launch_prefill<T, 64>(a, stream);
+    if (widest <= 80) return launch_prefill<T, 80>(a, stream);
+    if (widest <= 96) return launch_prefill<T, 96>(a, stream);
+    if (widest <= 128) return launch_prefill<T, 128>(a, stream);
     return launch_prefill<T, 256>(a, stream);
 }
 

@@ -134,6 +134,14 @@ qb_status qb_cuda_gather(qb_device *dev, const qb_routing *r, bool weigh, float 
                          int64_t n);
 qb_status qb_cuda_scatter(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x,
                           int64_t T, int64_t n);
+qb_status qb_cuda_concat(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
+/* recurrent.cu */
+qb_status qb_cuda_conv(qb_device *dev, const qb_conv_attr *attr, float *x, const float *weight,
+                       const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+qb_status qb_cuda_delta(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
+                        const float *beta, const float *decay, const float *a_log, const float *dt_bias,
+                        const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+/* elementwise.cu, logits.cu */
 qb_status qb_cuda_add(qb_device *dev, float *x, const float *y, int64_t n);
 qb_status qb_cuda_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n);
 qb_status qb_cuda_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);

@@ -27,7 +27,7 @@ enum { DECODE_GRAPHS = 16 };
  */
 struct graph_key {
     uint64_t decoder;
-    const void *k, *v, *logits, *slab, *scratch;
+    const void *k, *v, *state, *logits, *slab, *scratch;
     int64_t scratch_bytes, kv_dtype, kv_seq, capacity, n_seq, bound;
 };
 
@@ -89,9 +89,9 @@ int64_t largest_partial(const cuda_device *dev, const qb_attend_attr &a, int64_t
     int64_t largest = 0;
     for (int64_t visible = 1; visible < 2 * capacity; visible *= 2) {
         const attention_plan p =
-            qb_attention_plan(visible, n_seq, a.heads, a.kv_heads, a.head_dim, dev->multiprocessors);
+            qb_attention_plan(visible, n_seq, a.heads, a.kv_heads, a.value_dim, dev->multiprocessors);
         const attention_plan full =
-            qb_attention_plan(p.bound, n_seq, a.heads, a.kv_heads, a.head_dim, dev->multiprocessors);
+            qb_attention_plan(p.bound, n_seq, a.heads, a.kv_heads, a.value_dim, dev->multiprocessors);
         if (full.partial_bytes > largest) largest = full.partial_bytes;
     }
     return largest;
@@ -99,7 +99,8 @@ int64_t largest_partial(const cuda_device *dev, const qb_attend_attr &a, int64_t
 
 bool same_shape(const qb_kv &a, const qb_kv &b) {
     return a.dtype == b.dtype && a.n_layers == b.n_layers && a.n_seq == b.n_seq && a.capacity == b.capacity &&
-           a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.value_dim == b.value_dim;
+           a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.value_dim == b.value_dim &&
+           a.state_floats == b.state_floats && !a.state == !b.state;
 }
 
 void look_at_steps(const cuda_device *dev, const qb_step_weights *w, decode_facts *f) {
@@ -168,7 +169,7 @@ graph_key key_of(const decode_state *state, const decode_step &s) {
     graph_key k;
     memset(&k, 0, sizeof k);
     k.decoder = s.d->id;
-    k.k = s.kv->k, k.v = s.kv->v, k.logits = s.logits, k.slab = state->slab;
+    k.k = s.kv->k, k.v = s.kv->v, k.state = s.kv->state, k.logits = s.logits, k.slab = state->slab;
     k.scratch = s.dev->scratch, k.scratch_bytes = s.dev->scratch_bytes;
     k.kv_dtype = s.kv->dtype, k.kv_seq = s.kv->n_seq, k.capacity = s.kv->capacity;
     k.n_seq = s.n_seq, k.bound = s.bound;

@@ -140,10 +140,10 @@ qb_status qb_decode_attend(decode_queue *q, const decode_list &l, const qb_step 
     a.dependent = s.dependent;
     a.n_tok = 1;
     a.n_seq = static_cast<int32_t>(s.n_seq);
-    qb_attention_cut(
-        &a,
-        qb_attention_plan(s.bound, s.n_seq, attr.heads, attr.kv_heads, attr.head_dim, s.dev->multiprocessors),
-        s.partial);
+    qb_attention_cut(&a,
+                     qb_attention_plan(s.bound, s.n_seq, attr.heads, attr.kv_heads, attr.value_dim,
+                                       s.dev->multiprocessors),
+                     s.partial);
     if (append) {
         const qb_rope_attr none = {}, &rope = append->rope ? append->rope->u.rope : none;
         a.append = {q->slot(append->k),

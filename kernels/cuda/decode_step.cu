@@ -205,6 +205,22 @@ static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_ste
                               qb_queue_scatter(p->u.weigh_input ? NULL : s.weight, out, in, s.n_seq,
                                                s.d->top_k, n, s.dev->stream),
                               "scatter");
+    case QB_STEP_CONCAT: {
+        const float *const parts[3] = {in, in2, q->slot(p->in3)};
+        const int64_t widths[3] = {q->width(p->in), q->width(p->in2), p->in3 < 0 ? 0 : q->width(p->in3)};
+        return qb_cuda_concat(dev, out, parts, widths, s.n_seq);
+    }
+    case QB_STEP_CONV:
+        return qb_cuda_status(s.dev,
+                              qb_queue_conv(p->u.conv, out, l.vector(p->vector), s.kv, l.layer, s.n_seq, 1,
+                                            here, s.dev->stream),
+                              "conv");
+    case QB_STEP_DELTA: {
+        const delta_inputs inputs = {in, in2, q->slot(p->in3), l.vector(p->vector), l.vector(p->vector2)};
+        return qb_cuda_status(
+            s.dev, qb_queue_delta(p->u.delta, out, inputs, s.kv, l.layer, s.n_seq, 1, here, s.dev->stream),
+            "delta");
+    }
     default:
         return qb_fail(QB_ERR_INTERNAL, "a %s step in a captured token", qb_step_name(p->kind));
     }
@@ -338,29 +354,34 @@ static qb_status check_step(check_place *c, int64_t i) {
     case QB_STEP_GATE_ROWS:
     case QB_STEP_POSITION:
     case QB_STEP_TEMPERATURE:
+    case QB_STEP_CONCAT:
         return QB_OK;
     case QB_STEP_LINEAR:
         return check_linear(c, p, i);
     case QB_STEP_ROPE:
         return p->u.rope.table < c->d->n_rope_tables ? QB_OK : refuse(p, "a rotary table that is not there");
     case QB_STEP_CACHE:
-        if (c->layer >= 0 && c->kv->value_dim == c->kv->head_dim) return QB_OK;
-        break;
+        return c->layer >= 0 ? QB_OK : refuse(p, "no layer's cache");
     case QB_STEP_ATTEND:
-        if (c->layer >= 0) return qb_attention_check(c->kv, &p->u.attend, c->n_seq, 0, 1);
-        break;
+        return c->layer >= 0 ? qb_attention_check(c->kv, &p->u.attend, c->n_seq, 0, 1)
+                             : refuse(p, "no layer's cache");
     case QB_STEP_ROUTE:
         return check_route(c, p);
     case QB_STEP_GATHER:
     case QB_STEP_SCATTER:
         return c->routed ? QB_OK : refuse(p, "no routing stands before it");
-    case QB_STEP_CONCAT:
     case QB_STEP_CONV:
+        return c->layer >= 0 && qb_conv_check(p->u.conv, c->kv, c->n_seq) == QB_OK
+                   ? QB_OK
+                   : refuse(p, "no layer's cache that keeps what it needs");
     case QB_STEP_DELTA:
+        return c->layer >= 0 && qb_delta_check(p->u.delta, c->kv, c->n_seq) == QB_OK
+                   ? QB_OK
+                   : refuse(p, "no layer's cache that keeps what it needs");
     case QB_STEP_COUNT:
         break;
     }
-    return refuse(p, "not of this form");
+    return refuse(p, "not known");
 }
 
 qb_status qb_decode_check(const cuda_device *dev, const qb_decoder *d, const qb_kv *kv, int64_t n_seq) {

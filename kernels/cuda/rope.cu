@@ -26,8 +26,8 @@ __global__ void rope_kernel(bool halves, float *x, const float *__restrict__ tab
 }
 
 struct store_shape {
-    int64_t n; /* elements of k: rows * n_kv_heads * head_dim */
-    int64_t n_tok, heads, head_dim, capacity;
+    int64_t heads_in_all; /* rows * n_kv_heads */
+    int64_t n_tok, heads, capacity, head_dim, value_dim;
     cuda_place place;
 };
 
@@ -38,25 +38,32 @@ __device__ __forceinline__ void put(half *to, float v) {
     *to = __float2half_rn(v);
 }
 
-/* One thread an element of k and the same of v; the cache pointers stand at the layer's first sequence. */
+/* Element i of x [rows][heads][dim] into its place of the cache. */
+template <typename Element>
+__device__ __forceinline__ void store_element(Element *cache, const float *__restrict__ x, int64_t i,
+                                              int64_t dim, const store_shape &s) {
+    int64_t head = i / dim % s.heads, row = i / dim / s.heads;
+    int64_t seq = row / s.n_tok, position = s.place.position(row % s.n_tok);
+    put(cache + ((seq * s.heads + head) * s.capacity + position) * dim + i % dim, x[i]);
+}
+
+/* One thread an element of k and one of v; the cache pointers stand at the layer's first sequence. */
 template <typename Element>
 __global__ void store_kernel(Element *k_cache, Element *v_cache, const float *__restrict__ k,
                              const float *__restrict__ v, store_shape s) {
-    int64_t from = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-    if (from >= s.n) return;
-    int64_t i = from % s.head_dim, head = from / s.head_dim % s.heads, row = from / s.head_dim / s.heads;
-    int64_t seq = row / s.n_tok, position = s.place.position(row % s.n_tok);
-    int64_t to = ((seq * s.heads + head) * s.capacity + position) * s.head_dim + i;
-    put(k_cache + to, k[from]);
-    put(v_cache + to, v[from]);
+    int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+    if (i < s.heads_in_all * s.head_dim) store_element(k_cache, k, i, s.head_dim, s);
+    if (i < s.heads_in_all * s.value_dim) store_element(v_cache, v, i, s.value_dim, s);
 }
 
 template <typename Element>
 cudaError_t store(const qb_kv *kv, int64_t layer, const float *k, const float *v, const store_shape &s,
                   cudaStream_t stream) {
-    int64_t offset = layer * kv->n_seq * kv->n_kv_heads * kv->capacity * kv->head_dim;
-    return qb_launch(store_kernel<Element>, dim3(qb_blocks(s.n, threads)), dim3(threads), 0, stream,
-                     static_cast<Element *>(kv->k) + offset, static_cast<Element *>(kv->v) + offset, k, v, s);
+    int64_t before = layer * kv->n_seq * kv->n_kv_heads * kv->capacity;
+    int64_t widest = s.value_dim > s.head_dim ? s.value_dim : s.head_dim;
+    return qb_launch(store_kernel<Element>, dim3(qb_blocks(s.heads_in_all * widest, threads)), dim3(threads),
+                     0, stream, static_cast<Element *>(kv->k) + before * s.head_dim,
+                     static_cast<Element *>(kv->v) + before * s.value_dim, k, v, s);
 }
 
 } // namespace
@@ -77,13 +84,14 @@ cudaError_t qb_queue_rope(const qb_rope_attr &attr, float *x, const float *table
 
 cudaError_t qb_queue_store(const qb_kv *kv, int64_t layer, const float *k, const float *v, int64_t n_seq,
                            int64_t n_tok, cuda_place place, cudaStream_t stream) {
-    store_shape s = {n_seq * n_tok * kv->n_kv_heads * kv->head_dim,
+    store_shape s = {n_seq * n_tok * kv->n_kv_heads,
                      n_tok,
                      kv->n_kv_heads,
-                     kv->head_dim,
                      kv->capacity,
+                     kv->head_dim,
+                     kv->value_dim,
                      place};
-    if (s.n <= 0) return cudaSuccess;
+    if (s.heads_in_all <= 0) return cudaSuccess;
     return kv->dtype == QB_DTYPE_F16 ? store<half>(kv, layer, k, v, s, stream)
                                      : store<float>(kv, layer, k, v, s, stream);
 }
@@ -97,10 +105,6 @@ extern "C" qb_status qb_cuda_rope(qb_device *dev, const qb_rope_attr *attr, floa
 extern "C" qb_status qb_cuda_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const float *k,
                                       const float *v, int64_t n_seq, int64_t n_tok, int64_t first) {
     cuda_device *d = cuda_of(dev);
-    if (kv->value_dim != kv->head_dim)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "values of %lld elements beside keys of %lld; the CUDA backend takes one width",
-                       (long long)kv->value_dim, (long long)kv->head_dim);
     return qb_cuda_status(d, qb_queue_store(kv, layer, k, v, n_seq, n_tok, {NULL, first}, d->stream),
                           "kv_store");
 }

@@ -35,6 +35,20 @@ __global__ void join_kernel(qb_join_attr a, float *y, const float *__restrict__ 
     y[i] = d < a.width ? x[head * a.width + d] : shared[head / a.heads * a.shared + d - a.width];
 }
 
+struct concat_parts {
+    const float *part[3];
+    int64_t width[3];
+};
+
+__global__ void concat_kernel(float *out, concat_parts p, int64_t width, int64_t n) {
+    int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+    if (i >= n) return;
+    int64_t row = i / width, d = i % width;
+    int part = 0;
+    for (; part < 2 && d >= p.width[part]; part++) d -= p.width[part];
+    out[i] = p.part[part][row * p.width[part] + d];
+}
+
 /* One block a row of the routing. token NULL: rows lie by token, top_k each. */
 __global__ void gather_kernel(float *y, const float *__restrict__ x, const int32_t *__restrict__ token,
                               const float *__restrict__ weight, int64_t top_k, int64_t n) {
@@ -107,6 +121,18 @@ extern "C" qb_status qb_cuda_join(qb_device *dev, const qb_join_attr *a, float *
         d,
         qb_launch(join_kernel, dim3(qb_blocks(n, threads)), dim3(threads), 0, d->stream, *a, y, x, shared, n),
         "join");
+}
+
+extern "C" qb_status qb_cuda_concat(qb_device *dev, float *out, const float *const x[3], const int64_t n[3],
+                                    int64_t T) {
+    cuda_device *d = cuda_of(dev);
+    const concat_parts p = {{x[0], x[1], x[2]}, {n[0], n[1], x[2] ? n[2] : 0}};
+    const int64_t width = p.width[0] + p.width[1] + p.width[2], all = T * width;
+    if (all <= 0) return QB_OK;
+    return qb_cuda_status(d,
+                          qb_launch(concat_kernel, dim3(qb_blocks(all, threads)), dim3(threads), 0, d->stream,
+                                    out, p, width, all),
+                          "concat");
 }
 
 extern "C" qb_status qb_cuda_route(qb_device *dev, const qb_route_attr *attr, const float *logits,
