@@ -142,4 +142,7 @@ typedef struct qb_quantization {
     char codebook[8];   /* "nf4", "fp4" */
     bool double_quant;
 } qb_quantization;
+/* Whether a rule for single modules (GPTQModel's "dynamic", auto-round's "extra_config") leaves this one
+ * dense. */
+bool qb_checkpoint_ruled_dense(const qb_checkpoint *ck, const char *module);
 const qb_quantization *qb_checkpoint_quantization(const qb_checkpoint *ck);

@@ -93,10 +93,20 @@ static bool fits(const rule *r, const char *module) {
     return found;
 }
 
+/* NULL when none fits. */
+static const rule *rule_of(const qb_module_rules *rules, const char *module) {
+    for (size_t i = 0; i < rules->n; i++)
+        if (fits(&rules->rows[i], module)) return &rules->rows[i];
+    return NULL;
+}
+
+bool qb_module_rules_skip(const qb_module_rules *rules, const char *module) {
+    const rule *r = rule_of(rules, module);
+    return r && r->skip;
+}
+
 void qb_module_rules_apply(const qb_module_rules *rules, const char *module, qb_quantization *how) {
-    const rule *r = NULL;
-    for (size_t i = 0; i < rules->n && !r; i++)
-        if (fits(&rules->rows[i], module)) r = &rules->rows[i];
+    const rule *r = rule_of(rules, module);
     if (!r || r->skip) return;
     if (r->has_bits) how->bits = r->options.bits;
     if (r->has_group_size) how->group_size = r->options.group_size;

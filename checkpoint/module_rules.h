@@ -17,6 +17,8 @@ qb_status qb_module_rules_add_dynamic(qb_module_rules *rules, const qb_json *dyn
 /* The members of "extra_config": a module's whole name and its options. */
 qb_status qb_module_rules_add_names(qb_module_rules *rules, const qb_json *names,
                                     const char *where) QB_NODISCARD;
+/* Whether the rules leave that module dense. */
+bool qb_module_rules_skip(const qb_module_rules *rules, const char *module);
 /* Changes `how` to what holds for that module. */
 void qb_module_rules_apply(const qb_module_rules *rules, const char *module, qb_quantization *how);
 void qb_module_rules_free(qb_module_rules *rules);

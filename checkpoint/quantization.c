@@ -182,6 +182,8 @@ static qb_status read_method(const reader *r, const char *assumed) {
     if (version && !strncasecmp(version, "gem", 3) && method == assumed) method = "awq";
     if (!method) return qb_fail(QB_ERR_FORMAT, "%s: \"quant_method\" is missing", r->where);
     snprintf(r->out->method, sizeof r->out->method, "%s", method);
+    if (!qb_json_is_null(qb_json_get(r->json, "kv_cache_scheme")))
+        qb_warn("%s: \"kv_cache_scheme\" is not applied: keys and values are kept as floats here", r->where);
     if (!strcmp(method, "gptq"))
         st = read_gptq(r);
     else if (!strcmp(method, "bitsandbytes"))
@@ -205,6 +207,10 @@ static qb_status read_method(const reader *r, const char *assumed) {
                      r->where, method);
 out:
     return st;
+}
+
+bool qb_checkpoint_ruled_dense(const qb_checkpoint *ck, const char *module) {
+    return qb_module_rules_skip(&ck->rules, module);
 }
 
 qb_quantization qb_module_quantization(const qb_checkpoint *ck, const char *module) {

@@ -86,6 +86,10 @@ void qb_oddities_of_packed(const qb_checkpoint *ck, const char *module, const qb
         look_at_zeros(ck, module, q, found, ctx);
     }
     look_at_codes(module, q, found, ctx);
+    if (qb_checkpoint_ruled_dense(ck, module))
+        found(ctx, QB_ODD_RULED_DENSE, module,
+              "lies packed, and a rule of the config leaves it dense: what lies there is read, which other "
+              "programs may not find");
     look_for_twin(ck, module, found, ctx);
 }
 

@@ -10,6 +10,7 @@ typedef enum {
     QB_ODD_NEGATIVE,      /* scales below 0 where they are sizes */
     QB_ODD_ONE_CODE,      /* every code the same */
     QB_ODD_TWIN,          /* a dense weight beside the packed one */
+    QB_ODD_RULED_DENSE,   /* packed, where a rule of the config says dense */
     QB_ODD_ZERO_AT_ZERO,  /* zero points that v1 holds only by wrapping */
     QB_ODD_NOT_SYMMETRIC, /* labelled symmetric, and is not */
     QB_ODD_CONSTANT,      /* a dense tensor of one value */

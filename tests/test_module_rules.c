@@ -1,5 +1,6 @@
 /* Options of single modules, and what else quantization_config says in the dialects of other writers: the
    golden module m under a config that says otherwise. */
+#include "base/log.h"
 #include "checkpoint/module_rules.h"
 #include "tests/golden_checkpoint.h"
 
@@ -97,12 +98,54 @@ static void test_module_rules__a_missing_group_size_is_named(void **state) {
                    "\"group_size\" is missing, and m.scales shows 2 groups of 32 columns");
 }
 
+static int told;
+static void keep_warning(void *needle, const char *line) {
+    told += strstr(line, needle) != NULL;
+}
+
+/* What the tensors and the rules say differently is read as the tensors have it, and said. */
+static void test_module_rules__a_dense_rule_on_a_packed_module_is_odd(void **state) {
+    (void)state;
+    qb_checkpoint *ck = NULL;
+    qb_weight w;
+    const char *own = GPTQ("\"bits\":4,\"group_size\":32,\"sym\":false,\"dynamic\":{\"-:m\":{}}");
+    assert_reads("gptqmodel-asym-v2", own);
+    assert_ok(read_under("gptqmodel-asym-v2", own, &w, &ck));
+    assert_true(qb_checkpoint_ruled_dense(ck, "m"));
+    assert_false(qb_checkpoint_ruled_dense(ck, "n"));
+    qb_checkpoint_free_linear(ck, "m", &w);
+    qb_checkpoint_close(ck);
+}
+
+static void test_module_rules__a_kv_cache_scheme_is_a_warning_in_every_dialect(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *config;
+    } rows[] = {
+        {"gptqmodel-asym-v2", GPTQ("\"bits\":4,\"group_size\":32,\"sym\":false")},
+        {"awq-asym", "\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,\"zero_point\":true"},
+        {"gptqmodel-sym-v1", "\"quant_method\":\"auto-round\",\"packing_format\":\"auto_round:auto_gptq\","
+                             "\"bits\":4,\"group_size\":32,\"sym\":true"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char config[512];
+        snprintf(config, sizeof config, "%s,\"kv_cache_scheme\":{\"num_bits\":8}", rows[i].config);
+        told = 0;
+        qb_log_capture(keep_warning, "kv_cache_scheme");
+        assert_reads(rows[i].golden, config);
+        qb_log_capture(NULL, NULL);
+        assert_int_equal(told, 1);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_dir, drop_dir)
     const struct CMUnitTest tests[] = {
         TEST(test_module_rules__the_first_rule_that_fits_counts),
         TEST(test_module_rules__auto_round_is_gptq_or_awq_inside),
         TEST(test_module_rules__a_missing_group_size_is_named),
+        TEST(test_module_rules__a_dense_rule_on_a_packed_module_is_odd),
+        TEST(test_module_rules__a_kv_cache_scheme_is_a_warning_in_every_dialect),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

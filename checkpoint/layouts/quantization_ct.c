@@ -2,7 +2,6 @@
    its weights. Source: compressed-tensors quantization/quant_config.py, quant_args.py. */
 #include "checkpoint/quantization.h"
 
-#include "base/log.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -71,8 +70,6 @@ out:
 /* Members that change what the model computes, none of which is done here. */
 static qb_status refuse_extras(const qb_json *json, const char *where) {
     static const char *const members[] = {"transform_config", "moe_sparsity_config"};
-    if (!qb_json_is_null(qb_json_get(json, "kv_cache_scheme")))
-        qb_warn("%s: \"kv_cache_scheme\" is not applied: keys and values are kept as floats here", where);
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
         const qb_json *j = qb_json_get(json, members[i]);
         if (!qb_json_is_null(j) && !(qb_json_is_object(j) && !qb_json_first(j)))
