@@ -558,6 +558,29 @@ static void test_cli__speed_writes_one_document(void **state) {
     outcome_free(&o);
 }
 
+/* Rows of the table whose samples deviate by more than a tenth are marked, those alone, and the load is said.
+ */
+static void test_cli__speed_marks_noisy_rows(void **state) {
+    (void)state;
+    outcome o = BENCH("speed", scratch_path("tiny"), "--synthetic", "--prefill", "8", "--decode", "4",
+                      "--repeat", "5");
+    assert_worked(&o);
+    int rows = 0, marked = 0;
+    for (char *line = strtok(o.out, "\n"); line; line = strtok(NULL, "\n")) {
+        double median, sd;
+        char mark, unit[16];
+        if (!strncmp(line, "load average ", 13)) rows += 100;
+        if (strlen(line) < 60 || sscanf(line + 40, "%lf %lf%c %15s", &median, &sd, &mark, unit) != 4)
+            continue;
+        rows++;
+        marked += mark == '!';
+        if (fabs(sd / median - 0.1) > 0.002) assert_int_equal(mark == '!', sd / median > 0.1);
+    }
+    assert_true(rows >= 102); /* prefill, decode, and the load */
+    print_message("%d of %d rows marked\n", marked, rows - 100);
+    outcome_free(&o);
+}
+
 static void test_cli__the_main_job_on_real_weights(void **state) {
     (void)state;
     const char *model = shared_path("models/stories260K-hf"), *data = shared_path("data");
@@ -737,6 +760,7 @@ int main(void) {
         cmocka_unit_test(test_cli__the_plan_holds_the_measured_peak),
         cmocka_unit_test(test_cli__compare_tells_same_from_worse),
         cmocka_unit_test(test_cli__speed_writes_one_document),
+        cmocka_unit_test(test_cli__speed_marks_noisy_rows),
         cmocka_unit_test(test_cli__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli__generate_ends_at_every_eos),
         cmocka_unit_test(test_cli__special_tokens_beyond_the_model),

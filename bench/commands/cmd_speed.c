@@ -7,6 +7,7 @@
 #include "bench/run/plan.h"
 #include "bench/run/probe.h"
 #include "bench/session.h"
+#include "results/case.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -60,12 +61,33 @@ static void print_activations(const qb_json *metrics) {
     }
 }
 
+/* What the marks mean, why a share is above 100 %, what the shares are of. */
+static void print_notes(const qb_json *device, const qb_json *metrics, bool noisy) {
+    const qb_json *ceilings = qb_json_get(device, "ceilings");
+    if (noisy)
+        qb_output("! the samples deviate by more than %.0f %%: no speed to compare with\n", 100 * QB_NOISY);
+    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
+        const char *why = qb_json_string(qb_json_get(row, "share_reason"));
+        if (why)
+            qb_output("%s %s above its ceiling: %s\n", qb_json_string(qb_json_get(row, "name")),
+                      qb_json_string(qb_json_get(row, "protocol")), why);
+    }
+    char read_rate[32];
+    qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
+              qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
+              qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
+    double load = qb_json_number(qb_json_get(device, "load_average"));
+    if (load >= 0)
+        qb_output("load average %.1f on %.0f cores when it began\n", load,
+                  qb_json_number(qb_json_get(device, "cores")));
+}
+
 static qb_status print_rows(const qb_json *doc) {
     const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
-    const qb_json *ceilings = qb_json_get(qb_json_first(devices), "ceilings");
+    bool noisy = false;
     const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
-    qb_output("%-22s %-16s %14s %10s %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit", "samples",
-              "ceiling");
+    qb_output("%-22s %-16s %14s %10s  %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit",
+              "samples", "ceiling");
     for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
         const char *name = qb_json_string(qb_json_get(row, "name"));
         const char *protocol = qb_json_string(qb_json_get(row, "protocol"));
@@ -82,22 +104,15 @@ static qb_status print_rows(const qb_json *doc) {
             snprintf(figure, sizeof figure, "%.0f", value);
         else
             snprintf(figure, sizeof figure, value >= 1e4 ? "%.0f" : "%.5g", value);
+        bool marked = qb_metric_spread(row) > QB_NOISY;
+        noisy = noisy || marked;
         if (isfinite(sd)) snprintf(spread, sizeof spread, sd >= 1e3 ? "%.0f" : "%.3g", sd);
         if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
-        qb_output("%-22s %-16s %14s %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
-                  unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
-    }
-    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
-        const char *why = qb_json_string(qb_json_get(row, "share_reason"));
-        if (why)
-            qb_output("%s %s above its ceiling: %s\n", qb_json_string(qb_json_get(row, "name")),
-                      qb_json_string(qb_json_get(row, "protocol")), why);
+        qb_output("%-22s %-16s %14s %10s%c %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
+                  marked ? '!' : ' ', unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
     }
     print_activations(qb_json_get(first, "metrics"));
-    char read_rate[32];
-    qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
-              qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
-              qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
+    print_notes(qb_json_first(devices), qb_json_get(first, "metrics"), noisy);
     return QB_OK;
 }
 

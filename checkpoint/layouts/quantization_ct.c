@@ -2,7 +2,6 @@
    its weights. Source: compressed-tensors quantization/quant_config.py, quant_args.py. */
 #include "checkpoint/quantization.h"
 
-
 #include <stdio.h>
 #include <string.h>
 
