@@ -11,6 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* OpenBLAS maps a buffer of this size for each thread that is in it, some versions the first one while they
+ * are loaded. */
+enum { BUFFER_BYTES = (128 << 20) + (256 << 10) };
+
 /* ---- one thread from its first moment ---- */
 
 /* OpenBLAS starts a pool of threads and takes a buffer for each when it is loaded, before main: under a limit
@@ -27,9 +31,23 @@ static bool starts_with(const char *text, const char *head) {
     return !*head;
 }
 
+/* Said here, because the library would ask again for ever before main. */
+static void need_first_buffer(void) {
+    static const char line[] =
+        "bench: no room in memory for OpenBLAS: it needs 128 MiB of address space to start; "
+        "raise the limit (ulimit -v)\n";
+    void *buffer = mmap(NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (buffer == MAP_FAILED) {
+        (void)!write(STDERR_FILENO, line, sizeof line - 1);
+        _exit(1);
+    }
+    munmap(buffer, BUFFER_BYTES);
+}
+
 static void lend_entry(int argc, char **argv, char **environment) {
     (void)argc;
     (void)argv;
+    need_first_buffer();
     for (char **e = environment; *e; e++) {
         if (starts_with(*e, "OPENBLAS_NUM_THREADS=")) {
             lent_place = e;
@@ -54,9 +72,6 @@ __attribute__((constructor)) static void give_back_entry(void) {
 /* Its own names for a thread's buffer. A library without them takes its buffers later, when it needs them. */
 extern void *blas_memory_alloc(int position) __attribute__((weak));
 extern void blas_memory_free(void *buffer) __attribute__((weak));
-
-/* OpenBLAS maps a buffer of this size for each thread that is in it. */
-enum { BUFFER_BYTES = (128 << 20) + (8 << 10) };
 
 static int room_for(void **buffers, int n) {
     int found = 0;
