@@ -67,6 +67,13 @@ begin
 program names "$two; echo '[       OK ] bloom-6.heads'; echo '[  FAILED  ] phi'; echo '[  FAILED  ] names: 1 test(s), listed below:'
   echo '[  FAILED  ] phi'; echo '[  PASSED  ] 1 test(s).'; exit 1"
 expect 1 "1 passed, 1 failed, 0 skipped"
+# Names of several words that begin alike.
+begin
+program words "$two; echo '[       OK ] qwen2 sliding'; echo '[       OK ] qwen2 that does not slide'"
+expect 0 "2 passed, 0 failed, 0 skipped"
+program spoilt "$two; echo '[       OK ] a b'; echo '[  FAILED  ] a c'; echo '[  FAILED  ] tests: 1 test(s), listed below:'
+  echo '[  FAILED  ] a c'; exit 1"
+expect 1 "3 passed, 1 failed, 0 skipped"
 # Two programs that write at once, and more than ctest keeps by default.
 begin
 for name in one two; do

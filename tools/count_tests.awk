@@ -13,8 +13,9 @@ function named(mark,   at, text) {
   at = index($0, mark)
   if (!at) return ""
   text = substr($0, at + length(mark))
-  if (!match(text, /^[A-Za-z0-9_.-]+/) || substr(text, RLENGTH + 1) ~ /^(:| test\(s\))/) return "" # a sum, not a test
-  return substr(text, 1, RLENGTH)
+  if (text == "" || text ~ / test\(s\), listed below:/) return "" # a sum, not a test
+  sub(/[ \t\r]+$/, "", text)
+  return text # the whole line: names may be words
 }
 # What a failed program wrote: around each complaint, or its end where it made none.
 function show(   i, until, shown) {
