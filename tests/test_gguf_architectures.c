@@ -461,6 +461,8 @@ static void test_gguf_architectures__norms_of_heads_are_tensors_of_their_own(voi
     qb_checkpoint_close(ck);
     r.tensors[0].n_dims = 1, r.fill = NULL;
     refuse(&r, QB_ERR_UNSUPPORTED, "expected rows of plain numbers, found F32");
+    r.tensors[0].n_dims = 2, r.tensors[0].cols = 0, r.tensors[0].rows = INT64_MAX; /* of nothing */
+    refuse(&r, QB_ERR_UNSUPPORTED, "expected rows of plain numbers, found F32");
 }
 
 /* ---- keys that change the computation ---- */

@@ -143,7 +143,7 @@ static qb_status add_row_by_row(qb_checkpoint *ck, const char *pattern, const qb
     const char *hole = strstr(pattern, "%h");
     char name[QB_TENSOR_NAME_MAX + 24];
     qb_status st = QB_OK;
-    if (from->n_dims != 2 || qb_ggml_type_is_blocks(from->type) || !from->shape[0])
+    if (from->n_dims != 2 || qb_ggml_type_is_blocks(from->type) || from->bytes == 0)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s: expected rows of plain numbers, found %s",
                        ck->gguf->file, from->name, from->type->name);
     t.tensor.n_dims = 1;
