@@ -316,6 +316,38 @@ static void test_gguf_architectures__every_width_that_turns_comes_back(void **st
         }
 }
 
+/* What a directory written from the file says is what transformers' class reads. */
+static void expect_written(const recipe *r, const char *key, const char *expected) {
+    qb_checkpoint *ck;
+    char *text;
+    assert_ok(open_checkpoint(r, &ck));
+    assert_ok(qb_json_print(qb_json_get(qb_checkpoint_config(ck), key), false, &text));
+    assert_string_equal(text, expected);
+    qb_free(text);
+    qb_checkpoint_close(ck);
+}
+
+static void test_gguf_architectures__keys_are_written_as_classes_read_them(void **state) {
+    (void)state;
+    recipe neox = {
+        .architecture = "gptneox",
+        .layers = 1,
+        .values = {INT("rope.dimension_count", 4), {"use_parallel_residual", QB_GGUF_BOOL, 0, NULL}}};
+    expect_written(&neox, "rotary_pct", "0.25");
+    expect_written(&neox, "use_parallel_residual", "false");
+    recipe gemma = {.architecture = "gemma2",
+                    .layers = 1,
+                    .values = {REAL("attn_logit_softcapping", 50), REAL("final_logit_softcapping", 0.5)}};
+    expect_written(&gemma, "attn_logit_softcapping", "50.0");
+    expect_written(&gemma, "final_logit_softcapping", "0.5");
+    recipe exaone = {.architecture = "exaone4", .layers = 2};
+    expect_written(&exaone, "layer_types", "[\"full_attention\",\"full_attention\"]");
+    recipe mpt = {.architecture = "mpt",
+                  .layers = 1,
+                  .values = {REAL("attention.clamp_kqv", 8), REAL("attention.max_alibi_bias", 8)}};
+    expect_written(&mpt, "attn_config", "{\"clip_qkv\":8.0,\"alibi_bias_max\":8}");
+}
+
 /* ---- forms of one architecture ---- */
 
 static void test_gguf_architectures__forms_are_told_apart(void **state) {
@@ -507,6 +539,7 @@ int main(void) {
         cmocka_unit_test(test_gguf_architectures__longrope_needs_what_it_computes_with),
         cmocka_unit_test(test_gguf_architectures__yarn_is_read_whole),
         cmocka_unit_test(test_gguf_architectures__every_width_that_turns_comes_back),
+        cmocka_unit_test(test_gguf_architectures__keys_are_written_as_classes_read_them),
         cmocka_unit_test(test_gguf_architectures__forms_are_told_apart),
         cmocka_unit_test(test_gguf_architectures__fused_rows_are_put_back_packed_or_not),
         cmocka_unit_test(test_gguf_architectures__norms_of_heads_are_tensors_of_their_own),

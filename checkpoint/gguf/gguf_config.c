@@ -48,6 +48,20 @@ static qb_status copy_int(builder *b, const char *below, const char *name, bool 
     return st;
 }
 
+/* A real number with its ".0", for transformers' classes that take 30.0 for a cap and refuse 30. */
+static qb_status put_real(qb_json *object, const char *key, double value) {
+    char text[32];
+    qb_json *number = NULL;
+    if (!(fabs(value) < 1e15 && value == rint(value))) {
+        qb_json_put_real(object, key, value);
+        return QB_OK;
+    }
+    snprintf(text, sizeof text, "%.1f", value);
+    qb_status st = qb_json_parse(text, strlen(text), key, &number); /* keeps how it is written */
+    if (st == QB_OK) qb_json_put(object, key, number);
+    return st;
+}
+
 /* Numbers and truth values under the class's keys. */
 static qb_status copy_values(builder *b) {
     for (int i = 0; i < QB_GGUF_NAMES_MAX && b->a->copied[i].from; i++) {
@@ -64,9 +78,12 @@ static qb_status copy_values(builder *b) {
             qb_json_put_bool(p.object, p.key, *v->bytes != 0);
         else if (b->a->copied[i].zero_is_none && !(value > 0))
             qb_json_put_null(p.object, p.key);
+        else if ((v->kind == QB_GGUF_F32 || v->kind == QB_GGUF_F64) && !b->a->copied[i].whole)
+            st = put_real(p.object, p.key, value);
         else
             qb_json_put_real(p.object, p.key, value);
         close_place(b, &p);
+        if (st != QB_OK) return st;
     }
     return QB_OK;
 }

@@ -11,6 +11,7 @@ enum { QB_GGUF_NAMES_MAX = 24 };
 typedef enum {
     QB_GGUF_WINDOW_UNREAD,  /* refused where it is there: the class has none */
     QB_GGUF_WINDOW_NONE,    /* absent: no window */
+    QB_GGUF_WINDOW_LISTED,  /* absent: no window, and the class wants its layers listed as full */
     QB_GGUF_WINDOW_CLASS,   /* absent: the class's own */
     QB_GGUF_WINDOW_REQUIRED /* absent: an error */
 } qb_gguf_window;
@@ -61,12 +62,12 @@ typedef struct qb_gguf_architecture {
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
     qb_gguf_qkv qkv;
-    bool transposed;            /* the class has the matrices of its layers as [in, out] */
-    bool fixed_biases;          /* the class reads neither attention_bias nor mlp_bias */
-    bool norms_include_one;     /* the converter added the one that the class adds to norm weights */
-    bool own_head_dim;          /* the class has a head_dim that is not hidden / heads where no key says so */
-    bool no_rope;               /* the class turns nothing */
-    bool partial;               /* the class may turn a part of each head */
+    bool transposed;        /* the class has the matrices of its layers as [in, out] */
+    bool fixed_biases;      /* the class reads neither attention_bias nor mlp_bias */
+    bool norms_include_one; /* the converter added the one that the class adds to norm weights */
+    bool own_head_dim;      /* the class has a head_dim that is not hidden / heads where no key says so */
+    bool no_rope;           /* the class turns nothing */
+    const char *partial; /* the class may turn a part of each head, and this is its key for it; NULL: whole */
     const char *activation;     /* NULL: silu */
     const char *activation_key; /* NULL: hidden_act */
     const char
@@ -86,6 +87,7 @@ typedef struct qb_gguf_architecture {
         const char *from, *to; /* to: "key", or "object.key" */
         bool required;
         bool zero_is_none;
+        bool whole;              /* the class takes a whole number, whatever the file has */
     } copied[QB_GGUF_NAMES_MAX]; /* metadata that the class has a key for: numbers, truth values */
     struct {
         const char *tensor, *to;

@@ -169,7 +169,7 @@ static qb_status add_width(qb_gguf_builder *b, int64_t head_width, int64_t *widt
     qb_status st =
         qb_gguf_int(b->g, qb_gguf_key(b, "rope.dimension_count"), false, 2, 2 * ROPE_PAIRS_MAX, width);
     if (st == QB_OK && b->a->partial && *width <= head_width)
-        qb_json_put_real(b->out, "partial_rotary_factor", fraction_of(*width, head_width));
+        qb_json_put_real(b->out, b->a->partial, fraction_of(*width, head_width));
     else if (st == QB_OK && *width != head_width)
         st = qb_fail(QB_ERR_UNSUPPORTED,
                      "%s: metadata %s is %" PRId64 " of heads of %" PRId64
@@ -202,22 +202,22 @@ out:
 /* ---- windows ---- */
 
 /* A number: every so many-th layer is full; a list: whether each slides. */
-static qb_status add_pattern(qb_gguf_builder *b) {
+static qb_status add_pattern(qb_gguf_builder *b, bool full) {
     const char *key = qb_gguf_key(b, "attention.sliding_window_pattern");
     const qb_gguf_value *v = qb_gguf_find(b->g, key);
     int64_t layers = (int64_t)qb_json_number(qb_json_get(b->out, "num_hidden_layers")), every = 0;
-    if (!v) return QB_OK;
-    bool list = v->is_array && v->kind == QB_GGUF_BOOL;
+    if (!v && !full) return QB_OK;
+    bool list = v && v->is_array && v->kind == QB_GGUF_BOOL;
     if (list && v->count < layers)
         return qb_fail(QB_ERR_FORMAT, "%s: metadata %s lists %" PRId64 " of %" PRId64 " layers", b->g->file,
                        key, v->count, layers);
-    if (!list) {
+    if (!list && !full) {
         qb_status st = qb_gguf_int(b->g, key, true, 1, layers, &every);
         if (st != QB_OK) return st;
     }
     qb_json *types = qb_json_array();
     for (int64_t l = 0; l < layers; l++) {
-        bool slides = list ? v->bytes[l] != 0 : (l + 1) % every != 0;
+        bool slides = full ? false : list ? v->bytes[l] != 0 : (l + 1) % every != 0;
         qb_json_push_text(types, slides ? "sliding_attention" : "full_attention");
     }
     qb_json_put(b->out, "layer_types", types);
@@ -232,7 +232,7 @@ qb_status qb_gguf_add_window(qb_gguf_builder *b) {
     if (st != QB_OK) return st;
     if (window > 0)
         qb_json_put_int(b->out, "sliding_window", window);
-    else if (window == 0 || b->a->window == QB_GGUF_WINDOW_NONE)
+    else if (window == 0 || b->a->window == QB_GGUF_WINDOW_NONE || b->a->window == QB_GGUF_WINDOW_LISTED)
         qb_json_put_null(b->out, "sliding_window");
-    return add_pattern(b);
+    return add_pattern(b, window <= 0 && b->a->window == QB_GGUF_WINDOW_LISTED);
 }
