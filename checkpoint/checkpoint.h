@@ -64,6 +64,16 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); 
    embedding. Before anything else looks for tensors. */
 qb_status qb_checkpoint_adopt_names(qb_checkpoint *ck, const char *embed, const char *layer, const char *head,
                                     bool tied) QB_NODISCARD;
+/* Puts tensors of their own in the place of dense stacks, [n, ..]: matrix i under `pattern` with i for %e, as
+   [out, in]; the rows of a stack of vectors as vectors. Stacks in a form that allows no view (made, widened)
+   must not be among them: qb_checkpoint_can_split. Pointers to tensors end. */
+typedef struct qb_stack {
+    const char *name, *pattern;
+    int64_t n;
+    bool transposed; /* its matrices lie as [in, out] */
+} qb_stack;
+bool qb_checkpoint_can_split(const qb_checkpoint *ck, const char *stack);
+qb_status qb_checkpoint_split(qb_checkpoint *ck, const qb_stack *stacks, size_t n) QB_NODISCARD;
 /* Like find, but absence is an error naming the checkpoint, the tensor and the nearest name. */
 qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb_tensor **out) QB_NODISCARD;
 /* The element type as the file spells it ("BF16", "F8_E4M3", "Q4_K"); for bytes that stand for a packed

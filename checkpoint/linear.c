@@ -5,7 +5,6 @@
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- slices ---- */
@@ -139,33 +138,6 @@ static qb_status check_undeclared(const qb_checkpoint *ck, const char *module) {
 
 /* ---- modules ---- */
 
-/* A stack of experts may lie as matrices of their own, [out, in] under MODULE.0, MODULE.1, ..: their name,
-   or false. */
-static bool lies_apart(const qb_checkpoint *ck, const qb_layout *layout, const char *module,
-                       const qb_slice *s, char name[QB_TENSOR_NAME_MAX]) {
-    if (!s->matrices || (layout && layout->present(ck, module)) || find_weight(ck, module)) return false;
-    int n = snprintf(name, QB_TENSOR_NAME_MAX, "%s.%" PRId64, module, s->index);
-    return n < QB_TENSOR_NAME_MAX && ((layout && layout->present(ck, name)) || find_weight(ck, name));
-}
-
-/* The view is given back at once: whoever frees the weight knows the stack's name alone. */
-static qb_status read_apart(qb_checkpoint *ck, const char *name, qb_weight *out) {
-    int64_t rows = out->rows, cols = out->cols;
-    qb_weight view;
-    qb_status st = qb_checkpoint_linear(ck, name, rows, cols, &view);
-    if (st != QB_OK || !view.dense || view.copy) {
-        *out = view;
-        return st;
-    }
-    size_t bytes = (size_t)(rows * cols) * qb_dtype_bytes(view.dtype);
-    *out = (qb_weight){.rows = rows, .cols = cols, .dtype = view.dtype};
-    st = qb_alloc(bytes, 1, &out->copy);
-    if (st == QB_OK) memcpy(out->copy, view.dense, bytes);
-    out->dense = out->copy;
-    qb_checkpoint_free_linear(ck, name, &view);
-    return st;
-}
-
 qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
                                      int64_t rows, int64_t cols, qb_weight *out) {
     qb_slice s;
@@ -173,8 +145,6 @@ qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, cons
     qb_status st = complete_slice(ck, module, slice, rows, &s);
     if (st != QB_OK) return st;
     const qb_layout *layout = ck->quantization.layout[0] ? qb_layout_find(ck->quantization.layout) : NULL;
-    char apart[QB_TENSOR_NAME_MAX];
-    if (lies_apart(ck, layout, module, &s, apart)) return read_apart(ck, apart, out);
     /* Modules that the quantizer skipped (lm_head) are dense in a quantized checkpoint. */
     if (layout && layout->present(ck, module)) return packed_linear(ck, layout, module, &s, out);
     const qb_tensor *t;

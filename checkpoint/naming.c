@@ -66,7 +66,7 @@ static bool any_starts_with(const qb_checkpoint *ck, const char *base, const cha
 }
 
 /* The table of names anew, after some have changed. */
-static qb_status index_names(qb_checkpoint *ck) {
+qb_status qb_checkpoint_index_names(qb_checkpoint *ck) {
     qb_status st = QB_OK;
     uint32_t position;
     qb_names_free(&ck->names);
@@ -93,7 +93,7 @@ static qb_status add_prefix(qb_checkpoint *ck, const char *base, size_t missing,
             return qb_fail(QB_ERR_FORMAT, "%s: tensor name %.60s... is too long", ck->dir, t->name);
         st = qb_arena_strdup(&ck->arena, name, &t->name);
     }
-    return st == QB_OK ? index_names(ck) : st;
+    return st == QB_OK ? qb_checkpoint_index_names(ck) : st;
 }
 
 static qb_status head_as_embedding(qb_checkpoint *ck, const char *embed, const char *head) {
@@ -103,7 +103,7 @@ static qb_status head_as_embedding(qb_checkpoint *ck, const char *embed, const c
     qb_status st = qb_module_tensor_name(embed, "weight", name);
     if (st == QB_OK) st = qb_arena_strdup(&ck->arena, name, &ck->tensors[t->index].tensor.name);
     qb_debug("%s: the file holds %s.weight, to which %s is tied", ck->dir, head, embed);
-    return st == QB_OK ? index_names(ck) : st;
+    return st == QB_OK ? qb_checkpoint_index_names(ck) : st;
 }
 
 qb_status qb_checkpoint_adopt_names(qb_checkpoint *ck, const char *embed, const char *layer, const char *head,

@@ -98,6 +98,8 @@ qb_status qb_checkpoint_explain(const char *dir) QB_NODISCARD;
 /* Takes the wrapper of a multimodal model off a tensor's name; *ignored for what nobody needs: its other
    towers, buffers that old programs saved. */
 qb_status qb_checkpoint_own_name(qb_checkpoint *ck, qb_tensor *t, bool *ignored) QB_NODISCARD;
+/* The table of names anew, after some have changed. */
+qb_status qb_checkpoint_index_names(qb_checkpoint *ck) QB_NODISCARD;
 /* Adds a file that holds weights, not yet mapped, and a tensor of one: `tensor` says all but its index and
    tensor.data. A name that is there already becomes an error when it is needed. */
 qb_status qb_checkpoint_add_shard(qb_checkpoint *ck, const char *path) QB_NODISCARD;

@@ -151,6 +151,15 @@ void qb_experts(qb_builder *b, const char *out, const char *in, const char *name
                    .name = name, .expert = (int16_t)e, .quantized = true, .bias = bias, .stored = stored});
 }
 
+void qb_experts_of_stack(qb_builder *b, const char *out, const char *in, const qb_stack_of *stack) {
+    size_t first = b->list->n_linears;
+    if (b->c->experts_apart && stack->apart)
+        qb_experts(b, out, in, stack->apart, stack->bias ? ".bias" : NULL, QB_STORED_ROWS);
+    else
+        qb_experts(b, out, in, stack->name, stack->bias, stack->stored);
+    for (size_t i = first; b->st == QB_OK && i < b->list->n_linears; i++) b->list->linears[i].stack = stack;
+}
+
 void qb_split(qb_builder *b, const char *in, const char *out, const char *out2, const char *out3,
               qb_split_attr a) {
     qb_step *s = push(b, QB_STEP_SPLIT);

@@ -82,6 +82,7 @@ struct qb_config {
     int64_t fused_groups; /* of a fused qkv: 1 contiguous, else interleaved by so many heads or groups */
     /* mixtures of experts */
     int64_t n_experts, top_k, expert_ffn, shared_ffn;
+    bool experts_apart; /* experts that the class stacks in one tensor are modules of their own */
     qb_route_attr route;
     float swiglu_alpha, swiglu_limit; /* of QB_ACTIVATION_SWIGLU_OSS */
     int64_t variant;                  /* a family's own forms, an enum of its file */

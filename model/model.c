@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "model/load.h"
 #include "model/owners.h"
+#include "model/stacks.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -158,6 +159,7 @@ static qb_status open_files(const char *spec, qb_model *m) {
     QB_TRY(st, qb_config_parse(qb_checkpoint_config(m->checkpoint), where, &m->config));
     QB_TRY(st, qb_topology_build(&m->config, &m->topology));
     QB_TRY(st, adopt_names(m));
+    QB_TRY(st, qb_model_take_stacks_apart(m));
     QB_TRY(st, qb_head_resolve(m));
 out:
     return st;

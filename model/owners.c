@@ -155,13 +155,7 @@ static bool is_read(const qb_owner *owner, const char *tensor) {
     if (!owner) return false;
     size_t n = strlen(owner->name);
     bool matrix = owner->kind == QB_OWNER_LINEAR || owner->kind == QB_OWNER_EMBED;
-    if (!matrix || tensor[n] != '.') return true;
-    const char *part = tensor + n + 1;
-    if (owner->linear && owner->linear->stored >= QB_STORED_STACKED_ROWS) { /* MODULE.3.weight, of expert 3 */
-        size_t digits = strspn(part, "0123456789");
-        if (digits && part[digits] == '.') part += digits + 1;
-    }
-    return is_part_of_linear(part);
+    return !matrix || tensor[n] != '.' || is_part_of_linear(tensor + n + 1);
 }
 
 /* The head of a tied model is looked at by qb_head_resolve. */

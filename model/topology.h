@@ -14,6 +14,16 @@ typedef enum {
     QB_STORED_STACKED_COLUMNS, /* NAME [experts, in, out] */
 } qb_stored;
 
+/* Experts that a class stacks in one tensor. */
+typedef struct qb_stack_of {
+    const char *name, *suffix,
+        *bias; /* "mlp.experts.gate_up_proj", ".weight" or ""; the bias' suffix or NULL */
+    qb_stored stored;
+    /* What each is called where they lie apart, as programs have them that quantize:
+       "mlp.experts.gate_up.%e"; NULL: no program does. */
+    const char *apart;
+} qb_stack_of;
+
 /* A linear of a list. Names have %d for the layer and %e for the expert. */
 typedef struct qb_linear {
     const char *prefix, *name; /* "model.layers.%d." and "self_attn.q_proj" */
@@ -23,6 +33,7 @@ typedef struct qb_linear {
     bool quantized;   /* what methods quantize; routers, heads and what stands at the ends stay */
     bool unit_rows;   /* computes with its rows divided by their lengths; files keep them as they are */
     const char *bias; /* suffix of the bias tensor, ".bias"; NULL: none */
+    const qb_stack_of *stack; /* of experts that the class stacks; NULL */
 } qb_linear;
 
 typedef enum {
@@ -142,6 +153,8 @@ void qb_with_unit_rows(qb_builder *b);
 /* One linear an expert on routed slots, %e in the name. bias: suffix or NULL. */
 void qb_experts(qb_builder *b, const char *out, const char *in, const char *name, const char *bias,
                 qb_stored stored);
+/* The same of experts that the class stacks: apart where the config says so, as [out, in] with ".bias". */
+void qb_experts_of_stack(qb_builder *b, const char *out, const char *in, const qb_stack_of *stack);
 void qb_split(qb_builder *b, const char *in, const char *out, const char *out2, const char *out3,
               qb_split_attr a);
 void qb_join_heads(qb_builder *b, const char *out, const char *in, const char *shared, qb_join_attr a);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "quant/stacks.h"
 #include "quant/target.h"
 
 #include <inttypes.h>
@@ -232,16 +233,14 @@ static qb_status plan_packed(conversion *c, const qb_module *module, const qb_we
 
 static qb_status plan_module(conversion *c, const qb_module *module) {
     qb_weight w = {0};
-    if (module->linear && (module->linear->stored == QB_STORED_STACKED_ROWS ||
-                           module->linear->stored == QB_STORED_STACKED_COLUMNS))
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s: experts that lie in one tensor of three dimensions are not converted",
-                       module->name);
+    qb_status st;
+    if (!c->layout && qb_stacks_own(module)) return QB_OK; /* stacks.c writes them */
+    QB_TRY(st, qb_target_check_stacked(module, c->layout));
     if (goes_dense(c, module)) return plan_dense(c, module);
-    qb_status st = qb_module_read(c->m, module, &w);
-    if (st != QB_OK) return st;
+    QB_TRY(st, qb_module_read(c->m, module, &w));
     st = stays(c, &w) ? plan_as_is(c, module, &w) : plan_packed(c, module, &w);
     qb_module_unread(c->m, module, &w);
+out:
     return st;
 }
 
@@ -294,6 +293,7 @@ static qb_status put_dense(conversion *c, const qb_module *module, const qb_weig
 }
 
 static qb_status put_module(conversion *c, const qb_module *module) {
+    if (!c->layout && qb_stacks_own(module)) return QB_OK;
     qb_weight w = {0};
     qb_status st = qb_module_read(c->m, module, &w);
     if (st != QB_OK) return st;
@@ -385,10 +385,12 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
                      qb_checkpoint_quantization(m->checkpoint)->layout);
         goto out;
     }
+    if (!c.layout) QB_TRY(st, qb_stacks_plan(m, c.dense, c.writer));
     QB_TRY(st, qb_modules_check_others(m, &c.modules, NULL, NULL));
     QB_TRY(st, qb_target_plan_others(m, &c.modules, others, c.writer));
     QB_TRY(st, qb_writer_begin(c.writer));
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));
+    if (!c.layout) QB_TRY(st, qb_stacks_put(m, c.dense, c.writer, out));
     QB_TRY(st, qb_target_copy_others(m, &c.modules, others, c.writer));
     QB_TRY(st, put_config(&c));
     QB_TRY(st, qb_target_copy_companions(m, target, c.writer));

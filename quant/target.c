@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "quant/stacks.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,11 +21,17 @@ static qb_dtype stored_as(const qb_tensor *t, qb_dtype as) {
     return as != QB_DTYPE_COUNT && is_float(t->dtype) ? as : t->dtype;
 }
 
+/* Written as a module, or dense as a part of a stack. */
+static bool is_written_otherwise(const qb_model *m, const qb_modules *modules, const char *tensor,
+                                 qb_dtype as) {
+    return qb_modules_own(modules, tensor) || (as != QB_DTYPE_COUNT && qb_stacks_own_tensor(m, tensor));
+}
+
 qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as, qb_writer *w) {
     qb_checkpoint *ck = m->checkpoint;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (qb_modules_own(modules, t->name)) continue;
+        if (is_written_otherwise(m, modules, t->name, as)) continue;
         if (t->dtype >= QB_DTYPE_COUNT)
             return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
                            qb_checkpoint_dir(ck), t->name);
@@ -84,7 +91,7 @@ qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb
     qb_checkpoint *ck = m->checkpoint;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (qb_modules_own(modules, t->name)) continue;
+        if (is_written_otherwise(m, modules, t->name, as)) continue;
         const void *bytes;
         qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
         if (st != QB_OK) return st;
@@ -169,18 +176,30 @@ static qb_status choose_layout(qb_target_run *t) {
     return QB_OK;
 }
 
+qb_status qb_target_check_stacked(const qb_module *m, const qb_layout *layout) {
+    if (!m->linear || !m->linear->stack) return QB_OK;
+    if (m->linear->stored != QB_STORED_ROWS)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: experts that lie in one tensor of three dimensions have no quantized layout that "
+                       "other programs read%s",
+                       m->name,
+                       m->linear->stack->apart ? " while they are quantized; `bench convert --to bf16` first"
+                                               : "");
+    if (strncmp(layout->name, "gptq", 4) != 0)
+        return qb_fail(QB_ERR_UNSUPPORTED,
+                       "%s: no program reads experts of this family one by one in the layout %s; GPTQModel "
+                       "reads gptq (methods rtn and gptq)",
+                       m->name, layout->name);
+    return QB_OK;
+}
+
 static qb_status plan_linears(qb_target_run *t) {
     qb_qweight shape = {0};
     qb_status st = QB_OK;
     for (size_t i = 0; i < t->modules.count; i++) {
         const qb_module *m = &t->modules.items[i];
         if (m->layer < 0) continue;
-        if (m->linear->stored == QB_STORED_STACKED_ROWS || m->linear->stored == QB_STORED_STACKED_COLUMNS)
-            return qb_fail(
-                QB_ERR_UNSUPPORTED,
-                "%s: experts that lie in one tensor of three dimensions have no quantized layout that other "
-                "programs read",
-                m->name);
+        QB_TRY(st, qb_target_check_stacked(m, t->layout));
         QB_TRY(st, describe_module(t, m, &shape));
         QB_TRY(st, t->layout->check(m->name, &shape));
         QB_TRY(st, t->layout->plan(t->writer, m->name, &shape));

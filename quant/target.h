@@ -6,6 +6,8 @@
 #include "model/modules.h"
 #include "quant/driver.h"
 
+/* Fails for an expert of a stack that no program reads in this layout. */
+qb_status qb_target_check_stacked(const qb_module *m, const qb_layout *layout) QB_NODISCARD;
 /* Plans and puts every tensor that is no part of a module, one at a time; NaN and infinity are errors. Floats
    become `as`, which must hold each value exactly; QB_DTYPE_COUNT leaves them as they are. */
 qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as,

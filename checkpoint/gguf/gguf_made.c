@@ -72,7 +72,7 @@ static qb_status take_pieces(const qb_gguf *g, const qb_gguf_made *row, const qb
     /* a bias of stacked experts has two dimensions, their weights three */
     bool stacked = from[0]->n_dims == 3 || (from[0]->n_dims == 2 && strstr(from[0]->name, "_exps.bias"));
     *m = (qb_gguf_pieces){.order = row->order, .log_of_negative = row->log_of_negative, .n = from[1] ? 2 : 1};
-    if (strstr(row->to, "%e") && from[0]->n_dims != 3)
+    if (strstr(row->to, "%e") && !stacked)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected matrices of experts, three dimensions",
                        g->file, from[0]->name);
     for (int p = 0; p < m->n; p++) take_piece(m, p, from[p], stacked);
@@ -137,7 +137,7 @@ static qb_status add_experts(qb_checkpoint *ck, const char *pattern, const qb_gg
             each[e].piece[p].data +=
                 e * all->piece[p].rows * qb_gguf_row_bytes(all->piece[p].type, all->piece[p].cols);
         set_form(&each[e], from, true, &t);
-        t.tensor.n_dims = 2;
+        t.tensor.n_dims = from->n_dims - 1;
         t.tensor.shape[0] = all->rows;
         t.tensor.shape[1] = all->cols;
         if (t.mapped) t.mapped = each[e].piece[0].data;

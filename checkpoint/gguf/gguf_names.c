@@ -47,8 +47,8 @@
         {"ffn_down_exps.weight"}, "mlp.experts.%e.down_proj.weight"                                          \
     }
 #define GRANITE_EXPERTS                                                                                      \
-    {{"ffn_gate_exps.weight", "ffn_up_exps.weight"}, "block_sparse_moe.input_linear.%e.weight"}, {           \
-        {"ffn_down_exps.weight"}, "block_sparse_moe.output_linear.%e.weight"                                 \
+    {{"ffn_gate_exps.weight", "ffn_up_exps.weight"}, "block_sparse_moe.input_linear.%e.linear.weight"}, {    \
+        {"ffn_down_exps.weight"}, "block_sparse_moe.output_linear.%e.linear.weight"                          \
     }
 #define GRANITE_SCALES                                                                                       \
     {"embedding_scale", "embedding_multiplier", false, true},                                                \

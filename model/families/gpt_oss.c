@@ -36,7 +36,12 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_dense(b, "o", "c", qb_llama_attention.o, c->output_bias);
 }
 
+/* Apart: as GPTQModel has them. Source: its models/definitions/gpt_oss.py. */
 static void experts(qb_builder *b, const qb_config *c) {
+    static const qb_stack_of gate_up = {"mlp.experts.gate_up_proj", "", "_bias", QB_STORED_STACKED_COLUMNS,
+                                        "mlp.experts.gate_up.%e"},
+                             down = {"mlp.experts.down_proj", "", "_bias", QB_STORED_STACKED_COLUMNS,
+                                     "mlp.experts.down.%e"};
     const qb_activate_attr glu = {.kind = QB_ACTIVATION_SWIGLU_OSS,
                                   .glu = QB_GLU_INTERLEAVED,
                                   .alpha = c->swiglu_alpha,
@@ -46,9 +51,9 @@ static void experts(qb_builder *b, const qb_config *c) {
     qb_slot_routed(b, "a_e", c->expert_ffn);
     qb_slot_routed(b, "down_e", c->hidden);
     qb_slot_new(b, "d", c->hidden);
-    qb_experts(b, "gate_up_e", "xe", "mlp.experts.gate_up_proj", "_bias", QB_STORED_STACKED_COLUMNS);
+    qb_experts_of_stack(b, "gate_up_e", "xe", &gate_up);
     qb_activate(b, "a_e", "gate_up_e", NULL, glu);
-    qb_experts(b, "down_e", "a_e", "mlp.experts.down_proj", "_bias", QB_STORED_STACKED_COLUMNS);
+    qb_experts_of_stack(b, "down_e", "a_e", &down);
     qb_scatter(b, "d", "down_e", false);
 }
 

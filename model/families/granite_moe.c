@@ -27,15 +27,20 @@ static void configure_shared(qb_keys *k, qb_config *c) {
     qb_key_int(k, "shared_intermediate_size", false, 0, 1 << 20, &c->shared_ffn);
 }
 
+/* Apart: as GPTQModel has them. Source: its models/definitions/granitemoe.py. */
 static void experts(qb_builder *b, const qb_config *c) {
+    static const qb_stack_of input = {"block_sparse_moe.input_linear", ".weight", NULL,
+                                      QB_STORED_STACKED_ROWS, "block_sparse_moe.input_linear.%e.linear"},
+                             output = {"block_sparse_moe.output_linear", ".weight", NULL,
+                                       QB_STORED_STACKED_ROWS, "block_sparse_moe.output_linear.%e.linear"};
     qb_route_rows(b, c, "block_sparse_moe.router.layer", false, false);
     qb_slot_routed(b, "gate_up_e", 2 * c->expert_ffn);
     qb_slot_routed(b, "a_e", c->expert_ffn);
     qb_slot_routed(b, "down_e", c->hidden);
     qb_slot_new(b, "d", c->hidden);
-    qb_experts(b, "gate_up_e", "xe", "block_sparse_moe.input_linear", NULL, QB_STORED_STACKED_ROWS);
+    qb_experts_of_stack(b, "gate_up_e", "xe", &input);
     qb_activate(b, "a_e", "gate_up_e", NULL, (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_HALVES});
-    qb_experts(b, "down_e", "a_e", "block_sparse_moe.output_linear", NULL, QB_STORED_STACKED_ROWS);
+    qb_experts_of_stack(b, "down_e", "a_e", &output);
     qb_scatter(b, "d", "down_e", false);
 }
 

@@ -75,6 +75,10 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
 }
 
 static void experts(qb_builder *b, const qb_config *c) {
+    static const qb_stack_of gate_up = {"feed_forward.experts.gate_up_proj", "", NULL,
+                                        QB_STORED_STACKED_COLUMNS, NULL},
+                             down = {"feed_forward.experts.down_proj", "", NULL, QB_STORED_STACKED_COLUMNS,
+                                     NULL};
     static const qb_mlp_names shared = {"feed_forward.shared_expert.gate_proj",
                                         "feed_forward.shared_expert.up_proj",
                                         "feed_forward.shared_expert.down_proj"};
@@ -83,9 +87,9 @@ static void experts(qb_builder *b, const qb_config *c) {
     qb_slot_routed(b, "a_e", c->expert_ffn);
     qb_slot_routed(b, "down_e", c->hidden);
     qb_slot_new(b, "d", c->hidden);
-    qb_experts(b, "gate_up_e", "xe", "feed_forward.experts.gate_up_proj", NULL, QB_STORED_STACKED_COLUMNS);
+    qb_experts_of_stack(b, "gate_up_e", "xe", &gate_up);
     qb_activate(b, "a_e", "gate_up_e", NULL, (qb_activate_attr){.kind = c->activation, .glu = QB_GLU_HALVES});
-    qb_experts(b, "down_e", "a_e", "feed_forward.experts.down_proj", NULL, QB_STORED_STACKED_COLUMNS);
+    qb_experts_of_stack(b, "down_e", "a_e", &down);
     qb_scatter(b, "d", "down_e", true);
     qb_shared_mlp(b, c, &shared);
     qb_add(b, "d", "shared");

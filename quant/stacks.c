@@ -1,0 +1,148 @@
+#include "quant/stacks.h"
+
+#include "base/memory.h"
+#include "model/load.h"
+#include "model/owners.h"
+#include "quant/target.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+bool qb_stacks_own(const qb_module *module) {
+    return module->linear && module->linear->stack;
+}
+
+static bool is_apart(const qb_linear *l) {
+    return l->stack && l->stored == QB_STORED_ROWS;
+}
+
+bool qb_stacks_own_tensor(const qb_model *m, const char *tensor) {
+    const qb_owner *o = qb_owners_find(m->owners, tensor);
+    if (!o || !o->linear || !o->linear->stack) return false;
+    return o->kind == QB_OWNER_LINEAR || is_apart(o->linear);
+}
+
+/* The first expert's linear stands for all, which follow it. */
+static bool begins(const qb_linear *l) {
+    return l->stack && l->expert == 0;
+}
+
+static void name_of(const qb_linear *l, int64_t layer, const char *suffix, char out[QB_NAME_BYTES + 8]) {
+    qb_linear one = *l;
+    one.name = l->stack->name;
+    qb_linear_name(&one, layer, out);
+    strcat(out, suffix);
+}
+
+static bool turned(const qb_linear *l) {
+    return l->stack->stored == QB_STORED_STACKED_COLUMNS;
+}
+
+static qb_status plan_one(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w) {
+    char name[QB_NAME_BYTES + 8];
+    int64_t n = m->config.n_experts;
+    name_of(l, layer, l->stack->suffix, name);
+    qb_status st = qb_writer_plan(
+        w, name, as, 3, (int64_t[]){n, turned(l) ? l->cols : l->rows, turned(l) ? l->rows : l->cols});
+    if (st != QB_OK || !l->bias || !is_apart(l)) return st;
+    name_of(l, layer, l->stack->bias, name);
+    return qb_writer_plan(w, name, as, 2, (int64_t[]){n, l->rows});
+}
+
+static qb_status each(const qb_model *m,
+                      qb_status (*f)(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as,
+                                     qb_writer *w, qb_conversion *report),
+                      qb_dtype as, qb_writer *w, qb_conversion *report) {
+    const qb_topology *t = &m->topology;
+    qb_status st = QB_OK;
+    for (int64_t layer = 0; layer < t->n_layers; layer++)
+        for (size_t i = 0; st == QB_OK && i < t->layers[layer].n_linears; i++)
+            if (begins(&t->layers[layer].linears[i]))
+                st = f(m, &t->layers[layer].linears[i], layer, as, w, report);
+    return st;
+}
+
+static qb_status plan_each(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w,
+                           qb_conversion *report) {
+    (void)report;
+    return plan_one(m, l, layer, as, w);
+}
+
+qb_status qb_stacks_plan(const qb_model *m, qb_dtype as, qb_writer *w) {
+    return each(m, plan_each, as, w, NULL);
+}
+
+/* ---- writing ---- */
+
+static void turn_into(const float *values, int64_t rows, int64_t cols, float *out) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) out[c * rows + r] = values[r * cols + c];
+}
+
+/* One expert's matrix, as the stack has it, into `out`. */
+static qb_status read_matrix(const qb_model *m, const qb_linear *l, int64_t layer, float *values, float *out,
+                             bool *packed) {
+    char module[QB_NAME_BYTES];
+    qb_weight w;
+    int64_t n = l->rows * l->cols;
+    float *to = turned(l) ? values : out;
+    qb_linear_name(l, layer, module);
+    qb_status st = qb_linear_read(m, l, layer, &w);
+    if (st != QB_OK) return st;
+    *packed = w.packed != NULL;
+    if (w.packed)
+        qb_qweight_dequantize(w.packed, to);
+    else
+        st = qb_to_f32(w.dtype, w.dense, n, to);
+    for (int64_t i = 0; st == QB_OK && i < n; i++)
+        if (!isfinite(to[i]))
+            st = qb_fail(QB_ERR_NUMERIC, "%s: an element is %g: the checkpoint is damaged", module,
+                         (double)to[i]);
+    if (st == QB_OK && turned(l)) turn_into(values, l->rows, l->cols, out);
+    qb_linear_unread(m, l, layer, &w);
+    return st;
+}
+
+static qb_status put_biases(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w) {
+    char name[QB_NAME_BYTES + 8];
+    int64_t n = m->config.n_experts;
+    float *all = NULL, *one = NULL;
+    qb_status st = qb_alloc((size_t)(n * l->rows), sizeof *all, &all);
+    for (int64_t e = 0; st == QB_OK && e < n; e++) {
+        qb_linear_bias_name(&l[e], layer, name);
+        st = qb_checkpoint_read_f32(m->checkpoint, name, l->rows, 0, &one);
+        if (st == QB_OK) memcpy(all + e * l->rows, one, (size_t)l->rows * sizeof *all);
+        qb_free(one);
+        one = NULL;
+    }
+    name_of(l, layer, l->stack->bias, name);
+    if (st == QB_OK) st = qb_target_put_as(w, name, all, n * l->rows, as, NULL);
+    qb_free(all);
+    return st;
+}
+
+static qb_status put_each(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w,
+                          qb_conversion *report) {
+    char name[QB_NAME_BYTES + 8];
+    int64_t n = m->config.n_experts, size = l->rows * l->cols;
+    float *all = NULL, *values = NULL;
+    bool packed = false;
+    qb_status st;
+    QB_TRY(st, qb_alloc((size_t)(n * size), sizeof *all, &all));
+    QB_TRY(st, qb_alloc((size_t)size, sizeof *values, &values));
+    for (int64_t e = 0; e < n; e++) QB_TRY(st, read_matrix(m, &l[e], layer, values, all + e * size, &packed));
+    name_of(l, layer, l->stack->suffix, name);
+    QB_TRY(st, qb_target_put_as(w, name, all, n * size, as, packed ? &report->rounded : NULL));
+    report->modules += n;
+    report->weights += n * size;
+    if (l->bias && is_apart(l)) st = put_biases(m, l, layer, as, w);
+out:
+    qb_free(all);
+    qb_free(values);
+    return st;
+}
+
+qb_status qb_stacks_put(const qb_model *m, qb_dtype as, qb_writer *w, qb_conversion *report) {
+    return each(m, put_each, as, w, report);
+}
