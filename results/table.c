@@ -363,6 +363,27 @@ static void put_share_notes(const table *t, const char *prefix, qb_str *out) {
         }
 }
 
+/* Figures that were not computed with float32 activations alone: how many of each kind. */
+static void put_activation_notes(const table *t, const char *prefix, qb_str *out) {
+    const char *seen[4];
+    int n = 0, rows[4] = {0};
+    for (const qb_json *c = first_case(t); c; c = qb_json_next(c))
+        for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m; m = qb_json_next(m)) {
+            const char *kind = text_of(m, "activations");
+            int i = 0;
+            while (i < n && strcmp(seen[i], kind) != 0) i++;
+            if (!*kind || i == 4) continue;
+            seen[i] = kind;
+            rows[i]++;
+            n = i == n ? n + 1 : n;
+        }
+    for (int i = 0; i < n; i++) {
+        qb_str_printf(out, "%s%d speed or quality figure%s with ", prefix, rows[i], rows[i] == 1 ? "" : "s");
+        qb_text_clean(seen[i], 16, out);
+        qb_str_text(out, " activations in products with quantized weights; all others with float32\n");
+    }
+}
+
 /* Reasons of rows that were not measured: each once, with how many cases it stands for. */
 static void put_notes(const table *t, const char *prefix, qb_str *out) {
     const char *seen[16];
@@ -402,6 +423,7 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
     put_projection_note(t, prefix, out);
     put_noise_notes(t, prefix, out);
     put_share_notes(t, prefix, out);
+    put_activation_notes(t, prefix, out);
     bool floor_put = false;
     for (const qb_json *c = first_case(t); c && !floor_put; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && !floor_put;

@@ -38,16 +38,28 @@ static qb_device *whole_device(const char *simd, int threads, qb_activations mod
     return dev;
 }
 
+static bool is_avx2(const char *simd) {
+    if (simd) setenv("BENCH_SIMD", simd, 1);
+    bool is = !strcmp(qb_integer_chosen()->name, "avx2");
+    unsetenv("BENCH_SIMD");
+    return is;
+}
+
+/* NULL where the matrix keeps to float32, which codes that lie in three bits do with AVX2. */
 static float *product(const char *simd, int threads, qb_activations mode, qb_qweight *q, const float *x,
                       int64_t T) {
     qb_device *dev = whole_device(simd, threads, mode);
     qb_weight weight = {.rows = q->rows, .cols = q->cols, .packed = q};
     qb_matrix m;
     assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
-    assert_true(m.integer);
     float *y = noise_new(T * q->rows + 1), guard = y[T * q->rows];
     assert_ok(dev->backend->matmul(dev, y, x, T, &m));
     assert_true(y[T * q->rows] == guard);
+    if (!m.integer) {
+        assert_true(is_avx2(simd) && q->bits == 3);
+        qb_free(y);
+        y = NULL;
+    }
     dev->backend->matrix_free(dev, &m);
     assert_no_memory(dev);
     dev->backend->close(dev);
@@ -75,7 +87,7 @@ static void test_integer__sums_are_exact(void **state) {
         if (!f.symmetric) q->zeros[0] = 0;
         for (int s = 0; s < SIMD_NAMES; s++) {
             float *y = product(simd_names[s], 2, mode, q, x, T);
-            for (int64_t t = 0; t < T; t++)
+            for (int64_t t = 0; y && t < T; t++)
                 for (int64_t r = 0; r < ROWS; r++) {
                     int64_t want = 0;
                     for (int64_t c = 0; c < cols; c++)
@@ -139,7 +151,7 @@ static void check_rounded(const format *f, const char *simd, qb_activations mode
     double *xq;
     assert_ok(qb_alloc((size_t)(T * cols), sizeof *xq, &xq));
     round_here(&s, mode, x, T, cols, xq, step);
-    for (int64_t t = 0; t < T; t++)
+    for (int64_t t = 0; y && t < T; t++)
         for (int64_t r = 0; r < rows; r++) {
             double want = 0, exact = 0, size = 1e-30, allowed = 0;
             for (int64_t c = 0; c < cols; c++) {
@@ -180,12 +192,12 @@ static void test_integer__same_bits(void **state) {
     for (int i = 0; i < FORMATS * 2; i++) {
         qb_qweight *q = weight_new(&formats[i / 2], ROWS, COLS);
         float *x = noise_new(T * COLS), *first = product(NULL, 1, modes[i % 2], q, x, T);
-        for (int threads = 2; threads <= 3; threads++) {
+        for (int threads = 2; first && threads <= 3; threads++) {
             float *y = product(NULL, threads, modes[i % 2], q, x, T);
             assert_memory_equal(first, y, T * ROWS * sizeof *y);
             qb_free(y);
         }
-        for (int n = 1; n <= 8; n += n)
+        for (int n = 1; first && n <= 8; n += n)
             for (int t = 0; t < T; t += n) {
                 int now = n < T - t ? n : T - t;
                 float *y = product(NULL, 2, modes[i % 2], q, x + t * COLS, now);
@@ -193,7 +205,8 @@ static void test_integer__same_bits(void **state) {
                 qb_free(y);
             }
         float *y = product("avx2", 2, modes[i % 2], q, x, T);
-        if (strcmp(qb_cpu_simd(), "generic") != 0) assert_memory_equal(first, y, T * ROWS * sizeof *y);
+        if (first && y && strcmp(qb_cpu_simd(), "generic") != 0)
+            assert_memory_equal(first, y, T * ROWS * sizeof *y);
         qb_free(y), qb_free(x), qb_free(first);
         qb_qweight_free(q);
         qb_free(q);

@@ -29,8 +29,8 @@ const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
     [QB_PACK_8] = {1, {{0, 1, 2, 3}}},
 };
 
-bool qb_packed_has_integer(const qb_packed *p) {
-    return !p->by_row && qb_quad_orders[p->kind].quads > 0;
+bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p) {
+    return !p->by_row && set->shapes[0].i16[p->kind] != NULL;
 }
 
 /* ---- activations ---- */

@@ -58,5 +58,5 @@ extern const qb_integer qb_integer_avx2, qb_integer_vnni;
 
 /* Those that go with the loops of simd.h that are chosen. */
 const qb_integer *qb_integer_chosen(void);
-/* Whether p's codes have products in whole numbers. */
-bool qb_packed_has_integer(const qb_packed *p);
+/* Whether p's codes have products in whole numbers in this set. */
+bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p);

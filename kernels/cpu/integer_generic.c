@@ -7,6 +7,7 @@
 #define INTEGER_TABLE qb_integer_generic
 #define INTEGER_NAME  "generic"
 #define INTEGER_FAST  false
+#define INTEGER_3     1
 #define SHAPES(X)     X(1, 1) X(1, 4)
 
 /* clang-format off */
