@@ -206,6 +206,7 @@ static qb_status need_floats(const qb_checkpoint *ck, const char *name, int64_t 
     int64_t shape[3] = {shape0, shape1};
     int n_dims = shape1 ? 2 : 1;
     qb_status st = qb_checkpoint_need(ck, name, out);
+    if (st == QB_OK && shape0 == 1 && n_dims == 1 && (*out)->n_dims == 0) n_dims = 0; /* a scalar */
     if (st == QB_OK && n_dims == 2 && (*out)->n_dims == 3) /* a convolution's, over single elements */
         shape[1] = 1, shape[2] = shape1, n_dims = 3;
     return st == QB_OK ? qb_tensor_expect_float(ck, *out, n_dims, shape) : st;

@@ -246,7 +246,7 @@ struct qb_backend {
     qb_status (*gptq)(qb_device *dev, qb_gptq_problem *problem);
     /* From the next product on. NULL: float32 alone. */
     qb_status (*set_activations)(qb_device *dev, qb_activations wanted, qb_activations *got);
-    /* Of these three no plain ops serve: check_step refuses the steps where they are NULL. */
+    /* Of these four no plain ops serve: check_step refuses the steps where they are NULL. */
     /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
     qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);
     /* In place on x[n_seq * n_tok, width]; what is kept lies in kv->state of the layer. */
@@ -257,6 +257,10 @@ struct qb_backend {
     qb_status (*delta)(qb_device *dev, const qb_delta_attr *attr, float *out, const float *qkv,
                        const float *beta, const float *decay, const float *a_log, const float *dt_bias,
                        const qb_kv *kv, int64_t layer, int64_t n_seq, int64_t n_tok, int64_t first);
+    /* y[n] by numbers [4], QB_STEP_XIELU's; y may be x. With ap = softplus(alpha_p), an = beta +
+       softplus(alpha_n): ap x^2 + beta x above 0, an (e^min(x, eps) - 1 - x) + beta x elsewhere (Huang and
+       Schlag 2024, arXiv:2411.13010). */
+    qb_status (*xielu)(qb_device *dev, float *y, const float *x, const float *numbers, int64_t n);
 };
 
 /* NULL when there is no such backend; `index` walks the registry until NULL. */

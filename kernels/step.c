@@ -27,6 +27,7 @@ const char *qb_step_name(qb_step_kind kind) {
         [QB_STEP_CONCAT] = "concat",
         [QB_STEP_CONV] = "conv",
         [QB_STEP_DELTA] = "delta",
+        [QB_STEP_XIELU] = "xielu",
     };
     return (unsigned)kind < QB_STEP_COUNT ? names[kind] : "unknown";
 }
@@ -191,6 +192,9 @@ qb_status qb_step_check(const qb_step *s) {
         return check_conv(s);
     case QB_STEP_DELTA:
         return check_delta(s);
+    case QB_STEP_XIELU:
+        if (s->vector < 0) return refuse(s, "expected its four numbers", s->vector);
+        return QB_OK;
     case QB_STEP_CONCAT:
     case QB_STEP_LINEAR:
     case QB_STEP_CACHE:

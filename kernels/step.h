@@ -62,6 +62,8 @@ typedef enum {
                         `vector`; keeps    the last inputs */
     QB_STEP_DELTA, /* out = gated delta rule over q | k | v in, beta's logits in2, decays in3; `vector` A_log
                       and `vector2` dt_bias [value heads]; keeps its matrices */
+    QB_STEP_XIELU, /* out = xIELU(in) by the numbers `vector` [4]: alpha_p, alpha_n, beta, eps as files hold
+                      them */
     QB_STEP_COUNT
 } qb_step_kind;
 const char *qb_step_name(qb_step_kind kind); /* "norm", "linear", .. */

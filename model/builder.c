@@ -310,6 +310,16 @@ void qb_delta(qb_builder *b, const char *out, const char *qkv, const char *beta,
     s->u.delta.state = keep(b, a.value_heads * a.key_dim * a.value_dim);
 }
 
+void qb_xielu(qb_builder *b, const char *out, const char *in, const char *module) {
+    char text[QB_NAME_BYTES];
+    qb_step *s = push(b, QB_STEP_XIELU);
+    s->in = slot(b, in);
+    s->out = slot(b, out);
+    snprintf(text, sizeof text, "%s.alpha_p|%s.alpha_n|%s.beta|%s.eps", module, module, module, module);
+    s->vector =
+        add_vector(b, (qb_vector){.prefix = b->prefix, .name = suffixed(b, text, ""), .rows = 4, .parts = 4});
+}
+
 void qb_head(qb_builder *b, const char *in, const char *name, bool bias) {
     qb_slot_new(b, "logits", b->c->vocab);
     b->t->logits_slot = slot(b, "logits");

@@ -138,6 +138,8 @@ static qb_status run_step(const run *r, const qb_step *p) {
     case QB_STEP_DELTA:
         return be->delta(dev, &p->u.delta, out, in, in2, at(r, p->in3), vector(r, p->vector),
                          vector(r, p->vector2), s->kv, s->kv_layer, s->n_seq, s->n_tok, s->first);
+    case QB_STEP_XIELU:
+        return be->xielu(dev, out, in, vector(r, p->vector), slot_rows(r, p->out) * width(r, p->out));
     case QB_STEP_COUNT:
         break;
     }

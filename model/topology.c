@@ -36,7 +36,10 @@ void qb_linear_bias_name(const qb_linear *l, int64_t layer, char out[QB_NAME_BYT
 }
 
 void qb_vector_name(const qb_vector *v, int64_t layer, int64_t part, char out[QB_NAME_BYTES]) {
-    fill_name(v->name, layer, 0, part, out, fill_name(v->prefix, layer, 0, part, out, 0));
+    const char *name = v->name;
+    for (int64_t i = 0; name && i < part && strchr(name, '|'); i++) name = strchr(name, '|') + 1;
+    fill_name(name, layer, 0, part, out, fill_name(v->prefix, layer, 0, part, out, 0));
+    out[strcspn(out, "|")] = 0;
 }
 
 /* ---- what a step reads and writes ---- */
@@ -160,6 +163,7 @@ static bool widths_fit(const qb_topology *t, const qb_step *s) {
     case QB_STEP_ADD:
     case QB_STEP_GATHER:
     case QB_STEP_SCATTER:
+    case QB_STEP_XIELU:
         return in == out;
     case QB_STEP_CONCAT:
         return out == in + in2 + width_of(t, s->in3);

@@ -45,11 +45,11 @@ typedef enum {
 
 /* Float32 values on the device: a norm's weight, sinks, slopes, a table of positions. */
 typedef struct qb_vector {
-    const char *prefix,
-        *name;          /* with its suffix: "input_layernorm.weight"; %h: one tensor for each of `parts` */
-    int64_t rows, cols; /* [rows], or [rows, cols] */
-    int64_t parts;      /* tensors that follow each other in it, 1 for all but StableLM's per-head norms */
-    float add;          /* to every value once loaded: 1 where a norm multiplies by 1 + w */
+    const char *prefix, *name; /* with its suffix: "input_layernorm.weight"; of several `parts` one tensor
+                                  each: %h in the name, or "one|other|.." */
+    int64_t rows, cols;        /* [rows], or [rows, cols] */
+    int64_t parts; /* tensors that follow each other in it, 1 for all but StableLM's per-head norms */
+    float add;     /* to every value once loaded: 1 where a norm multiplies by 1 + w */
     qb_vector_source source;
     float most; /* of QB_VECTOR_SLOPES */
 } qb_vector;
@@ -181,5 +181,7 @@ void qb_conv(qb_builder *b, const char *slot_name, const char *tensor, int64_t t
 /* a_log and dt_bias: tensors [value heads]. */
 void qb_delta(qb_builder *b, const char *out, const char *qkv, const char *beta, const char *decay,
               const char *a_log, const char *dt_bias, qb_delta_attr a);
+/* The numbers of QB_STEP_XIELU are the tensors MODULE.alpha_p, .alpha_n, .beta and .eps. */
+void qb_xielu(qb_builder *b, const char *out, const char *in, const char *module);
 /* The head: logits = W in; the embedding's matrix when the config ties them. */
 void qb_head(qb_builder *b, const char *in, const char *name, bool bias);

@@ -227,6 +227,7 @@ static inline qb_status plain_step(plain *r, const list *l, int64_t layer, const
     case QB_STEP_DELTA:
         return cuda->delta(on_cuda, &p->u.delta, out, in, in2, in3, vector, vector2, &r->kv, layer, T, 1,
                            r->first);
+    case QB_STEP_XIELU:
     case QB_STEP_COUNT:
         break;
     }

@@ -255,6 +255,10 @@ static void test_cuda_ops__steps_are_checked(void **state) {
     assert_ok(cuda->check_step(&s));
     s.u.delta.key_dim = 257;
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "257");
+    s = (qb_step){.kind = QB_STEP_XIELU};
+    assert_ok(cpu->check_step(&s));
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "xielu step");
+    assert_null(cuda->xielu);
     s = (qb_step){.kind = QB_STEP_COUNT};
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "step kind");
 }

@@ -105,6 +105,9 @@ static void test_family_defaults__refuses_what_would_be_another_model(void **sta
         {"\"architectures\":[\"LlamaForCausalLM\"],\"sliding_window\":9", "sliding_window"},
         {"\"architectures\":[\"Phi3ForCausalLM\"],\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}",
          "rope of the types"},
+        {"\"architectures\":[\"ApertusForCausalLM\"],\"hidden_act\":\"silu\",\"rope_parameters\":{}",
+         "xielu alone"},
+        {"\"architectures\":[\"ApertusForCausalLM\"]", "neither rope_parameters nor rope_scaling"},
         {"\"architectures\":[\"SmolLM3ForCausalLM\"],\"no_rope_layers\":[1,0]",
          "no_rope_layers must list 1 layers, found 2"},
     };

@@ -85,6 +85,32 @@ static void test_elements__activations_are_the_references(void **state) {
     }
 }
 
+/* Values that transformers 5.24.0 gives (XIELUActivation in float32). */
+static void test_elements__xielu(void **state) {
+    (void)state;
+    enum { N = 10, MANY = 20001 };
+    static const float numbers[4] = {0.3f, -1.2f, 0.5f, -1e-6f};
+    static const float x[N] = {-30, -3, -1, -0.5f, -1e-7f, 0, 1e-3f, 0.5f, 1, 3};
+    static const double want[N] = {7.13519096,     0.0645663738,   -0.219204098, -0.168687016, -7.3695378e-07,
+                                   -7.6328206e-07, 0.000500854396, 0.463588834,  1.35435534,   9.18919754};
+    FOR_EACH_DEVICE(dev) {
+        float y[N], *many = noise_new(MANY), *out = noise_new(MANY);
+        assert_ok(cpu->xielu(dev, y, x, numbers, N));
+        for (int i = 0; i < N; i++)
+            assert_true(fabs((double)y[i] - want[i]) <
+                        2e-7 * fmax(fabs(want[i]), fabs((double)x[i])) + 1e-12);
+        many[MANY - 1] = NAN, many[7] = INFINITY;
+        assert_ok(cpu->xielu(dev, out, many, numbers, MANY));
+        assert_true(isnan(out[MANY - 1]) && isinf(out[7]));
+        assert_ok(cpu->xielu(dev, many, many, numbers, MANY)); /* in place */
+        assert_memory_equal(many, out, (MANY - 1) * sizeof *out);
+        /* softplus of a large number is the number */
+        assert_ok(cpu->xielu(dev, y, (const float[1]){2}, (const float[4]){1000, 0, 0.5f, 0}, 1));
+        assert_true(y[0] == 4001.0f);
+        qb_free(many), qb_free(out);
+    }
+}
+
 static void test_elements__gated_forms(void **state) {
     (void)state;
     enum { T = 23, N = 701 };
@@ -203,6 +229,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elements__activations),
         cmocka_unit_test(test_elements__activations_are_the_references),
+        cmocka_unit_test(test_elements__xielu),
         cmocka_unit_test(test_elements__gated_forms),
         cmocka_unit_test(test_elements__maps),
         cmocka_unit_test(test_elements__factors_of_rows),

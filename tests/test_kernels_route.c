@@ -196,6 +196,7 @@ static void test_route__steps_are_checked(void **state) {
         {{.kind = QB_STEP_ROUTE,
           .u.route = {.experts = 8, .top_k = 3, .scale = 1, .groups = 4, .keep_groups = 1}},
          "kept groups"},
+        {{.kind = QB_STEP_XIELU, .vector = -1}, "four numbers"},
         {{.kind = QB_STEP_TEMPERATURE, .u.temperature = {1, 0, 0}}, "floor scale"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)

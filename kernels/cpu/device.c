@@ -182,6 +182,7 @@ const qb_backend qb_backend_cpu = {
     .concat = qb_cpu_concat,
     .conv = qb_cpu_conv,
     .delta = qb_cpu_delta,
+    .xielu = qb_cpu_xielu,
     .route = qb_cpu_route,
     .gather = qb_cpu_gather,
     .scatter = qb_cpu_scatter,

@@ -74,6 +74,7 @@ qb_status qb_cpu_activate(qb_device *dev, const qb_activate_attr *attr, float *y
 qb_status qb_cpu_add(qb_device *dev, float *x, const float *y, int64_t n);
 qb_status qb_cpu_add_bias(qb_device *dev, float *x, const float *bias, int64_t T, int64_t n);
 qb_status qb_cpu_map(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n);
+qb_status qb_cpu_xielu(qb_device *dev, float *y, const float *x, const float *numbers, int64_t n);
 qb_status qb_cpu_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n);
 qb_status qb_cpu_temperature(qb_device *dev, const qb_temperature_attr *attr, float *x, int64_t n_seq,
                              int64_t n_tok, int64_t first, int64_t n);

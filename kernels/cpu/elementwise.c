@@ -57,6 +57,33 @@ qb_status qb_cpu_activate(qb_device *dev, const qb_activate_attr *attr, float *y
     return QB_OK;
 }
 
+typedef struct {
+    float *y;
+    const float *x;
+    float positive, negative, beta, eps;
+} xielu_job;
+
+static void xielu_range(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const xielu_job *j = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        float x = j->x[i], below = x > j->eps ? j->eps : x; /* a NaN stays */
+        j->y[i] =
+            x > 0.0f ? j->positive * x * x + j->beta * x : (expm1f(below) - x) * j->negative + j->beta * x;
+    }
+}
+
+/* log(1 + e^x), without overflow. */
+static float softplus(float x) {
+    return x > 20.0f ? x : (float)log1p(exp((double)x));
+}
+
+qb_status qb_cpu_xielu(qb_device *dev, float *y, const float *x, const float *numbers, int64_t n) {
+    xielu_job j = {y, x, softplus(numbers[0]), numbers[2] + softplus(numbers[1]), numbers[2], numbers[3]};
+    qb_parallel_for(dev->threads, n, ELEMENTS_A_TASK, xielu_range, &j);
+    return QB_OK;
+}
+
 /* ---- sums ---- */
 
 static void add_range(void *ctx, int64_t begin, int64_t end, int worker) {

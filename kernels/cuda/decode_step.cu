@@ -378,6 +378,7 @@ static qb_status check_step(check_place *c, int64_t i) {
         return c->layer >= 0 && qb_delta_check(p->u.delta, c->kv, c->n_seq) == QB_OK
                    ? QB_OK
                    : refuse(p, "no layer's cache that keeps what it needs");
+    case QB_STEP_XIELU:
     case QB_STEP_COUNT:
         break;
     }
