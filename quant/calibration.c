@@ -308,19 +308,20 @@ out:
     return st;
 }
 
-qb_status qb_calibration_observe_all(qb_calibration *c, const qb_block *b, const qb_walk *w,
-                                     qb_hessian_sum *sums) {
+qb_status qb_calibration_observe_apart(qb_calibration *c, const qb_block *b, const qb_walk *w, int64_t first,
+                                       int64_t n, qb_hessian_sum *sums) {
     qb_status st = QB_OK;
     for (size_t i = 0; i < c->n_batches; i++) {
         const qb_calibration_batch *batch = &c->batches[i];
         qb_span span = span_of(c, batch);
         int64_t from = 0;
         QB_TRY(st, load_state(c, batch, w));
-        for (size_t k = 0; k < w->n_stages; k++) {
+        for (size_t k = 0; k < w->n_stages && w->stages[k].first_site < first + n; k++) {
             const qb_stage *s = &w->stages[k];
             QB_TRY(st, qb_steps_run(c->m, &b->w, from, s->cut, &c->ws, c->copy, &span));
             for (int64_t j = s->first_site; j < s->first_site + s->n_sites; j++)
-                QB_TRY(st, add_site(c, batch, &w->sites[j], &sums[j]));
+                if (j >= first && j < first + n)
+                    QB_TRY(st, add_site(c, batch, &w->sites[j], &sums[j - first]));
             from = s->cut;
         }
     }

@@ -55,10 +55,11 @@ qb_status qb_calibration_observe(qb_calibration *c, const qb_block *b, const qb_
 /* The rest of the block from the last stored state: the stream stands behind it afterwards. */
 qb_status qb_calibration_finish_block(qb_calibration *c, const qb_block *b, const qb_walk *w) QB_NODISCARD;
 
-/* Otherwise: all sites in one pass with the block as it was, leaving the stream alone, then a pass with the
-   quantized block. sums: [n_sites]. */
-qb_status qb_calibration_observe_all(qb_calibration *c, const qb_block *b, const qb_walk *w,
-                                     qb_hessian_sum *sums) QB_NODISCARD;
+/* Otherwise: sites [first, first + n) of the block as it was, sums[i] of site first + i, leaving the stream
+   alone; then a pass with the quantized block. Linears behind these sites may be quantized already: they
+   change nothing here. */
+qb_status qb_calibration_observe_apart(qb_calibration *c, const qb_block *b, const qb_walk *w, int64_t first,
+                                       int64_t n, qb_hessian_sum *sums) QB_NODISCARD;
 qb_status qb_calibration_forward(qb_calibration *c, const qb_block *b) QB_NODISCARD;
 
 /* Physical memory, or the control group's limit where that is less. */

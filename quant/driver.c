@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "model/oddities.h"
 #include "quant/calibration.h"
+#include "quant/passes.h"
 #include "quant/plan.h"
 #include "quant/steps.h"
 #include "quant/stream.h"
@@ -210,33 +211,30 @@ static void note_progress(run_state *r, const qb_block *b, const qb_walk *w, int
                        (double)b->layer + (double)sites_done / (double)(w->n_sites ? w->n_sites : 1));
 }
 
-/* How many sites of a stage a pass observes: their Hessians together stay below what one of the widest linear
-   takes, or a quarter of what is free. */
-static qb_status sites_a_pass(const run_state *r, const qb_walk *w, const qb_stage *s, int64_t *out) {
-    int64_t n = 0, bytes = 0, available = r->dev->backend->available_bytes(r->dev), room = available / 4;
+/* What the plan says, or a quarter of what is free where that is less. */
+static qb_status hessian_room(const run_state *r, int64_t *out) {
+    int64_t available = r->dev->backend->available_bytes(r->dev), room = qb_hessian_room_bytes(r->config);
     if (available < 0) return QB_ERR_IO;
-    while (n < s->n_sites) {
-        int64_t cols = w->sites[s->first_site + n].cols;
-        bytes += cols * cols * (int64_t)sizeof(float);
-        if (n > 0 && bytes > room) break;
-        n++;
-    }
-    *out = n;
+    *out = available / 4 < room ? available / 4 : room;
     return QB_OK;
 }
 
+/* Sites [first, first + n), of one stage or of the block as it was (stage < 0). done: of its sites before. */
 static qb_status observe_and_quantize(run_state *r, qb_block *b, const qb_walk *w, int64_t stage,
-                                      int64_t first, int64_t n, bool ahead) {
+                                      int64_t first, int64_t n, bool ahead, int64_t done) {
     qb_hessian_sum *sums = NULL;
     qb_status st;
     QB_TRY(st, qb_alloc_zero((size_t)n, sizeof *sums, &sums));
     for (int64_t i = 0; i < n; i++)
         QB_TRY(st, qb_hessian_sum_create(r->dev, w->sites[first + i].cols, &sums[i]));
-    QB_TRY(st, qb_calibration_observe(&r->calibration, b, w, stage, first, n, sums));
+    if (stage >= 0)
+        QB_TRY(st, qb_calibration_observe(&r->calibration, b, w, stage, first, n, sums));
+    else
+        QB_TRY(st, qb_calibration_observe_apart(&r->calibration, b, w, first, n, sums));
     if (ahead) QB_TRY(st, load_ahead(r, b->layer + 1));
     for (int64_t i = 0; i < n; i++) {
         QB_TRY(st, quantize_input(r, b, w, first + i, &sums[i]));
-        note_progress(r, b, w, first + i + 1);
+        note_progress(r, b, w, done + i + 1);
     }
 out:
     for (int64_t i = 0; sums && i < n; i++) qb_hessian_sum_free(r->dev, &sums[i]);
@@ -245,14 +243,15 @@ out:
 }
 
 static qb_status sequential_block(run_state *r, qb_block *b, const qb_walk *w) {
-    qb_status st = QB_OK;
+    int64_t room;
+    qb_status st;
+    QB_TRY(st, hessian_room(r, &room));
     for (size_t stage = 0; stage < w->n_stages; stage++) {
-        const qb_stage *s = &w->stages[stage];
-        int64_t a_pass;
-        QB_TRY(st, sites_a_pass(r, w, s, &a_pass));
-        for (int64_t at = 0; at < s->n_sites; at += a_pass) {
-            int64_t n = s->n_sites - at < a_pass ? s->n_sites - at : a_pass;
-            QB_TRY(st, observe_and_quantize(r, b, w, (int64_t)stage, s->first_site + at, n, stage == 1));
+        int64_t at = w->stages[stage].first_site, end = at + w->stages[stage].n_sites;
+        while (at < end) {
+            int64_t n = qb_sites_that_fit(w, at, end, false, room);
+            QB_TRY(st, observe_and_quantize(r, b, w, (int64_t)stage, at, n, stage == 1, at));
+            at += n;
         }
     }
     if (b->layer + 1 < r->m->config.n_layers) st = qb_calibration_finish_block(&r->calibration, b, w);
@@ -260,22 +259,22 @@ out:
     return st;
 }
 
+/* From the last sites to the first, which what is quantized already does not reach. The report keeps the
+   order of the sites. */
 static qb_status parallel_block(run_state *r, qb_block *b, const qb_walk *w) {
-    qb_hessian_sum *sums = NULL;
+    int64_t room, end = (int64_t)w->n_sites;
+    size_t begin = r->report->n_modules;
     qb_status st;
-    QB_TRY(st, qb_alloc_zero(w->n_sites, sizeof *sums, &sums));
-    for (size_t i = 0; i < w->n_sites; i++)
-        QB_TRY(st, qb_hessian_sum_create(r->dev, w->sites[i].cols, &sums[i]));
-    QB_TRY(st, qb_calibration_observe_all(&r->calibration, b, w, sums));
-    QB_TRY(st, load_ahead(r, b->layer + 1));
-    for (size_t i = 0; i < w->n_sites; i++) {
-        QB_TRY(st, quantize_input(r, b, w, (int64_t)i, &sums[i]));
-        note_progress(r, b, w, (int64_t)i + 1);
+    QB_TRY(st, hessian_room(r, &room));
+    while (end > 0) {
+        int64_t n = qb_sites_that_fit(w, 0, end, true, room);
+        size_t before = r->report->n_modules;
+        QB_TRY(st, observe_and_quantize(r, b, w, -1, end - n, n, true, (int64_t)w->n_sites - end));
+        QB_TRY(st, qb_quant_report_move(r->report, before, begin));
+        end -= n;
     }
     if (b->layer + 1 < r->m->config.n_layers) QB_TRY(st, qb_calibration_forward(&r->calibration, b));
 out:
-    for (size_t i = 0; sums && i < w->n_sites; i++) qb_hessian_sum_free(r->dev, &sums[i]);
-    qb_free(sums);
     return st;
 }
 
@@ -397,6 +396,10 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
         actual.seqlen = calibration->max_length;
     }
     QB_TRY(st, qb_quant_plan_make(m, method, &actual, &plan));
+    if (plan.hessian_passes > plan.stages)
+        qb_info("the Hessians of a block are held in parts: %lld passes over the calibration tokens in place "
+                "of %lld",
+                (long long)plan.hessian_passes, (long long)plan.stages);
     QB_TRY(st, qb_target_open(m, method, config, target, report, &r.target));
     QB_TRY(st, qb_alloc((size_t)largest_linear(&m->topology), sizeof *r.weight, &r.weight));
     qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,

@@ -15,6 +15,9 @@ typedef struct qb_quant_plan {
     double flops;             /* forwards, Hessians, factorizations, updates */
     double bits_per_weight;   /* over the blocks' linears */
     int64_t params;           /* quantized */
+    /* Passes over the calibration tokens that a block's Hessians take, at most, and how many there would be
+       with room for all. */
+    int64_t hessian_passes, stages;
 } qb_quant_plan;
 qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, const qb_quant_config *config,
                              qb_quant_plan *out) QB_NODISCARD;
@@ -34,6 +37,8 @@ qb_json *qb_quant_report_json(const qb_quant_report *r);
 /* Appends the modules of an earlier report's "modules" array. */
 qb_status qb_quant_report_restore(const qb_json *modules, const char *where, qb_quant_report *r) QB_NODISCARD;
 qb_status qb_quant_report_add(qb_quant_report *r, const qb_module_report *module) QB_NODISCARD;
+/* Puts the modules from index `from` on before those from `to` on. */
+qb_status qb_quant_report_move(qb_quant_report *r, size_t from, size_t to) QB_NODISCARD;
 
 /* Where the checkpoint goes, and what its model card tells. */
 /* A small text file that stands beside the weights. */

@@ -25,6 +25,7 @@ typedef struct qb_quant_config {
     const char *calibration;
     const char *special_tokens; /* in its text: "file", "text", "legacy" */
     int64_t samples, seqlen, seed;
+    int64_t hessian_room_bytes; /* no option: for tests, quant/passes.h; 0: by the memory there is */
 } qb_quant_config;
 
 /* What happened to one module; goes into the result. */

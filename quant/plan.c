@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "quant/calibration.h"
+#include "quant/passes.h"
 
 #include <stdio.h>
 
@@ -36,7 +37,8 @@ typedef struct {
     int64_t largest_packed, largest_dense; /* of one block */
     int64_t largest_work;                  /* of one linear, as the checkpoint has it included */
     int64_t widest;                        /* input */
-    int64_t largest_squares;               /* of one block: the sum of squares over distinct inputs */
+    int64_t largest_hessians;              /* held at once, bytes */
+    int64_t passes, stages;                /* qb_quant_plan's */
     double squares, cubes;                 /* of all blocks' inputs, for Hessians and factors */
     double params, bits, update_flops;
 } model_sizes;
@@ -73,7 +75,7 @@ static qb_status measure_model(const qb_model *m, const qb_quant_method *method,
     *out = (model_sizes){0};
     for (int64_t layer = 0; layer < t->n_layers; layer++) {
         const qb_list *l = &t->layers[layer];
-        int64_t packed = 0, dense = 0, squares = 0;
+        int64_t packed = 0, dense = 0, held, passes;
         qb_walk w;
         for (size_t i = 0; st == QB_OK && i < l->n_linears; i++)
             if (l->linears[i].quantized)
@@ -82,16 +84,19 @@ static qb_status measure_model(const qb_model *m, const qb_quant_method *method,
         for (size_t i = 0; i < w.n_sites; i++) {
             double cols = (double)w.sites[i].cols,
                    share = w.sites[i].expert < 0 ? 1 : (double)t->top_k / (double)t->experts;
-            squares += w.sites[i].cols * w.sites[i].cols;
             out->squares += cols * cols * share;
             out->cubes += cols * cols * cols;
         }
+        passes = qb_passes_of(&w, config->true_sequential, qb_hessian_room_bytes(config), &held);
+        if (passes > out->passes) out->passes = passes;
+        if (held > out->largest_hessians) out->largest_hessians = held;
+        int64_t stages = config->true_sequential ? (int64_t)w.n_stages : 1;
+        if (stages > out->stages) out->stages = stages;
         qb_walk_free(&w);
         out->packed += packed;
         out->dense += dense;
         if (packed > out->largest_packed) out->largest_packed = packed;
         if (dense > out->largest_dense) out->largest_dense = dense;
-        if (squares > out->largest_squares) out->largest_squares = squares;
     }
     return QB_OK;
 }
@@ -118,8 +123,8 @@ static double calibration_flops(const qb_model *m, const qb_quant_config *config
     const qb_topology *t = &m->topology;
     double tokens = (double)memory->tokens;
     double attention = (double)config->seqlen * (double)t->context_flops;
-    double forward =
-        tokens * (2 * (double)qb_topology_active_params(t) + attention) * (config->true_sequential ? 1 : 2);
+    double forward = tokens * (2 * (double)qb_topology_active_params(t) + attention) *
+                     (config->true_sequential ? 1 : 1 + (double)s->passes);
     if (config->true_sequential) forward += tokens * 2 * repeated_work(t, memory->kept_floats);
     double hessians = tokens * s->squares; /* one triangle */
     return forward + hessians + 2.0 / 3.0 * s->cubes + s->update_flops;
@@ -191,8 +196,9 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
                        "calibration needs samples and seqlen of at least 1, found %lld and %lld",
                        (long long)config->samples, (long long)config->seqlen);
     out->calibration_tokens = config->samples * config->seqlen;
-    out->hessian_bytes =
-        4 * (config->true_sequential ? 2 * s.widest * s.widest : s.largest_squares + s.widest * s.widest);
+    out->hessian_passes = s.passes;
+    out->stages = s.stages;
+    out->hessian_bytes = s.largest_hessians + 4 * s.widest * s.widest;
     out->block_bytes = s.largest_dense + s.largest_packed + s.largest_work + table_bytes(m);
     qb_calibration_memory memory;
     int64_t fixed = qb_resident_bytes() + out->hessian_bytes + out->block_bytes + tile_bytes(&s, 192);

@@ -51,6 +51,19 @@ qb_status qb_quant_report_add(qb_quant_report *r, const qb_module_report *module
     return st;
 }
 
+qb_status qb_quant_report_move(qb_quant_report *r, size_t from, size_t to) {
+    size_t n = r->n_modules - from;
+    qb_module_report *moved;
+    if (n == 0 || from == to) return QB_OK;
+    qb_status st = qb_alloc(n, sizeof *moved, &moved);
+    if (st != QB_OK) return st;
+    memcpy(moved, r->modules + from, n * sizeof *moved);
+    memmove(r->modules + to + n, r->modules + to, (from - to) * sizeof *moved);
+    memcpy(r->modules + to, moved, n * sizeof *moved);
+    qb_free(moved);
+    return QB_OK;
+}
+
 /* Texts that reports point to are constants of the program. */
 static const char *constant_of(const char *text) {
     static const char *const known[] = {"hessian", "weight", "rtn"};

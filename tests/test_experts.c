@@ -191,6 +191,58 @@ static void test_experts__both_orders_of_calibration(void **state) {
     setting_free(&s);
 }
 
+/* The peak of workspace, where Hessians lie. */
+static int64_t workspace_peak(const setting *s) {
+    qb_memory m;
+    s->dev->backend->memory(s->dev, &m);
+    return m.peak_bytes[QB_MEMORY_WORKSPACE];
+}
+
+static void check_same(const char *a, const char *b, const qb_quant_report *x, const qb_quant_report *y) {
+    assert_int_equal(x->n_modules, y->n_modules);
+    for (size_t i = 0; i < x->n_modules; i++) {
+        assert_string_equal(x->modules[i].module, y->modules[i].module);
+        assert_int_equal(x->modules[i].calibration_tokens, y->modules[i].calibration_tokens);
+        assert_true(x->modules[i].error == y->modules[i].error);
+        assert_true(same_codes(a, b, x->modules[i].module));
+    }
+}
+
+/* Room for one Hessian gives what room for all gives, in less memory and more passes, and the plan says so.
+ */
+static void hessians_in_parts(const char *config, bool true_sequential, int64_t saved_floats) {
+    setting s = setting_make(config, 16, 64), t = setting_make(config, 16, 64);
+    qb_quant_report all, parts;
+    qb_quant_plan with_room, without;
+    s.config.true_sequential = t.config.true_sequential = true_sequential;
+    t.config.hessian_room_bytes = 1;
+    s.config.samples = t.config.samples = 16, s.config.seqlen = t.config.seqlen = 64;
+    qb_model *m = open_model(&s);
+    assert_ok(qb_quant_plan_make(m, qb_quant_method_find("gptq"), &s.config, &with_room));
+    assert_ok(qb_quant_plan_make(m, qb_quant_method_find("gptq"), &t.config, &without));
+    qb_model_close(m);
+    char *a = quantize(&s, "gptq", "all", &all), *b = quantize(&t, "gptq", "parts", &parts);
+    check_same(a, b, &all, &parts);
+    int64_t saved = saved_floats * (int64_t)sizeof(float);
+    assert_int_equal(with_room.hessian_bytes - without.hessian_bytes, saved);
+    assert_true(workspace_peak(&s) - workspace_peak(&t) >= saved / 2);
+    assert_true(without.hessian_passes > with_room.hessian_passes);
+    assert_int_equal(with_room.hessian_passes, with_room.stages);
+    qb_quant_report_free(&all);
+    qb_quant_report_free(&parts);
+    qb_free(a);
+    qb_free(b);
+    setting_free(&s);
+    setting_free(&t);
+}
+
+static void test_experts__hessians_find_room_in_parts(void **state) {
+    (void)state;
+    /* q, k, v | o | four experts' inputs | four of their inner ones: all but the widest, of 96 columns */
+    hessians_in_parts(mixtral, false, 6 * 64 * 64 + 3 * 96 * 96);
+    hessians_in_parts(mixtral, true, 3 * 96 * 96);
+}
+
 static void compare_stage(const setting *s, qb_calibration *kept, qb_calibration *lean, const qb_block *b,
                           const qb_walk *much, const qb_walk *little, int64_t stage) {
     enum { SITES_MAX = 64 };
@@ -284,6 +336,7 @@ int main(void) {
         cmocka_unit_test(test_experts__have_hessians_of_their_own),
         cmocka_unit_test(test_experts__few_tokens_are_rounded),
         cmocka_unit_test(test_experts__both_orders_of_calibration),
+        cmocka_unit_test(test_experts__hessians_find_room_in_parts),
         cmocka_unit_test(test_experts__keeping_changes_nothing),
         cmocka_unit_test(test_experts__stacked_are_inspected_and_synthetic),
     };

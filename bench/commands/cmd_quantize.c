@@ -228,6 +228,7 @@ static qb_json *plan_json(const qb_quant_plan *p, double seconds, int64_t disk_b
     qb_json_put_int(j, "base_bytes", qb_resident_bytes());
     qb_json_put_int(j, "activation_bytes", p->activation_bytes);
     qb_json_put_int(j, "hessian_bytes", p->hessian_bytes);
+    qb_json_put_int(j, "hessian_passes", p->hessian_passes);
     qb_json_put_int(j, "block_bytes", p->block_bytes);
     qb_json_put_int(j, "workspace_bytes", p->workspace_bytes);
     qb_json_put_int(j, "calibration_tokens", p->calibration_tokens);
@@ -266,6 +267,10 @@ static qb_status print_plan(const quantizing *q, const qb_model *m) {
               qb_format_bytes((double)qb_resident_bytes(), f), qb_format_bytes((double)p.activation_bytes, b),
               qb_format_bytes((double)p.hessian_bytes, c), qb_format_bytes((double)p.block_bytes, d),
               qb_format_bytes((double)p.workspace_bytes, e));
+    if (p.hessian_passes > 0)
+        qb_output("calibration  %11" PRId64 "  passes over %" PRId64 " tokens a block, at most%s\n",
+                  p.hessian_passes, p.calibration_tokens,
+                  p.hessian_passes > p.stages ? ": its Hessians find room in parts" : "");
     qb_output("time, about %12s  (%.3g operations at %.3g a second)\n", qb_format_seconds(seconds, a),
               p.flops, gemm);
     return QB_OK;
