@@ -73,26 +73,78 @@ static void say_skipped(const qb_model *m, qb_json *quantization) {
     }
 }
 
-/* optimum, through which transformers opens the gptq layouts, guesses what holds the blocks from five names
-   and knows no other (MPT's transformer.blocks). */
-static void say_blocks(const qb_model *m, qb_json *quantization) {
-    const qb_list *l = &m->topology.layers[0];
-    const char *method = qb_json_string(qb_json_get(quantization, "quant_method"));
-    if (!method || strcmp(method, "gptq") != 0) return;
+static bool is_listed(const qb_json *names, const char *name) {
+    for (const qb_json *j = qb_json_first(names); j; j = qb_json_next(j))
+        if (!strcmp(qb_json_string(j), name)) return true;
+    return false;
+}
+
+/* "model.layers" of "model.layers.%d."; false where a list's names do not stand behind a number. */
+static bool block_name(const qb_list *l, char out[QB_NAME_BYTES]) {
     for (size_t i = 0; i < l->n_linears; i++) {
         const char *prefix = l->linears[i].prefix, *number = strstr(prefix, ".%d.");
-        char name[QB_NAME_BYTES];
         if (!l->linears[i].quantized || !number) continue;
-        snprintf(name, sizeof name, "%.*s", (int)(number - prefix), prefix);
-        qb_json_put_text(quantization, "block_name_to_quantize", name);
-        return;
+        snprintf(out, QB_NAME_BYTES, "%.*s", (int)(number - prefix), prefix);
+        return true;
     }
+    return false;
+}
+
+/* Names of quantized linears as they stand in a block, each once; NULL where no block keeps one dense. */
+static qb_json *names_in_blocks(const qb_topology *t, const char *block) {
+    qb_json *names = qb_json_array();
+    bool keeps = false;
+    for (int64_t layer = 0; layer < t->n_layers; layer++)
+        for (size_t i = 0; i < t->layers[layer].n_linears; i++) {
+            const qb_linear *l = &t->layers[layer].linears[i];
+            char name[QB_NAME_BYTES];
+            qb_linear_name(l, layer, name);
+            const char *inside = strchr(name + strlen(block) + 1, '.');
+            keeps = keeps || !l->quantized;
+            if (l->quantized && inside && !is_listed(names, inside + 1)) qb_json_push_text(names, inside + 1);
+        }
+    if (keeps) return names;
+    qb_json_free(names);
+    return NULL;
+}
+
+/* optimum, through which transformers opens the gptq layouts, guesses what holds the blocks from five names
+   and knows no other (MPT's transformer.blocks), and takes every linear there for a quantized one unless it
+   is told which are. */
+static void say_blocks(const qb_model *m, qb_json *quantization) {
+    const char *method = qb_json_string(qb_json_get(quantization, "quant_method"));
+    char block[QB_NAME_BYTES];
+    if (!method || strcmp(method, "gptq") != 0 || !block_name(&m->topology.layers[0], block)) return;
+    qb_json_put_text(quantization, "block_name_to_quantize", block);
+    qb_json *names = names_in_blocks(&m->topology, block);
+    if (!names) return;
+    qb_json *at_once = qb_json_array();
+    qb_json_push(at_once, names);
+    qb_json_put(quantization, "modules_in_block_to_quantize", at_once);
+}
+
+/* Since its fifth version transformers holds a block's experts in one tensor, and bitsandbytes in its linears
+   alone. */
+static void warn_of_experts(const qb_model *m) {
+    for (int64_t layer = 0; layer < m->topology.n_layers; layer++)
+        for (size_t i = 0; i < m->topology.layers[layer].n_linears; i++) {
+            const qb_linear *l = &m->topology.layers[layer].linears[i];
+            if (l->expert < 0 || !l->quantized) continue;
+            qb_warn("%s: experts quantized in bitsandbytes' layouts are not opened by transformers 5, which "
+                    "holds "
+                    "them in one tensor; the gptq layout is for programs that read experts one by one",
+                    m->name);
+            return;
+        }
 }
 
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,
                                const char *torch_dtype, qb_writer *w) {
     qb_json *config = config_of(m), *how = quantization ? qb_json_copy(quantization) : NULL;
-    if (how && qb_json_get(how, "llm_int8_skip_modules")) say_skipped(m, how);
+    if (how && qb_json_get(how, "llm_int8_skip_modules")) {
+        say_skipped(m, how);
+        warn_of_experts(m);
+    }
     if (how) say_blocks(m, how);
     if (how) qb_json_put(config, "quantization_config", how);
     /* Newer programs say "dtype"; the older name is read by all. */

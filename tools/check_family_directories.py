@@ -8,7 +8,8 @@ Needs (in a virtual environment) torch, transformers, safetensors, numpy, bitsan
 The checkpoints are those of tools/families/cases.py, four times as wide, so that every linear fits the GPTQ layout. Three things
 are held against each directory:
   linears  the modules that are quantized are those that transformers' own class makes nn.Linear or Conv1D in its blocks, and
-           every part of every expert; routers, heads, embeddings and what stands outside the blocks stay as they are
+           every part of every expert; routers, heads, embeddings, the delta rule's projections of a row a head and what stands
+           outside the blocks stay as they are
   exact    its weights, dequantized by code that is not ours (numpy for GPTQ, bitsandbytes' functions for NF4), in transformers'
            dense class, which must find every tensor and want no other; InternLM2 and Baichuan in tools/families/remote.py
   loaded   the directory as from_pretrained opens it with its quantization_config; a GPTQ directory that it cannot open, as
@@ -53,7 +54,8 @@ METHODS = {"rtn": ["--bits", "4", "--group-size", "32"],
 SIZES = ("hidden_size intermediate_size intermediate_size_mlp head_dim n_embd n_inner ffn_dim word_embed_proj_dim d_model "
          "ffn_hidden_size moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size kv_lora_rank q_lora_rank "
          "qk_rope_head_dim qk_nope_head_dim v_head_dim rotary_dim out_hidden_size").split()
-KEPT = re.compile(r"(^|\.)(gate|router|router\.layer|shared_expert_gate)$")  # routers, by the names of their modules
+# routers by the names of their modules, and the delta rule's projections of a row a head
+KEPT = re.compile(r"(^|\.)(gate|router|router\.layer|shared_expert_gate|in_proj_(a|b|ba))$")
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -285,6 +287,8 @@ def check(entry, method, options, base, scratch):
     """(what became of it, line)"""
     folder = scratch / "quantized"
     arguments = [*METHODS[method], *(["--calibration", str(scratch.parent / "text.txt")] if method == "gptq" else [])]
+    if method == "nf4" and "quantization_config" in (base / "config.json").read_text():
+        arguments += ["--block-size", "32"]  # as wide as its rows: see dequantize_nf4
     done = subprocess.run([options.bin / "bench", "quantize", base, "--method", method, *arguments, "-o", folder],
                           capture_output=True, text=True)
     if done.returncode:

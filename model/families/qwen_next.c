@@ -92,12 +92,14 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_dense(b, "o", "c", "self_attn.o_proj", c->output_bias);
 }
 
-/* h -> q | k | v, z, beta, decay, each by a linear of its own. */
+/* h -> q | k | v, z, beta, decay, each by a linear of its own. The last two stay as they are, as routers do:
+   GPTQModel leaves them so and reads them from no other form, and with a row for each head they are not of
+   sizes that the GPTQ layout holds. */
 static void project(qb_builder *b) {
     qb_dense(b, "qkv", "h", "linear_attn.in_proj_qkv", false);
     qb_dense(b, "z", "h", "linear_attn.in_proj_z", false);
-    qb_dense(b, "beta", "h", "linear_attn.in_proj_b", false);
-    qb_dense(b, "decay", "h", "linear_attn.in_proj_a", false);
+    qb_dense_kept(b, "beta", "h", "linear_attn.in_proj_b", false);
+    qb_dense_kept(b, "decay", "h", "linear_attn.in_proj_a", false);
 }
 
 /* The same by two linears whose rows lie by key head: q, k, v and z of its value heads; beta and decay of
@@ -113,7 +115,7 @@ static void project_fused(qb_builder *b, const qb_config *c) {
     qb_slot_new(b, "vz", 2 * values);
     qb_slot_new(b, "dv", values);
     qb_dense(b, "qkvz", "h", "linear_attn.in_proj_qkvz", false);
-    qb_dense(b, "ba", "h", "linear_attn.in_proj_ba", false);
+    qb_dense_kept(b, "ba", "h", "linear_attn.in_proj_ba", false);
     qb_split(b, "qkvz", "dq", "dk", "vz",
              (qb_split_attr){.groups = x[KEY_HEADS], .width = {x[KEY_DIM], x[KEY_DIM], 2 * wide}});
     qb_split(b, "vz", "dv", "z", NULL, (qb_split_attr){.groups = x[KEY_HEADS], .width = {wide, wide}});
