@@ -1,198 +1,30 @@
-/* Perplexity of token windows. Scored: the targets each window names, from a float32 forward and a float64
-   log-softmax. One pass holds the residual stream of some windows and takes every block over all of them, so
-   that each block is loaded once a pass; with resident weights a pass is one batch. Sums run in window order:
-   the same bits for any thread count. */
-#include "eval/eval.h"
-
-#include "base/log.h"
-#include "base/memory.h"
+/* Perplexity of token windows: a consumer of the pass over them (score.h). */
+#include "eval/score.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 enum {
-    BATCH_ROWS =
-        2048, /* enough rows to spread a panel's dequantization over many tokens (qb_backend.batch_rows) */
-    MIN_WINDOWS = 8,     /* whose means alone give a standard error */
-    BATCHES_A_HEAD = 16, /* a batch's share of rows whose logits are held at once */
-    BUDGET_A_BATCH = 4,  /* the part of the memory that a batch larger than BATCH_ROWS may take */
+    MIN_WINDOWS = 8, /* whose means alone give a standard error */
+    MAX_SUMS = 1024, /* a row of more windows keeps sums over neighbours */
 };
-
-/* A plan may be asked for before a device is open; then it is for the host. */
-static int64_t available_bytes(const qb_model *m) {
-    return m->dev ? m->dev->backend->available_bytes(m->dev) : qb_available_memory_bytes();
-}
-
-/* Float operations of one forward over `rows` rows in windows of `length`: linears, causal attention, head.
- */
-static double forward_flops(const qb_topology *t, double rows, double length) {
-    double attention = length * (double)t->context_flops; /* 2 operations, half of the keys visible */
-    return rows * (2.0 * (double)qb_topology_active_params(t) + attention +
-                   2.0 * (double)(t->vocab * t->embed_width));
-}
-
-/* What `rows` rows take in windows of `length` beside the weights and the residual stream. */
-static int64_t batch_bytes(const qb_topology *t, int64_t rows, int64_t batch, int64_t length) {
-    return qb_workspace_bytes(t, batch * length) + qb_kv_bytes(t, QB_DTYPE_F32, 1, batch, length) +
-           rows / BATCHES_A_HEAD * t->vocab * (int64_t)sizeof(float);
-}
-
-static int64_t windows_in(int64_t rows, const qb_windows *w) {
-    int64_t batch = rows / w->max_length > 0 ? rows / w->max_length : 1;
-    return batch < w->count ? batch : w->count;
-}
-
-/* Rows of a batch: what the device likes best, or less where its memory is small. */
-static int64_t batch_rows(const qb_model *m, const qb_windows *w, int64_t budget) {
-    int64_t rows = m->dev && m->dev->backend->batch_rows > 0 ? m->dev->backend->batch_rows : BATCH_ROWS;
-    while (rows > BATCH_ROWS &&
-           batch_bytes(&m->topology, rows, windows_in(rows, w), w->max_length) > budget / BUDGET_A_BATCH)
-        rows /= 2;
-    return rows;
-}
-
-static qb_status make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
-                           qb_perplexity_plan *out) {
-    const qb_config *c = &m->config;
-    *out = (qb_perplexity_plan){0};
-    if (w->count == 0 || w->max_length == 0) return QB_OK;
-    int64_t available = memory_bytes > 0 ? 0 : available_bytes(m);
-    if (available < 0) return QB_ERR_IO;
-    int64_t budget = memory_bytes > 0 ? memory_bytes : available / 10 * 8;
-    int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
-    int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
-    int64_t fixed = batch_bytes(&m->topology, rows, batch, length);
-    int64_t weights = qb_model_weight_bytes(m);
-    int64_t ends = weights - c->n_layers * qb_model_block_bytes(m);
-    out->layer_major = layer_major || weights + fixed + batch * length * row_bytes > budget;
-    int64_t held = batch;
-    if (out->layer_major) {
-        int64_t room = budget - fixed - ends - qb_model_block_bytes(m);
-        held = room > 0 ? room / (length * row_bytes) / batch * batch : 0;
-        if (held < batch) held = batch;
-        if (held > w->count) held = w->count;
-    }
-    out->windows_per_batch = batch;
-    out->head_rows = rows / BATCHES_A_HEAD;
-    out->windows_per_pass = held;
-    out->passes = (w->count + held - 1) / held;
-    out->peak_bytes =
-        fixed + held * length * row_bytes + (out->layer_major ? ends + qb_model_block_bytes(m) : weights);
-    out->flops = forward_flops(&m->topology, (double)w->count * (double)length, (double)length);
-    return QB_OK;
-}
-
-qb_status qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
-                                  qb_perplexity_plan *out) {
-    return make_plan(m, w, memory_bytes, false, out);
-}
-
-typedef struct {
-    qb_model *m;
-    const qb_windows *w;
-    qb_perplexity_plan plan;
-    qb_workspace ws;
-    qb_kv kv;
-    float *x;                /* [windows_per_pass * max_length, D] */
-    float *logits;           /* [plan.head_rows, V] */
-    double *nll;             /* [max_length] of one window */
-    double *window_nll;      /* [count] sum over a window's targets */
-    double sum, sum_squares; /* over all scored tokens */
-    qb_progress progress;
-    double work_done;
-} scorer;
-
-/* Windows [from, to) that one call may take: equal lengths, at most a batch. */
-static int64_t batch_end(const scorer *s, int64_t from, int64_t limit) {
-    int64_t to = from + 1;
-    while (to < limit && to - from < s->plan.windows_per_batch &&
-           s->w->windows[to].length == s->w->windows[from].length)
-        to++;
-    return to;
-}
-
-static float *window_x(scorer *s, int64_t pass_begin, int64_t window) {
-    return s->x + (window - pass_begin) * s->w->max_length * s->m->config.hidden;
-}
-
-/* Slots of x are max_length rows apart, so only windows of that length lie back to back and can share a call.
- */
-static bool contiguous(const scorer *s, int64_t window) {
-    return s->w->windows[window].length == s->w->max_length;
-}
-
-static qb_status embed_pass(scorer *s, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-        const qb_window *win = &s->w->windows[i];
-        qb_span span = {1, win->length, 0, &s->kv, 0};
-        qb_status st = qb_model_embed(s->m, &s->ws, window_x(s, begin, i), s->w->ids + win->offset, &span);
-        if (st != QB_OK) return qb_fail_prefix(st, "window %lld", (long long)i);
-    }
-    return QB_OK;
-}
-
-static qb_status forward_pass(scorer *s, int64_t begin, int64_t end) {
-    qb_status st = QB_OK;
-    for (int64_t l = 0; st == QB_OK && l < s->m->config.n_layers; l++) {
-        qb_block loaded = {0};
-        qb_block *block = s->m->resident ? &s->m->blocks[l] : &loaded;
-        if (!s->m->resident && (st = qb_block_load(s->m, l, &loaded)) != QB_OK) return st;
-        if (!s->m->resident) qb_block_prefetch(s->m, l + 1);
-        for (int64_t i = begin, next; st == QB_OK && i < end; i = next) {
-            next = contiguous(s, i) ? batch_end(s, i, end) : i + 1;
-            qb_span span = {next - i, s->w->windows[i].length, 0, &s->kv, 0};
-            st = qb_block_forward(s->m, block, &s->ws, window_x(s, begin, i), &span);
-            s->work_done += (double)(next - i);
-            qb_progress_update(&s->progress, s->work_done);
-        }
-        if (!s->m->resident) qb_block_free(s->m, &loaded);
-    }
-    return st;
-}
-
-static qb_status score_window(scorer *s, int64_t begin, int64_t i) {
-    const qb_window *win = &s->w->windows[i];
-    const qb_config *c = &s->m->config;
-    const float *x = window_x(s, begin, i);
-    double total = 0;
-    for (int32_t at = win->score_begin; at < win->score_end;) {
-        int32_t left = win->score_end - at, most = (int32_t)s->plan.head_rows,
-                rows = left < most ? left : most;
-        qb_status st = qb_model_head(s->m, &s->ws, s->logits, x + (int64_t)(at - 1) * c->hidden, rows);
-        if (st == QB_OK)
-            st = s->m->dev->backend->nll(s->m->dev, s->logits, rows, c->vocab, s->w->ids + win->offset + at,
-                                         s->nll);
-        if (st != QB_OK)
-            return qb_fail_prefix(st, "window %lld, tokens %d to %d", (long long)i, at, at + rows - 1);
-        for (int32_t r = 0; r < rows; r++) {
-            total += s->nll[r];
-            s->sum += s->nll[r];
-            s->sum_squares += s->nll[r] * s->nll[r];
-        }
-        at += rows;
-    }
-    s->window_nll[i] = total;
-    return QB_OK;
-}
 
 /* The row's value and its standard error. Tokens of one window depend on each other, so the error of the GPTQ
    protocol comes from the spread of window means; llama.cpp's and the strided protocol's from tokens, as
    their sources do. The spread of a few window means is itself a matter of luck: two that happen to agree
    would claim no error. Below MIN_WINDOWS of them the larger of both stands. */
-static void reduce(const scorer *s, qb_measure *out) {
-    const qb_windows *w = s->w;
+static void reduce(const qb_windows *w, const qb_scores *s, qb_measure *out) {
     double n = 0, mean_sum = 0, mean_squares = 0, used = 0;
-    for (int64_t i = 0; i < w->count; i++) {
-        int32_t scored = w->windows[i].score_end - w->windows[i].score_begin;
-        if (scored <= 0) continue;
-        double mean = s->window_nll[i] / scored;
-        n += scored;
+    for (int64_t i = 0; i < s->count; i++) {
+        const qb_window_sums *window = &s->windows[i];
+        if (window->tokens == 0) continue;
+        double mean = window->nll / (double)window->tokens;
+        n += (double)window->tokens;
         used += 1;
         mean_sum += mean;
         mean_squares += mean * mean;
     }
-    double token_mean = s->sum / n, token_variance = s->sum_squares / n - token_mean * token_mean;
+    double token_mean = s->nll / n, token_variance = s->nll_squares / n - token_mean * token_mean;
     double token_error = n > 1 ? sqrt(fmax(token_variance, 0) / (n - 1)) : (double)NAN;
     double window_mean = mean_sum / used;
     double window_error =
@@ -206,77 +38,64 @@ static void reduce(const scorer *s, qb_measure *out) {
     out->n = (int64_t)n;
     qb_json_put_real(out->extra, "nll_mean", mean);
     qb_json_put_real(out->extra, "stderr_tokens", exp(mean) * token_error);
-    qb_json_put_real(out->extra, "nll_total_nats", s->sum);
+    qb_json_put_real(out->extra, "nll_total_nats", s->nll);
 }
 
-static void describe(const scorer *s, qb_measure *out) {
-    snprintf(out->protocol, sizeof out->protocol, "%s", s->w->protocol);
-    snprintf(out->dataset, sizeof out->dataset, "%s", s->w->dataset);
-    qb_json_put_int(out->extra, "windows", s->w->count);
-    qb_json_put_int(out->extra, "window_tokens", s->w->max_length);
+/* What pairs this row with another over the same windows: sums of equally many neighbours, so that equal
+   windows make equal parts. A window that scores nothing is none. */
+static void put_sums(const qb_scores *s, qb_json *extra) {
+    int64_t used = 0, taken = 0;
+    for (int64_t i = 0; i < s->count; i++) used += s->windows[i].tokens > 0;
+    int64_t each = (used + MAX_SUMS - 1) / MAX_SUMS;
+    qb_json *nll = qb_json_array(), *tokens = qb_json_array();
+    qb_window_sums sum = {0};
+    for (int64_t i = 0; i < s->count; i++) {
+        if (s->windows[i].tokens == 0) continue;
+        sum.tokens += s->windows[i].tokens;
+        sum.nll += s->windows[i].nll;
+        if (++taken % each != 0 && taken != used) continue;
+        qb_json_push_real(nll, sum.nll);
+        qb_json_push_int(tokens, sum.tokens);
+        sum = (qb_window_sums){0};
+    }
+    qb_json_put_int(extra, "windows_per_sum", each);
+    qb_json_put(extra, "window_nll_nats", nll);
+    qb_json_put(extra, "window_tokens_scored", tokens);
+}
+
+static void describe(const qb_windows *w, const qb_scores *s, qb_measure *out) {
+    snprintf(out->protocol, sizeof out->protocol, "%s", w->protocol);
+    snprintf(out->dataset, sizeof out->dataset, "%s", w->dataset);
+    qb_json_put_int(out->extra, "windows", w->count);
+    qb_json_put_int(out->extra, "window_tokens", w->max_length);
     qb_json_put_int(out->extra, "scored_tokens", out->n);
     /* What follows the last window asked for was not tokenized, so nobody knows its tokens. */
-    if (s->w->part > 0 && s->w->part < 1) {
+    if (w->part > 0 && w->part < 1) {
         qb_json_put_null(out->extra, "total_tokens");
-        qb_json_put_real(out->extra, "text_part", s->w->part);
+        qb_json_put_real(out->extra, "text_part", w->part);
     } else {
-        qb_json_put_int(out->extra, "total_tokens", s->w->total_tokens);
+        qb_json_put_int(out->extra, "total_tokens", w->total_tokens);
     }
-    if (s->w->special_tokens[0]) {
-        qb_json_put_text(out->extra, "special_tokens", s->w->special_tokens);
-        qb_json_put_int(out->extra, "special_tokens_found", s->w->special_found);
-        qb_json_put_bool(out->extra, "bos", s->w->bos);
+    if (w->special_tokens[0]) {
+        qb_json_put_text(out->extra, "special_tokens", w->special_tokens);
+        qb_json_put_int(out->extra, "special_tokens_found", w->special_found);
+        qb_json_put_bool(out->extra, "bos", w->bos);
     }
-    qb_json_put_text(out->extra, "data_sha256", s->w->sha256);
+    qb_json_put_text(out->extra, "data_sha256", w->sha256);
     qb_json_put_text(out->extra, "reduction",
-                     s->w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
-    qb_json_put_bool(out->extra, "layer_major", s->plan.layer_major);
-}
-
-static qb_status allocate(scorer *s) {
-    const qb_config *c = &s->m->config;
-    const qb_backend *be = s->m->dev->backend;
-    int64_t length = s->w->max_length, f = (int64_t)sizeof(float);
-    qb_status st;
-    QB_TRY(st, qb_workspace_create(s->m, s->plan.windows_per_batch * length, &s->ws));
-    QB_TRY(st, qb_kv_create(s->m, QB_DTYPE_F32, 1, s->plan.windows_per_batch, length, &s->kv));
-    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.windows_per_pass * length * c->hidden * f,
-                         &s->x));
-    QB_TRY(st, be->alloc(s->m->dev, QB_MEMORY_ACTIVATIONS, s->plan.head_rows * c->vocab * f, &s->logits));
-    QB_TRY(st, qb_alloc((size_t)s->plan.head_rows, sizeof *s->nll, &s->nll));
-    QB_TRY(st, qb_alloc_zero((size_t)s->w->count, sizeof *s->window_nll, &s->window_nll));
-out:
-    return st;
+                     w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
+    qb_json_put_bool(out->extra, "layer_major", s->layer_major);
 }
 
 qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes,
                         qb_measure *out) {
-    scorer s = {.m = m, .w = w};
-    qb_status st;
-    if ((st = qb_measure_init(out, "perplexity")) != QB_OK) return st;
-    if (w->count == 0 || qb_windows_scored(w) == 0)
-        return qb_fail(QB_ERR_FORMAT, "%s has no window to score", w->dataset);
-    if ((st = make_plan(m, w, memory_bytes, !m->resident, &s.plan)) != QB_OK) return st;
-    if (m->resident) s.plan.layer_major = false, s.plan.windows_per_pass = s.plan.windows_per_batch;
-    QB_TRY(st, allocate(&s));
-    qb_progress_begin(&s.progress, (double)(w->count * m->config.n_layers), "perplexity %s %s", w->dataset,
-                      w->protocol);
-    for (int64_t begin = 0; begin < w->count; begin += s.plan.windows_per_pass) {
-        int64_t end = begin + s.plan.windows_per_pass < w->count ? begin + s.plan.windows_per_pass : w->count;
-        QB_TRY(st, embed_pass(&s, begin, end));
-        QB_TRY(st, forward_pass(&s, begin, end));
-        for (int64_t i = begin; i < end; i++) QB_TRY(st, score_window(&s, begin, i));
-    }
-    qb_progress_end(&s.progress);
-    reduce(&s, out);
-    describe(&s, out);
-out:
-    st = qb_model_explain(m, st);
-    qb_workspace_free(m, &s.ws);
-    qb_kv_free(m, &s.kv);
-    dev->backend->free(dev, s.x);
-    dev->backend->free(dev, s.logits);
-    qb_free(s.nll);
-    qb_free(s.window_nll);
-    return st;
+    qb_scores scores = {0};
+    qb_status st = qb_measure_init(out, "perplexity");
+    if (st == QB_OK) st = qb_score(m, dev, w, memory_bytes, &scores);
+    if (st != QB_OK) return st;
+    reduce(w, &scores, out);
+    describe(w, &scores, out);
+    put_sums(&scores, out->extra);
+    qb_scores_free(&scores);
+    return QB_OK;
 }

@@ -21,6 +21,7 @@ enum { MAX_CASES = 10000 };
 
 static const rule any_string = {NULL, STRING, NULL, NULL, NULL, 0};
 static const rule any_number = {NULL, NUMBER, NULL, NULL, NULL, 0};
+static const rule any_count = {NULL, INTEGER | POSITIVE, NULL, NULL, NULL, 0};
 static const rule string_or_object = {NULL, STRING | OBJECT, NULL, NULL, NULL, 0};
 
 static const shape program_shape = {.rules = (const rule[]){
@@ -158,6 +159,11 @@ static const shape quantization_shape = {.rules = (const rule[]){
 /* ok has a value (or the hash that stands for one) and, for a perplexity, what makes it comparable: protocol,
    dataset and the hash of the token ids. Anything else has its reason and no value. */
 static qb_status check_metric(const qb_json *m, const place *at) {
+    int64_t sums = qb_json_count(qb_json_get(m, "window_nll_nats")),
+            tokens = qb_json_count(qb_json_get(m, "window_tokens_scored"));
+    if (sums != tokens)
+        return qb_shape_wrong(at, "has %lld window_nll_nats and %lld window_tokens_scored, expected as many",
+                              (long long)sums, (long long)tokens);
     const char *status = qb_json_string(qb_json_get(m, "status"));
     const char *error = qb_json_string(qb_json_get(m, "error"));
     bool has_value = !qb_json_is_null(qb_json_get(m, "value"));
@@ -175,38 +181,42 @@ static qb_status check_metric(const qb_json *m, const place *at) {
                 return qb_shape_wrong(at, "is a perplexity without \"%s\", which is not a result", *key);
     return QB_OK;
 }
-static const shape metric_shape = {.rules =
-                                       (const rule[]){
-                                           {"name", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
-                                           {"value", NUMBER | NULLABLE | REQUIRED, NULL, NULL, NULL, 0},
-                                           {"unit", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
-                                           {"better", STRING | REQUIRED, "higher|lower", NULL, NULL, 0},
-                                           {"protocol", TEXT, NULL, NULL, NULL, 0},
-                                           {"dataset", TEXT, NULL, NULL, NULL, 0},
-                                           {"n", COUNT, NULL, NULL, NULL, 0},
-                                           {"stderr", AMOUNT, NULL, NULL, NULL, 0},
-                                           {"status", STRING | REQUIRED, "ok|skipped|failed", NULL, NULL, 0},
-                                           {"error", TEXT, NULL, NULL, NULL, 0},
-                                           {"samples", ARRAY | NULLABLE, NULL, NULL, &any_number, 0},
-                                           {"mean", NUMBER | NULLABLE, NULL, NULL, NULL, 0},
-                                           {"sd", AMOUNT, NULL, NULL, NULL, 0},
-                                           {"bytes_per_s", AMOUNT, NULL, NULL, NULL, 0},
-                                           {"ceiling", AMOUNT, NULL, NULL, NULL, 0},
-                                           {"share_of_ceiling", AMOUNT, NULL, NULL, NULL, 0},
-                                           {"projected", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
-                                           {"floor", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
-                                           {"windows", COUNT, NULL, NULL, NULL, 0},
-                                           {"scored_tokens", COUNT, NULL, NULL, NULL, 0},
-                                           {"total_tokens", COUNT, NULL, NULL, NULL, 0},
-                                           {"text_part", AMOUNT, NULL, NULL, NULL, 1},
-                                           {"special_tokens", TEXT, NULL, NULL, NULL, 0},
-                                           {"special_tokens_found", COUNT, NULL, NULL, NULL, 0},
-                                           {"bos", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
-                                           {"data_sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
-                                           {"sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
-                                           {0},
-                                       },
-                                   .also = check_metric};
+static const shape metric_shape = {
+    .rules =
+        (const rule[]){
+            {"name", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+            {"value", NUMBER | NULLABLE | REQUIRED, NULL, NULL, NULL, 0},
+            {"unit", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+            {"better", STRING | REQUIRED, "higher|lower", NULL, NULL, 0},
+            {"protocol", TEXT, NULL, NULL, NULL, 0},
+            {"dataset", TEXT, NULL, NULL, NULL, 0},
+            {"n", COUNT, NULL, NULL, NULL, 0},
+            {"stderr", AMOUNT, NULL, NULL, NULL, 0},
+            {"status", STRING | REQUIRED, "ok|skipped|failed", NULL, NULL, 0},
+            {"error", TEXT, NULL, NULL, NULL, 0},
+            {"samples", ARRAY | NULLABLE, NULL, NULL, &any_number, 0},
+            {"mean", NUMBER | NULLABLE, NULL, NULL, NULL, 0},
+            {"sd", AMOUNT, NULL, NULL, NULL, 0},
+            {"bytes_per_s", AMOUNT, NULL, NULL, NULL, 0},
+            {"ceiling", AMOUNT, NULL, NULL, NULL, 0},
+            {"share_of_ceiling", AMOUNT, NULL, NULL, NULL, 0},
+            {"projected", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
+            {"floor", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+            {"windows", COUNT, NULL, NULL, NULL, 0},
+            {"scored_tokens", COUNT, NULL, NULL, NULL, 0},
+            {"total_tokens", COUNT, NULL, NULL, NULL, 0},
+            {"text_part", AMOUNT, NULL, NULL, NULL, 1},
+            {"special_tokens", TEXT, NULL, NULL, NULL, 0},
+            {"special_tokens_found", COUNT, NULL, NULL, NULL, 0},
+            {"bos", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
+            {"data_sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
+            {"windows_per_sum", COUNT, NULL, NULL, NULL, 0},
+            {"window_nll_nats", ARRAY | NULLABLE, NULL, NULL, &any_number, 0},
+            {"window_tokens_scored", ARRAY | NULLABLE, NULL, NULL, &any_count, 0},
+            {"sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
+            {0},
+        },
+    .also = check_metric};
 static const rule metric_item = {NULL, OBJECT, NULL, &metric_shape, NULL, 0};
 
 static qb_status check_case(const qb_json *c, const place *at) {

@@ -130,8 +130,31 @@ static void test_perplexity__stories_long_rows_equal_golden(void **state) {
     check_golden(&stories, true);
 }
 
-/* Random windows of uneven lengths on a synthetic model: no shared material needed. */
-static double run_synthetic(int threads, bool resident, int64_t memory_bytes) {
+/* The row's sums over windows: so many, each of `each` windows, and all that was scored in them. */
+static void check_sums(const qb_measure *row, int64_t count, int64_t each) {
+    const qb_json *nll = qb_json_get(row->extra, "window_nll_nats"),
+                  *tokens = qb_json_get(row->extra, "window_tokens_scored");
+    assert_int_equal(qb_json_count(nll), count);
+    assert_int_equal(qb_json_count(tokens), count);
+    assert_int_equal((int64_t)qb_json_number(qb_json_get(row->extra, "windows_per_sum")), each);
+    double sum = 0, n = 0, total = qb_json_number(qb_json_get(row->extra, "nll_total_nats"));
+    for (const qb_json *v = qb_json_first(nll); v; v = qb_json_next(v)) sum += qb_json_number(v);
+    for (const qb_json *v = qb_json_first(tokens); v; v = qb_json_next(v)) n += qb_json_number(v);
+    assert_true(fabs(sum / total - 1) < 1e-12);
+    assert_int_equal((int64_t)n, row->n);
+}
+
+/* `count` random windows of `length` tokens, the last one of `last`, on a synthetic model: no
+   shared material needed. */
+typedef struct {
+    int threads;
+    bool resident;
+    int64_t memory_bytes, count;
+    int32_t length, last;
+    int64_t sums, windows_per_sum; /* expected */
+} synthetic;
+
+static double run_synthetic(const synthetic *s) {
     char *dir = scratch_make();
     char *path = qb_path_join(dir, "config.json");
     static const char config[] = "{\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":64,"
@@ -144,20 +167,21 @@ static double run_synthetic(int threads, bool resident, int64_t memory_bytes) {
     qb_model *m;
     qb_device *dev;
     assert_ok(qb_model_open(spec, &m));
-    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = threads}, &dev));
-    assert_ok(qb_model_load(m, dev, 64, resident));
+    assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = s->threads}, &dev));
+    assert_ok(qb_model_load(m, dev, 64, s->resident));
     qb_windows w;
-    assert_ok(qb_random_windows(97, 9, 40, 3, &w));
+    assert_ok(qb_random_windows(97, s->count, s->length, 3, &w));
     for (int64_t i = 0; i < w.count; i++) {
         w.windows[i].score_begin = 1;
         w.windows[i].score_end = w.windows[i].length;
     }
-    w.windows[8].length = w.windows[8].score_end = 17;
+    w.windows[s->count - 1].length = w.windows[s->count - 1].score_end = s->last;
     w.mean = QB_MEAN_OF_TOKENS;
     qb_measure got;
-    assert_ok(qb_perplexity(m, dev, &w, memory_bytes, &got));
-    assert_int_equal(got.n, 8 * 39 + 16);
+    assert_ok(qb_perplexity(m, dev, &w, s->memory_bytes, &got));
+    assert_int_equal(got.n, (s->count - 1) * (s->length - 1) + s->last - 1);
     assert_true(got.value > 20 && got.value < 1000 && got.stderr_value > 0);
+    check_sums(&got, s->sums, s->windows_per_sum);
     double value = got.value;
     qb_measure_free(&got);
     qb_windows_free(&w);
@@ -170,10 +194,21 @@ static double run_synthetic(int threads, bool resident, int64_t memory_bytes) {
 
 static void test_perplexity__same_bits_however_it_runs(void **state) {
     (void)state;
-    double value = run_synthetic(1, true, 0);
-    assert_true(run_synthetic(2, true, 0) == value);
-    assert_true(run_synthetic(3, false, 0) == value);
-    assert_true(run_synthetic(2, false, 1) == value); /* the least memory: one batch a pass */
+    synthetic s = {1, true, 0, 9, 40, 17, 9, 1};
+    double value = run_synthetic(&s);
+    s.threads = 2;
+    assert_true(run_synthetic(&s) == value);
+    s.resident = false;
+    assert_true(run_synthetic(&s) == value);
+    s.memory_bytes = 1; /* the least memory: one batch a pass */
+    assert_true(run_synthetic(&s) == value);
+}
+
+/* Above 1024 windows the row keeps sums of neighbours, so that a document stays small. */
+static void test_perplexity__many_windows_share_sums(void **state) {
+    (void)state;
+    run_synthetic(&(synthetic){1, true, 0, 1024, 3, 2, 1024, 1});
+    run_synthetic(&(synthetic){1, true, 0, 1025, 3, 2, 513, 2});
 }
 
 static void test_determinism__same_logits_twice(void **state) {
@@ -225,6 +260,7 @@ int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_perplexity__same_bits_however_it_runs),
+        cmocka_unit_test(test_perplexity__many_windows_share_sums),
         cmocka_unit_test(test_perplexity__wikimini_equals_golden),
         cmocka_unit_test(test_perplexity__wikimini_long_rows_equal_golden),
         cmocka_unit_test(test_perplexity__stories_equals_golden),
