@@ -128,6 +128,7 @@ static qb_status compare_ok_rows(const comparison *c, const qb_json *a, const qb
         return QB_OK;
     }
     row->change_pct = change_pct(row->old_value, row->new_value);
+    if (!qb_rows_paired(a, b, &row->paired)) row->paired = (qb_paired){0};
     if (kind == QB_COMPARE_SPEED) return judge_timed(c, a, b, higher, row);
     judge_size(c, a, kind == QB_COMPARE_MEMORY, higher, row);
     return QB_OK;

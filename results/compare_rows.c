@@ -124,6 +124,10 @@ static void print_table(const qb_compare_rows *rows, qb_str *out) {
                     qb_text_pad(qb_str_get(&cell), k + 1 < N_CELLS ? widths[k] : 0, k >= 2 && k <= 4, out);
                 qb_str_free(&cell);
             }
+            if (pass && row->paired.windows) {
+                qb_str_text(out, "  ");
+                qb_paired_put(&row->paired, out);
+            }
             if (pass && row->why.length) qb_str_printf(out, "  %s", row->why.text);
             if (pass) qb_str_text(out, "\n");
         }
@@ -245,6 +249,11 @@ qb_json *qb_compare_rows_json(const qb_compare_rows *rows, const qb_compare_conf
         qb_json_put_real(o, "new", row->new_value);
         qb_json_put_real(o, "change_pct", row->change_pct);
         qb_json_put_real(o, "p", row->p);
+        if (row->paired.windows) {
+            qb_json_put_real(o, "difference_nats", row->paired.difference);
+            qb_json_put_real(o, "difference_nats_stderr", row->paired.stderr_value);
+            qb_json_put_int(o, "windows", row->paired.windows);
+        }
         qb_json_put_text(o, "why", row->why.length ? row->why.text : NULL);
         qb_json_push(list, o);
     }

@@ -1,7 +1,7 @@
 /* What a comparison found, row by row, and how it is told to people and to scripts. */
 #pragma once
 
-#include "results/results.h"
+#include "results/paired.h"
 
 typedef enum {
     QB_SAME, /* within tolerance, or equally absent */
@@ -17,6 +17,7 @@ typedef struct qb_compare_row {
     qb_str metric, unit;                     /* "perplexity wikitext2 gptq-2048", "1"; clean text */
     double old_value, new_value, change_pct; /* NaN where there is none */
     double p;                                /* of the Mann-Whitney test, NaN without */
+    qb_paired paired;                        /* of perplexities; windows 0 without */
     qb_verdict verdict;
     qb_str why; /* clean text, may be empty */
 } qb_compare_row;

@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "results/case.h"
 #include "results/device.h"
+#include "results/paired.h"
 #include "results/text.h"
 
 #include <inttypes.h>
@@ -420,6 +421,9 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
         qb_str_printf(out, ": only the first %.2g %% of the text; not comparable with the whole\n",
                       100 * part);
     }
+    for (int i = 0; i < t->n_columns; i++)
+        if (t->columns[i].kind == PERPLEXITY)
+            qb_paired_notes(t->r, t->labels, t->columns[i].dataset, t->columns[i].protocol, prefix, out);
     put_projection_note(t, prefix, out);
     put_noise_notes(t, prefix, out);
     put_share_notes(t, prefix, out);

@@ -1,4 +1,4 @@
-#include "results/results.h"
+#include "results/paired.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -185,6 +185,75 @@ static void test_compare__fewer_windows_are_another_measurement(void **state) {
     expect("\"windows\":4,", "", false, "same", "no regression");
 }
 
+/* Two cases of one document and the second again in another, with sums over windows; the numbers beside them
+   are numpy's. */
+#define PAIRED_ROW(value, windows, nll, tokens)                                                              \
+    "{\"name\":\"perplexity\",\"value\":" value ",\"unit\":\"1\",\"better\":\"lower\",\"protocol\":"         \
+    "\"gptq-11\",\"dataset\":\"w\",\"status\":\"ok\",\"windows\":" windows ",\"data_sha256\":"               \
+    "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"windows_per_sum\":1,"            \
+    "\"window_nll_nats\":[" nll "],\"window_tokens_scored\":[" tokens "]}"
+#define PAIRED_CASE(id, method, row)                                                                         \
+    "{\"id\":\"" id "\",\"status\":\"ok\",\"error\":null,\"config\":{\"method\":\"" method "\",\"bits\":4}," \
+    "\"model\":{\"name\":\"m\"},\"quantization\":{\"method\":\"" method "\"},\"metrics\":[" row "]}"
+#define PAIRED_DOC(cases)                                                                                    \
+    "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"q\",\"version\":\"1\"},"              \
+    "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[" cases "]}"
+#define NLL_A        "20,21,19.5,22,20.5,18,23,20,9.5"
+#define NLL_B        "20.5,21.25,20.25,22.5,20.5,18.25,24,20.5,9.625"
+#define TOKENS       "10,10,10,10,10,10,10,10,5"
+#define OTHER_TOKENS "10,10,10,10,10,10,10,5,10"
+
+static void assert_has(qb_str *text, const char *words) {
+    if (!strstr(qb_str_get(text), words)) fail_msg("no \"%s\" in\n%s", words, qb_str_get(text));
+    qb_str_free(text);
+}
+
+static const qb_json *first_row(const qb_results *r, const char *id) {
+    return qb_json_first(qb_json_get(qb_results_case(r, id), "metrics"));
+}
+
+static void test_compare__perplexities_are_paired_by_window(void **state) {
+    (void)state;
+    qb_results both, other;
+    qb_paired paired;
+    qb_str text = {0};
+    bool regressed;
+    parse(PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4", PAIRED_ROW("8.10", "9", NLL_B, TOKENS)) "," PAIRED_CASE(
+              "m/gptq", "gptq", PAIRED_ROW("7.71", "9", NLL_A, TOKENS))),
+          &both);
+    assert_true(qb_rows_paired(first_row(&both, "m/nf4"), first_row(&both, "m/gptq"), &paired));
+    assert_true(fabs(paired.difference - -0.045588235294117645) < 1e-12);
+    assert_true(fabs(paired.stderr_value - 0.010377378385708758) < 1e-12);
+    assert_ok(qb_results_table(&both, false, &text));
+    assert_has(&text,
+               "GPTQ 4b against NF4 on w, gptq-11: -0.0456 ± 0.0104 nats a token, paired over 9 windows\n");
+    parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("8.10", "9", NLL_B, TOKENS))), &other);
+    assert_ok(qb_results_compare(&both, &other, &usual, &text, NULL, &regressed));
+    assert_true(regressed);
+    assert_has(&text, "+0.0456 ± 0.0104 nats a token, paired over 9 windows");
+    qb_results_close(&other);
+    /* The same sums over other tokens are no pairs. */
+    parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("8.10", "9", NLL_B, OTHER_TOKENS))), &other);
+    assert_false(qb_rows_paired(first_row(&both, "m/nf4"), first_row(&other, "m/gptq"), &paired));
+    qb_results_close(&other);
+    qb_results_close(&both);
+}
+
+static void test_compare__few_windows_tell_no_error(void **state) {
+    (void)state;
+    qb_results both;
+    qb_str text = {0};
+    parse(PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4", PAIRED_ROW("8", "2", "20.5,21.25", "10,10")) "," PAIRED_CASE(
+              "m/gptq", "gptq", PAIRED_ROW("7.9", "2", "20,21", "10,10"))),
+          &both);
+    assert_ok(qb_results_table(&both, false, &text));
+    assert_has(&text, ": -0.0375 nats a token, paired over 2 windows, too few for an error\n");
+    qb_results_close(&both);
+    static const char uneven[] = PAIRED_DOC(PAIRED_CASE("m/x", "nf4", PAIRED_ROW("8", "2", "1,2", "1")));
+    assert_fails(qb_results_parse(uneven, sizeof uneven - 1, "doc.json", &both), QB_ERR_FORMAT,
+                 "has 2 window_nll_nats and 1 window_tokens_scored, expected as many");
+}
+
 /* Memory of a process: on one device, and beyond what pages and buffers make of it by chance. */
 static void test_compare__memory_has_a_floor_and_belongs_to_a_device(void **state) {
     (void)state;
@@ -291,6 +360,8 @@ int main(void) {
         cmocka_unit_test(test_compare__repeated_rows_are_paired_in_order),
         cmocka_unit_test(test_compare__what_is_not_comparable_is_said),
         cmocka_unit_test(test_compare__fewer_windows_are_another_measurement),
+        cmocka_unit_test(test_compare__perplexities_are_paired_by_window),
+        cmocka_unit_test(test_compare__few_windows_tell_no_error),
         cmocka_unit_test(test_compare__memory_has_a_floor_and_belongs_to_a_device),
         cmocka_unit_test(test_compare__an_incomplete_document_never_passes),
         cmocka_unit_test(test_compare__cases_lost_failing_and_new),
