@@ -1,8 +1,8 @@
 /* Perplexity of token windows: a consumer of the pass over them (score.h). */
+#include "eval/pass.h"
 #include "eval/score.h"
 
 #include <math.h>
-#include <stdio.h>
 
 enum {
     MIN_WINDOWS = 8, /* whose means alone give a standard error */
@@ -63,30 +63,6 @@ static void put_sums(const qb_scores *s, qb_json *extra) {
     qb_json_put(extra, "window_tokens_scored", tokens);
 }
 
-static void describe(const qb_windows *w, const qb_scores *s, qb_measure *out) {
-    snprintf(out->protocol, sizeof out->protocol, "%s", w->protocol);
-    snprintf(out->dataset, sizeof out->dataset, "%s", w->dataset);
-    qb_json_put_int(out->extra, "windows", w->count);
-    qb_json_put_int(out->extra, "window_tokens", w->max_length);
-    qb_json_put_int(out->extra, "scored_tokens", out->n);
-    /* What follows the last window asked for was not tokenized, so nobody knows its tokens. */
-    if (w->part > 0 && w->part < 1) {
-        qb_json_put_null(out->extra, "total_tokens");
-        qb_json_put_real(out->extra, "text_part", w->part);
-    } else {
-        qb_json_put_int(out->extra, "total_tokens", w->total_tokens);
-    }
-    if (w->special_tokens[0]) {
-        qb_json_put_text(out->extra, "special_tokens", w->special_tokens);
-        qb_json_put_int(out->extra, "special_tokens_found", w->special_found);
-        qb_json_put_bool(out->extra, "bos", w->bos);
-    }
-    qb_json_put_text(out->extra, "data_sha256", w->sha256);
-    qb_json_put_text(out->extra, "reduction",
-                     w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
-    qb_json_put_bool(out->extra, "layer_major", s->layer_major);
-}
-
 qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_t memory_bytes,
                         qb_measure *out) {
     qb_scores scores = {0};
@@ -94,7 +70,9 @@ qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_
     if (st == QB_OK) st = qb_score(m, dev, w, memory_bytes, &scores);
     if (st != QB_OK) return st;
     reduce(w, &scores, out);
-    describe(w, &scores, out);
+    qb_windows_describe(w, scores.layer_major, out);
+    qb_json_put_text(out->extra, "reduction",
+                     w->mean == QB_MEAN_OF_WINDOWS ? "mean of window means" : "mean of tokens");
     put_sums(&scores, out->extra);
     qb_scores_free(&scores);
     return QB_OK;

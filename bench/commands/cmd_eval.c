@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "bench/card.h"
 #include "bench/command.h"
+#include "bench/measure/divergence_text.h"
 #include "bench/run/found.h"
 #include "bench/run/plan.h"
 #include "bench/session.h"
@@ -18,6 +19,7 @@ enum { SCORINGS_MAX = 64 };
 
 typedef struct {
     const char *dataset, *protocol, *data, *special_tokens;
+    const char *base;
     int64_t max_windows;
     double memory_gb;
     const char *activations;
@@ -35,6 +37,9 @@ static const qb_option rows[] = {
     {"max-windows", 0, QB_OPTION_INT, offsetof(eval_options, max_windows), "0", 0, 1e9, NULL, "N",
      "score at most this many windows of each text; 0 takes all. The result says what part of the text that "
      "is"},
+    {"base", 'b', QB_OPTION_TEXT, offsetof(eval_options, base), NULL, 0, 0, NULL, "MODEL",
+     "measure how far the model is from this one, usually itself unquantized: Kullback-Leibler divergence, "
+     "agreement of the likeliest token, ratio of the perplexities"},
     {"special-tokens", 0, QB_OPTION_CHOICE, offsetof(eval_options, special_tokens), "protocol", 0, 0,
      QB_SPECIAL_TOKENS_CHOICES, "RULE", QB_SPECIAL_TOKENS_HELP},
     {"data", 'd', QB_OPTION_TEXT, offsetof(eval_options, data), NULL, 0, 0, NULL, "DIR",
@@ -63,10 +68,15 @@ static const qb_page page = {
                    "names them all, with hashes of file and ids. Windows that exceed the model's positions "
                    "are refused.\n"
                    "\n"
+                   "With --base both models read each window side by side and nothing of it is stored: the "
+                   "figures bear the\n"
+                   "names of llama.cpp's --kl-divergence, and are of exact logits.\n"
+                   "\n"
                    "A model that is larger than memory runs layer by layer over all windows at once.",
     .examples = "bench eval demo --dataset demo --protocol gptq-256\n"
                 "bench eval ./Llama-2-7b-hf --dataset wikitext2 --protocol gptq-2048 --data ./data --json\n"
-                "bench eval ./llama2-7b-w4 --dataset wikitext2,./notes.txt --protocol strided-1024-512",
+                "bench eval ./llama2-7b-w4 --dataset wikitext2,./notes.txt --protocol strided-1024-512\n"
+                "bench eval ./llama2-7b-w4 --base ./Llama-2-7b-hf --protocol llamacpp-512 --max-windows 40",
 };
 
 typedef struct {
@@ -132,8 +142,9 @@ static void print_rows(const qb_json *doc) {
     const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
     for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
         const qb_json *value = qb_json_get(row, "value");
-        if (strcmp(qb_json_string(qb_json_get(row, "name")), "perplexity") || !qb_json_is_number(value))
-            continue;
+        if (!qb_json_is_number(value)) continue;
+        if (!strcmp(qb_json_string(qb_json_get(row, "name")), "kl_divergence")) qb_divergence_print(row);
+        if (strcmp(qb_json_string(qb_json_get(row, "name")), "perplexity") != 0) continue;
         double error = qb_json_number(qb_json_get(row, "stderr"));
         qb_output("perplexity %.4f", qb_json_number(value));
         if (isfinite(error)) qb_output(" ± %.4f", error);
@@ -166,15 +177,32 @@ static void warn_substitutes(const qb_json *data) {
     }
 }
 
-/* One line a perplexity, before anything is loaded: what it takes and how it will run. */
-static qb_status describe_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
-                               const qb_ceilings *ceilings, qb_str *out) {
+/* What a scoring takes, together with its base where there is one. */
+static qb_status make_plan(const eval_options *o, const qb_model *m, const qb_model *base,
+                           const qb_scoring *s, qb_perplexity_plan *out) {
+    int64_t budget = (int64_t)(o->memory_gb * 1e9);
+    qb_perplexity_plan beside;
+    qb_status st = qb_perplexity_plan_make(m, &s->windows, base ? budget / 2 : budget, out);
+    if (st != QB_OK || !base) return st;
+    st = qb_perplexity_plan_make(base, &s->windows, budget / 2, &beside);
+    out->layer_major = out->layer_major || beside.layer_major;
+    out->peak_bytes += beside.peak_bytes;
+    out->flops += beside.flops;
+    if (beside.passes > out->passes) out->passes = beside.passes;
+    return st;
+}
+
+/* One line a scoring, before anything is loaded: what it takes and how it will run. */
+static qb_status describe_plan(const eval_options *o, const qb_model *m, const qb_model *base,
+                               const qb_scoring *s, const qb_ceilings *ceilings, qb_str *out) {
     qb_perplexity_plan plan;
     char peak[32], time[32];
-    qb_status st = qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_status st = make_plan(o, m, base, s, &plan);
     if (st != QB_OK) return st;
+    double weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
     qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
                   s->windows.count);
+    if (base) qb_str_printf(out, "two models, ");
     if (plan.layer_major)
         qb_str_printf(out, "layer by layer in %" PRId64 " %s", plan.passes,
                       plan.passes == 1 ? "pass" : "passes");
@@ -183,17 +211,17 @@ static qb_status describe_plan(const eval_options *o, const qb_model *m, const q
     qb_str_printf(out, ", planned peak memory %s",
                   qb_format_bytes((double)(qb_resident_bytes() + plan.peak_bytes), peak));
     if (ceilings)
-        qb_str_printf(
-            out, ", about %s",
-            qb_format_seconds(qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings), time));
+        qb_str_printf(out, ", about %s",
+                      qb_format_seconds(qb_plan_seconds(plan.flops, weights, ceilings), time));
     return QB_OK;
 }
 
-static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_scoring *s,
-                           const qb_ceilings *ceilings, qb_json *all) {
+static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_model *base,
+                           const qb_scoring *s, const qb_ceilings *ceilings, qb_json *all) {
     qb_perplexity_plan plan;
-    qb_status st = qb_perplexity_plan_make(m, &s->windows, (int64_t)(o->memory_gb * 1e9), &plan);
+    qb_status st = make_plan(o, m, base, s, &plan);
     if (st != QB_OK) return st;
+    double weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
     qb_json *j = qb_json_object();
     qb_json_put_text(j, "dataset", s->windows.dataset);
     qb_json_put_text(j, "protocol", s->windows.protocol);
@@ -201,25 +229,26 @@ static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_sc
     qb_json_put_bool(j, "layer_major", plan.layer_major);
     qb_json_put_int(j, "peak_bytes", qb_resident_bytes() + plan.peak_bytes);
     qb_json_put_real(j, "flop", plan.flops);
-    qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, (double)qb_model_weight_bytes(m), ceilings));
+    qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, weights, ceilings));
     qb_json_push(all, j);
     return QB_OK;
 }
 
-static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scoring *scorings, size_t n,
-                             const qb_compute *compute, bool as_json) {
+static qb_status print_plans(const eval_options *o, qb_model *m, qb_model *base, const qb_scoring *scorings,
+                             size_t n, const qb_compute *compute, bool as_json) {
     qb_device *dev = NULL;
     qb_ceilings ceilings;
     qb_json *all = qb_json_array();
     qb_status st;
     QB_TRY(st, qb_session_device(compute, &dev));
     m->dev = dev; /* plans ask it what memory there is */
+    if (base) base->dev = dev;
     QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
     for (size_t i = 0; st == QB_OK && i < n; i++) {
         qb_str line = {0};
         if (as_json)
-            st = push_plan(o, m, &scorings[i], &ceilings, all);
-        else if ((st = describe_plan(o, m, &scorings[i], &ceilings, &line)) == QB_OK)
+            st = push_plan(o, m, base, &scorings[i], &ceilings, all);
+        else if ((st = describe_plan(o, m, base, &scorings[i], &ceilings, &line)) == QB_OK)
             qb_output("%s\n", qb_str_get(&line));
         qb_str_free(&line);
     }
@@ -227,18 +256,43 @@ static qb_status print_plans(const eval_options *o, qb_model *m, const qb_scorin
 out:
     qb_json_free(all);
     m->dev = NULL;
+    if (base) base->dev = NULL;
     qb_session_close(dev);
     return st;
 }
 
-static qb_status announce_plans(const eval_options *o, const qb_model *m, const qb_scoring *scorings,
-                                size_t n) {
+static qb_status announce_plans(const eval_options *o, const qb_model *m, const qb_model *base,
+                                const qb_scoring *scorings, size_t n) {
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < n; i++) {
         qb_str line = {0};
-        if ((st = describe_plan(o, m, &scorings[i], NULL, &line)) == QB_OK) qb_info("%s", qb_str_get(&line));
+        if ((st = describe_plan(o, m, base, &scorings[i], NULL, &line)) == QB_OK)
+            qb_info("%s", qb_str_get(&line));
         qb_str_free(&line);
     }
+    return st;
+}
+
+/* The base reads the ids that the model's tokenizer makes, so its own must make the same. */
+static qb_status check_base_ids(const eval_options *o, const qb_model *base, const qb_scoring *scorings,
+                                size_t n) {
+    qb_tokenizer *t = NULL;
+    qb_scoring *own = NULL;
+    size_t n_own = 0;
+    qb_status st;
+    QB_TRY(st, qb_session_tokenizer(base, &t));
+    QB_TRY(st, qb_alloc_zero(SCORINGS_MAX, sizeof *own, &own));
+    QB_TRY(st, open_scorings(o, base, t, NULL, own, &n_own));
+    for (size_t i = 0; st == QB_OK && i < n; i++)
+        if (i >= n_own || strcmp(scorings[i].windows.sha256, own[i].windows.sha256) != 0)
+            st = qb_fail(QB_ERR_USAGE,
+                         "%s: the tokenizer of %s makes other ids of the text: only models of one vocabulary "
+                         "are compared token by token",
+                         scorings[i].dataset, base->name);
+out:
+    for (size_t i = 0; i < n_own; i++) qb_scoring_free(&own[i]);
+    qb_free(own);
+    qb_tokenizer_close(t);
     return st;
 }
 
@@ -256,6 +310,7 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     bool done;
     qb_found found = {0};
     qb_tokenizer *t = NULL;
+    qb_model *base = NULL;
     qb_scoring *scorings = NULL;
     qb_results results = {0};
     qb_status st;
@@ -267,6 +322,12 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
                        "--card puts perplexities of float32 activations into the card: leave out "
                        "--activations %s",
                        options.activations);
+    if (options.base && options.card)
+        return qb_fail(QB_ERR_USAGE, "--card takes perplexities: leave --base away");
+    if (options.base && strcmp(options.activations, "f32") != 0)
+        return qb_fail(QB_ERR_USAGE,
+                       "--base compares models under float32 activations: leave out --activations %s",
+                       options.activations);
     QB_TRY(st, qb_session_model(word, false, &found.model));
     fill_defaults(word, found.model, protocol, &options);
     QB_TRY(st, qb_session_tokenizer(found.model, &t));
@@ -274,18 +335,26 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     found.data = qb_json_array();
     QB_TRY(st, open_scorings(&options, found.model, t, found.data, scorings, &n));
     warn_substitutes(found.data);
+    if (options.base) {
+
+        QB_TRY(st, qb_session_model(options.base, false, &base));
+        QB_TRY(st, check_base_ids(&options, base, scorings, n));
+        found.base = base;
+    }
     qb_tokenizer_close(t);
     t = NULL;
     if (options.dry_run) {
-        st = print_plans(&options, found.model, scorings, n, &compute, common.json);
+        st = print_plans(&options, found.model, base, scorings, n, &compute, common.json);
         goto out;
     }
     QB_TRY(st, qb_session_device(&compute, &found.dev));
     found.model->dev = found.dev; /* plans ask it what memory there is */
-    QB_TRY(st, announce_plans(&options, found.model, scorings, n));
+    if (base) base->dev = found.dev;
+    QB_TRY(st, announce_plans(&options, found.model, base, scorings, n));
     found.config = eval_config(&options);
     qb_measuring what = {.scorings = scorings,
                          .n_scorings = n,
+                         .base = base,
                          .memory_bytes = (int64_t)(options.memory_gb * 1e9),
                          .activations = options.activations};
     st = qb_found_measure(&found, &what, &results);
@@ -306,6 +375,7 @@ out:
     qb_json_free(found.config);
     qb_json_free(found.data);
     qb_model_close(found.model);
+    qb_model_close(base);
     qb_session_close(found.dev);
     return st;
 }

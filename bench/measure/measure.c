@@ -4,6 +4,7 @@
 #include "bench/measure/placement.h"
 #include "bench/run/plan.h"
 #include "eval/activations.h"
+#include "eval/divergence.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -77,25 +78,33 @@ static void push_rows(qb_json *metrics, qb_measures *rows) {
     for (size_t i = 0; i < rows->count; i++) qb_json_push(metrics, qb_measure_json(&rows->rows[i]));
 }
 
+static qb_status score(qb_model *m, qb_device *dev, const qb_measuring *what, const qb_scoring *s,
+                       qb_measure *row) {
+    if (what->base) return qb_divergence_measure(m, what->base, &s->windows, what->memory_bytes, row);
+    qb_status st = qb_perplexity(m, dev, &s->windows, what->memory_bytes, row);
+    if (st == QB_OK && !isfinite(row->value))
+        st = qb_fail(QB_ERR_NUMERIC,
+                     "the perplexity is not finite: the mean negative log-likelihood overflows exp");
+    if (st == QB_OK && isfinite(s->floor)) qb_json_put_real(row->extra, "floor", s->floor);
+    return st;
+}
+
 static qb_status measure_scoring(qb_model *m, qb_device *dev, const qb_measuring *what, const qb_scoring *s,
                                  qb_json *metrics) {
+    const char *metric = what->base ? "kl_divergence" : "perplexity";
     if (s->skipped[0]) {
-        push_empty(metrics, "perplexity", s->protocol, s->dataset, "skipped", s->skipped);
+        push_empty(metrics, metric, s->protocol, s->dataset, "skipped", s->skipped);
         return QB_OK;
     }
     qb_measure row = {0};
     qb_activation_use use;
     qb_status st = qb_activations_use(m, dev, what->activations, &use);
-    if (st == QB_OK) st = qb_perplexity(m, dev, &s->windows, what->memory_bytes, &row);
-    if (st == QB_OK && !isfinite(row.value))
-        st = qb_fail(QB_ERR_NUMERIC,
-                     "the perplexity is not finite: the mean negative log-likelihood overflows exp");
+    if (st == QB_OK) st = score(m, dev, what, s, &row);
     if (st == QB_OK) {
-        if (isfinite(s->floor)) qb_json_put_real(row.extra, "floor", s->floor);
         qb_activations_put(&use, row.extra);
         qb_json_push(metrics, qb_measure_json(&row));
     } else {
-        push_empty(metrics, "perplexity", s->protocol, s->dataset, "failed", qb_error_text());
+        push_empty(metrics, metric, s->protocol, s->dataset, "failed", qb_error_text());
     }
     qb_measure_free(&row);
     return st;
@@ -187,15 +196,39 @@ static qb_status place(qb_model *m, qb_device *dev, const qb_measuring *what, qb
     return QB_OK;
 }
 
+/* Two models beside each other: held whole where both fit with their work, else both go block by block. */
+static qb_status place_base(const qb_model *m, qb_model *base, qb_device *dev, const qb_measuring *what,
+                            qb_placement *out) {
+    int64_t available = what->memory_bytes > 0 ? what->memory_bytes : dev->backend->available_bytes(dev),
+            need = 0;
+    if (available < 0) return QB_ERR_IO;
+    base->dev = dev;
+    for (size_t i = 0; i < what->n_scorings; i++) {
+        const qb_windows *w = &what->scorings[i].windows;
+        qb_perplexity_plan a, b;
+        if (what->scorings[i].skipped[0]) continue;
+        qb_status st = qb_perplexity_plan_make(m, w, INT64_MAX / 4, &a);
+        if (st == QB_OK) st = qb_perplexity_plan_make(base, w, INT64_MAX / 4, &b);
+        if (st != QB_OK) return st;
+        if (a.peak_bytes + b.peak_bytes > need) need = a.peak_bytes + b.peak_bytes;
+    }
+    if (need > available / 10 * 8 && out->kind == QB_PLACEMENT_DEVICE) out->kind = QB_PLACEMENT_BLOCKS;
+    return QB_OK;
+}
+
 qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
     first_failure failure = {0};
     qb_placement placement;
     m->dev = dev; /* plans ask it what memory there is */
     qb_status st = place(m, dev, what, &placement);
     if (st != QB_OK) return st;
+    if (what->base) st = place_base(m, what->base, dev, what, &placement);
+    if (st != QB_OK) return st;
     bool resident = placement.kind != QB_PLACEMENT_BLOCKS;
     if (placement.kind == QB_PLACEMENT_SPLIT) qb_model_offload(m, &placement.plan);
     st = qb_model_load(m, dev, positions_needed(m, what), resident);
+    if (st == QB_OK && what->base)
+        st = qb_model_load(what->base, dev, positions_needed(what->base, what), resident);
     if (st != QB_OK) return st;
     for (size_t i = 0; i < what->n_scorings; i++)
         note(&failure, measure_scoring(m, dev, what, &what->scorings[i], metrics), what->scorings[i].dataset);

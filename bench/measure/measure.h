@@ -8,6 +8,7 @@
 typedef struct qb_measuring {
     const qb_scoring *scorings;
     size_t n_scorings;
+    qb_model *base; /* opened, not loaded: the scorings are divergences from it, no perplexities; or NULL */
     int64_t memory_bytes;         /* budget of a perplexity; 0: what is free */
     const qb_speed_config *speed; /* NULL: none */
     const qb_windows *prompts;    /* NULL: none */

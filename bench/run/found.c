@@ -28,7 +28,7 @@ static void case_id(const qb_model *m, const qb_device *dev, char id[256]) {
     snprintf(id, 256, "%.150s/%.40s/%.40s", m->name, label, dev->backend->name);
 }
 
-static qb_json *case_config(qb_found *f, const qb_json *facts) {
+static qb_json *case_config(qb_found *f, const qb_json *facts, const char *base_sha256) {
     qb_json *j = qb_json_object(), *method = qb_record_found_method(f->model);
     qb_json_put_text(j, "model", f->model->name);
     for (const qb_json *e = qb_json_first(method); e; e = qb_json_next(e))
@@ -38,13 +38,17 @@ static qb_json *case_config(qb_found *f, const qb_json *facts) {
     qb_json_put(j, "threads", qb_json_copy(qb_json_get(facts, "threads")));
     for (const qb_json *e = qb_json_first(f->config); e; e = qb_json_next(e))
         qb_json_put(j, qb_json_key(e), qb_json_copy(e));
+    if (f->base) {
+        qb_json_put_text(j, "base", f->base->name);
+        qb_json_put_text(j, "base_sha256", base_sha256);
+    }
     qb_json_free(f->config);
     f->config = NULL;
     return j;
 }
 
 qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *out) {
-    char started[32], id[256], hex[QB_SHA256_HEX] = "", *error = NULL;
+    char started[32], id[256], hex[QB_SHA256_HEX] = "", base_hex[QB_SHA256_HEX] = "", *error = NULL;
     int64_t begin = qb_now_ns();
     qb_now_rfc3339(started);
     *out = (qb_results){0};
@@ -54,6 +58,7 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
     measured = qb_measure_model(f->model, f->dev, what, metrics);
     if (measured != QB_OK) error = qb_strdup(qb_error_text());
     QB_TRY(st, identify(f->model, hex));
+    if (f->base) QB_TRY(st, identify(f->base, base_hex));
     if (!f->facts.describe) QB_TRY(st, qb_device_facts_take(f->dev, false, &f->facts));
     qb_json *devices = qb_json_array();
     qb_json_push(devices, qb_record_device(f->dev->backend->name, f->dev->backend->name, &f->facts));
@@ -67,7 +72,7 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
         .error = error,
         .started = started,
         .seconds = (double)(qb_now_ns() - begin) * 1e-9,
-        .config = case_config(f, f->facts.describe),
+        .config = case_config(f, f->facts.describe, base_hex),
         .model = qb_record_model(f->model, hex),
         .metrics = metrics,
     };

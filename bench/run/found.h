@@ -7,7 +7,8 @@
 #include "results/results.h"
 
 typedef struct qb_found {
-    qb_model *model; /* opened */
+    qb_model *model;      /* opened */
+    const qb_model *base; /* whose divergence is measured, for the case's config; or NULL */
     qb_device *dev;
     qb_json *config;       /* further members of the case's config; taken */
     qb_json *data;         /* the files read; taken */
