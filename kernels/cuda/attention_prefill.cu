@@ -208,8 +208,6 @@ __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     const int first = a.dev_first ? *a.dev_first : a.first, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int visible = first + min(row0 + ROWS, a.n_tok), position = first + row0 + warp * 16 + lane / 4;
     const int64_t row = (static_cast<int64_t>(seq) * (a.n_heads / a.group) + head / a.group) * a.capacity;
-    const T *k = static_cast<const T *>(a.k) + row * a.head_dim,
-            *v = static_cast<const T *>(a.v) + row * a.value_dim;
 
     row_state<DIM> r;
 #pragma unroll
@@ -222,9 +220,10 @@ __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
     stage_queries<DIM>(a, seq, head, row0, t.q);
     const int key_begin = SHAPED ? a.shape.first_key(first + row0) / KEYS * KEYS : 0;
     for (int key0 = key_begin; key0 < visible; key0 += KEYS) {
-        const int64_t at = key0;
-        stage_cache<T, DIM, KEYS>(k + at * a.head_dim, visible - key0, a.head_dim, t.k);
-        stage_cache<T, DIM, KEYS>(v + at * a.value_dim, visible - key0, a.value_dim, t.v);
+        const T *k = static_cast<const T *>(a.k) + (row + key0) * a.head_dim,
+                *v = static_cast<const T *>(a.v) + (row + key0) * a.value_dim;
+        stage_cache<T, DIM, KEYS>(k, visible - key0, a.head_dim, t.k);
+        stage_cache<T, DIM, KEYS>(v, visible - key0, a.value_dim, t.v);
         __syncthreads();
         float s[KEYS / 8][4];
         tile_scores<DIM, KEYS>(t, s);
