@@ -61,8 +61,11 @@ bool qb_rows_paired(const qb_json *a, const qb_json *b, qb_paired *out) {
 }
 
 void qb_paired_put(const qb_paired *p, qb_str *out) {
-    qb_str_printf(out, "%+.4f", p->difference);
-    if (!isnan(p->stderr_value)) qb_str_printf(out, " ± %.4f", p->stderr_value);
+    /* Four decimals, more where the error is smaller than two digits of them. */
+    int decimals = 4;
+    while (decimals < 9 && p->stderr_value > 0 && p->stderr_value * pow(10, decimals) < 9.5) decimals++;
+    qb_str_printf(out, "%+.*f", decimals, p->difference);
+    if (!isnan(p->stderr_value)) qb_str_printf(out, " ± %.*f", decimals, p->stderr_value);
     qb_str_printf(out, " nats a token, paired over %" PRId64 " window%s", p->windows,
                   p->windows == 1 ? "" : "s");
     if (isnan(p->stderr_value)) qb_str_text(out, ", too few for an error");
