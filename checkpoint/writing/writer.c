@@ -317,40 +317,48 @@ qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *te
 /* A link that a stranger's directory holds may point at anything of the user's. A link is followed to JSON
    under a JSON name, within the model's own folder, to the blobs of the hub's cache, or to a file of the same
    name. */
-static bool may_follow(const char *dir, const char *from, const char *file_name) {
+static qb_status may_follow(const char *dir, const char *from, const char *file_name, bool *ok) {
     struct stat info;
-    if (lstat(from, &info) != 0) return errno == ENOENT; /* and reading says that it is absent */
-    if (!S_ISLNK(info.st_mode)) return true;
+    *ok = true;
+    if (lstat(from, &info) != 0)
+        return errno == ENOENT ? QB_OK : qb_fail(QB_ERR_IO, "cannot look at %s: %s", from, strerror(errno));
+    if (!S_ISLNK(info.st_mode)) return QB_OK; /* absent: reading says so */
     size_t n = strlen(file_name);
     if (n > 5 && !strcmp(file_name + n - 5, ".json")) {
         qb_json *json = NULL;
-        bool is_json = qb_json_read(from, MAX_COMPANION_BYTES, &json) == QB_OK;
-        qb_error_clear();
+        qb_status st = qb_json_read(from, MAX_COMPANION_BYTES, &json);
         qb_json_free(json);
-        return is_json;
+        *ok = st == QB_OK;
+        if (st == QB_ERR_IO || st == QB_ERR_MEMORY) return st; /* unread is not read as something else */
+        qb_error_clear();
+        return QB_OK;
     }
-    char *target = realpath(from, NULL), *home = realpath(dir, NULL), *hub = NULL;
+    char *target = realpath(from, NULL), *home = target ? realpath(dir, NULL) : NULL, *hub = NULL;
+    int error = errno;
     char *snapshots = home ? qb_path_dir(home) : NULL, *cache = snapshots ? qb_path_dir(snapshots) : NULL;
     if (cache) hub = qb_path_join(cache, "blobs/");
-    bool ok = target && home &&
-              ((!strncmp(target, home, strlen(home)) && target[strlen(home)] == '/') ||
-               (hub && !strcmp(qb_path_base(snapshots), "snapshots") && !strncmp(target, hub, strlen(hub))) ||
-               !strcmp(qb_path_base(target), file_name));
+    *ok = target && home &&
+          ((!strncmp(target, home, strlen(home)) && target[strlen(home)] == '/') ||
+           (hub && !strcmp(qb_path_base(snapshots), "snapshots") && !strncmp(target, hub, strlen(hub))) ||
+           !strcmp(qb_path_base(target), file_name));
+    qb_status st = target && home ? QB_OK : qb_fail(QB_ERR_IO, "cannot follow %s: %s", from, strerror(error));
+    if (st == QB_OK && !hub) st = no_memory();
     free(target);
     free(home);
     qb_free(snapshots);
     qb_free(cache);
     qb_free(hub);
-    return ok;
+    return st;
 }
 
 qb_status qb_writer_copy_file(qb_writer *w, const char *from_dir, const char *file_name) {
     if (!plain_file_name(file_name))
         return qb_fail(QB_ERR_INTERNAL, "\"%s\" is not a plain file name", file_name);
     char *from = qb_path_join(from_dir, file_name), *to = qb_path_join(w->staging.path, file_name);
-    bool there = false;
+    bool there = false, follow = false;
     qb_status st = from && to ? qb_path_look(from, &there) : no_memory();
-    if (st == QB_OK && there && !may_follow(from_dir, from, file_name))
+    if (st == QB_OK && there) st = may_follow(from_dir, from, file_name, &follow);
+    if (st == QB_OK && there && !follow)
         qb_warn("%s is a link to what does not look like it: not copied", from);
     else if (st == QB_OK && there)
         st = qb_copy_file(from, to);
