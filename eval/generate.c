@@ -94,7 +94,7 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "generation needs resident weights");
     bool sampling = config->temperature > 0;
     qb_pyrandom_seed(&rng, (uint64_t)config->seed);
-    int64_t chunk = n_prompt < QB_PREFILL_TOKENS ? n_prompt : QB_PREFILL_TOKENS;
+    int64_t chunk = qb_prefill_piece(dev->backend, 1, n_prompt);
     QB_TRY(st, generator_create(m, dev, n_prompt + config->tokens, chunk, sampling, &g));
     qb_span span = {1, n_prompt, 0, &g.kv, 0};
     QB_TRY(st, qb_model_prefill(m, &g.ws, g.x, prompt, &span, g.logits));

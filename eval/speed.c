@@ -67,8 +67,7 @@ static qb_status run_create(bench_run *r, qb_model *m, qb_device *dev, const qb_
     *r = (bench_run){.m = m, .dev = dev, .config = config, .n_seq = n_seq, .capacity = capacity};
     r->kv_dtype = !strcmp(config->kv, "f32") ? QB_DTYPE_F32 : QB_DTYPE_F16;
     const qb_backend *be = dev->backend;
-    int64_t d = m->config.hidden, f = (int64_t)sizeof(float),
-            chunk = capacity < QB_PREFILL_TOKENS ? capacity : QB_PREFILL_TOKENS;
+    int64_t d = m->config.hidden, f = (int64_t)sizeof(float), chunk = qb_prefill_piece(be, n_seq, capacity);
     qb_status st;
     if (capacity > m->config.max_positions)
         return qb_fail(QB_ERR_USAGE, "%lld tokens of context exceed the model's %lld positions",

@@ -244,9 +244,15 @@ out:
     return st;
 }
 
+int64_t qb_prefill_piece(const qb_backend *backend, int64_t n_seq, int64_t n_tok) {
+    int64_t wish = (backend->batch_rows < QB_PREFILL_ROWS ? backend->batch_rows : QB_PREFILL_ROWS) / n_seq,
+            piece = wish > QB_PREFILL_TOKENS ? wish : QB_PREFILL_TOKENS;
+    return n_tok < piece ? n_tok : piece;
+}
+
 qb_status qb_model_prefill(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
                            float *logits) {
-    int64_t chunk = ws->max_rows / s->n_seq < QB_PREFILL_TOKENS ? ws->max_rows / s->n_seq : QB_PREFILL_TOKENS;
+    int64_t chunk = qb_prefill_piece(m->dev->backend, s->n_seq, ws->max_rows / s->n_seq);
     int32_t *piece = NULL;
     qb_status st;
     if (chunk < 1) return qb_fail(QB_ERR_INTERNAL, "no room for a token of each sequence");

@@ -49,8 +49,12 @@ qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_
    sequence takes the backend's fused step where it has one. */
 qb_status qb_model_next(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
                         float *logits) QB_NODISCARD;
-/* The same for a prompt ids[n_seq][s->n_tok] of any length, in pieces of at most QB_PREFILL_TOKENS tokens
+/* Tokens of each of n_seq sequences that are computed at once of a prompt of n_tok: QB_PREFILL_TOKENS, or
+   more where the backend wishes more rows to a matmul (batch_rows), up to QB_PREFILL_ROWS rows, for they cost
+   memory. */
+enum { QB_PREFILL_TOKENS = 512, QB_PREFILL_ROWS = 2048 };
+int64_t qb_prefill_piece(const qb_backend *backend, int64_t n_seq, int64_t n_tok);
+/* The same for a prompt ids[n_seq][s->n_tok] of any length, in pieces of at most qb_prefill_piece tokens
    and of what the workspace holds. logits NULL: only the cache is filled. */
-enum { QB_PREFILL_TOKENS = 512 };
 qb_status qb_model_prefill(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
                            float *logits) QB_NODISCARD;

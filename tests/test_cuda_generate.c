@@ -47,6 +47,17 @@ static void test_cuda_generate__greedy_text_equals_the_cpu(void **state) {
     }
 }
 
+/* A panel of weights is dequantized once a piece: long prompts come in larger ones than on the cpu. */
+static void test_cuda_generate__pieces_of_a_prompt(void **state) {
+    (void)state;
+    assert_int_equal(qb_prefill_piece(&qb_backend_cpu, 1, 4096), 512);
+    assert_int_equal(qb_prefill_piece(&qb_backend_cpu, 3, 100), 100);
+    assert_int_equal(qb_prefill_piece(cuda, 1, 4096), 2048);
+    assert_int_equal(qb_prefill_piece(cuda, 2, 4096), 1024);
+    assert_int_equal(qb_prefill_piece(cuda, 8, 4096), 512);
+    assert_int_equal(qb_prefill_piece(cuda, 1, 700), 700);
+}
+
 /* Logits of `tokens` decode steps over given ids, one sequence: out[tokens][vocab]. */
 static float *step_logits(const char *dir, qb_device *dev, const int32_t *ids, int64_t tokens) {
     const qb_backend *be = dev->backend;
@@ -134,6 +145,7 @@ static void test_cuda_generate__steps_of_every_format_equal_the_cpu(void **state
 static int run(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_generate__greedy_text_equals_the_cpu),
+        cmocka_unit_test(test_cuda_generate__pieces_of_a_prompt),
         cmocka_unit_test(test_cuda_generate__steps_of_every_format_equal_the_cpu),
     };
     return cmocka_run_group_tests(tests, pair_open, pair_close);

@@ -118,7 +118,7 @@ static qb_status finish(const generate_options *o, emission *e, const qb_ids *pr
 static qb_status place(qb_model *m, qb_device *dev, int64_t positions, bool offload) {
     qb_placement p;
     qb_str line = {0};
-    int64_t chunk = positions < QB_PREFILL_TOKENS ? positions : QB_PREFILL_TOKENS;
+    int64_t chunk = qb_prefill_piece(dev->backend, 1, positions);
     int64_t work = qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, 1, positions) +
                    qb_workspace_bytes(&m->topology, chunk);
     if (!dev->backend->separate_memory) return QB_OK;

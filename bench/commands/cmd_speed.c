@@ -141,7 +141,8 @@ static qb_status print_placement(const qb_model *m, qb_device *dev, const qb_spe
     double bus = 0;
     qb_str line = {0};
     qb_status st = QB_OK;
-    QB_TRY(st, qb_placement_make(m, dev, qb_plan_speed_bytes(m, config), 0, compute->offload, &p));
+    QB_TRY(st,
+           qb_placement_make(m, dev, qb_plan_speed_bytes(m, dev->backend, config), 0, compute->offload, &p));
     if (p.kind == QB_PLACEMENT_SPLIT) QB_TRY(st, qb_bus_rate(dev, &bus));
     const double *rate = bus > 0 ? &bus : NULL;
     if (as_json) {

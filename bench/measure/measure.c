@@ -162,8 +162,8 @@ static int64_t positions_needed(const qb_model *m, const qb_measuring *what) {
 }
 
 /* What must fit beside the weights of a resident model. */
-static qb_status work_bytes(const qb_model *m, const qb_measuring *what, int64_t *out) {
-    int64_t most = what->speed ? qb_plan_speed_bytes(m, what->speed) : 0;
+static qb_status work_bytes(const qb_model *m, const qb_device *dev, const qb_measuring *what, int64_t *out) {
+    int64_t most = what->speed ? qb_plan_speed_bytes(m, dev->backend, what->speed) : 0;
     for (size_t i = 0; i < what->n_scorings; i++) {
         qb_perplexity_plan plan;
         if (what->scorings[i].skipped[0]) continue;
@@ -182,7 +182,7 @@ static qb_status work_bytes(const qb_model *m, const qb_measuring *what, int64_t
 static qb_status place(qb_model *m, qb_device *dev, const qb_measuring *what, qb_placement *out) {
     bool resident_only = what->speed || what->determinism;
     int64_t work = 0;
-    qb_status st = dev->backend->separate_memory ? work_bytes(m, what, &work) : QB_OK;
+    qb_status st = dev->backend->separate_memory ? work_bytes(m, dev, what, &work) : QB_OK;
     if (st == QB_OK)
         st = qb_placement_make(m, dev, work, what->memory_bytes, what->offload && resident_only, out);
     if (st != QB_OK || out->kind != QB_PLACEMENT_DEVICE) return st;

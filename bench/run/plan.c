@@ -1,6 +1,7 @@
 #include "bench/run/plan.h"
 
 #include "base/memory.h"
+#include "model/decoder.h"
 
 /* Shares of the ceilings that whole models reach in practice; an estimate of minutes needs no better. */
 static const double gemm_share = 0.7, read_share = 0.7;
@@ -28,8 +29,8 @@ static void speed_work(const qb_model *m, const qb_speed_config *c, double weigh
     }
 }
 
-int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
-    int64_t context = 0, batch = 1;
+int64_t qb_plan_speed_bytes(const qb_model *m, const qb_backend *backend, const qb_speed_config *c) {
+    int64_t context = 0, batch = 1, rows = 0;
     for (int p = 0; p < c->prefill.n; p++)
         context = c->prefill.values[p] > context ? c->prefill.values[p] : context;
     for (int d = 0; d < c->depth.n; d++)
@@ -37,8 +38,11 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
             int64_t sum = c->depth.values[d] + c->decode.values[g];
             context = sum > context ? sum : context;
         }
-    for (int b = 0; b < c->batch.n; b++) batch = c->batch.values[b] > batch ? c->batch.values[b] : batch;
-    int64_t rows = batch * (context < 512 ? context : 512); /* qb_speed feeds prompts in pieces of 512 */
+    for (int b = 0; b < c->batch.n; b++) {
+        int64_t n = c->batch.values[b], piece = n * qb_prefill_piece(backend, n, context);
+        batch = n > batch ? n : batch;
+        rows = piece > rows ? piece : rows;
+    }
     return qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, batch, context) +
            qb_workspace_bytes(&m->topology, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
 }
@@ -46,7 +50,7 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c) {
 /* A child begins with what this process holds: program, libraries, the texts. Hence qb_resident_bytes beside
    what the model and the work take, in both peaks. */
 qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_suite *suite, bool cached,
-                            const qb_ceilings *ceilings, qb_case_plan *out) {
+                            const qb_backend *backend, const qb_ceilings *ceilings, qb_case_plan *out) {
     *out = (qb_case_plan){.cached = cached};
     int64_t dense = qb_checkpoint_tensor_bytes(s->model->checkpoint);
     out->checkpoint_bytes = dense;
@@ -77,7 +81,7 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
     }
     if (qb_suite_measures(suite) & QB_MEASURE_SPEED) {
         speed_work(s->model, &suite->speed, (double)out->checkpoint_bytes, &flops, &bytes);
-        int64_t speed = qb_plan_speed_bytes(s->model, &suite->speed);
+        int64_t speed = qb_plan_speed_bytes(s->model, backend, &suite->speed);
         if (speed > work) work = speed;
     }
     out->measure_peak_bytes = qb_resident_bytes() + work + (out->layer_major ? 0 : out->checkpoint_bytes);

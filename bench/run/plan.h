@@ -16,10 +16,11 @@ typedef struct qb_case_plan {
 
 /* cached tells whether the store holds the quantized checkpoint. */
 qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_suite *suite, bool cached,
-                            const qb_ceilings *ceilings, qb_case_plan *out) QB_NODISCARD;
+                            const qb_backend *backend, const qb_ceilings *ceilings,
+                            qb_case_plan *out) QB_NODISCARD;
 
-/* Bytes of caches and activations that the speed rows hold beside the weights. */
-int64_t qb_plan_speed_bytes(const qb_model *m, const qb_speed_config *c);
+/* Bytes of caches and activations that the speed rows hold beside the weights, on that backend. */
+int64_t qb_plan_speed_bytes(const qb_model *m, const qb_backend *backend, const qb_speed_config *c);
 
 /* Seconds that a plan's operations take at the share of the GEMM ceiling that real models reach. */
 double qb_plan_seconds(double flops, double bytes, const qb_ceilings *ceilings);

@@ -166,6 +166,7 @@ qb_status qb_run_plan(qb_run *run, qb_case_plan **plans) {
         st = qb_case_is_cached(run, c, &cached);
         if (st == QB_OK)
             st = qb_case_plan_make(qb_case_subject(run, c), c->variant, &run->suite, cached,
+                                   qb_backend_find(qb_run_device_of(run, c)->backend),
                                    &qb_run_device_of(run, c)->facts.ceilings, &(*plans)[i]);
     }
     return st;
