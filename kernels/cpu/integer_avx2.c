@@ -3,7 +3,6 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
 
-#define UNROLL        _Pragma("GCC unroll 32")
 #define INTEGER_TABLE qb_integer_avx2
 #define INTEGER_NAME  "avx2"
 #define INTEGER_FAST  true

@@ -3,7 +3,6 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
 
-#define UNROLL        _Pragma("GCC unroll 32")
 #define INTEGER_TABLE qb_integer_generic
 #define INTEGER_NAME  "generic"
 #define INTEGER_FAST  false

@@ -5,7 +5,6 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
 
-#define UNROLL        _Pragma("GCC unroll 32")
 #define INTEGER_TABLE qb_integer_vnni
 #define INTEGER_NAME  "avx512-vnni"
 #define INTEGER_FAST  true

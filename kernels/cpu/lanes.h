@@ -17,6 +17,13 @@
 #endif
 /* The compiler notes that wide vectors by value have no stable ABI; none leaves its file here. */
 #pragma GCC diagnostic ignored "-Wpsabi"
+/* Without optimization GCC ignores it, with a warning where the bound is no literal. */
+#if defined(__OPTIMIZE__)
+#define UNROLL _Pragma("GCC unroll 32")
+#else
+#define UNROLL
+#endif
+
 #define LANES_INLINE static inline __attribute__((always_inline, unused))
 
 enum { LANES = 16 };
