@@ -151,7 +151,10 @@ def plain_tensors(tensors, quantization, conv1d):
     return plain
 
 
-def linears_of(model):
+STACK = re.compile(r"\.experts\.|\.block_sparse_moe\.(input|output)_linear\b")  # a block's experts
+
+
+def linears_of(model, fused):
     """Names of the linears in the class's blocks, and how many linears its experts are."""
     head, names, experts = model.get_output_embeddings(), set(), 0
     for name, module in model.named_modules():
@@ -159,14 +162,15 @@ def linears_of(model):
         if inside and isinstance(module, (torch.nn.Linear, Conv1D)):
             names.add(name)
     for name, p in model.named_parameters():
-        if ".experts." in name and p.ndim == 3:
-            experts += p.shape[0] * (2 if "gate_up" in name else 1)
+        if STACK.search(name) and p.ndim == 3:
+            experts += p.shape[0] * (2 if "gate_up" in name and not fused else 1)
     return names, experts
 
 
 def check_linears(modules, model):
-    names, experts = linears_of(model)
-    dense = {m for m in modules if ".experts." not in m}
+    fused = any(".gate_up." in m for m in modules)  # gpt-oss's, which GPTQModel keeps as one
+    names, experts = linears_of(model, fused)
+    dense = {m for m in modules if not STACK.search(m)}
     if dense != names:
         raise ValueError(f"linears: missing {sorted(names - dense)[:3]}, not expected {sorted(dense - names)[:3]}")
     if len(modules) - len(dense) != experts:
