@@ -48,7 +48,7 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) {
     char *snapshots = qb_path_join(path, "snapshots"), *ref = qb_path_join(path, "refs/main"), *text = NULL;
     char name[256] = "";
     size_t n;
-    bool there, hub;
+    bool there = false, hub = false;
     qb_status st = snapshots && ref ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
     *out = NULL;
     if (st != QB_OK) goto out;

@@ -17,13 +17,13 @@ typedef struct {
 
 static normalizer normalize(const float *x, int64_t n) {
     normalizer z = {x[0], 0, 0};
-    double sum = 0;
     for (int64_t i = 1; i < n; i++)
         if (x[i] > z.largest) {
             z.largest = x[i];
             z.at = i;
         }
-    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - (double)z.largest);
+    double sum = exp((double)x[0] - (double)z.largest);
+    for (int64_t i = 1; i < n; i++) sum += exp((double)x[i] - (double)z.largest);
     z.ln_sum = (double)z.largest + log(sum);
     return z;
 }

@@ -46,6 +46,7 @@ static void reduce(const qb_windows *w, const qb_scores *s, qb_measure *out) {
 static void put_sums(const qb_scores *s, qb_json *extra) {
     int64_t used = 0, taken = 0;
     for (int64_t i = 0; i < s->count; i++) used += s->windows[i].tokens > 0;
+    if (used == 0) return;
     int64_t each = (used + MAX_SUMS - 1) / MAX_SUMS;
     qb_json *nll = qb_json_array(), *tokens = qb_json_array();
     qb_window_sums sum = {0};

@@ -4,6 +4,7 @@
 #include "tests/support.h"
 
 #include "base/json.h"
+#include "checkpoint/safetensors.h"
 #include "datasets/datasets.h"
 #include "eval/eval.h"
 #include "kernels/cpu/cpu.h"
@@ -168,6 +169,26 @@ static const char *why_not_quantized(const qb_topology *t, const char *method) {
 
 /* Written as a directory, it is a checkpoint of the family: names, shapes and order of rows are the class's.
  */
+static void check_shapes(const family_case *c, const char *written) {
+    qb_checkpoint *own, *made;
+    size_t both = 0;
+    assert_ok(qb_checkpoint_open(c->dir, &own));
+    assert_ok(qb_checkpoint_open(written, &made));
+    for (size_t i = 0; i < qb_checkpoint_count(own); i++) {
+        const qb_tensor *a = qb_checkpoint_at(own, i), *b = qb_checkpoint_find(made, a->name);
+        if (!b) continue; /* published under other names, or in other parts */
+        both++;
+        if (a->n_dims != b->n_dims || memcmp(a->shape, b->shape, (size_t)a->n_dims * sizeof *a->shape) != 0) {
+            char expected[128], found[128];
+            fail_msg("%s: %s is %s for the class, and written as %s", written, a->name,
+                     qb_shape_text(a->n_dims, a->shape, expected), qb_shape_text(b->n_dims, b->shape, found));
+        }
+    }
+    if (both < 3) print_message("%s: published under other names\n", c->dir);
+    assert_true(both > 2 || !strstr(c->dir, "qwen")); /* theirs are the class's own */
+    qb_checkpoint_close(own);
+    qb_checkpoint_close(made);
+}
 static void check_gguf_written(const family_case *c, const char *path) {
     qb_conversion conversion;
     qb_model *m;
@@ -176,6 +197,7 @@ static void check_gguf_written(const family_case *c, const char *path) {
     assert_ok(qb_convert_model(m, "f32", &(qb_quant_target){.dir = out}, &conversion));
     qb_model_close(m);
     check_prefill(c, "f32 of model.gguf", out, c->tolerance);
+    check_shapes(c, out);
     qb_free(out);
     scratch_remove(dir);
 }

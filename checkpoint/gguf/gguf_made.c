@@ -71,11 +71,14 @@ static qb_status take_pieces(const qb_gguf *g, const qb_gguf_made *row, const qb
     bool turned = row->order == QB_GGUF_KEYS_AND_VALUES;
     /* a bias of stacked experts has two dimensions, their weights three */
     bool stacked = from[0]->n_dims == 3 || (from[0]->n_dims == 2 && strstr(from[0]->name, "_exps.bias"));
-    *m = (qb_gguf_pieces){.order = row->order, .log_of_negative = row->log_of_negative, .n = from[1] ? 2 : 1};
+    *m = (qb_gguf_pieces){.order = row->order,
+                          .log_of_negative = row->log_of_negative,
+                          .depthwise = row->depthwise,
+                          .n = from[1] ? 2 : 1};
     if (strstr(row->to, "%e") && !stacked)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected matrices of experts, three dimensions",
                        g->file, from[0]->name);
-    for (int p = 0; p < m->n; p++) take_piece(m, p, from[p], stacked);
+    for (int p = 0; p < 2 && from[p]; p++) take_piece(m, p, from[p], stacked);
     m->matrices = stacked ? from[0]->shape[0] : 1;
     m->rows = m->piece[0].rows + (from[1] ? m->piece[1].rows : 0);
     m->cols = m->piece[0].cols;
@@ -101,6 +104,7 @@ static void set_form(const qb_gguf_pieces *m, const qb_gguf_tensor *from, bool o
     int64_t matrices = one_matrix || turned ? 1 : m->matrices;
     if (!one_matrix && !turned && m->matrices > 1) t->tensor.shape[n++] = m->matrices;
     t->tensor.shape[n++] = m->rows;
+    if (m->depthwise) t->tensor.shape[n++] = 1;
     if (turned || from->n_dims - (m->matrices > 1 ? 1 : 0) > 1) t->tensor.shape[n++] = m->cols;
     t->tensor.n_dims = n;
     t->tensor.bytes = matrices * m->rows * qb_gguf_row_bytes(type, m->cols);

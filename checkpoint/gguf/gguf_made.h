@@ -18,7 +18,7 @@ typedef struct qb_gguf_pieces {
     const int64_t *rows_from;    /* [rows] of one matrix: rows of the pieces, the second's behind the first's;
                                     NULL: the same order */
     int64_t heads, turns, width; /* of the orders of heads */
-    bool wide, log_of_negative;
+    bool wide, log_of_negative, depthwise;
 } qb_gguf_pieces;
 
 /* Numbers of heads and experts in the metadata. */

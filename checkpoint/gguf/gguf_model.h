@@ -49,6 +49,7 @@ typedef struct qb_gguf_made {
     const char *from[2], *to;
     qb_gguf_order order;
     bool log_of_negative; /* the file holds -exp(value) */
+    bool depthwise;       /* a convolution's taps: the class has [channels, 1, taps] */
 } qb_gguf_made;
 
 /* One row of gguf_architectures.def. Names are without ".weight" and ".bias"; lists end with a NULL. */
