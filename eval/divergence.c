@@ -58,15 +58,32 @@ static qb_status compare_window(comparison *c, int64_t window, qb_divergence_sum
     return st;
 }
 
+static qb_status plan_both(const qb_model *m, const qb_model *base, const qb_windows *w, int64_t bytes_each,
+                           bool layer_major, qb_perplexity_plan *out) {
+    qb_perplexity_plan b;
+    qb_status st = qb_pass_plan(m, w, bytes_each, layer_major, out);
+    if (st == QB_OK) st = qb_pass_plan(base, w, bytes_each, layer_major, &b);
+    if (st != QB_OK) return st;
+    out->peak_bytes += b.peak_bytes;
+    out->flops += b.flops;
+    if (b.passes > out->passes) out->passes = b.passes;
+    return QB_OK;
+}
+
+qb_status qb_divergence_plan_make(const qb_model *m, const qb_model *base, const qb_windows *w,
+                                  int64_t memory_bytes, qb_perplexity_plan *out) {
+    int64_t budget;
+    qb_status st = qb_pass_budget(m, memory_bytes, &budget);
+    if (st == QB_OK) st = plan_both(m, base, w, INT64_MAX / 4, false, out);
+    if (st == QB_OK && out->peak_bytes > budget) st = plan_both(m, base, w, budget / 2, true, out);
+    return st;
+}
+
 static qb_status open_comparison(qb_model *m, qb_model *base, const qb_windows *w, int64_t memory_bytes,
                                  comparison *c) {
     qb_model *models[2] = {m, base};
     qb_status st = QB_OK;
-    if (memory_bytes == 0) {
-        int64_t available = m->dev->backend->available_bytes(m->dev);
-        if (available < 0) return QB_ERR_IO;
-        memory_bytes = available / 10 * 8;
-    }
+    QB_TRY(st, qb_pass_budget(m, memory_bytes, &memory_bytes));
     for (int i = 0; i < 2; i++) {
         QB_TRY(st, qb_pass_open(models[i], w, memory_bytes / 2, &c->pass[i]));
         int64_t rows = c->pass[i].plan.head_rows;

@@ -42,6 +42,10 @@ void qb_divergence_add(qb_divergence_sums *s, const qb_token_divergence *t, int6
 qb_status qb_divergence_end(qb_divergence_sums *s, qb_divergence *out) QB_NODISCARD; /* once all are added */
 void qb_divergence_free(qb_divergence_sums *s);
 
+/* What both models take together: all weights held where they fit with their work into memory_bytes (0: 80 %
+   of what is free), else both block by block, each with half of it. */
+qb_status qb_divergence_plan_make(const qb_model *m, const qb_model *base, const qb_windows *w,
+                                  int64_t memory_bytes, qb_perplexity_plan *out) QB_NODISCARD;
 /* Both models loaded, on devices of any kind; their vocabularies are of one size (QB_ERR_USAGE else) and the
    windows' ids mean the same to both, which is the caller's to check. Each gets half of memory_bytes (0: 80 %
    of what is free). Row kl_divergence, everything else in its extra. */

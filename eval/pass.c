@@ -46,14 +46,23 @@ static int64_t batch_rows(const qb_model *m, const qb_windows *w, int64_t budget
     return rows;
 }
 
-static qb_status make_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
-                           qb_perplexity_plan *out) {
+qb_status qb_pass_budget(const qb_model *m, int64_t memory_bytes, int64_t *out) {
+    *out = memory_bytes;
+    if (memory_bytes > 0) return QB_OK;
+    int64_t available = available_bytes(m);
+    if (available < 0) return QB_ERR_IO;
+    *out = available / 10 * 8;
+    return QB_OK;
+}
+
+qb_status qb_pass_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
+                       qb_perplexity_plan *out) {
     const qb_config *c = &m->config;
+    int64_t budget;
     *out = (qb_perplexity_plan){0};
     if (w->count == 0 || w->max_length == 0) return QB_OK;
-    int64_t available = memory_bytes > 0 ? 0 : available_bytes(m);
-    if (available < 0) return QB_ERR_IO;
-    int64_t budget = memory_bytes > 0 ? memory_bytes : available / 10 * 8;
+    qb_status st = qb_pass_budget(m, memory_bytes, &budget);
+    if (st != QB_OK) return st;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
     int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
     int64_t fixed = batch_bytes(&m->topology, rows, batch, length);
@@ -79,7 +88,7 @@ static qb_status make_plan(const qb_model *m, const qb_windows *w, int64_t memor
 
 qb_status qb_perplexity_plan_make(const qb_model *m, const qb_windows *w, int64_t memory_bytes,
                                   qb_perplexity_plan *out) {
-    return make_plan(m, w, memory_bytes, false, out);
+    return qb_pass_plan(m, w, memory_bytes, false, out);
 }
 
 /* Windows [from, to) that one call may take: equal lengths, at most a batch. */
@@ -186,7 +195,7 @@ qb_status qb_pass_open(qb_model *m, const qb_windows *w, int64_t memory_bytes, q
     *out = (qb_pass){.m = m, .w = w};
     if (w->count == 0 || qb_windows_scored(w) == 0)
         return qb_fail(QB_ERR_FORMAT, "%s has no window to score", w->dataset);
-    qb_status st = make_plan(m, w, memory_bytes, !m->resident, &out->plan);
+    qb_status st = qb_pass_plan(m, w, memory_bytes, !m->resident, &out->plan);
     if (st != QB_OK) return st;
     if (m->resident) out->plan.layer_major = false, out->plan.windows_per_pass = out->plan.windows_per_batch;
     return allocate(out);

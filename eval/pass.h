@@ -20,6 +20,11 @@ typedef struct qb_pass {
     double blocks_before; /* on top of what the progress counted before */
 } qb_pass;
 
+/* What a pass may take: memory_bytes, or 80 % of what is free where it is 0. */
+qb_status qb_pass_budget(const qb_model *m, int64_t memory_bytes, int64_t *out) QB_NODISCARD;
+/* As qb_perplexity_plan_make (eval/eval.h); layer_major: block by block even where the weights fit. */
+qb_status qb_pass_plan(const qb_model *m, const qb_windows *w, int64_t memory_bytes, bool layer_major,
+                       qb_perplexity_plan *out) QB_NODISCARD;
 /* The model must be loaded. Fails with QB_ERR_FORMAT where no window scores anything. Close in any case. */
 qb_status qb_pass_open(qb_model *m, const qb_windows *w, int64_t memory_bytes, qb_pass *out) QB_NODISCARD;
 /* Windows [begin, end), at most plan.windows_per_pass of them, through all blocks. */

@@ -8,6 +8,7 @@
 #include "bench/run/plan.h"
 #include "bench/session.h"
 #include "eval/activations.h"
+#include "eval/divergence.h"
 #include "results/case.h"
 
 #include <inttypes.h>
@@ -177,29 +178,23 @@ static void warn_substitutes(const qb_json *data) {
     }
 }
 
-/* What a scoring takes, together with its base where there is one. */
+/* What a scoring takes, together with its base where there is one, and the weights that it reads. */
 static qb_status make_plan(const eval_options *o, const qb_model *m, const qb_model *base,
-                           const qb_scoring *s, qb_perplexity_plan *out) {
+                           const qb_scoring *s, qb_perplexity_plan *out, double *weights) {
     int64_t budget = (int64_t)(o->memory_gb * 1e9);
-    qb_perplexity_plan beside;
-    qb_status st = qb_perplexity_plan_make(m, &s->windows, base ? budget / 2 : budget, out);
-    if (st != QB_OK || !base) return st;
-    st = qb_perplexity_plan_make(base, &s->windows, budget / 2, &beside);
-    out->layer_major = out->layer_major || beside.layer_major;
-    out->peak_bytes += beside.peak_bytes;
-    out->flops += beside.flops;
-    if (beside.passes > out->passes) out->passes = beside.passes;
-    return st;
+    *weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
+    return base ? qb_divergence_plan_make(m, base, &s->windows, budget, out)
+                : qb_perplexity_plan_make(m, &s->windows, budget, out);
 }
 
 /* One line a scoring, before anything is loaded: what it takes and how it will run. */
 static qb_status describe_plan(const eval_options *o, const qb_model *m, const qb_model *base,
                                const qb_scoring *s, const qb_ceilings *ceilings, qb_str *out) {
     qb_perplexity_plan plan;
+    double weights;
     char peak[32], time[32];
-    qb_status st = make_plan(o, m, base, s, &plan);
+    qb_status st = make_plan(o, m, base, s, &plan, &weights);
     if (st != QB_OK) return st;
-    double weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
     qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
                   s->windows.count);
     if (base) qb_str_printf(out, "two models, ");
@@ -219,9 +214,9 @@ static qb_status describe_plan(const eval_options *o, const qb_model *m, const q
 static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_model *base,
                            const qb_scoring *s, const qb_ceilings *ceilings, qb_json *all) {
     qb_perplexity_plan plan;
-    qb_status st = make_plan(o, m, base, s, &plan);
+    double weights;
+    qb_status st = make_plan(o, m, base, s, &plan, &weights);
     if (st != QB_OK) return st;
-    double weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
     qb_json *j = qb_json_object();
     qb_json_put_text(j, "dataset", s->windows.dataset);
     qb_json_put_text(j, "protocol", s->windows.protocol);

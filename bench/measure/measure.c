@@ -196,23 +196,17 @@ static qb_status place(qb_model *m, qb_device *dev, const qb_measuring *what, qb
     return QB_OK;
 }
 
-/* Two models beside each other: held whole where both fit with their work, else both go block by block. */
 static qb_status place_base(const qb_model *m, qb_model *base, qb_device *dev, const qb_measuring *what,
                             qb_placement *out) {
-    int64_t available = what->memory_bytes > 0 ? what->memory_bytes : dev->backend->available_bytes(dev),
-            need = 0;
-    if (available < 0) return QB_ERR_IO;
     base->dev = dev;
     for (size_t i = 0; i < what->n_scorings; i++) {
-        const qb_windows *w = &what->scorings[i].windows;
-        qb_perplexity_plan a, b;
+        qb_perplexity_plan plan;
         if (what->scorings[i].skipped[0]) continue;
-        qb_status st = qb_perplexity_plan_make(m, w, INT64_MAX / 4, &a);
-        if (st == QB_OK) st = qb_perplexity_plan_make(base, w, INT64_MAX / 4, &b);
+        qb_status st =
+            qb_divergence_plan_make(m, base, &what->scorings[i].windows, what->memory_bytes, &plan);
         if (st != QB_OK) return st;
-        if (a.peak_bytes + b.peak_bytes > need) need = a.peak_bytes + b.peak_bytes;
+        if (plan.layer_major && out->kind == QB_PLACEMENT_DEVICE) out->kind = QB_PLACEMENT_BLOCKS;
     }
-    if (need > available / 10 * 8 && out->kind == QB_PLACEMENT_DEVICE) out->kind = QB_PLACEMENT_BLOCKS;
     return QB_OK;
 }
 
