@@ -17,12 +17,21 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+void qb_sort(double *x, long n) {
+    qsort(x, (size_t)n, sizeof *x, ascending);
+}
+
+qb_estimate qb_estimate_of(double sum, double squares, double n) {
+    double mean = sum / n, variance = squares / n - mean * mean;
+    return (qb_estimate){mean, n > 1 ? sqrt(fmax(variance, 0) / (n - 1)) : (double)NAN};
+}
+
 double qb_median(const double *x, int n) {
     if (n <= 0) return (double)NAN;
     double *sorted;
     if (qb_alloc((size_t)n, sizeof *sorted, &sorted) != QB_OK) return (double)NAN;
     memcpy(sorted, x, (size_t)n * sizeof *sorted);
-    qsort(sorted, (size_t)n, sizeof *sorted, ascending);
+    qb_sort(sorted, n);
     double median = n % 2 ? sorted[n / 2] : sorted[n / 2 - 1] + (sorted[n / 2] - sorted[n / 2 - 1]) / 2;
     qb_free(sorted);
     return median;

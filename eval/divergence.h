@@ -4,16 +4,14 @@
    of both models: nothing is stored in 16 bits and no token is left out for being unlikely. */
 #pragma once
 
+#include "base/statistics.h"
 #include "eval/eval.h"
 
 enum { QB_PERCENTILES = 11 };
 extern const double
     qb_percentiles[QB_PERCENTILES]; /* 100 (the maximum), 99.9, 99, 95, 90, 50, 10, 5, 1, 0.1, 0 */
 
-typedef struct qb_estimate {
-    double value, error; /* standard error, of tokens taken as independent */
-} qb_estimate;
-
+/* Standard errors are of tokens taken as independent. */
 typedef struct qb_divergence {
     int64_t tokens;
     qb_estimate perplexity, base_perplexity; /* exp of the mean NLL of tokens, whatever the protocol's mean */

@@ -3,9 +3,6 @@
 #include "eval/divergence.h"
 
 #include <math.h>
-#include <stdlib.h>
-
-enum { MIN_WINDOWS = 8 }; /* below, their spread is a matter of luck */
 
 const double qb_percentiles[QB_PERCENTILES] = {100, 99.9, 99, 95, 90, 50, 10, 5, 1, 0.1, 0};
 
@@ -95,20 +92,9 @@ void qb_divergence_add(qb_divergence_sums *s, const qb_token_divergence *t, int6
     s->same_top += t->same_top;
 }
 
-/* Mean and standard error of the mean of n values. */
-static qb_estimate estimate(double sum, double squares, double n) {
-    double mean = sum / n, variance = squares / n - mean * mean;
-    return (qb_estimate){mean, n > 1 ? sqrt(fmax(variance, 0) / (n - 1)) : (double)NAN};
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Between the two nearest of the sorted values. */
 static void percentiles(double *values, int64_t n, double *out) {
-    qsort(values, (size_t)n, sizeof *values, ascending);
+    qb_sort(values, n);
     for (int i = 0; i < QB_PERCENTILES; i++) {
         double at = qb_percentiles[i] / 100 * (double)(n - 1);
         int64_t below = (int64_t)at, above = below + 1 < n ? below + 1 : n - 1;
@@ -124,7 +110,7 @@ qb_status qb_divergence_end(qb_divergence_sums *s, qb_divergence *out) {
                        (long long)s->capacity);
     close_window(s);
     *out = (qb_divergence){.tokens = s->n};
-    qb_estimate q = estimate(s->nll, s->nll2, n), p = estimate(s->base, s->base2, n);
+    qb_estimate q = qb_estimate_of(s->nll, s->nll2, n), p = qb_estimate_of(s->base, s->base2, n);
     /* of the two means */
     double covariance = n > 1 ? (s->cross / n - q.value * p.value) / (n - 1) : (double)NAN;
     double ppl = exp(q.value), base = exp(p.value), ratio = exp(q.value - p.value);
@@ -138,10 +124,10 @@ qb_status qb_divergence_end(qb_divergence_sums *s, qb_divergence *out) {
     out->difference = (qb_estimate){
         ppl - base, sqrt(fmax(ppl * ppl * var_q + base * base * var_p - 2 * ppl * base * covariance, 0))};
     out->ln_ratio_window_error =
-        s->windows >= MIN_WINDOWS ? estimate(s->mean1, s->mean2, s->windows).error : (double)NAN;
-    out->kl = estimate(s->kl1, s->kl2, n);
-    out->delta_p = estimate(s->dp1, s->dp2, n);
-    qb_estimate square = estimate(s->dp2, s->dp4, n);
+        s->windows >= QB_MIN_WINDOWS ? qb_estimate_of(s->mean1, s->mean2, s->windows).error : (double)NAN;
+    out->kl = qb_estimate_of(s->kl1, s->kl2, n);
+    out->delta_p = qb_estimate_of(s->dp1, s->dp2, n);
+    qb_estimate square = qb_estimate_of(s->dp2, s->dp4, n);
     double rms = sqrt(square.value);
     out->rms_delta_p = (qb_estimate){rms, rms > 0 ? 0.5 / rms * square.error : 0};
     double same = (double)s->same_top / n;

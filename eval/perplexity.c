@@ -1,18 +1,18 @@
 /* Perplexity of token windows: a consumer of the pass over them (score.h). */
+#include "base/statistics.h"
 #include "eval/pass.h"
 #include "eval/score.h"
 
 #include <math.h>
 
 enum {
-    MIN_WINDOWS = 8, /* whose means alone give a standard error */
     MAX_SUMS = 1024, /* a row of more windows keeps sums over neighbours */
 };
 
 /* The row's value and its standard error. Tokens of one window depend on each other, so the error of the GPTQ
    protocol comes from the spread of window means; llama.cpp's and the strided protocol's from tokens, as
    their sources do. The spread of a few window means is itself a matter of luck: two that happen to agree
-   would claim no error. Below MIN_WINDOWS of them the larger of both stands. */
+   would claim no error. Below QB_MIN_WINDOWS of them the larger of both stands. */
 static void reduce(const qb_windows *w, const qb_scores *s, qb_measure *out) {
     double n = 0, mean_sum = 0, mean_squares = 0, used = 0;
     for (int64_t i = 0; i < s->count; i++) {
@@ -24,20 +24,18 @@ static void reduce(const qb_windows *w, const qb_scores *s, qb_measure *out) {
         mean_sum += mean;
         mean_squares += mean * mean;
     }
-    double token_mean = s->nll / n, token_variance = s->nll_squares / n - token_mean * token_mean;
-    double token_error = n > 1 ? sqrt(fmax(token_variance, 0) / (n - 1)) : (double)NAN;
-    double window_mean = mean_sum / used;
-    double window_error =
-        used > 1 ? sqrt(fmax(mean_squares / used - window_mean * window_mean, 0) / (used - 1)) : token_error;
+    qb_estimate token = qb_estimate_of(s->nll, s->nll_squares, n),
+                window = qb_estimate_of(mean_sum, mean_squares, used);
+    if (!(used > 1)) window.error = token.error;
     bool by_window = w->mean == QB_MEAN_OF_WINDOWS;
-    bool from_windows = by_window && (used >= MIN_WINDOWS || window_error > token_error);
-    double mean = by_window ? window_mean : token_mean;
+    bool from_windows = by_window && (used >= QB_MIN_WINDOWS || window.error > token.error);
+    double mean = by_window ? window.value : token.value;
     out->value = exp(mean);
-    out->stderr_value = out->value * (from_windows ? window_error : token_error);
+    out->stderr_value = out->value * (from_windows ? window.error : token.error);
     qb_json_put_text(out->extra, "stderr_from", from_windows ? "windows" : "tokens");
     out->n = (int64_t)n;
     qb_json_put_real(out->extra, "nll_mean", mean);
-    qb_json_put_real(out->extra, "stderr_tokens", exp(mean) * token_error);
+    qb_json_put_real(out->extra, "stderr_tokens", exp(mean) * token.error);
     qb_json_put_real(out->extra, "nll_total_nats", s->nll);
 }
 

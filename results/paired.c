@@ -1,5 +1,6 @@
 #include "results/paired.h"
 
+#include "base/statistics.h"
 #include "results/case.h"
 #include "results/comparable.h"
 #include "results/text.h"
@@ -54,7 +55,7 @@ bool qb_rows_paired(const qb_json *a, const qb_json *b, qb_paired *out) {
         squares += off * off;
     } while (next(&x) && next(&y));
     out->difference = difference;
-    out->stderr_value = n >= QB_PAIRED_MIN_WINDOWS ? sqrt(squares * n / (n - 1)) / tokens : (double)NAN;
+    out->stderr_value = n >= QB_MIN_WINDOWS ? sqrt(squares * n / (n - 1)) / tokens : (double)NAN;
     double windows = qb_json_number(qb_json_get(a, "windows"));
     out->windows = (int64_t)(isnan(windows) ? n : windows);
     return isfinite(difference);

@@ -4,12 +4,9 @@
 
 #include "results/results.h"
 
-/* Fewer windows than this tell no standard error. */
-#define QB_PAIRED_MIN_WINDOWS 8
-
 typedef struct qb_paired {
     double difference;   /* nats a token, b less a: the logarithm of the perplexities' ratio */
-    double stderr_value; /* over windows; NaN below QB_PAIRED_MIN_WINDOWS sums */
+    double stderr_value; /* over windows; NaN below QB_MIN_WINDOWS sums */
     int64_t windows;
 } qb_paired;
 
