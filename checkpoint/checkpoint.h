@@ -64,11 +64,12 @@ const qb_tensor *qb_checkpoint_find(const qb_checkpoint *ck, const char *name); 
    embedding. Before anything else looks for tensors. */
 qb_status qb_checkpoint_adopt_names(qb_checkpoint *ck, const char *embed, const char *layer, const char *head,
                                     bool tied) QB_NODISCARD;
-/* Puts tensors of their own in the place of dense stacks, [n, ..]: matrix i under `pattern` with i for %e, as
-   [out, in]; the rows of a stack of vectors as vectors. Stacks in a form that allows no view (made, widened)
-   must not be among them: qb_checkpoint_can_split. Pointers to tensors end. */
+/* Puts tensors of their own in the place of dense stacks, [n, ..]: matrix i under the pattern with i for %e,
+   as [out, in], or the halves of its rows under two patterns; the rows of a stack of vectors as vectors.
+   Stacks in a form that allows no view (made, widened) must not be among them: qb_checkpoint_can_split.
+   Pointers to tensors end. */
 typedef struct qb_stack {
-    const char *name, *pattern;
+    const char *name, *pattern[2]; /* the second NULL: no halves */
     int64_t n;
     bool transposed; /* its matrices lie as [in, out] */
 } qb_stack;

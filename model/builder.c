@@ -151,10 +151,27 @@ void qb_experts(qb_builder *b, const char *out, const char *in, const char *name
                    .name = name, .expert = (int16_t)e, .quantized = true, .bias = bias, .stored = stored});
 }
 
+static void halves_of_stack(qb_builder *b, const char *out, const char *in, const qb_stack_of *stack) {
+    static const char *const half[2] = {"first_half_e", "second_half_e"};
+    for (int8_t part = 0; part < 2; part++) {
+        size_t first = b->list->n_linears;
+        qb_slot_routed(b, half[part], qb_slot_width(b, out) / 2);
+        qb_experts(b, half[part], in, stack->parted[part], stack->bias ? ".bias" : NULL, QB_STORED_ROWS);
+        for (size_t i = first; b->st == QB_OK && i < b->list->n_linears; i++)
+            b->list->linears[i].part = part, b->list->linears[i].parts = 2;
+    }
+    qb_concat(b, out, half[0], half[1], NULL);
+}
+
 void qb_experts_of_stack(qb_builder *b, const char *out, const char *in, const qb_stack_of *stack) {
     size_t first = b->list->n_linears;
-    if (b->c->experts_apart && stack->apart)
-        qb_experts(b, out, in, stack->apart, stack->bias ? ".bias" : NULL, QB_STORED_ROWS);
+    const char *bias = stack->bias ? ".bias" : NULL;
+    if (b->c->experts_form == QB_EXPERTS_PARTED && stack->parted[1])
+        halves_of_stack(b, out, in, stack);
+    else if (b->c->experts_form == QB_EXPERTS_PARTED && stack->parted[0])
+        qb_experts(b, out, in, stack->parted[0], bias, QB_STORED_ROWS);
+    else if (b->c->experts_form == QB_EXPERTS_APART && stack->apart)
+        qb_experts(b, out, in, stack->apart, bias, QB_STORED_ROWS);
     else
         qb_experts(b, out, in, stack->name, stack->bias, stack->stored);
     for (size_t i = first; b->st == QB_OK && i < b->list->n_linears; i++) b->list->linears[i].stack = stack;

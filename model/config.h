@@ -57,6 +57,13 @@ typedef struct qb_rope_spec {
 /* What a layer is, bits: families with several kinds of layers set them. */
 enum { QB_LAYER_SLIDING = 1, QB_LAYER_NO_ROPE = 2, QB_LAYER_SPARSE = 4, QB_LAYER_LINEAR = 8 };
 
+/* How the experts lie that a class stacks in one tensor (qb_stack_of in model/topology.h). */
+typedef enum {
+    QB_EXPERTS_STACKED,
+    QB_EXPERTS_APART, /* an expert's linear is a module */
+    QB_EXPERTS_PARTED /* so are the halves of its rows */
+} qb_experts_form;
+
 struct qb_config {
     const qb_family *family;
     char architecture[64];
@@ -82,7 +89,7 @@ struct qb_config {
     int64_t fused_groups; /* of a fused qkv: 1 contiguous, else interleaved by so many heads or groups */
     /* mixtures of experts */
     int64_t n_experts, top_k, expert_ffn, shared_ffn;
-    bool experts_apart; /* experts that the class stacks in one tensor are modules of their own */
+    qb_experts_form experts_form; /* of experts that the class stacks in one tensor */
     qb_route_attr route;
     float swiglu_alpha, swiglu_limit; /* of QB_ACTIVATION_SWIGLU_OSS */
     int64_t variant;                  /* a family's own forms, an enum of its file */

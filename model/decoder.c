@@ -130,7 +130,7 @@ static qb_status run_step(const run *r, const qb_step *p) {
         return be->scatter(dev, &r->ws->routing, !p->u.weigh_input, out, in, r->rows, width(r, p->out));
     case QB_STEP_CONCAT: {
         int64_t n[3] = {width(r, p->in), width(r, p->in2), p->in3 < 0 ? 0 : width(r, p->in3)};
-        return be->concat(dev, out, (const float *const[3]){in, in2, at(r, p->in3)}, n, r->rows);
+        return be->concat(dev, out, (const float *const[3]){in, in2, at(r, p->in3)}, n, slot_rows(r, p->out));
     }
     case QB_STEP_CONV:
         return be->conv(dev, &p->u.conv, out, vector(r, p->vector), s->kv, s->kv_layer, s->n_seq, s->n_tok,

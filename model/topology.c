@@ -186,6 +186,8 @@ static bool routed_right(const qb_topology *t, const qb_step *s) {
     if (s->kind == QB_STEP_SCATTER) return in && !out;
     if (s->kind == QB_STEP_LINEAR) return in == out && in == (s->expert >= 0);
     if (s->kind == QB_STEP_ACTIVATE || s->kind == QB_STEP_NORM || s->kind == QB_STEP_ADD) return in == out;
+    if (s->kind == QB_STEP_CONCAT)
+        return in == out && t->slots[s->in2].routed == out && (s->in3 < 0 || t->slots[s->in3].routed == out);
     return (s->in < 0 || !in) && (s->kind == QB_STEP_SCALE || s->kind == QB_STEP_CLAMP || s->out < 0 || !out);
 }
 

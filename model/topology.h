@@ -19,9 +19,13 @@ typedef struct qb_stack_of {
     const char *name, *suffix,
         *bias; /* "mlp.experts.gate_up_proj", ".weight" or ""; the bias' suffix or NULL */
     qb_stored stored;
-    /* What each is called where they lie apart, as programs have them that quantize:
-       "mlp.experts.gate_up.%e"; NULL: no program does. */
+    /* What each is called where they lie apart, "mlp.experts.gate_up.%e"; NULL: nobody has them so. */
     const char *apart;
+    /* The same in programs that cut its rows into two halves, "mlp.experts.%e.gate_proj" and the other, or
+       leave it whole under one name; NULL: nobody does. What is quantized is written so where there are
+       names. The halves are those of the rows in their order, whatever a pair of rows means to the
+       activation. */
+    const char *parted[2];
 } qb_stack_of;
 
 /* A linear of a list. Names have %d for the layer and %e for the expert. */
@@ -34,6 +38,7 @@ typedef struct qb_linear {
     bool unit_rows;   /* computes with its rows divided by their lengths; files keep them as they are */
     const char *bias; /* suffix of the bias tensor, ".bias"; NULL: none */
     const qb_stack_of *stack; /* of experts that the class stacks; NULL */
+    int8_t part, parts;       /* the part'th of so many, of the stack's rows; 0 parts: all of them */
 } qb_linear;
 
 typedef enum {
@@ -153,7 +158,8 @@ void qb_with_unit_rows(qb_builder *b);
 /* One linear an expert on routed slots, %e in the name. bias: suffix or NULL. */
 void qb_experts(qb_builder *b, const char *out, const char *in, const char *name, const char *bias,
                 qb_stored stored);
-/* The same of experts that the class stacks: apart where the config says so, as [out, in] with ".bias". */
+/* The same of experts that the class stacks, in the form that the config names; apart and parted they are
+   [out, in] with ".bias", and two halves are put together in `out`. */
 void qb_experts_of_stack(qb_builder *b, const char *out, const char *in, const qb_stack_of *stack);
 void qb_split(qb_builder *b, const char *in, const char *out, const char *out2, const char *out3,
               qb_split_attr a);

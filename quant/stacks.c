@@ -23,9 +23,10 @@ bool qb_stacks_own_tensor(const qb_model *m, const char *tensor) {
     return o->kind == QB_OWNER_LINEAR || is_apart(o->linear);
 }
 
-/* The first expert's linear stands for all, which follow it. */
+/* The first expert's linear, or its first part, stands for all, which follow it: all experts' first parts,
+   then their second. */
 static bool begins(const qb_linear *l) {
-    return l->stack && l->expert == 0;
+    return l->stack && l->expert == 0 && l->part == 0;
 }
 
 static void name_of(const qb_linear *l, int64_t layer, const char *suffix, char out[QB_NAME_BYTES + 8]) {
@@ -33,6 +34,14 @@ static void name_of(const qb_linear *l, int64_t layer, const char *suffix, char 
     one.name = l->stack->name;
     qb_linear_name(&one, layer, out);
     strcat(out, suffix);
+}
+
+static int64_t parts_of(const qb_linear *l) {
+    return l->parts ? l->parts : 1;
+}
+
+static int64_t all_rows(const qb_linear *l) {
+    return l->rows * parts_of(l);
 }
 
 static bool turned(const qb_linear *l) {
@@ -44,10 +53,10 @@ static qb_status plan_one(const qb_model *m, const qb_linear *l, int64_t layer, 
     int64_t n = m->config.n_experts;
     name_of(l, layer, l->stack->suffix, name);
     qb_status st = qb_writer_plan(
-        w, name, as, 3, (int64_t[]){n, turned(l) ? l->cols : l->rows, turned(l) ? l->rows : l->cols});
+        w, name, as, 3, (int64_t[]){n, turned(l) ? l->cols : all_rows(l), turned(l) ? all_rows(l) : l->cols});
     if (st != QB_OK || !l->bias || !is_apart(l)) return st;
     name_of(l, layer, l->stack->bias, name);
-    return qb_writer_plan(w, name, as, 2, (int64_t[]){n, l->rows});
+    return qb_writer_plan(w, name, as, 2, (int64_t[]){n, all_rows(l)});
 }
 
 static qb_status each(const qb_model *m,
@@ -75,18 +84,19 @@ qb_status qb_stacks_plan(const qb_model *m, qb_dtype as, qb_writer *w) {
 
 /* ---- writing ---- */
 
-static void turn_into(const float *values, int64_t rows, int64_t cols, float *out) {
+/* Into the columns of a matrix that has `all` of them. */
+static void turn_into(const float *values, int64_t rows, int64_t cols, float *out, int64_t all) {
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c++) out[c * rows + r] = values[r * cols + c];
+        for (int64_t c = 0; c < cols; c++) out[c * all + r] = values[r * cols + c];
 }
 
-/* One expert's matrix, as the stack has it, into `out`. */
+/* One expert's matrix, or a part of its rows, as the stack has it, into `out`, where the matrix begins. */
 static qb_status read_matrix(const qb_model *m, const qb_linear *l, int64_t layer, float *values, float *out,
                              bool *packed) {
     char module[QB_NAME_BYTES];
     qb_weight w;
     int64_t n = l->rows * l->cols;
-    float *to = turned(l) ? values : out;
+    float *to = turned(l) ? values : out + l->part * n;
     qb_linear_name(l, layer, module);
     qb_status st = qb_linear_read(m, l, layer, &w);
     if (st != QB_OK) return st;
@@ -99,7 +109,7 @@ static qb_status read_matrix(const qb_model *m, const qb_linear *l, int64_t laye
         if (!isfinite(to[i]))
             st = qb_fail(QB_ERR_NUMERIC, "%s: an element is %g: the checkpoint is damaged", module,
                          (double)to[i]);
-    if (st == QB_OK && turned(l)) turn_into(values, l->rows, l->cols, out);
+    if (st == QB_OK && turned(l)) turn_into(values, l->rows, l->cols, out + l->part * l->rows, all_rows(l));
     qb_linear_unread(m, l, layer, &w);
     return st;
 }
@@ -108,16 +118,17 @@ static qb_status put_biases(const qb_model *m, const qb_linear *l, int64_t layer
     char name[QB_NAME_BYTES + 8];
     int64_t n = m->config.n_experts;
     float *all = NULL, *one = NULL;
-    qb_status st = qb_alloc((size_t)(n * l->rows), sizeof *all, &all);
-    for (int64_t e = 0; st == QB_OK && e < n; e++) {
-        qb_linear_bias_name(&l[e], layer, name);
+    qb_status st = qb_alloc((size_t)(n * all_rows(l)), sizeof *all, &all);
+    for (int64_t i = 0; st == QB_OK && i < n * parts_of(l); i++) {
+        qb_linear_bias_name(&l[i], layer, name);
         st = qb_checkpoint_read_f32(m->checkpoint, name, l->rows, 0, &one);
-        if (st == QB_OK) memcpy(all + e * l->rows, one, (size_t)l->rows * sizeof *all);
+        float *to = all + l[i].expert * all_rows(l) + l[i].part * l->rows;
+        if (st == QB_OK) memcpy(to, one, (size_t)l->rows * sizeof *all);
         qb_free(one);
         one = NULL;
     }
     name_of(l, layer, l->stack->bias, name);
-    if (st == QB_OK) st = qb_target_put_as(w, name, all, n * l->rows, as, NULL);
+    if (st == QB_OK) st = qb_target_put_as(w, name, all, n * all_rows(l), as, NULL);
     qb_free(all);
     return st;
 }
@@ -125,16 +136,17 @@ static qb_status put_biases(const qb_model *m, const qb_linear *l, int64_t layer
 static qb_status put_each(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w,
                           qb_conversion *report) {
     char name[QB_NAME_BYTES + 8];
-    int64_t n = m->config.n_experts, size = l->rows * l->cols;
+    int64_t n = m->config.n_experts, size = all_rows(l) * l->cols;
     float *all = NULL, *values = NULL;
     bool packed = false;
     qb_status st;
     QB_TRY(st, qb_alloc((size_t)(n * size), sizeof *all, &all));
-    QB_TRY(st, qb_alloc((size_t)size, sizeof *values, &values));
-    for (int64_t e = 0; e < n; e++) QB_TRY(st, read_matrix(m, &l[e], layer, values, all + e * size, &packed));
+    QB_TRY(st, qb_alloc((size_t)(l->rows * l->cols), sizeof *values, &values));
+    for (int64_t i = 0; i < n * parts_of(l); i++)
+        QB_TRY(st, read_matrix(m, &l[i], layer, values, all + l[i].expert * size, &packed));
     name_of(l, layer, l->stack->suffix, name);
     QB_TRY(st, qb_target_put_as(w, name, all, n * size, as, packed ? &report->rounded : NULL));
-    report->modules += n;
+    report->modules += n * parts_of(l);
     report->weights += n * size;
     if (l->bias && is_apart(l)) st = put_biases(m, l, layer, as, w);
 out:

@@ -183,8 +183,9 @@ qb_status qb_target_check_stacked(const qb_module *m, const qb_layout *layout) {
                        "%s: experts that lie in one tensor of three dimensions have no quantized layout that "
                        "other programs read%s",
                        m->name,
-                       m->linear->stack->apart ? " while they are quantized; `bench convert --to bf16` first"
-                                               : "");
+                       m->linear->stack->apart || m->linear->stack->parted[0]
+                           ? " while they are quantized; `bench convert --to bf16` first"
+                           : "");
     if (strncmp(layout->name, "gptq", 4) != 0)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: no program reads experts of this family one by one in the layout %s; GPTQModel "

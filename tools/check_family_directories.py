@@ -154,6 +154,26 @@ def plain_tensors(tensors, quantization, conv1d):
 STACK = re.compile(r"\.experts\.|\.block_sparse_moe\.(input|output)_linear\b")  # a block's experts
 
 
+def stacked(plain):
+    """The tensors with the experts in one that the class's files have so: gpt-oss's and Llama 4's [experts, in, out], gate beside
+    up, Granite's [experts, out, in]."""
+    out, stacks = {}, collections.defaultdict(dict)
+    for name, tensor in plain.items():
+        granite = re.fullmatch(r"(.*_linear)\.(\d+)\.linear\.weight", name)
+        other = re.fullmatch(r"(.*\.experts)\.(\d+)\.(gate|up|down)_proj\.(weight|bias)", name)
+        if granite:
+            stacks[granite[1] + ".weight"][int(granite[2]), 0] = tensor
+        elif other:
+            name = f"{other[1]}.{'down' if other[3] == 'down' else 'gate_up'}_proj{'_bias' if other[4] == 'bias' else ''}"
+            stacks[name][int(other[2]), other[3] == "up"] = tensor.T
+        else:
+            out[name] = tensor
+    for name, parts in stacks.items():
+        experts = sorted({e for e, _ in parts})
+        out[name] = torch.stack([torch.cat([parts[k] for k in sorted(parts) if k[0] == e], -1) for e in experts]).contiguous()
+    return out
+
+
 def linears_of(model, fused):
     """Names of the linears in the class's blocks, and how many linears its experts are."""
     head, names, experts = model.get_output_embeddings(), set(), 0
@@ -168,7 +188,7 @@ def linears_of(model, fused):
 
 
 def check_linears(modules, model):
-    fused = any(".gate_up." in m for m in modules)  # gpt-oss's, which GPTQModel keeps as one
+    fused = any(".input_linear." in m for m in modules)  # Granite's, whose gate and up GPTQModel keeps as one
     names, experts = linears_of(model, fused)
     dense = {m for m in modules if not STACK.search(m)}
     if dense != names:
@@ -219,7 +239,10 @@ def exact(entry, folder, scratch):
         shape = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(plain))
     check_linears(modules, shape)
     conv1d = {name for name, module in shape.named_modules() if isinstance(module, Conv1D)}
-    save_file(plain_tensors(tensors, quantization, conv1d), plain / "model.safetensors", metadata={"format": "pt"})
+    tensors = plain_tensors(tensors, quantization, conv1d)
+    if config["model_type"] in ("gpt_oss", "llama4_text", "granitemoe", "granitemoeshared"):
+        tensors = stacked(tensors)
+    save_file(tensors, plain / "model.safetensors", metadata={"format": "pt"})
     return logits_of(open_dense(plain, entry)), len(modules)
 
 

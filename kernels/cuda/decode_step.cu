@@ -208,7 +208,7 @@ static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_ste
     case QB_STEP_CONCAT: {
         const float *const parts[3] = {in, in2, q->slot(p->in3)};
         const int64_t widths[3] = {q->width(p->in), q->width(p->in2), p->in3 < 0 ? 0 : q->width(p->in3)};
-        return qb_cuda_concat(dev, out, parts, widths, s.n_seq);
+        return qb_cuda_concat(dev, out, parts, widths, q->rows(p->out));
     }
     case QB_STEP_CONV:
         return qb_cuda_status(s.dev,
@@ -309,6 +309,7 @@ static qb_status check_rows(const qb_decoder *d, const qb_step *p) {
     case QB_STEP_SCALE:
     case QB_STEP_CLAMP:
     case QB_STEP_SOFTCAP:
+    case QB_STEP_CONCAT:
         return routed && plain ? refuse(p, "routed rows and rows by token") : QB_OK;
     default:
         return routed ? refuse(p, "routed rows") : QB_OK;

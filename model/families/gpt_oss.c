@@ -36,12 +36,21 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_dense(b, "o", "c", qb_llama_attention.o, c->output_bias);
 }
 
-/* Apart: as GPTQModel has them. Source: its models/definitions/gpt_oss.py. */
+/* Parted: as GPTQModel 7.7 has them, whose gate_proj is the first half of the alternating rows (its
+   models/definitions/gpt_oss.py and defuser's moe_experts_interface.py); apart: as GGUF files are read. */
 static void experts(qb_builder *b, const qb_config *c) {
-    static const qb_stack_of gate_up = {"mlp.experts.gate_up_proj", "", "_bias", QB_STORED_STACKED_COLUMNS,
-                                        "mlp.experts.gate_up.%e"},
-                             down = {"mlp.experts.down_proj", "", "_bias", QB_STORED_STACKED_COLUMNS,
-                                     "mlp.experts.down.%e"};
+    static const qb_stack_of gate_up = {"mlp.experts.gate_up_proj",
+                                        "",
+                                        "_bias",
+                                        QB_STORED_STACKED_COLUMNS,
+                                        "mlp.experts.gate_up.%e",
+                                        {"mlp.experts.%e.gate_proj", "mlp.experts.%e.up_proj"}},
+                             down = {"mlp.experts.down_proj",
+                                     "",
+                                     "_bias",
+                                     QB_STORED_STACKED_COLUMNS,
+                                     "mlp.experts.down.%e",
+                                     {"mlp.experts.%e.down_proj"}};
     const qb_activate_attr glu = {.kind = QB_ACTIVATION_SWIGLU_OSS,
                                   .glu = QB_GLU_INTERLEAVED,
                                   .alpha = c->swiglu_alpha,

@@ -29,10 +29,11 @@ static void configure_shared(qb_keys *k, qb_config *c) {
 
 /* Apart: as GPTQModel has them. Source: its models/definitions/granitemoe.py. */
 static void experts(qb_builder *b, const qb_config *c) {
-    static const qb_stack_of input = {"block_sparse_moe.input_linear", ".weight", NULL,
-                                      QB_STORED_STACKED_ROWS, "block_sparse_moe.input_linear.%e.linear"},
-                             output = {"block_sparse_moe.output_linear", ".weight", NULL,
-                                       QB_STORED_STACKED_ROWS, "block_sparse_moe.output_linear.%e.linear"};
+    static const qb_stack_of
+        input = {"block_sparse_moe.input_linear",           ".weight", NULL, QB_STORED_STACKED_ROWS,
+                 "block_sparse_moe.input_linear.%e.linear", {NULL}},
+        output = {"block_sparse_moe.output_linear",           ".weight", NULL, QB_STORED_STACKED_ROWS,
+                  "block_sparse_moe.output_linear.%e.linear", {NULL}};
     qb_route_rows(b, c, "block_sparse_moe.router.layer", false, false);
     qb_slot_routed(b, "gate_up_e", 2 * c->expert_ffn);
     qb_slot_routed(b, "a_e", c->expert_ffn);

@@ -74,11 +74,17 @@ static void attention(qb_builder *b, const qb_config *c, int64_t layer) {
     qb_dense(b, "o", "c", qb_llama_attention.o, c->output_bias);
 }
 
+/* Parted: as GPTQModel has them. Source: its models/definitions/llama4.py. */
 static void experts(qb_builder *b, const qb_config *c) {
-    static const qb_stack_of gate_up = {"feed_forward.experts.gate_up_proj", "", NULL,
-                                        QB_STORED_STACKED_COLUMNS, NULL},
-                             down = {"feed_forward.experts.down_proj", "", NULL, QB_STORED_STACKED_COLUMNS,
-                                     NULL};
+    static const qb_stack_of
+        gate_up = {"feed_forward.experts.gate_up_proj",
+                   "",
+                   NULL,
+                   QB_STORED_STACKED_COLUMNS,
+                   NULL,
+                   {"feed_forward.experts.%e.gate_proj", "feed_forward.experts.%e.up_proj"}},
+        down = {"feed_forward.experts.down_proj", "",   NULL,
+                QB_STORED_STACKED_COLUMNS,        NULL, {"feed_forward.experts.%e.down_proj"}};
     static const qb_mlp_names shared = {"feed_forward.shared_expert.gate_proj",
                                         "feed_forward.shared_expert.up_proj",
                                         "feed_forward.shared_expert.down_proj"};
