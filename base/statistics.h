@@ -15,7 +15,3 @@ typedef struct qb_estimate {
     double value, error;
 } qb_estimate;
 qb_estimate qb_estimate_of(double sum, double squares, double n);
-
-/* Two-sided p value of the Mann-Whitney U test: exact without ties and n, m <= 50, else the normal
-   approximation with tie and continuity corrections. */
-double qb_mann_whitney_p(const double *x, int n, const double *y, int m);

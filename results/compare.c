@@ -4,6 +4,7 @@
    the same device. What makes two figures comparable stands in comparable.c. What cannot be
    compared is said, never guessed. */
 #include "base/memory.h"
+#include "base/significance.h"
 #include "base/statistics.h"
 #include "results/case.h"
 #include "results/comparable.h"
@@ -78,7 +79,7 @@ static qb_status judge_timed(const comparison *c, const qb_json *a, const qb_jso
     bool large = fabs(row->change_pct) >= c->config->speed_effect_pct;
     /* The least p that so few samples can give, 2 / binomial(n + m, n): below it no difference can be proved.
      */
-    double least = n > 0 && m > 0 ? 2 * exp(lgamma(n + 1.0) + lgamma(m + 1.0) - lgamma(n + m + 1.0)) : 1;
+    double least = qb_mann_whitney_least_p(n, m);
     if (large && !(least < c->config->alpha)) {
         row->verdict = QB_INCOMPARABLE;
         if (n > 0 && m > 0)
