@@ -1,13 +1,9 @@
 /* Where a model comes from: known shapes, and the word on the command line -> directory. */
 #include "base/file.h"
 #include "base/memory.h"
-#include "base/str.h"
+#include "hub/cache.h"
 #include "model/model.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const qb_known_model known_models[] = {
@@ -29,64 +25,6 @@ const qb_known_model *qb_known_model_find(const char *name) {
     return NULL;
 }
 
-/* The last name in order below `snapshots`; *out stays NULL without one. */
-static qb_status last_snapshot(const char *snapshots, char **out) {
-    char best[256] = "";
-    bool there;
-    qb_status st = qb_path_look(snapshots, &there);
-    if (st != QB_OK || !there) return st;
-    DIR *dir = opendir(snapshots);
-    if (!dir) return qb_fail(QB_ERR_IO, "cannot list %s: %s", snapshots, strerror(errno));
-    for (struct dirent *e; (e = qb_dir_next(dir, snapshots, &st));)
-        if (e->d_name[0] != '.' && strcmp(e->d_name, best) > 0) snprintf(best, sizeof best, "%s", e->d_name);
-    closedir(dir);
-    if (st == QB_OK && *best && !(*out = qb_path_join(snapshots, best)))
-        st = qb_fail(QB_ERR_MEMORY, "out of memory");
-    return st;
-}
-
-/* <hub>/models--ORG--NAME: the revision that refs/main names, else the newest snapshot directory's name in
- * order. *out stays NULL where the hub's cache has none. */
-static qb_status hub_snapshot(const char *hub, const char *id, char **out) {
-    qb_str folder = {0};
-    qb_str_printf(&folder, "%s/models--", hub);
-    for (const char *p = id; *p; p++) qb_str_append(&folder, *p == '/' ? "--" : p, *p == '/' ? 2 : 1);
-    char *refs = NULL, *snapshots = NULL, *revision = NULL, *result = NULL;
-    bool there, complete = false;
-    size_t n;
-    qb_status st;
-    QB_TRY(st, qb_str_status(&folder));
-    refs = qb_path_join(folder.text, "refs/main");
-    snapshots = qb_path_join(folder.text, "snapshots");
-    if (!refs || !snapshots) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory"));
-    QB_TRY(st, qb_path_look(refs, &there));
-    if (there) {
-        QB_TRY(st, qb_file_read(refs, 256, &revision, &n));
-        revision[strcspn(revision, "\r\n ")] = 0;
-        if (*revision && !strchr(revision, '/')) result = qb_path_join(snapshots, revision);
-    }
-    if (result) QB_TRY(st, qb_path_look_dir(result, &complete));
-    if (!complete) {
-        qb_free(result);
-        result = NULL;
-        QB_TRY(st, last_snapshot(snapshots, &result));
-    }
-out:
-    qb_free(refs);
-    qb_free(snapshots);
-    qb_free(revision);
-    qb_str_free(&folder);
-    *out = result;
-    return st;
-}
-
-static char *hub_dir(void) {
-    const char *hub = getenv("HF_HUB_CACHE"), *home = getenv("HF_HOME"), *user = getenv("HOME");
-    if (hub && *hub) return qb_strdup(hub);
-    if (home && *home) return qb_path_join(home, "hub");
-    return qb_path_join(user && *user ? user : "/", ".cache/huggingface/hub");
-}
-
 /* A word with a slash or a suffix that names a file means it; "llama-2-7b" in a folder of that name does not.
  */
 static qb_status look_for_file(const char *word, bool *is_file) {
@@ -94,6 +32,30 @@ static qb_status look_for_file(const char *word, bool *is_file) {
     bool meant = strchr(word, '/') || (n > 5 && !strcmp(word + n - 5, ".gguf"));
     *is_file = false;
     return meant ? qb_path_look(word, is_file) : QB_OK;
+}
+
+/* The snapshot of `main` in the hub's cache; *out stays NULL where the word names none. */
+static qb_status look_in_hub(const char *cache, const char *id, char **out) {
+    qb_hub_repo repo = {QB_HUB_MODEL, id, NULL};
+    char commit[QB_HUB_COMMIT];
+    return qb_hub_is_id(id) ? qb_hub_snapshot(cache, &repo, out, commit) : QB_OK;
+}
+
+static qb_status not_found(const char *word, const qb_known_model *known, const char *cache) {
+    if (known)
+        return qb_fail(QB_ERR_NOT_FOUND,
+                       "model %s (%s) is not in the Hugging Face cache %s: `bench fetch %s` gets it, "
+                       "--model DIR names its directory, --synthetic measures its shape",
+                       known->name, known->hub_id, cache, known->hub_id);
+    if (strchr(word, '/') && qb_hub_is_id(word))
+        return qb_fail(QB_ERR_NOT_FOUND,
+                       "model '%s' is neither a directory or GGUF file, nor in the Hugging Face cache %s: "
+                       "`bench fetch %s` gets it from the hub",
+                       word, cache, word);
+    return qb_fail(QB_ERR_NOT_FOUND,
+                   "model '%s' is neither a directory or GGUF file, nor in the Hugging Face cache %s, nor a "
+                   "known name; `bench list models` shows those",
+                   word, cache);
 }
 
 qb_status qb_model_resolve(const char *word, char **out) {
@@ -104,41 +66,19 @@ qb_status qb_model_resolve(const char *word, char **out) {
     if (st != QB_OK) return st;
     if (synthetic || is_file || is_dir) {
         *out = qb_strdup(word);
-    } else if (!strcmp(word, "demo")) {
+        return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+    }
+    if (!strcmp(word, "demo")) {
         char *share = qb_share_dir();
         *out = share ? qb_path_join(share, "demo") : NULL;
         qb_free(share);
-    } else {
-        const qb_known_model *known = qb_known_model_find(word);
-        const char *id = known ? known->hub_id : word;
-        char *hub = hub_dir();
-        if (hub && strchr(id, '/')) st = hub_snapshot(hub, id, out);
-        if (st == QB_OK && *out) st = qb_path_look_dir(*out, &is_dir);
-        if (st != QB_OK) {
-            qb_free(*out);
-            qb_free(hub);
-            *out = NULL;
-            return st;
-        }
-        if (!is_dir) {
-            qb_free(*out);
-            *out = NULL;
-            st =
-                known
-                    ? qb_fail(QB_ERR_NOT_FOUND,
-                              "model %s (%s) is not in the Hugging Face cache %s; give its "
-                              "directory with --model DIR, or "
-                              "measure its shape with --synthetic",
-                              known->name, id, hub ? hub : "")
-                    : qb_fail(QB_ERR_NOT_FOUND,
-                              "model '%s' is neither a directory or GGUF file, nor in the Hugging Face cache "
-                              "%s, nor a known name; "
-                              "`bench list models` shows those",
-                              word, hub ? hub : "");
-            qb_free(hub);
-            return st;
-        }
-        qb_free(hub);
+        return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
     }
-    return *out ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
+    const qb_known_model *known = qb_known_model_find(word);
+    char *cache = qb_hub_cache_dir();
+    st = cache ? look_in_hub(cache, known ? known->hub_id : word, out)
+               : qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (st == QB_OK && !*out) st = not_found(word, known, cache);
+    qb_free(cache);
+    return st;
 }

@@ -1,4 +1,5 @@
 #include "model/model.h"
+#include "hub/cache.h"
 
 #include "base/file.h"
 #include "base/memory.h"
@@ -135,7 +136,8 @@ out:
 static void set_name(qb_model *m, const char *dir) {
     char *real = realpath(dir, NULL);
     snprintf(m->path, sizeof m->path, "%s", real ? real : dir);
-    snprintf(m->name, sizeof m->name, "%s", qb_path_base(m->path));
+    if (!qb_hub_name_of(m->path, m->name, sizeof m->name))
+        snprintf(m->name, sizeof m->name, "%s", qb_path_base(m->path));
     free(real);
 }
 

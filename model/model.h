@@ -81,6 +81,6 @@ typedef struct qb_known_model {
 const qb_known_model *qb_known_model_at(size_t index);
 const qb_known_model *qb_known_model_find(const char *name);
 /* MODEL on the command line -> directory or "synthetic:..." spec: a directory or a GGUF file; "demo"; a known
-   name or a hub id in the local Hugging Face cache ($HF_HOME/hub, ~/.cache/huggingface/hub). Free *out with
-   qb_free. */
+   name or a hub id in the local Hugging Face cache (hub/hub.h says where that is). No request is made. Free
+   *out with qb_free. */
 qb_status qb_model_resolve(const char *word, char **out) QB_NODISCARD;

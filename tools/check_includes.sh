@@ -6,18 +6,19 @@ cd "$(dirname "$0")/.."
 
 declare -A may=(
   [base]=""
+  [hub]="base"
   [kernels]="base"
   [checkpoint]="base kernels"
   [tokenizer]="base"
-  [datasets]="base tokenizer"
-  [model]="base kernels checkpoint"
+  [datasets]="base hub tokenizer"
+  [model]="base hub kernels checkpoint"
   [quant]="base kernels checkpoint model"
   [eval]="base kernels model"
   [results]="base"
   [plots]="base results"
-  [bench]="base kernels checkpoint tokenizer datasets model quant eval results plots"
+  [bench]="base hub kernels checkpoint tokenizer datasets model quant eval results plots"
   [tools]="base"
-  [tests]="bench tools base kernels checkpoint tokenizer datasets model quant eval results plots"
+  [tests]="bench tools base hub kernels checkpoint tokenizer datasets model quant eval results plots"
 )
 rooms="${!may[*]}"
 bad=0

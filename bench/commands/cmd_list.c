@@ -1,8 +1,10 @@
 /* bench list: the registries, as text or JSON. */
+#include "base/log.h"
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/suite/suite.h"
 #include "checkpoint/layout.h"
+#include "hub/cache.h"
 #include "model/model.h"
 #include "plots/plots.h"
 
@@ -15,7 +17,8 @@ static const qb_page page = {
     .synopsis =
         "list suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
     .description =
-        "Prints what the program knows by name, one a line: the name and what it is. Without a word it\n"
+        "Prints what the program knows by name, one a line: the name and what it is; of models also every\n"
+        "snapshot that lies in the Hugging Face cache. Without a word it\n"
         "prints all of them. --json gives arrays of objects with name, summary and, where there is one,\n"
         "the source that defines it.",
     .examples = "bench list suites\n"
@@ -52,6 +55,34 @@ static qb_json *list_suites(void) {
     return array;
 }
 
+/* Every snapshot in the hub's cache, under its id; where a repository has several, each. */
+static qb_status add_snapshot(void *user, const qb_hub_entry *e) {
+    char size[32];
+    qb_str summary = {0};
+    qb_str_printf(&summary, "in the hub's cache, revision %.12s", e->commit);
+    if (e->refs[0]) qb_str_printf(&summary, " (%s)", e->refs);
+    qb_str_printf(&summary, ", %s", qb_format_bytes((double)e->bytes, size));
+    if (e->lost) qb_str_printf(&summary, ", %lld files lead nowhere", (long long)e->lost);
+    qb_json *j = item(e->id, qb_str_get(&summary));
+    qb_json_put_text(j, "hub_id", e->id);
+    qb_json_put_text(j, "path", e->path);
+    qb_json_put_text(j, "revision", e->commit);
+    qb_json_put_text(j, "refs", e->refs);
+    qb_json_put_int(j, "files", e->files);
+    qb_json_put_int(j, "bytes", e->bytes);
+    qb_json_put_int(j, "lost", e->lost);
+    qb_json_push(user, j);
+    qb_str_free(&summary);
+    return QB_OK;
+}
+
+static void add_snapshots(qb_json *array) {
+    char *cache = qb_hub_cache_dir();
+    if (!cache || qb_hub_walk(cache, QB_HUB_MODEL, add_snapshot, array) != QB_OK)
+        qb_warn("the hub's cache is not listed: %s", cache ? qb_error_text() : "out of memory");
+    qb_free(cache);
+}
+
 static qb_json *list_models(void) {
     qb_json *array = qb_json_array();
     qb_json_push(array, item("demo", "the little model that comes with the program"));
@@ -65,6 +96,7 @@ static qb_json *list_models(void) {
         qb_json_push(array, j);
         qb_free(dir);
     }
+    add_snapshots(array);
     return array;
 }
 
@@ -187,7 +219,8 @@ static void print_items(const qb_json *array, const char *indent) {
         const char *summary = qb_json_string(qb_json_get(j, "summary"));
         qb_output("%s%-*s  %s", indent, width, qb_json_string(qb_json_get(j, "name")),
                   summary ? summary : "");
-        if (hub) qb_output(" (%s%s%s)", hub, path ? ", at " : "", path ? path : "");
+        if (hub && strcmp(hub, qb_json_string(qb_json_get(j, "name"))) != 0) qb_output(" (%s)", hub);
+        if (path) qb_output(", at %s", path);
         qb_output("\n");
     }
 }
