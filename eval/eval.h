@@ -1,6 +1,7 @@
 /* Measurements of a model. Each metric fills typed rows; bench/ puts them into the result document. */
 #pragma once
 
+#include "base/metric.h"
 #include "base/option.h"
 #include "model/decoder.h"
 
@@ -83,11 +84,3 @@ typedef struct qb_generate_config {
 typedef bool (*qb_emit_fn)(void *ctx, int32_t id);
 qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_t n_prompt,
                       const qb_generate_config *config, qb_emit_fn emit, void *ctx) QB_NODISCARD;
-
-/* Metrics as a registry for suites and `bench list metrics`. */
-typedef struct qb_metric {
-    const char *name, *unit, *summary, *source;
-    bool higher_is_better;
-} qb_metric;
-const qb_metric *qb_metric_at(size_t index);
-const qb_metric *qb_metric_find(const char *name);

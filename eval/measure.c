@@ -8,26 +8,9 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static const qb_metric metrics[] = {
-#define X(name, unit, better, summary, source) {name, unit, summary, source, better},
-#include "eval/metrics.def"
-#undef X
-};
-enum { N_METRICS = sizeof metrics / sizeof metrics[0] };
-
-const qb_metric *qb_metric_at(size_t index) {
-    return index < N_METRICS ? &metrics[index] : NULL;
-}
-
-const qb_metric *qb_metric_find(const char *name) {
-    for (size_t i = 0; i < N_METRICS; i++)
-        if (!strcmp(metrics[i].name, name)) return &metrics[i];
-    return NULL;
-}
-
 qb_status qb_measure_init(qb_measure *row, const char *metric) {
     const qb_metric *m = qb_metric_find(metric);
-    if (!m) return qb_fail(QB_ERR_INTERNAL, "metric %s is not in metrics.def", metric);
+    if (!m) return qb_fail(QB_ERR_INTERNAL, "metric %s is not in base/metrics.def", metric);
     *row = (qb_measure){
         .higher_is_better = m->higher_is_better, .value = (double)NAN, .stderr_value = (double)NAN};
     snprintf(row->name, sizeof row->name, "%s", m->name);

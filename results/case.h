@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/memory.h"
-#include "results/results.h"
+#include "results/rows.h"
 
 /* Figures; NaN when the document does not hold them. A metric row that is not ok counts as absent. */
 double qb_case_metric(const qb_json *case_object, const char *name, const char *protocol,
@@ -21,9 +21,6 @@ const char *qb_case_projected_device(const qb_json *case_object);
 bool qb_metric_is_projected(const qb_json *metric);
 bool qb_case_is_ok(const qb_json *case_object);
 bool qb_metric_is_ok(const qb_json *metric); /* status ok and a value there */
-/* Standard deviation of a row's samples over its value; NaN where it has none. Above QB_NOISY the row is
-   marked: no comparison with it means much. */
-#define QB_NOISY 0.10
 double qb_metric_spread(const qb_json *metric);
 /* Share of its text that a perplexity row covers: below 1 where windows were left out, 1 else (a remainder
    shorter than a window is nobody's). */

@@ -1,7 +1,6 @@
 #include "results/comparable.h"
 
 #include "base/memory.h"
-#include "results/case.h"
 #include "results/device.h"
 #include "results/text.h"
 
@@ -24,6 +23,7 @@ static const listed config_keys[] = {
     {"path", 0},
     {"threads", QB_COMPARE_SPEED | QB_COMPARE_MEMORY | QB_COMPARE_WHOLE},
     {"texts", QB_COMPARE_WHOLE},
+    {"metrics", QB_COMPARE_WHOLE},
     {"speed", 0}, /* member by member, below */
     {NULL, 0},
 };
@@ -51,10 +51,9 @@ static const struct {
     {"prompts", "prompts differ", false},
     {"prompt_tokens_total", "prompts differ", false},
     {"host_blocks", "blocks in host memory differ", true},
+    {"base_sha256", "bases differ", false},
     {"activations", "activations differ", true}, /* absent: float32 */
 };
-/* Of a process or a device, so that another device has another. */
-static const char *const memory_rows[] = {"peak_rss_bytes", "device_memory_bytes", "resident_weight_bytes"};
 
 /* ---- cases ---- */
 
@@ -130,13 +129,14 @@ void qb_devices_comparable(const qb_json *a, const qb_json *b, qb_str *why) {
 
 /* ---- rows ---- */
 
-void qb_rows_comparable(const qb_json *a, const qb_json *b, qb_str *why) {
-    if (qb_metric_is_projected(a) != qb_metric_is_projected(b)) {
+void qb_rows_comparable(const qb_row *a, const qb_row *b, qb_str *why) {
+    if (a->projected != b->projected) {
         qb_str_text(why, "a projected figure is no measurement: it stands against none");
         return;
     }
     for (size_t i = 0; i < sizeof row_facts / sizeof row_facts[0]; i++) {
-        const qb_json *x = qb_json_get(a, row_facts[i].key), *y = qb_json_get(b, row_facts[i].key);
+        const qb_json *x = qb_json_get(a->json, row_facts[i].key),
+                      *y = qb_json_get(b->json, row_facts[i].key);
         bool unknown = qb_json_is_null(x) || qb_json_is_null(y);
         if (qb_json_equal(x, y) || (unknown && !row_facts[i].absent_differs)) continue;
         qb_str_printf(why, "%s: ", row_facts[i].words);
@@ -152,12 +152,13 @@ void qb_rows_comparable(const qb_json *a, const qb_json *b, qb_str *why) {
     }
 }
 
-qb_comparison_kind qb_metric_kind(const qb_json *m) {
-    const char *unit = text_of(m, "unit"), *name = text_of(m, "name");
-    size_t n = strlen(unit);
-    if (!strcmp(unit, "s") || !strcmp(unit, "ms") || (n > 2 && !strcmp(unit + n - 2, "/s")))
+qb_comparison_kind qb_row_comparison(const qb_row *row) {
+    switch (qb_row_judge(row)) {
+    case QB_JUDGE_TIME:
         return QB_COMPARE_SPEED;
-    for (size_t i = 0; i < sizeof memory_rows / sizeof memory_rows[0]; i++)
-        if (!strcmp(name, memory_rows[i])) return QB_COMPARE_MEMORY;
-    return QB_COMPARE_QUALITY;
+    case QB_JUDGE_MEMORY:
+        return QB_COMPARE_MEMORY;
+    default:
+        return QB_COMPARE_QUALITY;
+    }
 }

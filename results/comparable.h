@@ -2,7 +2,7 @@
    same lists. */
 #pragma once
 
-#include "results/results.h"
+#include "results/rows.h"
 
 typedef enum {
     QB_COMPARE_QUALITY = 1, /* perplexities and sizes: what the model is and answers */
@@ -19,7 +19,7 @@ void qb_cases_comparable(const qb_json *a, const qb_json *b, qb_comparison_kind 
 void qb_devices_comparable(const qb_json *a, const qb_json *b, qb_str *why);
 /* Appends why two rows of one name, dataset and protocol measured different things; nothing when they did
  * not. */
-void qb_rows_comparable(const qb_json *a, const qb_json *b, qb_str *why);
+void qb_rows_comparable(const qb_row *a, const qb_row *b, qb_str *why);
 
-/* Which of the first three a metric row is. */
-qb_comparison_kind qb_metric_kind(const qb_json *metric);
+/* Which of the first three a row is. */
+qb_comparison_kind qb_row_comparison(const qb_row *row);

@@ -2,7 +2,7 @@
    common cancels, so the difference is known far better than either value. */
 #pragma once
 
-#include "results/results.h"
+#include "results/rows.h"
 
 typedef struct qb_paired {
     double difference;   /* nats a token, b less a: the logarithm of the perplexities' ratio */
@@ -11,11 +11,14 @@ typedef struct qb_paired {
 } qb_paired;
 
 /* False when one of the metric rows kept no sums over windows, or not of the same tokens. */
-bool qb_rows_paired(const qb_json *a, const qb_json *b, qb_paired *out);
+bool qb_rows_paired(const qb_row *a, const qb_row *b, qb_paired *out);
 /* "-0.0290 ± 0.0040 nats a token, paired over 163 windows" */
 void qb_paired_put(const qb_paired *p, qb_str *out);
 
+/* The case of the same model with the next higher value of this row, and its row; false when there is none.
+ */
+bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse);
 /* A line for each case that has this perplexity, against the next worse of its model: "GPTQ 4b g128 against
-   NF4 on ...". labels: one a case (qb_case_labels). `prefix` heads each line. */
-void qb_paired_notes(const qb_results *r, const char *const *labels, const char *dataset,
-                     const char *protocol, const char *prefix, qb_str *out);
+   NF4 on ...". `prefix` heads each line. */
+void qb_paired_notes(const qb_rows *rows, const char *dataset, const char *protocol, const char *prefix,
+                     qb_str *out);

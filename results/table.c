@@ -24,6 +24,7 @@ typedef struct column {
 
 typedef struct table {
     const qb_results *r;
+    qb_rows rows;
     qb_arena arena;
     column columns[MAX_COLUMNS];
     int n_columns;
@@ -423,7 +424,7 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
     }
     for (int i = 0; i < t->n_columns; i++)
         if (t->columns[i].kind == PERPLEXITY)
-            qb_paired_notes(t->r, t->labels, t->columns[i].dataset, t->columns[i].protocol, prefix, out);
+            qb_paired_notes(&t->rows, t->columns[i].dataset, t->columns[i].protocol, prefix, out);
     put_projection_note(t, prefix, out);
     put_noise_notes(t, prefix, out);
     put_share_notes(t, prefix, out);
@@ -586,10 +587,12 @@ static qb_status put_markdown(table *t, qb_str *out) {
 qb_status qb_results_table(const qb_results *r, bool markdown, qb_str *out) {
     table t = {.r = r};
     qb_status st;
+    QB_TRY(st, qb_rows_read(&r, 1, &t.rows));
     QB_TRY(st, make_columns(&t));
     QB_TRY(st, make_cells(&t));
     QB_TRY(st, markdown ? put_markdown(&t, out) : put_plain(&t, out));
 out:
     qb_arena_free(&t.arena);
+    qb_rows_free(&t.rows);
     return st;
 }

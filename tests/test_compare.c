@@ -208,20 +208,26 @@ static void assert_has(qb_str *text, const char *words) {
     qb_str_free(text);
 }
 
-static const qb_json *first_row(const qb_results *r, const char *id) {
-    return qb_json_first(qb_json_get(qb_results_case(r, id), "metrics"));
+static const qb_row *first_row(const qb_rows *rows, const char *id) {
+    return qb_rows_case(rows, rows->documents, id)->rows;
+}
+
+static void read_rows(const qb_results *r, qb_rows *out) {
+    assert_ok(qb_rows_read(&r, 1, out));
 }
 
 static void test_compare__perplexities_are_paired_by_window(void **state) {
     (void)state;
     qb_results both, other;
+    qb_rows rows, other_rows;
     qb_paired paired;
     qb_str text = {0};
     bool regressed;
     parse(PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4", PAIRED_ROW("8.10", "9", NLL_B, TOKENS)) "," PAIRED_CASE(
               "m/gptq", "gptq", PAIRED_ROW("7.71", "9", NLL_A, TOKENS))),
           &both);
-    assert_true(qb_rows_paired(first_row(&both, "m/nf4"), first_row(&both, "m/gptq"), &paired));
+    read_rows(&both, &rows);
+    assert_true(qb_rows_paired(first_row(&rows, "m/nf4"), first_row(&rows, "m/gptq"), &paired));
     assert_true(fabs(paired.difference - -0.045588235294117645) < 1e-12);
     assert_true(fabs(paired.stderr_value - 0.010377378385708758) < 1e-12);
     assert_ok(qb_results_table(&both, false, &text));
@@ -234,7 +240,10 @@ static void test_compare__perplexities_are_paired_by_window(void **state) {
     qb_results_close(&other);
     /* The same sums over other tokens are no pairs. */
     parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("8.10", "9", NLL_B, OTHER_TOKENS))), &other);
-    assert_false(qb_rows_paired(first_row(&both, "m/nf4"), first_row(&other, "m/gptq"), &paired));
+    read_rows(&other, &other_rows);
+    assert_false(qb_rows_paired(first_row(&rows, "m/nf4"), first_row(&other_rows, "m/gptq"), &paired));
+    qb_rows_free(&other_rows);
+    qb_rows_free(&rows);
     qb_results_close(&other);
     qb_results_close(&both);
 }

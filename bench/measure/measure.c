@@ -62,6 +62,11 @@ static void push_empty(qb_json *metrics, const char *metric, const char *protoco
     qb_json_push(metrics, j);
 }
 
+void qb_measure_push_skipped(qb_json *metrics, const char *metric, const char *protocol, const char *dataset,
+                             const char *reason) {
+    push_empty(metrics, metric, protocol, dataset, "skipped", reason);
+}
+
 /* Keeps the first failure of several and goes on. */
 typedef struct {
     qb_status status;

@@ -23,5 +23,8 @@ typedef struct qb_measuring {
 qb_status qb_measure_model(qb_model *m, qb_device *dev, const qb_measuring *what,
                            qb_json *metrics) QB_NODISCARD;
 
+/* A row that says why there is no value. */
+void qb_measure_push_skipped(qb_json *metrics, const char *metric, const char *protocol, const char *dataset,
+                             const char *reason);
 /* One row as JSON; moves row->extra into it. */
 qb_json *qb_measure_json(qb_measure *row);

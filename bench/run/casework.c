@@ -52,7 +52,10 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     if (calibration && calibration->special_tokens[0])
         qb_json_put_int(j, "calibration_special_tokens_found", calibration->special_found);
     qb_json_put(j, "texts", texts_json(s));
-    if (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED) {
+    qb_json *metrics = qb_json_array();
+    for (int i = 0; i < run->suite.metrics.n; i++) qb_json_push_text(metrics, run->suite.metrics.items[i]);
+    qb_json_put(j, "metrics", metrics);
+    if (qb_suite_measures(&run->suite, "speed")) {
         qb_json *speed = qb_json_object();
         qb_options_to_json(qb_speed_options, &run->suite.speed, speed);
         qb_json_put(j, "speed", speed);
@@ -78,6 +81,7 @@ typedef struct {
     const qb_case *c;
     const qb_subject *subject;
     const qb_supply *supply; /* of the quantized checkpoint; NULL where the model is measured as it is */
+    const qb_subject *base;  /* of the divergences */
 } work;
 
 static qb_status open_device(const work *w, qb_device **dev) {
@@ -128,17 +132,17 @@ static void put_model(const work *w, const qb_model *m, qb_json *result) {
 static qb_status measure(void *ctx, qb_json **result) {
     const work *w = ctx;
     const qb_suite *suite = &w->run->suite;
-    unsigned groups = qb_suite_measures(suite);
     const qb_subject *s = w->subject;
+    bool perplexity = qb_suite_measures(suite, "perplexity");
     qb_measuring what = {
         .scorings = s->scorings,
-        .n_scorings = s->n_scorings,
+        .n_scorings = perplexity ? s->n_scorings : 0,
         .memory_bytes = (int64_t)(suite->config.memory_gb * 1e9),
-        .speed = groups & QB_MEASURE_SPEED ? &suite->speed : NULL,
+        .speed = qb_suite_measures(suite, "speed") ? &suite->speed : NULL,
         .prompts = s->prompts.count ? &s->prompts : NULL,
         .ceilings = &qb_run_device_of(w->run, w->c)->facts.ceilings,
-        .memory = (groups & QB_MEASURE_MEMORY) != 0,
-        .determinism = (groups & QB_MEASURE_DETERMINISM) != 0,
+        .memory = qb_suite_measures(suite, "memory"),
+        .determinism = qb_suite_measures(suite, "determinism"),
         .offload = w->run->options->offload,
     };
     qb_device *dev = NULL;
@@ -154,6 +158,101 @@ out:
     qb_json_put(*result, "metrics", metrics);
     qb_model_close(m);
     qb_session_close(dev);
+    return st;
+}
+
+/* ---- divergence, in a process of its own: the base must not stand in the memory that is measured ---- */
+
+static bool is_quantized(const qb_subject *s) {
+    const qb_quantization *q = qb_checkpoint_quantization(s->model->checkpoint);
+    return q && q->method[0];
+}
+
+static bool same_shapes(const qb_config *a, const qb_config *b) {
+    return a->hidden == b->hidden && a->n_layers == b->n_layers && a->vocab == b->vocab &&
+           !strcmp(a->architecture, b->architecture);
+}
+
+/* Whether base and subject read the same ids of every text. */
+static bool same_ids(const qb_subject *a, const qb_subject *b) {
+    for (size_t i = 0; i < a->n_scorings; i++)
+        if (i >= b->n_scorings || strcmp(a->scorings[i].windows.sha256, b->scorings[i].windows.sha256) != 0)
+            return false;
+    return true;
+}
+
+const qb_subject *qb_case_base(const qb_run *run, const qb_case *c, const char **why) {
+    const qb_subject *s = qb_case_subject(run, c), *base = NULL;
+    *why = NULL;
+    if (c->variant->method) return s;
+    if (!is_quantized(s)) return NULL; /* it is itself what the others are measured from */
+    for (size_t i = 0; i < run->n_subjects; i++) {
+        const qb_subject *other = &run->subjects[i];
+        if (is_quantized(other) || !same_shapes(&s->model->config, &other->model->config)) continue;
+        if (base) {
+            *why = "the suite has several unquantized models of its shapes: which one it was made from is "
+                   "not known";
+            return NULL;
+        }
+        base = other;
+    }
+    if (!base)
+        *why = "it came quantized, and the suite has no unquantized model of its shapes to measure it from";
+    else if (!same_ids(s, base))
+        *why = "its tokenizer makes other ids of the text than its unquantized model's: only models of one "
+               "vocabulary are compared token by token";
+    return *why ? NULL : base;
+}
+
+static qb_status diverge(void *ctx, qb_json **result) {
+    const work *w = ctx;
+    const qb_subject *s = w->subject;
+    qb_device *dev = NULL;
+    qb_model *m = NULL, *base = NULL;
+    qb_status st;
+    *result = qb_json_object();
+    qb_json *metrics = qb_json_array();
+    QB_TRY(st, open_device(w, &dev));
+    QB_TRY(st, qb_model_open(w->supply ? w->supply->dir : s->spec, &m));
+    QB_TRY(st, qb_model_open(w->base->spec, &base));
+    qb_measuring what = {
+        .scorings = s->scorings,
+        .n_scorings = s->n_scorings,
+        .base = base,
+        .memory_bytes = (int64_t)(w->run->suite.config.memory_gb * 1e9),
+        .offload = w->run->options->offload,
+    };
+    st = qb_measure_model(m, dev, &what, metrics);
+out:
+    qb_json_put(*result, "metrics", metrics);
+    qb_model_close(m);
+    qb_model_close(base);
+    qb_session_close(dev);
+    return st;
+}
+
+static void push_rows_of(const qb_subject *base, const qb_json *from, qb_json *to) {
+    for (const qb_json *row = qb_json_first(from); row; row = qb_json_next(row)) {
+        qb_json *copy = qb_json_copy(row);
+        qb_json_put_text(copy, "base_sha256", base->sha256[0] ? base->sha256 : NULL);
+        qb_json_push(to, copy);
+    }
+}
+
+/* Adds the rows of the divergences, or those that say why there are none. */
+static qb_status measure_divergence(work *w, qb_json *measured) {
+    const char *why;
+    qb_json *metrics = qb_json_copy(qb_json_get(measured, "metrics"));
+    qb_child_end end = {0};
+    qb_status st = QB_OK;
+    w->base = qb_case_base(w->run, w->c, &why);
+    if (w->base) st = qb_child_run("the process of the divergences", diverge, w, &end);
+    if (w->base) push_rows_of(w->base, qb_json_get(end.result, "metrics"), metrics);
+    for (size_t i = 0; why && i < w->subject->n_scorings; i++)
+        qb_measure_push_skipped(metrics, "kl_divergence", w->subject->scorings[i].protocol,
+                                w->subject->scorings[i].dataset, why);
+    qb_json_put(measured, "metrics", metrics);
+    qb_json_free(end.result);
     return st;
 }
 
@@ -219,7 +318,7 @@ static qb_json *record_whole(const qb_run *run, const qb_case *c, const happened
 }
 
 qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
-    work w = {run, c, qb_case_subject(run, c), NULL};
+    work w = {run, c, qb_case_subject(run, c), NULL, NULL};
     qb_supply supply = {.own.lock_fd = -1};
     char started[32], *error = NULL;
     qb_json *quantization = NULL;
@@ -230,6 +329,7 @@ qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
     qb_status st = QB_OK;
     if (c->variant->method) QB_TRY(st, provide_checkpoint(&w, &supply, &quantization));
     st = qb_child_run("the measuring process", measure, &w, &end);
+    if (st == QB_OK && qb_suite_measures(&run->suite, "divergence")) st = measure_divergence(&w, end.result);
 out:
     *status = st;
     if (st != QB_OK) error = qb_strdup(*qb_error_text() ? qb_error_text() : qb_status_text(st));

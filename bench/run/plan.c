@@ -1,6 +1,7 @@
 #include "bench/run/plan.h"
 
 #include "base/memory.h"
+#include "eval/divergence.h"
 #include "model/decoder.h"
 
 /* Shares of the ceilings that whole models reach in practice; an estimate of minutes needs no better. */
@@ -70,8 +71,12 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
     for (size_t i = 0; i < s->n_scorings; i++) {
         qb_perplexity_plan p;
         if (s->scorings[i].skipped[0]) continue;
-        qb_status st = qb_perplexity_plan_make(s->model, &s->scorings[i].windows,
-                                               (int64_t)(suite->config.memory_gb * 1e9), &p);
+        int64_t budget = (int64_t)(suite->config.memory_gb * 1e9);
+        /* A divergence is measured after the perplexity, from a model of the same shapes. */
+        bool from_base = v->method && qb_suite_measures(suite, "divergence");
+        qb_status st = from_base
+                           ? qb_divergence_plan_make(s->model, s->model, &s->scorings[i].windows, budget, &p)
+                           : qb_perplexity_plan_make(s->model, &s->scorings[i].windows, budget, &p);
         if (st != QB_OK) return st;
         /* The plan is of the unquantized model; what it needs beside the weights is the same for all. */
         int64_t beside = p.layer_major ? p.peak_bytes : p.peak_bytes - dense;
@@ -79,7 +84,7 @@ qb_status qb_case_plan_make(const qb_subject *s, const qb_variant *v, const qb_s
         if (beside > work) work = beside;
         flops += p.flops;
     }
-    if (qb_suite_measures(suite) & QB_MEASURE_SPEED) {
+    if (qb_suite_measures(suite, "speed")) {
         speed_work(s->model, &suite->speed, (double)out->checkpoint_bytes, &flops, &bytes);
         int64_t speed = qb_plan_speed_bytes(s->model, backend, &suite->speed);
         if (speed > work) work = speed;

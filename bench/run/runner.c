@@ -113,7 +113,7 @@ const qb_run_device *qb_run_device_of(const qb_run *run, const qb_case *c) {
 
 /* Every backend has ceilings of its own, which its cases are measured against. */
 static qb_status probe_devices(qb_run *run) {
-    bool ceilings = run->options->dry_run || (qb_suite_measures(&run->suite) & QB_MEASURE_SPEED);
+    bool ceilings = run->options->dry_run || qb_suite_measures(&run->suite, "speed");
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         const char *backend = run->cases.items[i].backend;

@@ -36,7 +36,7 @@ static void skip_scoring(qb_scoring *s, const char *dataset, const char *protoco
 
 static qb_status open_scorings(const qb_subject_request *r, const qb_tokenizer *t, qb_subject *s) {
     const qb_suite *suite = r->suite;
-    if (!(qb_suite_measures(suite) & QB_MEASURE_PERPLEXITY)) return QB_OK;
+    if (!(qb_suite_needs(suite) & QB_METRIC_WINDOWS)) return QB_OK;
     size_t n = (size_t)suite->datasets.n * (size_t)suite->protocols.n;
     qb_dataset_label labels[QB_NAMES_MAX];
     qb_status st = qb_dataset_labels(suite->datasets.items, suite->datasets.n, labels);
@@ -156,7 +156,7 @@ static qb_status open_for_cases(const qb_subject_request *r, const qb_tokenizer 
 /* Speeds that the model has no positions for would fail in every case alike. */
 static qb_status check_speed(const qb_suite *suite, const qb_model *m) {
     int64_t most = qb_speed_positions(&suite->speed);
-    if (!(qb_suite_measures(suite) & QB_MEASURE_SPEED)) return QB_OK;
+    if (!qb_suite_measures(suite, "speed")) return QB_OK;
     if (most <= m->config.max_positions) return QB_OK;
     return qb_fail(QB_ERR_USAGE,
                    "the speed rows need %" PRId64 " positions, but %s has %" PRId64
@@ -177,7 +177,7 @@ qb_status qb_subject_open(const qb_subject_request *r, const char *word, qb_subj
     QB_TRY(st, open_scorings(r, t, out));
     QB_TRY(st, open_for_cases(r, t, out));
     const char *prompts = r->suite->speed.prompts;
-    if (prompts && !out->synthetic && (qb_suite_measures(r->suite) & QB_MEASURE_SPEED))
+    if (prompts && !out->synthetic && qb_suite_measures(r->suite, "speed"))
         QB_TRY(st, qb_prompts_open(prompts, t, &out->prompts));
 out:
     qb_tokenizer_close(t);

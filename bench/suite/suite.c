@@ -12,14 +12,6 @@
 
 enum { SUITE_MAX_BYTES = 1 << 20, KEYS_MAX = 256 };
 
-const qb_measure_group_row qb_measure_groups[] = {
-    {"perplexity", "every dataset under every protocol of the suite", QB_MEASURE_PERPLEXITY},
-    {"speed", "prefill, decode, time to first token, latency of prompts", QB_MEASURE_SPEED},
-    {"memory", "checkpoint, resident weights, key-value cache, peak of the process", QB_MEASURE_MEMORY},
-    {"determinism", "hash of the logits of fixed tokens", QB_MEASURE_DETERMINISM},
-    {NULL, NULL, 0},
-};
-
 const qb_option qb_suite_options[] = {
     {"max-windows", 0, QB_OPTION_INT, offsetof(qb_suite_config, max_windows), "0", 0, 1e9, NULL, "N",
      "windows of each perplexity; 0 takes all"},
@@ -83,8 +75,8 @@ static qb_status check_protocol(const char *where, const char *word) {
 static qb_status check_metric(const char *where, const char *word) {
     const char *names[QB_NAMES_MAX];
     size_t n = 0;
-    for (; qb_measure_groups[n].name; n++) {
-        names[n] = qb_measure_groups[n].name;
+    for (; qb_metric_group_at(n); n++) {
+        names[n] = qb_metric_group_at(n)->name;
         if (!strcmp(word, names[n])) return QB_OK;
     }
     return unknown_name(where, "metric group", word, names, n);
@@ -183,11 +175,10 @@ static qb_status read_document(qb_suite *s) {
     if (!s->metrics.n) QB_TRY(st, qb_suite_set_list(s, "metrics", "perplexity,speed,memory,determinism"));
     QB_TRY(st, qb_variants_read(s));
     share_special_tokens(s);
-    if ((qb_suite_measures(s) & QB_MEASURE_PERPLEXITY) && (!s->datasets.n || !s->protocols.n))
+    if ((qb_suite_needs(s) & QB_METRIC_WINDOWS) && (!s->datasets.n || !s->protocols.n))
         st = qb_fail(QB_ERR_USAGE,
-                     "%s: perplexity needs \"datasets\" and \"protocols\"; name them, or leave perplexity "
-                     "out of \"metrics\"",
-                     s->where);
+                     "%s: %s needs \"datasets\" and \"protocols\"; name them, or leave it out of \"metrics\"",
+                     s->where, qb_suite_measures(s, "perplexity") ? "perplexity" : "divergence");
 out:
     return st;
 }
@@ -389,10 +380,15 @@ qb_status qb_suite_set(qb_suite *s, const char *assignment) {
     return st == QB_OK ? assign(s, key, value) : st;
 }
 
-unsigned qb_suite_measures(const qb_suite *s) {
-    unsigned bits = 0;
+bool qb_suite_measures(const qb_suite *s, const char *group) {
     for (int i = 0; i < s->metrics.n; i++)
-        for (const qb_measure_group_row *row = qb_measure_groups; row->name; row++)
-            if (!strcmp(s->metrics.items[i], row->name)) bits |= (unsigned)row->bit;
-    return bits;
+        if (!strcmp(s->metrics.items[i], group)) return true;
+    return false;
+}
+
+unsigned qb_suite_needs(const qb_suite *s) {
+    unsigned needs = 0;
+    for (size_t i = 0; qb_metric_group_at(i); i++)
+        if (qb_suite_measures(s, qb_metric_group_at(i)->name)) needs |= qb_metric_group_at(i)->needs;
+    return needs;
 }

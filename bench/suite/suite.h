@@ -16,20 +16,6 @@ typedef struct qb_name_list {
     const char *items[QB_NAMES_MAX];
 } qb_name_list;
 
-/* What is measured of each case: groups of the rows that `bench list metrics` names. */
-typedef enum {
-    QB_MEASURE_PERPLEXITY = 1,
-    QB_MEASURE_SPEED = 2,
-    QB_MEASURE_MEMORY = 4,
-    QB_MEASURE_DETERMINISM = 8,
-} qb_measure_group;
-/* Name of a group, one line about it, and its bit; NULL name behind the last. */
-typedef struct qb_measure_group_row {
-    const char *name, *summary;
-    qb_measure_group bit;
-} qb_measure_group_row;
-extern const qb_measure_group_row qb_measure_groups[];
-
 /* Scalar settings of a suite, also taken by --set. */
 typedef struct qb_suite_config {
     int64_t max_windows;        /* of each perplexity; 0: all */
@@ -93,7 +79,9 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) QB
    stays. */
 void qb_case_name(qb_case *c, const char *label);
 
-unsigned qb_suite_measures(const qb_suite *s); /* qb_measure_group bits */
+/* Whether a group of metrics (base/metric.h) is measured, and what all that are need, as bits. */
+bool qb_suite_measures(const qb_suite *s, const char *group);
+unsigned qb_suite_needs(const qb_suite *s);
 /* The options of a variant as a case's config holds them: {method, bits, ...}. */
 qb_json *qb_variant_json(const qb_variant *v);
 /* "meta-llama/Llama-2-7b-hf/" -> "Llama-2-7b-hf"; what would disturb an id becomes '-'. */

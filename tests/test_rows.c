@@ -1,0 +1,128 @@
+/* Typed rows: what documents of every schema say, and several documents as one set. */
+#include "base/metric.h"
+#include "results/rows.h"
+#include "tests/support.h"
+
+#include <math.h>
+
+#define EXAMPLE QB_SOURCE_DIR "/tests/golden/results/example.json"
+
+static void test_rows__say_what_the_document_says(void **state) {
+    (void)state;
+    qb_results r;
+    qb_rows rows;
+    assert_ok(qb_results_open(EXAMPLE, &r));
+    assert_ok(qb_rows_read((const qb_results *[]){&r}, 1, &rows));
+    assert_int_equal(rows.n_documents, 1);
+    assert_string_equal(rows.documents[0].name, "example");
+    assert_string_equal(rows.documents[0].suite, "demo");
+    assert_int_equal(rows.documents[0].n_command, 6);
+    assert_true(rows.devices[0].read_bytes_per_s == 21.4e9);
+    assert_int_equal(rows.n_cases, qb_json_count(qb_json_get(r.doc, "cases")));
+    const qb_row_case *c = qb_rows_case(&rows, rows.documents, "demo/none/cpu");
+    assert_true(c->unquantized && c->status == QB_ROW_OK && !c->published && !c->projected_on);
+    assert_true(c->bits_per_weight == 16 && c->n_params == 3407872);
+    const qb_row *p = qb_rows_find_ok(c, "perplexity", "gptq-256", "demo");
+    assert_true(p->value == 24.81 && p->stderr_value == 0.09924 && p->n == 65025 && p->floor == 18.42);
+    assert_true(p->metric && p->metric->judge == QB_JUDGE_QUALITY && p->part == 1 && p->n_samples == 0);
+    const qb_row *s = qb_rows_find_ok(c, "prefill", "pp512 b1", NULL);
+    assert_int_equal(s->n_samples, 5);
+    assert_true(s->samples[4] == 9127.18 && s->higher_is_better && qb_row_judge(s) == QB_JUDGE_TIME);
+    assert_true(fabs(qb_row_spread(s) - 60.7485 / 9146.32) < 1e-12);
+    assert_null(qb_rows_find(c, "prefill", "pp513", NULL));
+    assert_true(isnan(qb_rows_value(c, "nothing")));
+    assert_string_equal(qb_rows_headline(&rows, "prefill"), "pp512 b1");
+    assert_null(qb_rows_protocol(&rows, "latency", NULL));
+    qb_rows_free(&rows);
+    qb_results_close(&r);
+}
+
+/* Two runs of one suite: equal labels bear the document, unlike ones do not; the rest stays each one's own.
+ */
+static void test_rows__of_several_documents_are_told_apart(void **state) {
+    (void)state;
+    qb_results r[2];
+    qb_rows rows;
+    for (int i = 0; i < 2; i++) assert_ok(qb_results_open(EXAMPLE, &r[i]));
+    qb_free(r[1].path);
+    r[1].path = qb_strdup("other/example.json");
+    assert_ok(qb_rows_read((const qb_results *[]){&r[0], &r[1]}, 2, &rows));
+    assert_string_equal(rows.documents[0].name, "example");
+    assert_string_equal(rows.documents[1].name, "other/example");
+    int half = rows.n_cases / 2;
+    assert_int_equal(rows.n_cases, 2 * half);
+    for (int i = 0; i < half; i++) {
+        const qb_row_case *a = &rows.cases[i], *b = &rows.cases[half + i];
+        assert_string_equal(a->id, b->id);
+        assert_string_not_equal(a->label, b->label);
+        assert_non_null(strstr(b->label, "(other/example)"));
+        assert_ptr_equal(a->document, &rows.documents[0]);
+        assert_ptr_equal(b->device ? b->device->document : b->document, &rows.documents[1]);
+        assert_string_equal(a->series, b->series);
+        assert_ptr_equal(qb_rows_case(&rows, b->document, b->id), b);
+    }
+    qb_rows_free(&rows);
+    for (int i = 0; i < 2; i++) qb_results_close(&r[i]);
+}
+
+static void test_rows__a_part_of_the_text_is_told_from_the_whole(void **state) {
+    (void)state;
+    static const struct {
+        const char *row;
+        double part;
+    } cases[] = {
+        {"\"protocol\":\"gptq-512\",\"windows\":20,\"window_tokens\":512,\"total_tokens\":102400", 0.1},
+        {"\"protocol\":\"gptq-512\",\"windows\":200,\"window_tokens\":512,\"total_tokens\":102911", 1},
+        {"\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
+         "\"total_tokens\":1024",
+         1},
+        {"\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
+         "\"total_tokens\":4092",
+         0.25},
+        {"\"protocol\":\"gptq-512\"", 1},
+        {"\"protocol\":\"gptq-512\",\"windows\":20,\"text_part\":0.5", 0.5},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1024];
+        qb_results r;
+        qb_rows rows;
+        snprintf(text, sizeof text,
+                 "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
+                 "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"a\",\"status\":"
+                 "\"ok\",\"config\":{},\"model\":null,\"metrics\":[{\"name\":\"kl_divergence\",\"value\":1,"
+                 "\"unit\":\"nat\",\"better\":\"lower\",\"status\":\"ok\",%s}]}]}",
+                 cases[i].row);
+        assert_ok(qb_results_parse(text, strlen(text), "t.json", &r));
+        assert_ok(qb_rows_read((const qb_results *[]){&r}, 1, &rows));
+        assert_true(fabs(rows.rows[0].part - cases[i].part) < 1e-12);
+        qb_rows_free(&rows);
+        qb_results_close(&r);
+    }
+}
+
+static void test_metrics__each_is_one_whole_row(void **state) {
+    (void)state;
+    for (size_t i = 0; qb_metric_at(i); i++) {
+        const qb_metric *m = qb_metric_at(i);
+        bool grouped = !m->group;
+        assert_ptr_equal(qb_metric_find(m->name), m); /* no name twice */
+        assert_true(*m->name && *m->unit && *m->summary && *m->source);
+        for (size_t k = 0; qb_metric_group_at(k); k++) {
+            if (!m->group || strcmp(qb_metric_group_at(k)->name, m->group) != 0) continue;
+            grouped = true;
+            assert_int_equal(m->needs & ~qb_metric_group_at(k)->needs, 0);
+        }
+        assert_true(grouped);
+    }
+    assert_null(qb_metric_find("nothing"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows__say_what_the_document_says),
+        cmocka_unit_test(test_rows__of_several_documents_are_told_apart),
+        cmocka_unit_test(test_rows__a_part_of_the_text_is_told_from_the_whole),
+        cmocka_unit_test(test_metrics__each_is_one_whole_row),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
