@@ -201,8 +201,8 @@ struct qb_backend {
                        int64_t T);
     qb_status (*join)(qb_device *dev, const qb_join_attr *attr, float *y, const float *x, const float *shared,
                       int64_t T);
-    /* Router logits [T, experts] of the device to a routing in host memory: qb_route's. bias: host, or NULL.
-     */
+    /* Router logits [T, experts] of the device to a routing in host memory: qb_route's. bias [experts], or
+       NULL. */
     qb_status (*route)(qb_device *dev, const qb_route_attr *attr, const float *logits, const float *bias,
                        int64_t T, qb_routing *out);
     /* y[r->rows, n] = x[token of the row], times its weight if `weigh`. */

@@ -10,7 +10,6 @@ typedef struct {
     qb_step steps[LIST_STEPS];
     qb_matrix matrices[LIST_MODULES];
     float *biases[LIST_MODULES], *vectors[LIST_VECTORS];
-    float *host_vectors[LIST_VECTORS]; /* what a ROUTE step of the plain ops reads */
     qb_step_weights w;
 } list;
 
@@ -48,7 +47,7 @@ static inline int16_t add_vector(list *l, int64_t n, float base) {
     for (int64_t i = 0; i < n; i++) values[i] = base + 0.3f * values[i];
     assert_true(l->w.n_vectors < LIST_VECTORS);
     l->vectors[l->w.n_vectors] = cuda_put_floats(on_cuda, values, n);
-    l->host_vectors[l->w.n_vectors] = values;
+    qb_free(values);
     return (int16_t)l->w.n_vectors++;
 }
 
@@ -89,8 +88,7 @@ static inline void open_list(list *l) {
 static inline void close_list(list *l) {
     for (int64_t i = 0; i < l->w.n_modules; i++)
         cuda->matrix_free(on_cuda, &l->matrices[i]), cuda->free(on_cuda, l->biases[i]);
-    for (int64_t i = 0; i < l->w.n_vectors; i++)
-        cuda->free(on_cuda, l->vectors[i]), qb_free(l->host_vectors[i]);
+    for (int64_t i = 0; i < l->w.n_vectors; i++) cuda->free(on_cuda, l->vectors[i]);
 }
 
 /* Empty lists around an embedding of `vocab` rows into slot 0 and `n_slots` slots of these widths. */
@@ -212,8 +210,7 @@ static inline qb_status plain_step(plain *r, const list *l, int64_t layer, const
     case QB_STEP_TEMPERATURE:
         return cuda->temperature(on_cuda, &p->u.temperature, out, T, 1, r->first, n);
     case QB_STEP_ROUTE:
-        return cuda->route(on_cuda, &p->u.route, in, p->vector < 0 ? NULL : l->host_vectors[p->vector], T,
-                           &r->routing);
+        return cuda->route(on_cuda, &p->u.route, in, vector, T, &r->routing);
     case QB_STEP_GATHER:
         return cuda->gather(on_cuda, &r->routing, p->u.weigh_input, out, in, n);
     case QB_STEP_SCATTER:
@@ -228,6 +225,7 @@ static inline qb_status plain_step(plain *r, const list *l, int64_t layer, const
         return cuda->delta(on_cuda, &p->u.delta, out, in, in2, in3, vector, vector2, &r->kv, layer, T, 1,
                            r->first);
     case QB_STEP_XIELU:
+        return cuda->xielu(on_cuda, out, in, vector, rows * n);
     case QB_STEP_COUNT:
         break;
     }

@@ -215,11 +215,12 @@ static void test_cuda_ops__rows_go_to_experts_and_back(void **state) {
         float *bias = noise_new(EXPERTS), *out = noise_new(T * N);
         float *dl = cuda_put_floats(dev, logits, T * EXPERTS), *dx = cuda_put_floats(dev, x, T * N);
         float *dr = cuda_put_floats(dev, routed, T * TOP * N), *dout = cuda_put_floats(dev, out, T * N);
+        float *dbias = cuda_put_floats(dev, bias, EXPERTS);
         qb_routing want, got;
         assert_ok(qb_routing_create(T, TOP, EXPERTS, &want));
         assert_ok(qb_routing_create(T, TOP, EXPERTS, &got));
         assert_ok(cpu->route(host, &attr, logits, bias, T, &want));
-        assert_ok(cuda->route(dev, &attr, dl, bias, T, &got));
+        assert_ok(cuda->route(dev, &attr, dl, dbias, T, &got));
         assert_memory_equal(got.token, want.token, sizeof(int32_t) * T * TOP);
         assert_memory_equal(got.weight, want.weight, sizeof(float) * T * TOP);
         assert_memory_equal(got.first, want.first, sizeof(int64_t) * (EXPERTS + 1));
@@ -233,9 +234,9 @@ static void test_cuda_ops__rows_go_to_experts_and_back(void **state) {
         assert_fails(cuda->scatter(dev, &got, weigh, dout, dr, T - 1, N), QB_ERR_INTERNAL, "39 tokens");
         logits[EXPERTS + 2] = NAN;
         assert_ok(cuda->upload(dev, dl, logits, sizeof(float) * T * EXPERTS));
-        assert_fails(cuda->route(dev, &attr, dl, bias, T, &got), QB_ERR_NUMERIC, "expert 2");
+        assert_fails(cuda->route(dev, &attr, dl, dbias, T, &got), QB_ERR_NUMERIC, "expert 2");
         qb_routing_free(&want), qb_routing_free(&got);
-        give_back(dl), give_back(dx), give_back(dr), give_back(dout);
+        give_back(dl), give_back(dx), give_back(dr), give_back(dout), give_back(dbias);
         qb_free(logits), qb_free(x), qb_free(routed), qb_free(bias), qb_free(out);
     }
 }
@@ -256,11 +257,34 @@ static void test_cuda_ops__steps_are_checked(void **state) {
     s.u.delta.key_dim = 257;
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "257");
     s = (qb_step){.kind = QB_STEP_XIELU};
-    assert_ok(cpu->check_step(&s));
-    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "xielu step");
-    assert_null(cuda->xielu);
+    assert_ok(cuda->check_step(&s));
+    s.vector = -1;
+    assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "four numbers");
     s = (qb_step){.kind = QB_STEP_COUNT};
     assert_fails(cuda->check_step(&s), QB_ERR_UNSUPPORTED, "step kind");
+}
+
+static void test_cuda_ops__xielu(void **state) {
+    (void)state;
+    enum { N = 1000 };
+    /* the last: softplus of a large number is the number */
+    static const float numbers[][4] = {
+        {0.3f, -1.2f, 0.5f, -1e-6f}, {-2, 1.5f, 0.25f, -1e-3f}, {1000, 0, 0.5f, 0}};
+    FOR_EACH_ORDER(seed) for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        float *x = noise_new(N), *y = noise_new(N);
+        x[0] = 0, x[1] = -30, x[2] = -1e-7f, x[3] = 3, x[4] = -INFINITY;
+        float *dx = cuda_put_floats(dev, x, N), *dn = cuda_put_floats(dev, numbers[i], 4);
+        assert_ok(cpu->xielu(host, y, x, numbers[i], N));
+        assert_ok(cuda->xielu(dev, dx, dx, dn, N)); /* in place */
+        assert_cuda_floats(dev, dx, y, N, 1e-6, 1e-6, "xielu");
+        x[5] = NAN;
+        assert_ok(cuda->upload(dev, dx, x, sizeof(float) * N));
+        assert_ok(cuda->xielu(dev, dx, dx, dn, N));
+        assert_ok(cuda->download(dev, y, dx, sizeof(float) * N));
+        assert_true(isnan(y[5]) && !isnan(y[6]));
+        give_back(dx), give_back(dn);
+        qb_free(x), qb_free(y);
+    }
 }
 
 static void test_cuda_ops__sums(void **state) {
@@ -369,6 +393,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_ops__split_and_join),
         cmocka_unit_test(test_cuda_ops__rows_go_to_experts_and_back),
         cmocka_unit_test(test_cuda_ops__steps_are_checked),
+        cmocka_unit_test(test_cuda_ops__xielu),
         cmocka_unit_test(test_cuda_ops__sums),
         cmocka_unit_test(test_cuda_ops__embed),
         cmocka_unit_test(test_cuda_ops__nll_and_argmax),

@@ -25,7 +25,7 @@ typedef enum { PRE_NORM, PARALLEL, POST_NORM, SANDWICH, FUSED, QK_NORM, JOINED, 
 typedef struct {
     const char *name;
     arrangement form;
-    bool bias, ungated, folds;
+    bool bias, ungated, folds, xielu; /* xielu: in the activation's place */
     qb_norm_kind norm;
     bool norm_bias, norm_bare, norm_per_group;
     int64_t norm_dim; /* 0: the row */
@@ -119,12 +119,15 @@ static void mlp(list *l, const variant *v, int8_t in, int8_t out) {
     else if (!v->ungated)
         linear(l, v, in, GATE, v->bias);
     if (!fused) linear(l, v, in, UP, v->bias);
-    push(l, QB_STEP_ACTIVATE,
-         fused        ? BOTH
-         : v->ungated ? UP
-                      : GATE,
-         fused || v->ungated ? -1 : UP, GATE)
-        ->u.activate = a;
+    if (v->xielu)
+        push(l, QB_STEP_XIELU, UP, -1, GATE)->vector = add_vector(l, 4, 0.5f);
+    else
+        push(l, QB_STEP_ACTIVATE,
+             fused        ? BOTH
+             : v->ungated ? UP
+                          : GATE,
+             fused || v->ungated ? -1 : UP, GATE)
+            ->u.activate = a;
     linear(l, v, GATE, out, v->bias);
 }
 
@@ -195,6 +198,8 @@ static const variant variants[] = {
     {.name = "bare layer norm", BASE, .norm = QB_NORM_LAYER, .norm_bare = true},
     {.name = "norm in groups", BASE, .norm_dim = 16},
     {.name = "norm in groups of their own", BASE, .norm_dim = 16, .norm_per_group = true, .norm_bias = true},
+    {.name = "xielu", BASE, .ungated = true, .xielu = true},
+    {.name = "xielu of sums with biases", BASE, .ungated = true, .xielu = true, .bias = true},
     {.name = "parallel", BASE, .form = PARALLEL, .bias = true},
     {.name = "post-norm", BASE, .form = POST_NORM, .norm = QB_NORM_LAYER, .norm_bias = true, .bias = true},
     {.name = "sandwich", BASE, .form = SANDWICH, .bias = true},

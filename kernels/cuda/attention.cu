@@ -72,10 +72,6 @@ extern "C" qb_status qb_cuda_check_step(const qb_step *step) {
                            "delta step: key heads of %lld elements; the CUDA backend takes up to %d",
                            (long long)step->u.delta.key_dim, QB_DELTA_MAX_KEY_DIM);
         return QB_OK;
-    case QB_STEP_XIELU:
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s step: the CUDA backend has no kernel for it yet; --backend cpu computes it",
-                       qb_step_name(step->kind));
     default:
         return QB_OK;
     }

@@ -121,6 +121,7 @@ qb_status qb_cuda_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const
 qb_status qb_cuda_activate(qb_device *dev, const qb_activate_attr *attr, float *y, const float *gate,
                            const float *up, int64_t T, int64_t n);
 qb_status qb_cuda_map(qb_device *dev, qb_step_kind kind, float value, float *x, int64_t n);
+qb_status qb_cuda_xielu(qb_device *dev, float *y, const float *x, const float *numbers, int64_t n);
 qb_status qb_cuda_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n);
 qb_status qb_cuda_temperature(qb_device *dev, const qb_temperature_attr *attr, float *x, int64_t n_seq,
                               int64_t n_tok, int64_t first, int64_t n);

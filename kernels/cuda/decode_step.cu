@@ -179,6 +179,8 @@ static qb_status queue_plain(decode_queue *q, const decode_list &l, const qb_ste
     case QB_STEP_CLAMP:
     case QB_STEP_SOFTCAP:
         return qb_cuda_map(dev, p->kind, p->u.value, out, q->rows(p->out) * n);
+    case QB_STEP_XIELU:
+        return qb_cuda_xielu(dev, out, in, l.vector(p->vector), q->rows(p->out) * n);
     case QB_STEP_GATE_ROWS:
         return qb_cuda_gate_rows(dev, out, in, s.n_seq, n);
     case QB_STEP_POSITION:
@@ -356,6 +358,7 @@ static qb_status check_step(check_place *c, int64_t i) {
     case QB_STEP_POSITION:
     case QB_STEP_TEMPERATURE:
     case QB_STEP_CONCAT:
+    case QB_STEP_XIELU:
         return QB_OK;
     case QB_STEP_LINEAR:
         return check_linear(c, p, i);
@@ -379,7 +382,6 @@ static qb_status check_step(check_place *c, int64_t i) {
         return c->layer >= 0 && qb_delta_check(p->u.delta, c->kv, c->n_seq) == QB_OK
                    ? QB_OK
                    : refuse(p, "no layer's cache that keeps what it needs");
-    case QB_STEP_XIELU:
     case QB_STEP_COUNT:
         break;
     }

@@ -185,6 +185,7 @@ const qb_backend qb_backend_cuda = {
     .map = qb_cuda_map,
     .gate_rows = qb_cuda_gate_rows,
     .temperature = qb_cuda_temperature,
+    .xielu = qb_cuda_xielu,
     .split = qb_cuda_split,
     .join = qb_cuda_join,
     .route = qb_cuda_route,

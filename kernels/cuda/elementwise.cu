@@ -37,6 +37,27 @@ __global__ void map_kernel(qb_step_kind kind, float value, float *x, int64_t n) 
     if (kind == QB_STEP_SOFTCAP) x[i] = value * tanhf(v / value);
 }
 
+/* log(1 + e^x), without overflow. */
+__device__ __forceinline__ float softplus(float x) {
+    return x > 20.0f ? x : static_cast<float>(log1p(exp(static_cast<double>(x))));
+}
+
+/* y may be x. The numbers are alpha_p, alpha_n, beta, eps; each block makes of them what its elements need.
+ */
+__global__ void xielu_kernel(float *y, const float *x, const float *__restrict__ numbers, int64_t n) {
+    __shared__ float positive, negative;
+    const float beta = numbers[2], eps = numbers[3];
+    const int64_t i = element_index();
+    if (threadIdx.x == 0) {
+        positive = softplus(numbers[0]);
+        negative = beta + softplus(numbers[1]);
+    }
+    __syncthreads();
+    if (i >= n) return;
+    const float v = x[i], below = v > eps ? eps : v; /* a NaN stays */
+    y[i] = v > 0.0f ? positive * v * v + beta * v : (expm1f(below) - v) * negative + beta * v;
+}
+
 __global__ void gate_rows_kernel(float *x, const float *__restrict__ gate, int64_t width, int64_t n) {
     int64_t i = element_index();
     if (i < n) x[i] *= 1.0f / (1.0f + expf(-gate[i / width]));
@@ -149,6 +170,16 @@ extern "C" qb_status qb_cuda_map(qb_device *dev, qb_step_kind kind, float value,
     return qb_cuda_status(
         d, qb_launch(map_kernel, dim3(qb_blocks(n, threads)), dim3(threads), 0, d->stream, kind, value, x, n),
         qb_step_name(kind));
+}
+
+extern "C" qb_status qb_cuda_xielu(qb_device *dev, float *y, const float *x, const float *numbers,
+                                   int64_t n) {
+    cuda_device *d = cuda_of(dev);
+    if (n <= 0) return QB_OK;
+    return qb_cuda_status(
+        d,
+        qb_launch(xielu_kernel, dim3(qb_blocks(n, threads)), dim3(threads), 0, d->stream, y, x, numbers, n),
+        "xielu");
 }
 
 extern "C" qb_status qb_cuda_gate_rows(qb_device *dev, float *x, const float *gate, int64_t T, int64_t n) {

@@ -137,11 +137,12 @@ extern "C" qb_status qb_cuda_concat(qb_device *dev, float *out, const float *con
 
 extern "C" qb_status qb_cuda_route(qb_device *dev, const qb_route_attr *attr, const float *logits,
                                    const float *bias, int64_t T, qb_routing *out) {
-    const int64_t n = T * attr->experts;
-    float *host;
-    qb_status st = qb_alloc(static_cast<size_t>(n), sizeof *host, &host);
-    if (st == QB_OK) st = qb_cuda_download(dev, host, logits, n * static_cast<int64_t>(sizeof *host));
-    if (st == QB_OK) st = qb_route(attr, host, bias, T, out);
+    const int64_t n = T * attr->experts, width = sizeof(float);
+    float *host, *host_bias = NULL; /* behind the logits */
+    qb_status st = qb_alloc(static_cast<size_t>(n + attr->experts), sizeof *host, &host);
+    if (st == QB_OK) st = qb_cuda_download(dev, host, logits, n * width);
+    if (st == QB_OK && bias) st = qb_cuda_download(dev, host_bias = host + n, bias, attr->experts * width);
+    if (st == QB_OK) st = qb_route(attr, host, host_bias, T, out);
     qb_free(host);
     return st;
 }
