@@ -224,3 +224,16 @@ double qb_samples_needed(double n, double half_width, double target) {
     double ratio = half_width / target;
     return ratio <= 1 ? n : ceil(n * ratio * ratio);
 }
+
+void qb_median_interval(const double *x, int n, double confidence, double *low, double *high) {
+    double *sorted, tail = (1 - confidence) / 2;
+    *low = *high = (double)NAN;
+    int k = 0; /* P(fewer than k of n lie below the median) is at most the tail */
+    while (2 * (k + 1) <= n && pbinom(k, n, 0.5, 1, 0) <= tail) k++;
+    if (k == 0 || qb_alloc((size_t)n, sizeof *sorted, &sorted) != QB_OK) return;
+    memcpy(sorted, x, (size_t)n * sizeof *sorted);
+    qb_sort(sorted, n);
+    *low = sorted[k - 1];
+    *high = sorted[n - k];
+    qb_free(sorted);
+}

@@ -37,3 +37,9 @@ bool qb_holm(const double *p, int n, double *adjusted);
 /* Samples that bring an interval of this half-width from n samples down to `target`: intervals shrink as
    1/sqrt(n). At least n. */
 double qb_samples_needed(double n, double half_width, double target);
+
+/* Distribution-free interval of the median by order statistics: the narrowest symmetric pair x(k), x(n+1-k)
+   that holds it with at least the confidence for independent samples of any continuous distribution (Conover,
+   Practical Nonparametric Statistics, 3.2: signs are binomial(n, 1/2)). NaN where no pair does: below 6
+   samples at 0.95. */
+void qb_median_interval(const double *x, int n, double confidence, double *low, double *high);

@@ -49,11 +49,12 @@ qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_
 /* Speed. Inside the timed window: embedding, blocks, head, argmax. Outside: tokenizing, loading, warm-up. */
 typedef struct qb_speed_config {
     qb_int_list prefill, decode, depth, batch; /* tokens; 0 entries are skipped */
-    int64_t repeat, warmup;
-    const char *kv;          /* "f16" or "f32" */
-    const char *prompts;     /* file of prompts, a blank line between, or NULL */
-    int64_t prompt_tokens;   /* tokens generated after each prompt */
-    const char *activations; /* QB_ACTIVATIONS_CHOICES (eval/activations.h); NULL: f32 */
+    double precision, budget_s, sample_ms;     /* sampling.h; precision in per cent */
+    int64_t repeat, warmup;                    /* repeat 0: as many as precision and budget ask for */
+    const char *kv;                            /* "f16" or "f32" */
+    const char *prompts;                       /* file of prompts, a blank line between, or NULL */
+    int64_t prompt_tokens;                     /* tokens generated after each prompt */
+    const char *activations;                   /* QB_ACTIVATIONS_CHOICES (eval/activations.h); NULL: f32 */
 } qb_speed_config;
 extern const qb_option qb_speed_options[];
 /* The longest context that prefill and decode rows need; prompts are not counted. */

@@ -1,11 +1,13 @@
 /* Speed. Timed: embedding, blocks, head of the last position and argmax, one synchronisation at the end. Not
    timed: loading, tokenizing, warm-up, filling the cache to the wanted depth. Prefill (pp) and decode (tg)
-   are measured apart; every sample is kept and the median is the headline. */
+   are measured apart; every sample is kept and the median is the headline. How many there are: sampling.h. */
 #include "eval/activations.h"
-#include "eval/eval.h"
+#include "eval/disturbance.h"
+#include "eval/sampling.h"
 #include "eval/watch.h"
 #include "model/offload.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/statistics.h"
@@ -25,8 +27,14 @@ const qb_option qb_speed_options[] = {
     ROW("depth", QB_OPTION_INT_LIST, depth, "0", 0, 1e6, NULL, "N,N",
         "context tokens that stand in the cache before decoding starts"),
     ROW("batch", QB_OPTION_INT_LIST, batch, "1", 1, 1024, NULL, "N,N", "sequences decoded side by side"),
-    ROW("repeat", QB_OPTION_INT, repeat, "5", 1, QB_SAMPLES_MAX, NULL, "N",
-        "timed repetitions of each measurement"),
+    ROW("precision", QB_OPTION_REAL, precision, "2", 0.01, 100, NULL, "PERCENT",
+        "take samples until the median is known to so many per cent either way, at 95 % confidence"),
+    ROW("budget-s", QB_OPTION_REAL, budget_s, "10", 0, 1e6, NULL, "SECONDS",
+        "but no longer than this for each row"),
+    ROW("sample-ms", QB_OPTION_REAL, sample_ms, "10", 0, 1e6, NULL, "MS",
+        "least length of a sample; shorter measurements are repeated within it"),
+    ROW("repeat", QB_OPTION_INT, repeat, "0", 0, QB_SAMPLES_MAX, NULL, "N",
+        "just so many samples, whatever their spread; 0: as many as precision and budget ask for"),
     ROW("warmup", QB_OPTION_INT, warmup, "1", 0, 100, NULL, "N", "repetitions before, which do not count"),
     ROW("kv", QB_OPTION_CHOICE, kv, "f16", 0, 0, "f16|f32", "TYPE",
         "element type of the key and value cache"),
@@ -111,8 +119,92 @@ static qb_status decode(bench_run *r, int64_t first, int64_t n) {
     return QB_OK;
 }
 
-/* value = median of samples; extra: mean, sd, min, max. */
-static void summarize(qb_measure *row) {
+/* ---- samples ---- */
+
+/* What one row times: a prompt of n_tok tokens, or n_tok tokens one after another behind `depth`. */
+typedef struct {
+    bench_run *r;
+    bool prompt;
+    int64_t n_tok, depth;
+    int64_t runs;  /* within one sample */
+    int64_t timed; /* runs in all samples */
+    qb_stretch stretch;
+} timed_op;
+
+static qb_status run_once(timed_op *t) {
+    if (t->prompt) return prefill(t->r, NULL, t->n_tok);
+    for (int64_t s = 0; s < t->r->n_seq; s++) t->r->next[s] = some_id(t->r, s);
+    return decode(t->r, t->depth, t->n_tok);
+}
+
+static qb_status run_timed(timed_op *t, int64_t runs, double *seconds) {
+    qb_device *dev = t->r->dev;
+    qb_status st = dev->backend->timer_start(dev);
+    for (int64_t i = 0; st == QB_OK && i < runs; i++) st = run_once(t);
+    return st == QB_OK ? dev->backend->timer_stop(dev, seconds) : st;
+}
+
+static double tokens_of(const timed_op *t) {
+    return (double)(t->n_tok * t->r->n_seq);
+}
+
+static qb_status take_sample(void *ctx, qb_sample *out) {
+    timed_op *t = ctx;
+    double seconds;
+    qb_stretch_begin(&t->stretch);
+    int64_t start = qb_now_ns();
+    qb_status st = run_timed(t, t->runs, &seconds);
+    out->seconds = (double)(qb_now_ns() - start) * 1e-9;
+    if (st != QB_OK) return st;
+    out->disturbed = qb_stretch_end(&t->stretch, out->seconds);
+    out->value = tokens_of(t) * (double)t->runs / seconds;
+    t->timed += t->runs;
+    return QB_OK;
+}
+
+static qb_sampling_rule rule_of(const qb_speed_config *c) {
+    return (qb_sampling_rule){c->precision / 100, c->budget_s, c->repeat, 3};
+}
+
+/* Runs that do not count, the last of which tell how many make a sample: as long as was asked for, and so
+   long that the samples that a row can hold fill its budget. */
+static qb_status warm_up(timed_op *t) {
+    const qb_speed_config *c = t->r->config;
+    double wanted = c->sample_ms * 1e-3, seconds = 0;
+    if (!c->repeat && wanted > 0) wanted = fmax(wanted, c->budget_s / QB_SAMPLES_MAX);
+    qb_status st = QB_OK;
+    t->runs = 1;
+    for (int64_t i = 0; st == QB_OK && i < c->warmup; i++) st = run_timed(t, 1, &seconds);
+    if (seconds > 4 * wanted) return st; /* however cold it was, one is long enough */
+    for (int64_t runs = 1; st == QB_OK && wanted > 0; runs *= 2) {
+        st = run_timed(t, runs, &seconds);
+        if (!(seconds < wanted / 2)) { /* a clock that stood still must not make it endless: 2^20 runs */
+            t->runs = (int64_t)fmax(1, ceil((double)runs * wanted / seconds));
+            return st;
+        }
+        if (runs >= 1 << 20) return st;
+    }
+    return st;
+}
+
+/* The row's samples, with what the sensors saw meanwhile. */
+static qb_status sample_row(timed_op *t, qb_sampling *sampling, qb_measure *row) {
+    qb_watch watch;
+    qb_sampling_rule rule = rule_of(t->r->config);
+    qb_status st = warm_up(t);
+    if (st != QB_OK) return st;
+    qb_stretch_open(&t->stretch, t->r->dev);
+    qb_watch_begin(&watch, t->r->dev);
+    st = qb_sampling_run(&rule, take_sample, t, sampling);
+    if (st != QB_OK) return st;
+    qb_watch_end(&watch, tokens_of(t) * (double)t->timed, row->extra);
+    qb_json_put_int(row->extra, "runs_per_sample", t->runs);
+    qb_sampling_put(sampling, &rule, row);
+    return QB_OK;
+}
+
+/* Of samples that are not of one thing: each prompt has a length of its own. */
+static void summarize_prompts(qb_measure *row) {
     int n = row->n_samples;
     double least = row->samples[0], most = row->samples[0], sd = qb_stddev(row->samples, n);
     for (int i = 1; i < n; i++) {
@@ -173,33 +265,25 @@ static void put_ceilings(const qb_model *m, const qb_ceilings *c, qb_measure *ro
 static qb_status measure_prefill(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
                                  int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
     bench_run r;
-    qb_watch watch = {0};
     qb_measure *rate, *ttft;
+    qb_sampling sampling = {0};
     qb_status st;
     QB_TRY(st, run_create(&r, m, dev, config, n_seq, n_tok));
     QB_TRY(st, qb_measures_add(out, "prefill", &rate));
-    for (int64_t i = -config->warmup; i < config->repeat; i++) {
-        double seconds;
-        if (i == 0) qb_watch_begin(&watch, dev);
-        QB_TRY(st, dev->backend->timer_start(dev));
-        QB_TRY(st, prefill(&r, NULL, n_tok));
-        QB_TRY(st, dev->backend->timer_stop(dev, &seconds));
-        if (i >= 0) rate->samples[rate->n_samples++] = (double)(n_tok * n_seq) / seconds;
-    }
-    qb_watch_end(&watch, (double)(n_tok * n_seq * config->repeat), rate->extra);
     snprintf(rate->protocol, sizeof rate->protocol, "pp%lld b%lld", (long long)n_tok, (long long)n_seq);
-    summarize(rate);
+    timed_op op = {.r = &r, .prompt = true, .n_tok = n_tok};
+    QB_TRY(st, sample_row(&op, &sampling, rate));
     double flops = causal_flops(&m->topology, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     put_share(dev, flops, ceilings->gemm_flop_per_s, 0, in_whole_numbers(config), rate);
     put_ceilings(m, ceilings, rate);
     if (n_seq == 1) {
-        qb_measure rate_row = *rate; /* the next add may move the rows */
+        qb_sampling_rule rule = rule_of(config);
+        qb_sampling inverse = sampling;
+        for (int i = 0; i < inverse.n; i++) inverse.values[i] = (double)n_tok / inverse.values[i];
         QB_TRY(st, qb_measures_add(out, "time_to_first_token", &ttft));
         snprintf(ttft->protocol, sizeof ttft->protocol, "pp%lld b1", (long long)n_tok);
-        for (int i = 0; i < rate_row.n_samples; i++) ttft->samples[i] = (double)n_tok / rate_row.samples[i];
-        ttft->n_samples = rate_row.n_samples;
-        summarize(ttft);
+        qb_sampling_put(&inverse, &rule, ttft);
         put_ceilings(m, ceilings, ttft);
     }
 out:
@@ -210,26 +294,17 @@ out:
 static qb_status measure_decode(qb_model *m, qb_device *dev, const qb_speed_config *config, int64_t n_tok,
                                 int64_t depth, int64_t n_seq, const qb_ceilings *ceilings, qb_measures *out) {
     bench_run r;
-    qb_watch watch = {0};
     qb_measure *row;
+    qb_sampling sampling = {0};
     qb_status st;
     QB_TRY(st, run_create(&r, m, dev, config, n_seq, depth + n_tok));
     QB_TRY(st, qb_measures_add(out, "decode", &row));
     /* The cache up to `depth` is filled once: decoding overwrites only what lies behind it. */
     if (depth > 0) QB_TRY(st, prefill(&r, NULL, depth));
-    for (int64_t i = -config->warmup; i < config->repeat; i++) {
-        double seconds;
-        for (int64_t s = 0; s < n_seq; s++) r.next[s] = some_id(&r, s);
-        if (i == 0) qb_watch_begin(&watch, dev);
-        QB_TRY(st, dev->backend->timer_start(dev));
-        QB_TRY(st, decode(&r, depth, n_tok));
-        QB_TRY(st, dev->backend->timer_stop(dev, &seconds));
-        if (i >= 0) row->samples[row->n_samples++] = (double)(n_tok * n_seq) / seconds;
-    }
-    qb_watch_end(&watch, (double)(n_tok * n_seq * config->repeat), row->extra);
     snprintf(row->protocol, sizeof row->protocol, "tg%lld@d%lld b%lld", (long long)n_tok, (long long)depth,
              (long long)n_seq);
-    summarize(row);
+    timed_op op = {.r = &r, .n_tok = n_tok, .depth = depth};
+    QB_TRY(st, sample_row(&op, &sampling, row));
     /* Bytes of an average step: all weights once, and each sequence's cache at its mean length. */
     int64_t weights = qb_model_decode_bytes(m, 0, r.kv_dtype);
     double kv = (double)(qb_model_decode_bytes(m, 1, r.kv_dtype) - weights) *
@@ -277,7 +352,7 @@ static qb_status measure_latency(qb_model *m, qb_device *dev, const qb_speed_con
     }
     qb_watch_end(&watch, (double)(used * config->prompt_tokens), row->extra);
     snprintf(row->protocol, sizeof row->protocol, "prompts+tg%lld", (long long)config->prompt_tokens);
-    summarize(row);
+    summarize_prompts(row);
     put_ceilings(m, ceilings, row);
     qb_json_put_int(row->extra, "prompts", used);
     qb_json_put_int(row->extra, "prompt_tokens_total", tokens);

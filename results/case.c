@@ -27,6 +27,11 @@ double qb_metric_spread(const qb_json *m) {
     return qb_json_number(qb_json_get(m, "sd")) / fabs(qb_json_number(qb_json_get(m, "value")));
 }
 
+bool qb_metric_is_noisy(const qb_json *m) {
+    const qb_json *own = qb_json_get(m, "noisy");
+    return qb_json_is_null(own) ? qb_metric_spread(m) > QB_NOISY : qb_json_true(own);
+}
+
 double qb_perplexity_part(const qb_json *metric) {
     const char *protocol = qb_json_string(qb_json_get(metric, "protocol"));
     if (qb_json_is_number(qb_json_get(metric, "text_part")))

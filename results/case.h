@@ -22,6 +22,9 @@ bool qb_metric_is_projected(const qb_json *metric);
 bool qb_case_is_ok(const qb_json *case_object);
 bool qb_metric_is_ok(const qb_json *metric); /* status ok and a value there */
 double qb_metric_spread(const qb_json *metric);
+/* Whether the row stayed noisy: it says so itself, or, where it says nothing (documents of earlier versions),
+   by its spread. A noisy row never decides anything. */
+bool qb_metric_is_noisy(const qb_json *metric);
 /* Share of its text that a perplexity row covers: below 1 where windows were left out, 1 else (a remainder
    shorter than a window is nobody's). */
 double qb_perplexity_part(const qb_json *metric);

@@ -32,14 +32,19 @@ static void judge(qb_compare_row *row, bool moved, bool higher_is_better) {
     row->verdict = !moved ? QB_SAME : better ? QB_BETTER : QB_WORSE;
 }
 
-/* A row whose own samples disagree that much proves nothing: it never decides a gate. */
-static void refuse_noise(const double *x, int n, const double *y, int m, qb_compare_row *row) {
-    double spread = fmax(qb_stddev(x, n) / fabs(row->old_value), qb_stddev(y, m) / fabs(row->new_value));
-    if (row->verdict == QB_SAME || !(spread > QB_NOISY)) return;
-    row->verdict = QB_INCOMPARABLE;
-    qb_str_printf(&row->why,
-                  "noise: samples of one side deviate by more than %.0f %% (repeat on a quiet machine)",
-                  100 * QB_NOISY);
+/* A row that stayed noisy proves nothing: it never decides a gate. */
+static void refuse_noise(const qb_row *a, const qb_row *b, qb_compare_row *row) {
+    const qb_row *sides[] = {a, b};
+    for (int i = 0; i < 2 && row->verdict != QB_SAME; i++) {
+        if (!qb_row_is_noisy(sides[i])) continue;
+        row->verdict = QB_INCOMPARABLE;
+        qb_str_printf(&row->why, "noise on the %s side: ", i ? "new" : "old");
+        if (sides[i]->noise)
+            qb_text_clean(sides[i]->noise, 120, &row->why);
+        else
+            qb_str_printf(&row->why, "samples deviate by more than %.0f %%", 100 * QB_NOISY);
+        qb_str_text(&row->why, " (repeat on a quiet machine)");
+    }
 }
 
 static void judge_timed(const comparison *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
@@ -66,7 +71,7 @@ static void judge_timed(const comparison *c, const qb_row *a, const qb_row *b, q
                           c->config->speed_effect_pct);
     } else {
         judge(row, large && row->p < c->config->alpha, a->higher_is_better);
-        refuse_noise(a->samples, n, b->samples, m, row);
+        refuse_noise(a, b, row);
     }
 }
 

@@ -1,6 +1,7 @@
 #include "results/rows.h"
 
 #include "base/file.h"
+#include "base/statistics.h"
 #include "results/device.h"
 #include "results/labels.h"
 #include "results/row_read.h"
@@ -225,11 +226,13 @@ const qb_row_case *qb_rows_case(const qb_rows *rows, const qb_row_document *docu
 }
 
 double qb_row_spread(const qb_row *r) {
-    return r->n > 1 ? r->sd / fabs(r->value) : (double)NAN; /* a comparison with NaN is false */
+    double sd = isnan(r->sd) ? qb_stddev(r->samples, r->n_samples) : r->sd;
+    return r->n > 1 || r->n_samples > 1 ? sd / fabs(r->value)
+                                        : (double)NAN; /* a comparison with NaN is false */
 }
 
 bool qb_row_is_noisy(const qb_row *r) {
-    return r->status == QB_ROW_OK && qb_row_spread(r) > QB_NOISY;
+    return r->status == QB_ROW_OK && (r->noise_told ? r->noisy : qb_row_spread(r) > QB_NOISY);
 }
 
 qb_judge qb_row_judge(const qb_row *r) {

@@ -90,6 +90,9 @@ struct qb_row {
     int64_t n; /* scored tokens, or samples */
     const double *samples;
     int n_samples;
+    double median_low, median_high, half_width; /* interval of the median; half_width relative */
+    bool noise_told, noisy;                     /* the row says whether it stayed noisy; that it did */
+    const char *noise;                          /* why, or NULL */
     qb_windowed windowed;
     double windows, window_tokens, scored_tokens, total_tokens;
     double part;  /* of its text, 1 whole */
@@ -127,10 +130,11 @@ double qb_rows_value(const qb_row_case *c, const char *name);
 /* NULL when the document has no case of that id. */
 const qb_row_case *qb_rows_case(const qb_rows *rows, const qb_row_document *document, const char *id);
 
-/* Standard deviation of a row's samples over its value; NaN where it has none. Above QB_NOISY the row is
-   marked: no comparison with it means much. */
-#define QB_NOISY 0.10
+/* Standard deviation of a row's samples over its value; NaN where it has none. */
 double qb_row_spread(const qb_row *row);
+/* Whether a row stayed noisy, so that it decides nothing: it says so itself (docs/measuring.md); one that
+   says nothing, of an earlier version, is when its spread passes QB_NOISY. */
+#define QB_NOISY 0.10
 bool qb_row_is_noisy(const qb_row *row);
 /* By its metric; a metric that is not known by its unit. */
 qb_judge qb_row_judge(const qb_row *row);

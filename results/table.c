@@ -166,7 +166,7 @@ static void put_speed(const qb_json *m, qb_str *out) {
     qb_str_printf(out, "%.*f", value >= 1000 ? 0 : value >= 100 ? 1 : 2, value);
     if (isfinite(spread))
         qb_str_printf(out, spread < 0.01 ? " ± %.1f %%%s" : " ± %.0f %%%s", 100 * spread,
-                      spread > QB_NOISY ? "!" : "");
+                      qb_metric_is_noisy(m) ? "!" : "");
 }
 
 static void put_amount(double value, qb_str *out) {
@@ -319,7 +319,7 @@ static void put_noise_notes(const table *t, const char *prefix, qb_str *out) {
         for (const qb_json *c = first_case(t); c; c = qb_json_next(c)) {
             const qb_json *m = qb_results_metric(c, t->columns[i].metric, t->columns[i].protocol, NULL);
             double spread = m && qb_metric_is_ok(m) ? qb_metric_spread(m) : 0;
-            if (!(spread > QB_NOISY)) continue;
+            if (!m || !qb_metric_is_ok(m) || !qb_metric_is_noisy(m)) continue;
             noisy++;
             if (spread <= widest) continue;
             widest = spread;
@@ -328,8 +328,7 @@ static void put_noise_notes(const table *t, const char *prefix, qb_str *out) {
         }
     }
     if (noisy) {
-        qb_str_printf(out, "%s! the samples deviate by more than %.0f %%: no speed to compare with", prefix,
-                      100 * QB_NOISY);
+        qb_str_printf(out, "%s! stayed noisy: no speed to compare with", prefix);
         if (isfinite(least) && isfinite(most))
             qb_str_printf(out, " (the widest from %.0f to %.0f tok/s)", least, most);
         qb_str_text(out, "\n");

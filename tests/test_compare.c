@@ -120,6 +120,10 @@ static void test_compare__speed_needs_both_effect_and_significance(void **state)
     expect(samples, "[40.0,20.2,25.9,26.1,25.8]", false, "same",
            "no regression"); /* -13 %, but within the noise */
     expect(samples, "[20.0,26.2,15.9,22.1,18.8]", false, "not compared", "deviate by more than 10 %");
+    /* What a row says of itself goes before what its deviation says, on either side. */
+    expect(samples, "[26.0,26.2,25.9,26.1,25.8],\"noisy\":true,\"noise\":\"5 of 5 samples were disturbed\"",
+           false, "not compared", "noise on the new side: 5 of 5 samples were disturbed");
+    expect(samples, "[20.0,26.2,15.9,22.1,18.8],\"noisy\":false", true, "worse", "p = 0.0079");
     expect("[2.0,2.01,1.99]", "[3.0,3.01,2.99]", false, "not compared",
            "3 and 3 samples are too few for alpha 0.01");
 }

@@ -29,7 +29,7 @@ static const qb_page page = {
         "than a tolerance; a speed when its median changed by a least effect and a Mann-Whitney U test on "
         "the "
         "samples\n"
-        "says that this is no accident, unless the samples of one side deviate by more than 10 %. Speeds and "
+        "says that this is no accident, unless a side stayed noisy (docs/measuring.md). Speeds and "
         "memory\n"
         "are compared on equal devices only, everything only between equal configurations, texts and "
         "windows. "

@@ -35,7 +35,10 @@ static const qb_page page = {
                    "another) apart, at each\n"
                    "depth and batch size, after a warm-up that does not count. Each row keeps its raw "
                    "samples; the headline is\n"
-                   "their median. Rows say how much of the machine's measured ceiling they reach: bytes read "
+                   "their median. A row is sampled until its median is known to --precision, or --budget-s "
+                   "is spent; samples that\n"
+                   "other work disturbed are marked and taken again, and a row that stayed noisy says "
+                   "why. Rows say how much of the machine's measured ceiling they reach: bytes read "
                    "a second for\n"
                    "decode, float operations a second for prefill. Tokenizing and loading are not timed.\n"
                    "\n"
@@ -64,8 +67,13 @@ static void print_activations(const qb_json *metrics) {
 /* What the marks mean, why a share is above 100 %, what the shares are of. */
 static void print_notes(const qb_json *device, const qb_json *metrics, bool noisy) {
     const qb_json *ceilings = qb_json_get(device, "ceilings");
-    if (noisy)
-        qb_output("! the samples deviate by more than %.0f %%: no speed to compare with\n", 100 * QB_NOISY);
+    if (noisy) qb_output("! stayed noisy: no speed to compare with\n");
+    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
+        const char *why = qb_json_string(qb_json_get(row, "noise"));
+        if (why)
+            qb_output("    %s %s: %s\n", qb_json_string(qb_json_get(row, "name")),
+                      qb_json_string(qb_json_get(row, "protocol")), why);
+    }
     for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
         const char *why = qb_json_string(qb_json_get(row, "share_reason"));
         if (why)
@@ -86,8 +94,8 @@ static qb_status print_rows(const qb_json *doc) {
     const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
     bool noisy = false;
     const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
-    qb_output("%-22s %-16s %14s %10s  %-6s %8s %8s\n", "metric", "protocol", "median", "sd", "unit",
-              "samples", "ceiling");
+    qb_output("%-22s %-16s %14s %8s  %10s %-6s %8s %8s\n", "metric", "protocol", "median", "95 %", "sd",
+              "unit", "samples", "ceiling");
     for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
         const char *name = qb_json_string(qb_json_get(row, "name"));
         const char *protocol = qb_json_string(qb_json_get(row, "protocol"));
@@ -99,17 +107,20 @@ static qb_status print_rows(const qb_json *doc) {
             continue;
         }
         const char *unit = qb_json_string(qb_json_get(row, "unit"));
-        char figure[32], spread[32] = "-", part[32] = "-";
+        double width = qb_json_number(qb_json_get(row, "half_width"));
+        char figure[32], spread[32] = "-", part[32] = "-", known[32] = "-";
         if (unit && !strcmp(unit, "B")) /* sizes in full: they are exact */
             snprintf(figure, sizeof figure, "%.0f", value);
         else
             snprintf(figure, sizeof figure, value >= 1e4 ? "%.0f" : "%.5g", value);
-        bool marked = qb_metric_spread(row) > QB_NOISY;
+        bool marked = qb_metric_is_noisy(row);
         noisy = noisy || marked;
         if (isfinite(sd)) snprintf(spread, sizeof spread, sd >= 1e3 ? "%.0f" : "%.3g", sd);
         if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
-        qb_output("%-22s %-16s %14s %10s%c %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure, spread,
-                  marked ? '!' : ' ', unit ? unit : "-", qb_json_number(qb_json_get(row, "n")), part);
+        if (isfinite(width)) snprintf(known, sizeof known, "+-%.1f %%", 100 * width);
+        qb_output("%-22s %-16s %14s %8s%c %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure,
+                  known, marked ? '!' : ' ', spread, unit ? unit : "-", qb_json_number(qb_json_get(row, "n")),
+                  part);
     }
     print_activations(qb_json_get(first, "metrics"));
     print_notes(qb_json_first(devices), qb_json_get(first, "metrics"), noisy);

@@ -17,7 +17,9 @@ double qb_plan_seconds(double flops, double bytes, const qb_ceilings *ceilings) 
 /* Operations and bytes of the speed rows, warm-ups included. */
 static void speed_work(const qb_model *m, const qb_speed_config *c, double weight_bytes, double *flops,
                        double *bytes) {
-    double per_token = 2.0 * (double)qb_topology_params(&m->topology), runs = (double)(c->repeat + c->warmup);
+    /* A quiet machine needs about ten samples for a median that is known to 2 %. */
+    double samples = c->repeat > 0 ? (double)c->repeat : 10;
+    double per_token = 2.0 * (double)qb_topology_params(&m->topology), runs = samples + (double)c->warmup;
     for (int b = 0; b < c->batch.n; b++) {
         double batch = (double)c->batch.values[b];
         for (int p = 0; p < c->prefill.n; p++)
