@@ -106,16 +106,30 @@ static void read_details(qb_keys *k, qb_keys *in, qb_rope_spec *r) {
     }
 }
 
-/* A family whose heads turn whole does not read it on top (keys_that_compute.def), and nor here: transformers
-   passes it over in rope parameters of the default type and fails on shapes with the others. */
-static void read_fraction(const qb_keys *k, qb_keys *in, double *fraction) {
-    const double whole = *fraction;
-    qb_key_real(in, "partial_rotary_factor", false, 0, 1, fraction);
-    if (*fraction != whole && !qb_key_was_read(k, "partial_rotary_factor"))
-        qb_keys_fail(in, QB_ERR_UNSUPPORTED,
-                     "\"partial_rotary_factor\" is %g for rope, which this architecture does not read: the "
-                     "model would be another one",
-                     *fraction);
+/* A family whose heads turn whole does not read it on top. transformers 5 passes it over there, wherever it
+   stands, while the rope is of the default type, and fails on shapes with the others. */
+static void read_fraction(const qb_keys *k, qb_keys *in, const qb_rope_spec *r, double *fraction) {
+    static const char key[] = "partial_rotary_factor";
+    double stated = *fraction;
+    const bool read = qb_key_was_read(k, key);
+    if (!read) {
+        qb_keys top = {.json = k->json, .where = k->where, .st = in->st};
+        qb_key_real(&top, key, false, 0, 1, &stated);
+        in->st = top.st;
+    }
+    qb_key_real(in, key, false, 0, 1, &stated);
+    if (read) *fraction = stated;
+    if (in->st != QB_OK || stated == *fraction) return;
+    if (r->scaling == QB_ROPE_DEFAULT)
+        qb_warn("%s: \"%s\" is %g, which this architecture does not read: heads are turned whole, as in "
+                "transformers",
+                k->where, key, stated);
+    else
+        qb_keys_fail(
+            in, QB_ERR_UNSUPPORTED,
+            "\"%s\" is %g for scaled rope, which this architecture does not read: the model would be "
+            "another one",
+            key, stated);
 }
 
 void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type, double theta,
@@ -141,10 +155,10 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
                 k->where, top, inside, inside);
     if (top > 0) r->theta = top;
     if (inside > 0) r->theta = inside;
-    read_fraction(k, &in, &fraction);
-    r->width = (int64_t)((double)c->head_dim * fraction);
     read_kind(&in, r);
     if (r->scaling == QB_ROPE_YARN && c->family->yarn_is_longrope) r->scaling = QB_ROPE_LONGROPE;
+    read_fraction(k, &in, r, &fraction);
+    r->width = (int64_t)((double)c->head_dim * fraction);
     if (in.st == QB_OK && (r->width < 2 || r->width % 2))
         qb_keys_fail(
             &in, QB_ERR_FORMAT,

@@ -257,6 +257,9 @@ static void test_rope__contradictions_are_resolved_as_in_transformers(void **sta
         {"\"partial_rotary_factor\":1.0,\"rope_parameters\":{\"rope_type\":\"default\","
          "\"partial_rotary_factor\":1}",
          NULL, QB_ROPE_DEFAULT, 10000, 1, 0},
+        {"\"partial_rotary_factor\":0.5", "\"partial_rotary_factor\" is 0.5", QB_ROPE_DEFAULT, 10000, 1, 0},
+        {"\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}",
+         "heads are turned whole, as in transformers", QB_ROPE_DEFAULT, 10000, 1, 0},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char said[512] = "";
@@ -268,17 +271,18 @@ static void test_rope__contradictions_are_resolved_as_in_transformers(void **sta
         if (rows[i].warning ? !strstr(said, rows[i].warning) : *said)
             fail_msg("row %zu: \"%s\" was said", i, said);
         assert_int_equal(c.ropes[0].scaling, rows[i].scaling);
+        assert_int_equal(c.ropes[0].width, c.head_dim);
         assert_true(c.ropes[0].theta == rows[i].theta && c.ropes[0].factor == rows[i].factor);
         if (rows[i].original > 0) assert_true((double)c.ropes[0].original_positions == rows[i].original);
     }
 }
 
-/* Llama turns whole heads: transformers passes such a factor over or fails on shapes, by where it stands. */
-static void test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused(void **state) {
+/* Llama turns whole heads: transformers 5.24 passes such a factor over with the default rope (a row above)
+   and fails on shapes with the others. */
+static void test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused_with_scaling(void **state) {
     (void)state;
     static const char *const rows[] = {
-        "\"partial_rotary_factor\":0.5",
-        "\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}",
+        "\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}",
         "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2,\"partial_rotary_factor\":0.5}",
     };
     qb_config c;
@@ -295,7 +299,7 @@ int main(void) {
         cmocka_unit_test(test_config__old_stablelm_keys),
         cmocka_unit_test(test_rope__tables),
         cmocka_unit_test(test_rope__contradictions_are_resolved_as_in_transformers),
-        cmocka_unit_test(test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused),
+        cmocka_unit_test(test_rope__a_part_of_the_head_that_llama_does_not_read_is_refused_with_scaling),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }
