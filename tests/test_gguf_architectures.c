@@ -29,7 +29,9 @@ typedef struct {
     const char *architecture;
     uint32_t layers;
     value values[8];
-    bool pattern; /* attention.sliding_window_pattern: true, false, true, false */
+    bool pattern;       /* attention.sliding_window_pattern: true, false, true, false */
+    const char *floats; /* a whole key, of an array of so many */
+    uint64_t n_floats;
     tensor tensors[4];
     void (*fill)(uint8_t *data); /* of the tensors, which lie one behind the other from the first */
     uint32_t vocab;              /* 0: 10 */
@@ -91,7 +93,8 @@ static size_t put_common(gguf_file *f, const recipe *r, bool write) {
 static gguf_file build(const recipe *r) {
     char key[128];
     size_t n_values = count_values(r), n_tensors = count_tensors(r);
-    gguf_file f = gguf_begin(3, 1 + n_tensors, 1 + put_common(NULL, r, false) + n_values + r->pattern);
+    gguf_file f = gguf_begin(3, 1 + n_tensors,
+                             1 + put_common(NULL, r, false) + n_values + r->pattern + (r->floats != NULL));
     gguf_text(&f, "general.architecture", r->architecture);
     put_common(&f, r, true);
     for (size_t i = 0; i < n_values; i++) {
@@ -103,6 +106,8 @@ static gguf_file build(const recipe *r) {
         gguf_array(&f, key, QB_GGUF_BOOL, 4);
         gguf_put(&f, (uint8_t[]){1, 0, 1, 0}, 4);
     }
+    if (r->floats) gguf_array(&f, r->floats, QB_GGUF_F32, r->n_floats);
+    for (uint64_t i = 0; r->floats && i < r->n_floats; i++) gguf_put(&f, &(float){1}, 4);
     uint64_t vocab = r->vocab ? r->vocab : 10, at = 64 * vocab * 2; /* embedding: F16 */
     gguf_info(&f, "token_embd.weight", 2, (uint64_t[]){64, vocab}, 1, 0);
     for (size_t i = 0; i < n_tensors; i++) {
@@ -346,6 +351,26 @@ static void test_gguf_architectures__keys_are_written_as_classes_read_them(void 
                   .layers = 1,
                   .values = {REAL("attention.clamp_kqv", 8), REAL("attention.max_alibi_bias", 8)}};
     expect_written(&mpt, "attn_config", "{\"clip_qkv\":8.0,\"alibi_bias_max\":8}");
+    recipe olmo = {.architecture = "olmo2",
+                   .layers = 4,
+                   .values = {INT("attention.sliding_window", 9), REAL("rope.freq_base", 777),
+                              REAL("rope.freq_base_swa", 99)}};
+    expect_written(&olmo, "rope_parameters",
+                   "{\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":777},"
+                   "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":99}}");
+    olmo.values[2] = olmo.values[1], olmo.values[2].key = "rope.freq_base_swa";
+    expect_written(&olmo, "rope_theta", "777");
+    recipe llama4 = {.architecture = "llama4",
+                     .layers = 4,
+                     .values = {INT("expert_count", 16), INT("expert_used_count", 1),
+                                INT("expert_feed_forward_length", 32), INT("interleave_moe_layer_step", 1)}};
+    expect_written(&llama4, "use_qk_norm", "true");
+    expect_written(&llama4, "intermediate_size", "32");
+    expect_written(&llama4, "intermediate_size_mlp", "96");
+    llama4.values[0].number = 128; /* Maverick */
+    expect_written(&llama4, "use_qk_norm", "false");
+    llama4.values[4] = (value)INT("attention.sliding_window", 8192);
+    refuse(&llama4, QB_ERR_UNSUPPORTED, "sliding-window attention is not supported");
 }
 
 /* ---- forms of one architecture ---- */
@@ -386,6 +411,10 @@ static void test_gguf_architectures__forms_are_told_apart(void **state) {
            "architecture baichuan with a block_count of 40 is Baichuan 13B");
     refuse(&(recipe){.architecture = "baichuan", .layers = 1, .vocab = 125696}, QB_ERR_UNSUPPORTED,
            "architecture baichuan with a vocabulary of 125696 is Baichuan 2");
+    refuse(&(recipe){.architecture = "apertus", .layers = 2}, QB_ERR_FORMAT,
+           "metadata xielu.alpha_p is missing");
+    refuse(&(recipe){.architecture = "apertus", .layers = 2, .floats = "xielu.alpha_p", .n_floats = 1},
+           QB_ERR_FORMAT, "xielu.alpha_p: expected 2 floats of 32 bits, one a layer, found 1 values");
     refuse(&(recipe){.architecture = "olmo",
                      .layers = 1,
                      .values = {REAL("attention.layer_norm_epsilon", 1e-6)}},

@@ -229,3 +229,44 @@ qb_status qb_gguf_add_made(qb_checkpoint *ck, const qb_gguf_architecture *a) {
                      ck->gguf->file, layers, last);
     return st;
 }
+
+/* ---- metadata ---- */
+
+/* The file need not be aligned. */
+static qb_status fill_number(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
+    (void)ck;
+    memcpy(out, t->mapped, sizeof(float));
+    return QB_OK;
+}
+
+static qb_status per_layer_of(const qb_gguf *g, const char *key, int64_t layers, const qb_gguf_value **out) {
+    const qb_gguf_value *v = *out = qb_gguf_find(g, key);
+    if (v && v->kind == QB_GGUF_F32 && (!v->is_array || v->count >= layers)) return QB_OK;
+    if (!v) return qb_fail(QB_ERR_FORMAT, "%s: metadata %s is missing", g->file, key);
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: metadata %s: expected %" PRId64 " floats of 32 bits, one a layer, found %" PRId64
+                   " values%s",
+                   g->file, key, layers, v->count, v->kind == QB_GGUF_F32 ? "" : " of another kind");
+}
+
+qb_status qb_gguf_add_per_layer(qb_checkpoint *ck, const qb_gguf_architecture *a) {
+    int64_t layers = (int64_t)qb_json_number(qb_json_get(ck->config, "num_hidden_layers"));
+    char name[QB_TENSOR_NAME_MAX];
+    qb_status st = QB_OK;
+    for (size_t i = 0; i < sizeof a->per_layer / sizeof a->per_layer[0] && a->per_layer[i].key; i++) {
+        const qb_gguf_value *v;
+        QB_TRY(st, per_layer_of(ck->gguf, a->per_layer[i].key, layers, &v));
+        for (int64_t l = 0; l < layers; l++) {
+            qb_tensor_state t = {.dtype_name = "F32", .fill = fill_number};
+            t.tensor.dtype = QB_DTYPE_F32;
+            t.tensor.n_dims = a->per_layer[i].scalar ? 0 : 1;
+            t.tensor.shape[0] = 1;
+            t.tensor.bytes = sizeof(float);
+            t.mapped = v->bytes + (v->is_array ? l : 0) * t.tensor.bytes;
+            snprintf(name, sizeof name, "%s%" PRId64 ".%s", a->layer, l, a->per_layer[i].to);
+            QB_TRY(st, add_one(ck, name, &t));
+        }
+    }
+out:
+    return st;
+}

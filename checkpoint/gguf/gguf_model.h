@@ -57,8 +57,9 @@ typedef struct qb_gguf_architecture {
     const char *name;   /* general.architecture */
     const char *family; /* config.json's architecture */
     /* Of the rows of one name the first counts whose condition holds: metadata below the architecture (a
-       number: above 0), a tensor. NULL: no condition. */
+       number: if_value, which 0 makes above 0), a tensor. NULL: no condition. */
     const char *if_key, *if_tensor;
+    int64_t if_value;
     /* Query and key rows stand so that rotary pairs are neighbours (2 i, 2 i + 1) in each head; our families
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
@@ -68,6 +69,8 @@ typedef struct qb_gguf_architecture {
     bool norms_include_one; /* the converter added the one that the class adds to norm weights */
     bool own_head_dim;      /* the class has a head_dim that is not hidden / heads where no key says so */
     bool no_rope;           /* the class turns nothing */
+    bool rope_stated;       /* the class wants it said where nothing is scaled */
+    bool rope_by_kind;      /* sliding layers may have a theta of their own, and are not scaled */
     const char *partial; /* the class may turn a part of each head, and this is its key for it; NULL: whole */
     const char *activation;     /* NULL: silu */
     const char *activation_key; /* NULL: hidden_act */
@@ -104,8 +107,13 @@ typedef struct qb_gguf_architecture {
     } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N."; to may have %h: one
                                                                 tensor for each row of the file's */
     qb_gguf_made made[QB_GGUF_NAMES_MAX];                    /* inside */
-    const char *layer;                                       /* what stands for "blk." */
-    const char *ignored[QB_GGUF_NAMES_MAX];                  /* outside or inside: follow from the metadata */
+    struct {
+        const char *key, *to;
+        bool scalar;   /* of no dimension */
+    } per_layer[4];    /* metadata, whole keys: a float for each layer, or one for all, which the class
+                          has as a tensor inside */
+    const char *layer; /* what stands for "blk." */
+    const char *ignored[QB_GGUF_NAMES_MAX]; /* outside or inside: follow from the metadata */
 } qb_gguf_architecture;
 
 /* By general.architecture; an unknown one is refused by name. */
@@ -160,6 +168,8 @@ int64_t qb_gguf_row(const void *ctx, int64_t row);
 /* Adds what the class has in place of one tensor of the file. */
 qb_status qb_gguf_add_tensor(qb_checkpoint *ck, const qb_gguf_architecture *a,
                              const qb_gguf_tensor *from) QB_NODISCARD;
+/* Adds the tensors that lie in the metadata (per_layer). */
+qb_status qb_gguf_add_per_layer(qb_checkpoint *ck, const qb_gguf_architecture *a) QB_NODISCARD;
 /* Adds what the class has in place of tensors of the file that are no tensors of it (qb_gguf_made); whether
    a tensor of the file goes into one. */
 qb_status qb_gguf_add_made(qb_checkpoint *ck, const qb_gguf_architecture *a) QB_NODISCARD;

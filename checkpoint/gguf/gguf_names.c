@@ -56,6 +56,22 @@
         "logit_scale", "logits_scaling", false, false                                                        \
     }
 
+/* As llama.cpp has them. Source: its src/models/llama4.cpp. */
+#define LLAMA4_CONSTANTS                                                                                     \
+    "\"attention_chunk_size\": 8192, \"attn_temperature_tuning\": true, \"floor_scale\": 8192, "             \
+    "\"attn_scale\": 0.1, "                                                                                  \
+    "\"no_rope_layer_interval\": 4"
+#define LLAMA4_NAMES                                                                                         \
+    NORMS, QKVO, SHARED("feed_forward.shared_expert"), {"ffn_gate_inp", "feed_forward.router"},              \
+        {"ffn_gate", "feed_forward.gate_proj"}, {"ffn_up", "feed_forward.up_proj"}, {                        \
+        "ffn_down", "feed_forward.down_proj"                                                                 \
+    }
+#define LLAMA4_EXPERTS                                                                                       \
+    {{"ffn_gate_exps.weight"}, "feed_forward.experts.%e.gate_proj.weight"},                                  \
+        {{"ffn_up_exps.weight"}, "feed_forward.experts.%e.up_proj.weight"}, {                                \
+        {"ffn_down_exps.weight"}, "feed_forward.experts.%e.down_proj.weight"                                 \
+    }
+
 static const qb_gguf_architecture architectures[] = {
 #include "checkpoint/gguf/gguf_mixtures.def"
 /* Rows without a condition stand behind those with one. */
@@ -80,6 +96,14 @@ bool qb_gguf_says(const qb_gguf *g, const char *architecture, const char *below)
 }
 
 static bool holds(const qb_gguf *g, const qb_gguf_architecture *a) {
+    char key[128];
+    int64_t value = 0;
+    if (a->if_key && a->if_value) {
+        snprintf(key, sizeof key, "%s.%s", a->name, a->if_key);
+        bool number = qb_gguf_int(g, key, false, 0, INT32_MAX, &value) == QB_OK;
+        if (!number) qb_error_clear(); /* told where it is read */
+        return number && value == a->if_value;
+    }
     return (!a->if_key || qb_gguf_says(g, a->name, a->if_key)) &&
            (!a->if_tensor || qb_gguf_find_tensor(g, a->if_tensor));
 }

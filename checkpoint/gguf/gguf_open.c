@@ -63,6 +63,7 @@ qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) {
     for (size_t i = 0; i < ck->gguf->n_tensors; i++)
         QB_TRY(st, qb_gguf_add_tensor(ck, architecture, &ck->gguf->tensors[i]));
     QB_TRY(st, qb_gguf_add_made(ck, architecture));
+    QB_TRY(st, qb_gguf_add_per_layer(ck, architecture));
     ck->quantization_source = ck->config_source = ck->shards[0].path;
     st = describe(ck);
 out:

@@ -178,8 +178,20 @@ static qb_status add_width(qb_gguf_builder *b, int64_t head_width, int64_t *widt
     return st;
 }
 
+/* Two ropes, of full and of sliding layers, in place of rope_scaling; takes `scaling`. */
+static void put_ropes(qb_gguf_builder *b, double theta, double sliding_theta, qb_json *scaling) {
+    qb_json *both = qb_json_object(), *sliding = qb_json_object();
+    if (!qb_json_first(scaling)) qb_json_put_text(scaling, "rope_type", "default");
+    qb_json_put_real(scaling, "rope_theta", theta);
+    qb_json_put_text(sliding, "rope_type", "default");
+    qb_json_put_real(sliding, "rope_theta", sliding_theta);
+    qb_json_put(both, "full_attention", scaling);
+    qb_json_put(both, "sliding_attention", sliding);
+    qb_json_put(b->out, "rope_parameters", both);
+}
+
 qb_status qb_gguf_add_rope(qb_gguf_builder *b, int64_t head_width) {
-    double theta = 10000;
+    double theta = 10000, sliding_theta = 0;
     int64_t width;
     qb_json *scaling = qb_json_object();
     qb_status st;
@@ -190,6 +202,14 @@ qb_status qb_gguf_add_rope(qb_gguf_builder *b, int64_t head_width) {
     QB_TRY(st, add_rope_factors(b, width / 2, theta, scaling));
     if (qb_gguf_find_tensor(b->g, "rope_factors_long.weight"))
         QB_TRY(st, add_longrope(b, width / 2, scaling));
+    if (b->a->rope_by_kind)
+        QB_TRY(st, qb_gguf_real(b->g, qb_gguf_key(b, "rope.freq_base_swa"), false, 1, 1e12, &sliding_theta));
+    if (sliding_theta > 0 && (sliding_theta < theta || sliding_theta > theta)) {
+        put_ropes(b, theta, sliding_theta, scaling);
+        scaling = NULL;
+        goto out;
+    }
+    if (!qb_json_first(scaling) && b->a->rope_stated) qb_json_put_text(scaling, "rope_type", "default");
     if (qb_json_first(scaling)) {
         qb_json_put(b->out, "rope_scaling", scaling);
         scaling = NULL;

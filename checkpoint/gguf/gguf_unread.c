@@ -19,6 +19,7 @@ static bool is_copied(const qb_gguf_architecture *a, const char *name) {
         if (!strcmp(a->copied[i].from, name)) return true;
     if (qb_gguf_blocks_read(a, name)) return true;
     if (a->scale_key && !strcmp(name, "attention.scale")) return true;
+    if (a->rope_by_kind && !strcmp(name, "rope.freq_base_swa")) return true;
     return a->window != QB_GGUF_WINDOW_UNREAD &&
            (!strcmp(name, "attention.sliding_window") || !strcmp(name, "attention.sliding_window_pattern"));
 }

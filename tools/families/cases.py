@@ -135,6 +135,9 @@ case("llama4", "llama4_text", {**rope(theta=500000.0), "head_dim": 8, "intermedi
      "num_local_experts": 4, "interleave_moe_layer_step": 2, "num_hidden_layers": 4, "attention_chunk_size": 16,
      "floor_scale": 8}, shows={"chunks": dict(attention_chunk_size=64), "temperature": dict(attn_temperature_tuning=False),
                                "qk norm": dict(use_qk_norm=False)})
+case("llama4-scout", "llama4_text", {**rope(theta=500000.0), "head_dim": 8, "intermediate_size": 16, "intermediate_size_mlp": 32,
+     "num_local_experts": 4, "interleave_moe_layer_step": 2, "num_hidden_layers": 4},
+     shows={"qk norm": dict(use_qk_norm=False), "no rope": dict(no_rope_layers=[1, 1, 1, 1])})
 case("mistral", "mistral", {**plain(), **ONE, "head_dim": 16, "sliding_window": None})
 case("mistral-window", "mistral", {**plain(), **ONE, "head_dim": 8, "sliding_window": 9},
      shows={"window": dict(sliding_window=None)})
