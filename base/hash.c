@@ -2,7 +2,9 @@
 
 #include "base/file.h"
 
+#include <inttypes.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <string.h>
 
 /* qb_hash is libcrypto's digest context under our own name; it is never defined. */
@@ -11,15 +13,27 @@ static EVP_MD_CTX *context_of(qb_hash *hash) {
     return (EVP_MD_CTX *)(void *)hash;
 }
 
-qb_status qb_hash_begin(qb_hash **out) {
+static qb_status begin(const EVP_MD *kind, const char *name, qb_hash **out) {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     *out = (qb_hash *)(void *)ctx;
-    if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
+    if (!ctx || EVP_DigestInit_ex(ctx, kind, NULL) != 1) {
         EVP_MD_CTX_free(ctx);
         *out = NULL;
-        return qb_fail(QB_ERR_INTERNAL, "libcrypto offers no SHA-256");
+        return qb_fail(QB_ERR_INTERNAL, "libcrypto offers no %s", name);
     }
     return QB_OK;
+}
+
+qb_status qb_hash_begin(qb_hash **out) {
+    return begin(EVP_sha256(), "SHA-256", out);
+}
+
+qb_status qb_hash_begin_blob(int64_t bytes, qb_hash **out) {
+    char head[40];
+    int n = snprintf(head, sizeof head, "blob %" PRId64, bytes);
+    qb_status st = begin(EVP_sha1(), "SHA-1", out);
+    if (st == QB_OK) qb_hash_add(*out, head, (size_t)n + 1);
+    return st;
 }
 
 void qb_hash_add(qb_hash *hash, const void *bytes, size_t n) {
@@ -33,11 +47,11 @@ void qb_hash_end(qb_hash *hash, char hex[QB_SHA256_HEX]) {
     EVP_DigestFinal_ex(context_of(hash), digest, &n);
     EVP_MD_CTX_free(context_of(hash));
     static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < 32; i++) {
+    for (size_t i = 0; i < n && i < 32; i++) {
         hex[2 * i] = digits[digest[i] >> 4];
         hex[2 * i + 1] = digits[digest[i] & 15];
     }
-    hex[64] = 0;
+    hex[2 * (size_t)n] = 0;
 }
 
 qb_status qb_hash_bytes(const void *bytes, size_t n, char hex[QB_SHA256_HEX]) {
