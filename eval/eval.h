@@ -50,6 +50,7 @@ qb_status qb_perplexity(qb_model *m, qb_device *dev, const qb_windows *w, int64_
 typedef struct qb_speed_config {
     qb_int_list prefill, decode, depth, batch; /* tokens; 0 entries are skipped */
     double precision, budget_s, sample_ms;     /* sampling.h; precision in per cent */
+    int64_t rounds;                            /* of a run over several cases */
     int64_t repeat, warmup;                    /* repeat 0: as many as precision and budget ask for */
     const char *kv;                            /* "f16" or "f32" */
     const char *prompts;                       /* file of prompts, a blank line between, or NULL */
@@ -59,11 +60,16 @@ typedef struct qb_speed_config {
 extern const qb_option qb_speed_options[];
 /* The longest context that prefill and decode rows need; prompts are not counted. */
 int64_t qb_speed_positions(const qb_speed_config *config);
+/* One of several passes over the same rows. */
+typedef struct qb_speed_round {
+    int index, count;       /* this one, of so many; {0, 1}: all at once */
+    const qb_json *earlier; /* array of the metric rows that earlier rounds made, or NULL */
+} qb_speed_round;
 /* prompts: token windows of whole prompts, or NULL. ceilings: measured elsewhere (measuring them takes more
    than a gigabyte, which would stand in this process's peak), or NULL to ask the device. The model must be
-   loaded resident. */
+   loaded resident. round: NULL for all at once; rows hold what earlier rounds sampled too. */
 qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
-                   const qb_ceilings *ceilings, qb_measures *out) QB_NODISCARD;
+                   const qb_ceilings *ceilings, const qb_speed_round *round, qb_measures *out) QB_NODISCARD;
 
 /* Memory rows: checkpoint bytes, bits per weight, resident weights, KV bytes a token, peak RSS of this
  * process. */

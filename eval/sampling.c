@@ -8,9 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Ten samples: the interval then leaves out the outermost ones, so that no single one decides. Three: less
-   shows no spread at all. */
-enum { ENOUGH = 10, FEWEST = 3 };
 /* The halves' medians differ by chance about as much as the interval is wide; twice that is a drift. */
 static const double confidence = 0.95, drift_allowance = 2;
 /* Beyond the wanted precision, and beyond these, a row is noisy. Deviation: of few samples without interval.
@@ -21,9 +18,13 @@ static double median_or_nan(const double *x, int n) {
     return n > 0 ? qb_median(x, n) : (double)NAN;
 }
 
+static int enough_of(const qb_sampling_rule *rule) {
+    return rule->enough > 0 ? rule->enough : QB_SAMPLING_ENOUGH;
+}
+
 /* Undisturbed samples first, then disturbed ones where the former do not suffice. */
 static void choose_samples(const qb_sampling *s, const qb_sampling_rule *rule, qb_sampling_verdict *v) {
-    int wanted = rule->exactly > 0 ? (int)rule->exactly : ENOUGH;
+    int wanted = rule->exactly > 0 ? (int)rule->exactly : enough_of(rule);
     for (int i = 0; i < s->n; i++) v->n_clean += !s->marks[i];
     v->all_used = v->n_clean < wanted && v->n_clean < s->n;
     for (int marked = 0; marked <= (int)v->all_used; marked++)
@@ -32,6 +33,25 @@ static void choose_samples(const qb_sampling *s, const qb_sampling_rule *rule, q
             if (rule->exactly > 0 && v->n >= rule->exactly) return;
             v->samples[v->n++] = s->values[i];
         }
+}
+
+/* Of a round the undisturbed samples, or all where it has none. */
+void qb_sampling_close_round(qb_sampling *s, int from) {
+    double values[QB_SAMPLES_MAX];
+    int n = 0;
+    for (int marked = 0; marked < 2 && n == 0; marked++)
+        for (int i = from; i < s->n; i++)
+            if (marked || !s->marks[i]) values[n++] = s->values[i];
+    if (n > 0 && s->n_rounds < QB_ROUNDS_MAX) s->round_medians[s->n_rounds++] = qb_median(values, n);
+}
+
+static double round_spread(const qb_sampling *s) {
+    double least = INFINITY, most = 0;
+    for (int i = 0; i < s->n_rounds; i++) {
+        least = fmin(least, s->round_medians[i]);
+        most = fmax(most, s->round_medians[i]);
+    }
+    return s->n_rounds > 1 && least > 0 ? most / least - 1 : 0;
 }
 
 static void judge_noise(const qb_sampling *s, const qb_sampling_rule *rule, qb_sampling_verdict *v) {
@@ -46,6 +66,8 @@ static void judge_noise(const qb_sampling *s, const qb_sampling_rule *rule, qb_s
         snprintf(v->why, sizeof v->why, "the median is known to ± %.0f %% only", 100 * v->half_width);
     } else if (fabs(v->drift) > drift_allowance * width) {
         snprintf(v->why, sizeof v->why, "later samples differ by %+.0f %% from earlier ones", 100 * v->drift);
+    } else if (v->round_spread > drift_allowance * width) {
+        snprintf(v->why, sizeof v->why, "rounds differ by %.0f %%", 100 * v->round_spread);
     } else if (isnan(v->half_width) && sd > noisy_deviation) {
         snprintf(v->why, sizeof v->why, "%d samples deviate by %.0f %%", v->n, 100 * sd);
     }
@@ -62,8 +84,10 @@ void qb_sampling_judge(const qb_sampling *s, const qb_sampling_rule *rule, qb_sa
     int half = v->n / 2;
     if (!isnan(v->half_width) && !v->all_used) /* else they do not stand in their order */
         v->drift = median_or_nan(v->samples + v->n - half, half) / median_or_nan(v->samples, half) - 1;
+    v->round_spread = round_spread(s);
     v->reached = !v->all_used && v->half_width <= rule->precision &&
-                 !(fabs(v->drift) > drift_allowance * rule->precision);
+                 !(fabs(v->drift) > drift_allowance * rule->precision) &&
+                 !(v->round_spread > drift_allowance * rule->precision);
     judge_noise(s, rule, v);
 }
 
@@ -76,7 +100,7 @@ static bool is_over(const qb_sampling *s, const qb_sampling_rule *rule, int take
     /* A disturbed one is taken again, but not for ever. */
     if (rule->exactly > 0) return clean >= rule->exactly || s->n >= 2 * rule->exactly;
     if (taken < rule->least) return false;
-    if (clean >= ENOUGH) {
+    if (clean >= enough_of(rule) && taken >= rule->balance) {
         qb_sampling_verdict v;
         qb_sampling_judge(s, rule, &v);
         *stop = QB_STOPPED_PRECISION;
@@ -96,6 +120,11 @@ qb_status qb_sampling_run(const qb_sampling_rule *rule, qb_sample_fn sample, voi
         s->seconds += one.seconds;
     }
     return QB_OK;
+}
+
+void qb_sampling_invert(qb_sampling *s, double amount) {
+    for (int i = 0; i < s->n; i++) s->values[i] = amount / s->values[i];
+    for (int i = 0; i < s->n_rounds; i++) s->round_medians[i] = amount / s->round_medians[i];
 }
 
 /* ---- as a row ---- */
@@ -146,6 +175,10 @@ void qb_sampling_put(const qb_sampling *s, const qb_sampling_rule *rule, qb_meas
     qb_json_put_text(e, "noise", v.noisy ? v.why : NULL);
     qb_json_put_real(e, "sampled_s", s->seconds);
     put_disturbed(s, v.all_used, e);
+    if (!s->n_rounds) return;
+    qb_json *medians = qb_json_array();
+    for (int i = 0; i < s->n_rounds; i++) qb_json_push_real(medians, s->round_medians[i]);
+    qb_json_put(e, "round_medians", medians);
 }
 
 bool qb_sampling_take_up(const qb_json *row, qb_sampling *out) {
@@ -165,6 +198,9 @@ bool qb_sampling_take_up(const qb_json *row, qb_sampling *out) {
         out->values[out->n] = qb_json_number(v);
         out->marks[out->n++] = causes;
     }
+    for (const qb_json *m = qb_json_first(qb_json_get(row, "round_medians"));
+         m && out->n_rounds < QB_ROUNDS_MAX; m = qb_json_next(m))
+        out->round_medians[out->n_rounds++] = qb_json_number(m);
     out->seconds = seconds;
     return true;
 }

@@ -29,17 +29,10 @@ static const listed config_keys[] = {
 };
 /* Of config.speed. */
 static const listed speed_keys[] = {
-    {"prefill", QB_COMPARE_WHOLE},
-    {"decode", QB_COMPARE_WHOLE},
-    {"depth", QB_COMPARE_WHOLE},
-    {"batch", QB_COMPARE_WHOLE},
-    {"repeat", QB_COMPARE_WHOLE},
-    {"warmup", QB_COMPARE_WHOLE},
-    {"precision", QB_COMPARE_WHOLE},
-    {"budget_s", QB_COMPARE_WHOLE},
-    {"sample_ms", QB_COMPARE_WHOLE},
-    {"activations", QB_COMPARE_WHOLE},
-    {NULL, 0},
+    {"prefill", QB_COMPARE_WHOLE},   {"decode", QB_COMPARE_WHOLE},      {"depth", QB_COMPARE_WHOLE},
+    {"batch", QB_COMPARE_WHOLE},     {"repeat", QB_COMPARE_WHOLE},      {"warmup", QB_COMPARE_WHOLE},
+    {"precision", QB_COMPARE_WHOLE}, {"budget_s", QB_COMPARE_WHOLE},    {"sample_ms", QB_COMPARE_WHOLE},
+    {"rounds", QB_COMPARE_WHOLE},    {"activations", QB_COMPARE_WHOLE}, {NULL, 0},
 };
 /* Of a row. What one of two rows does not state, because an earlier version of the program did not write it,
    tells nothing, but where absence has a meaning. */

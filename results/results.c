@@ -86,11 +86,27 @@ const qb_json *qb_results_case(const qb_results *r, const char *id) {
     return NULL;
 }
 
+bool qb_results_rounds(const qb_json *c, int *done, int *of) {
+    const qb_json *rounds = qb_json_get(c, "rounds");
+    double a = qb_json_number(qb_json_get(rounds, "done")), b = qb_json_number(qb_json_get(rounds, "of"));
+    if (!(a >= 0 && b >= 1 && b < 1e6)) return false;
+    *done = (int)a;
+    *of = (int)b;
+    return true;
+}
+
+static bool is_measured(const qb_json *c) {
+    int done, of;
+    const char *status = qb_json_string(qb_json_get(c, "status"));
+    if (!c || !status || strcmp(status, "ok") != 0) return c != NULL;
+    return !qb_results_rounds(c, &done, &of) || done >= of;
+}
+
 int64_t qb_results_unmeasured(const qb_results *r) {
     const qb_json *planned = qb_json_get(qb_json_get(r->doc, "context"), "planned");
     int64_t n = 0;
     for (const qb_json *p = qb_json_first(planned); p; p = qb_json_next(p))
-        n += !qb_results_case(r, qb_json_string(p));
+        n += !is_measured(qb_results_case(r, qb_json_string(p)));
     return n;
 }
 

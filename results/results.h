@@ -29,7 +29,10 @@ qb_status qb_results_put_case(qb_results *r, qb_json *case_object) QB_NODISCARD;
 const qb_json *qb_results_case(const qb_results *r, const char *id); /* NULL when absent */
 qb_status qb_results_write(qb_results *r) QB_NODISCARD;
 
-/* Cases that the run planned (context.planned) and that the document lacks: it ended before them. */
+/* How many rounds of its speed rows a case had, of how many; false where it has none, or all at once. */
+bool qb_results_rounds(const qb_json *case_object, int *done, int *of);
+/* Cases that the run planned (context.planned) and that the document lacks, or whose rounds it lacks: it
+   ended before them. */
 int64_t qb_results_unmeasured(const qb_results *r);
 
 /* Checks a document against the rules that results/schema.json states. */

@@ -235,6 +235,15 @@ static qb_status check_case(const qb_json *c, const place *at) {
         return qb_shape_wrong(at, "has status \"%s\" and must give the reason in \"error\"", status);
     return QB_OK;
 }
+static qb_status check_rounds(const qb_json *r, const place *at) {
+    double done = qb_json_number(qb_json_get(r, "done")), of = qb_json_number(qb_json_get(r, "of"));
+    return done <= of ? QB_OK : qb_shape_wrong(at, "says %.0f of %.0f rounds were done", done, of);
+}
+static const shape rounds_shape = {
+    .rules = (const rule[]){{"done", INTEGER | REQUIRED, NULL, NULL, NULL, 0},
+                            {"of", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+                            {0}},
+    .also = check_rounds};
 static const shape case_shape = {
     .rules =
         (const rule[]){
@@ -244,6 +253,7 @@ static const shape case_shape = {
             {"error", TEXT, NULL, NULL, NULL, 0},
             {"started", STRING | TIME | NULLABLE, NULL, NULL, NULL, 0},
             {"seconds", AMOUNT, NULL, NULL, NULL, 0},
+            {"rounds", OBJECT | NULLABLE, NULL, &rounds_shape, NULL, 0},
             {"config", OBJECT | REQUIRED, NULL, &config_shape, NULL, 0},
             {"model", OBJECT | NULLABLE | REQUIRED, NULL, &model_shape, NULL, 0},
             {"quantization", OBJECT | NULLABLE, NULL, &quantization_shape, NULL, 0},

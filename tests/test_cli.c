@@ -495,12 +495,13 @@ static void test_cli__resume_runs_again_what_changed(void **state) {
 static void test_cli__the_plan_holds_the_measured_peak(void **state) {
     (void)state;
     char *out = scratch_path("peak-result.json");
-    outcome o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16",
-                      "--dry-run", "--json");
+    outcome o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16", "--set",
+                      "budget_s=0.1", "--dry-run", "--json");
     assert_worked(&o);
     qb_json *plan = json_of(&o);
     outcome_free(&o);
-    o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16", "-o", out);
+    o = BENCH("run", "--suite", "demo", "--only", "none,rtn-4b*", "--set", "max_windows=16", "--set",
+              "budget_s=0.1", "-o", out);
     assert_worked(&o);
     /* A part of the text is said to be one, and has no floor. */
     assert_non_null(strstr(o.out, "of the text; not comparable"));

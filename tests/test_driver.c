@@ -440,7 +440,7 @@ static void test_driver__a_nan_in_the_forward_pass_names_its_weight(void **state
     assert_fails(qb_perplexity(s.m, s.dev, &s.windows, 0, &row), QB_ERR_NUMERIC, needle);
     assert_fails(qb_generate(s.m, s.dev, s.windows.ids, 4, &greedy, ignore_id, NULL), QB_ERR_NUMERIC, needle);
     assert_fails(qb_generate(s.m, s.dev, s.windows.ids, 4, &drawn, ignore_id, NULL), QB_ERR_NUMERIC, needle);
-    assert_fails(qb_speed(s.m, s.dev, &speed, NULL, &ceilings, &rows), QB_ERR_NUMERIC, needle);
+    assert_fails(qb_speed(s.m, s.dev, &speed, NULL, &ceilings, NULL, &rows), QB_ERR_NUMERIC, needle);
     assert_int_equal(rows.count, 0); /* no row without a value */
     assert_fails(qb_determinism(s.m, s.dev, &rows), QB_ERR_NUMERIC, needle);
     qb_measure_free(&row);

@@ -143,6 +143,97 @@ static void test_run__the_line_shows_the_row_of_the_table(void **state) {
     qb_results_close(&r);
 }
 
+static const char *const two_cases =
+    "\"models\":[\"demo\"],\"methods\":[{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":4,\"group_size\":"
+    "128}],\"metrics\":[\"speed\",\"memory\",\"determinism\"],\"speed\":{\"prefill\":[16],\"decode\":[4],"
+    "\"repeat\":4,\"rounds\":2,\"prompts\":\"default\",\"prompt_tokens\":2}";
+
+static void assert_two_rounds(const char *path) {
+    qb_results r = opened(path);
+    static const char *const ids[] = {"demo/f16/cpu", "demo/rtn-4b-g128/cpu"};
+    assert_int_equal(qb_results_unmeasured(&r), 0);
+    for (int i = 0; i < 2; i++) {
+        const qb_json *c = qb_results_case(&r, ids[i]);
+        int done = 0, of = 0, decodes = 0, hashes = 0;
+        assert_true(qb_results_rounds(c, &done, &of));
+        assert_true(done == 2 && of == 2);
+        for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m; m = qb_json_next(m)) {
+            decodes += !strcmp(text_at(m, "name"), "decode");
+            hashes += !strcmp(text_at(m, "name"), "logits_sha256");
+            if (strcmp(text_at(m, "name"), "decode") != 0) continue;
+            assert_int_equal(qb_json_count(qb_json_get(m, "samples")), 4);
+            assert_int_equal(qb_json_count(qb_json_get(m, "round_medians")), 2);
+        }
+        assert_true(decodes == 1 && hashes == 1);
+        const qb_json *latency = qb_results_metric(c, "latency", NULL, NULL);
+        assert_true(qb_json_number(qb_json_get(latency, "prompts")) ==
+                    (double)qb_json_count(qb_json_get(latency, "samples")));
+        assert_true(qb_json_number(qb_json_get(latency, "prompts")) >= 4);
+        assert_true(qb_json_number(qb_json_get(qb_results_metric(c, "peak_rss_bytes", NULL, NULL), "value")) >
+                    0);
+    }
+    qb_results_close(&r);
+}
+
+/* Speeds come from rounds over all cases; a run that was killed between two rounds goes on with the second.
+ */
+static void test_run__speeds_are_measured_in_rounds(void **state) {
+    (void)state;
+    char *suite = suite_file("rounds.json", two_cases), *out = scratch_path("rounds-result.json");
+    outcome o = BENCH("run", "-s", suite, "-o", out);
+    assert_worked(&o);
+    const char *first = strstr(o.err, "speed: round 1 of 2"), *second = strstr(o.err, "speed: round 2 of 2");
+    if (!first || !second || second < first) fail_msg("%s", o.err);
+    outcome_free(&o);
+    assert_two_rounds(out);
+    /* What a run leaves that was killed in the second round. */
+    char *text;
+    size_t n;
+    assert_ok(qb_file_read(out, OUTPUT_MAX, &text, &n));
+    char *done = strstr(text, "\"done\": 2");
+    if (!done) done = strstr(text, "\"done\":\t2");
+    if (!done) fail_msg("no rounds in the document");
+    done[8] = '1';
+    FILE *f = fopen(out, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    qb_free(text);
+    qb_results r = opened(out);
+    assert_int_equal(qb_results_unmeasured(&r), 1);
+    qb_results_close(&r);
+    o = BENCH("compare", out, out);
+    assert_int_equal(o.code, 1);
+    assert_non_null(strstr(o.out, "INCOMPLETE"));
+    outcome_free(&o);
+    o = BENCH("run", "-s", suite, "-o", out, "--resume");
+    assert_worked(&o);
+    assert_null(strstr(o.err, "round 1 of 2"));
+    assert_non_null(strstr(o.err, "round 2 of 2"));
+    outcome_free(&o);
+    r = opened(out);
+    assert_int_equal(qb_results_unmeasured(&r), 0);
+    qb_results_close(&r);
+}
+
+/* A checkpoint that goes with its case cannot wait for another round, which is said. */
+static void test_run__without_a_cache_cases_come_one_after_another(void **state) {
+    (void)state;
+    char *suite = suite_file("rounds.json", two_cases), *out = scratch_path("rounds-private.json");
+    outcome o = BENCH("run", "-s", suite, "-o", out, "--no-cache");
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "--no-cache: speeds are measured case after case, not in 2 rounds"));
+    outcome_free(&o);
+    qb_results r = opened(out);
+    int done, of;
+    const qb_json *c = qb_results_case(&r, "demo/rtn-4b-g128/cpu");
+    assert_false(qb_results_rounds(c, &done, &of));
+    const qb_json *m = qb_results_metric(c, "decode", NULL, NULL);
+    assert_int_equal(qb_json_count(qb_json_get(m, "samples")), 4);
+    assert_null(qb_json_get(m, "round_medians"));
+    qb_results_close(&r);
+}
+
 /* Dense weights are called by their own type, whatever suites used to call them. */
 static void test_run__a_model_is_called_what_it_is(void **state) {
     (void)state;
@@ -214,6 +305,8 @@ int main(void) {
         cmocka_unit_test(test_run__texts_of_one_name_are_two),
         cmocka_unit_test(test_run__two_windows_do_not_claim_certainty),
         cmocka_unit_test(test_run__the_line_shows_the_row_of_the_table),
+        cmocka_unit_test(test_run__speeds_are_measured_in_rounds),
+        cmocka_unit_test(test_run__without_a_cache_cases_come_one_after_another),
         cmocka_unit_test(test_run__a_model_is_called_what_it_is),
         cmocka_unit_test(test_run__a_document_that_finds_no_room_is_not_lost),
     };

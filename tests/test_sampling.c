@@ -3,6 +3,7 @@
 #include "base/significance.h"
 #include "eval/disturbance.h"
 #include "eval/sampling.h"
+#include "eval/timing.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -36,6 +37,11 @@ static qb_status sample(void *ctx, qb_sample *out) {
 
 static const qb_sampling_rule two_percent = {.precision = 0.02, .budget_s = 10, .least = 3};
 
+static qb_sampling_rule rule_of(double precision, double budget_s, int64_t exactly, int64_t least) {
+    return (qb_sampling_rule){
+        .precision = precision, .budget_s = budget_s, .exactly = exactly, .least = least};
+}
+
 static qb_sampling_verdict run(machine m, qb_sampling_rule rule, qb_sampling *s) {
     qb_sampling own = {0};
     qb_sampling_verdict v;
@@ -61,8 +67,7 @@ static void test_sampling__spread_takes_more_samples(void **state) {
     int more = 0;
     for (uint64_t seed = 1; seed <= 20; seed++) {
         qb_sampling s;
-        qb_sampling_verdict v =
-            run((machine){.noise = 0.06, .seed = seed}, (qb_sampling_rule){0.02, 1e9, 0, 3}, &s);
+        qb_sampling_verdict v = run((machine){.noise = 0.06, .seed = seed}, rule_of(0.02, 1e9, 0, 3), &s);
         assert_int_equal(s.stop, QB_STOPPED_PRECISION);
         assert_true(v.reached && !v.noisy && fabs(v.median / 100 - 1) < 0.04);
         more += s.n > 10;
@@ -73,13 +78,13 @@ static void test_sampling__spread_takes_more_samples(void **state) {
 static void test_sampling__the_budget_ends_it_and_noise_is_said(void **state) {
     (void)state;
     qb_sampling s;
-    qb_sampling_verdict v = run((machine){.noise = 0.6}, (qb_sampling_rule){0.02, 3, 0, 3}, &s);
+    qb_sampling_verdict v = run((machine){.noise = 0.6}, rule_of(0.02, 3, 0, 3), &s);
     assert_int_equal(s.stop, QB_STOPPED_BUDGET);
     assert_int_equal(s.n, 30);
     assert_true(!v.reached && v.noisy);
     assert_non_null(strstr(v.why, "the median is known to"));
     /* A budget of nothing still gives what the caller wants at least. */
-    v = run((machine){.noise = 0.01}, (qb_sampling_rule){0.02, 0, 0, 3}, &s);
+    v = run((machine){.noise = 0.01}, rule_of(0.02, 0, 0, 3), &s);
     assert_int_equal(s.n, 3);
     assert_true(!v.reached && !v.noisy && isnan(v.half_width) && isnan(v.low));
 }
@@ -88,8 +93,7 @@ static void test_sampling__the_budget_ends_it_and_noise_is_said(void **state) {
 static void test_sampling__drift_is_not_taken_for_precision(void **state) {
     (void)state;
     qb_sampling s;
-    qb_sampling_verdict v =
-        run((machine){.noise = 0.002, .drift = 0.006}, (qb_sampling_rule){0.02, 5, 0, 3}, &s);
+    qb_sampling_verdict v = run((machine){.noise = 0.002, .drift = 0.006}, rule_of(0.02, 5, 0, 3), &s);
     assert_int_equal(s.stop, QB_STOPPED_BUDGET);
     assert_true(!v.reached && v.noisy && v.drift > 0.1);
     assert_non_null(strstr(v.why, "later samples differ"));
@@ -113,8 +117,7 @@ static void test_sampling__a_burst_that_was_seen_is_left_out(void **state) {
 static void test_sampling__all_disturbed_counts_and_is_noisy(void **state) {
     (void)state;
     qb_sampling s;
-    qb_sampling_verdict v =
-        run((machine){.noise = 0.01, .disturbed_every = 1}, (qb_sampling_rule){0.02, 2, 0, 3}, &s);
+    qb_sampling_verdict v = run((machine){.noise = 0.01, .disturbed_every = 1}, rule_of(0.02, 2, 0, 3), &s);
     assert_int_equal(s.n, 20);
     assert_int_equal(v.n, 20);
     assert_true(v.all_used && v.noisy && v.n_clean == 0);
@@ -124,20 +127,20 @@ static void test_sampling__all_disturbed_counts_and_is_noisy(void **state) {
 static void test_sampling__so_many_as_were_asked_for(void **state) {
     (void)state;
     qb_sampling s;
-    qb_sampling_verdict v = run((machine){.noise = 0.5}, (qb_sampling_rule){0.02, 0, 5, 3}, &s);
+    qb_sampling_verdict v = run((machine){.noise = 0.5}, rule_of(0.02, 0, 5, 3), &s);
     assert_int_equal(s.stop, QB_STOPPED_COUNT);
     assert_int_equal(v.n, 5);
-    v = run((machine){.noise = 0.01, .disturbed_every = 2}, (qb_sampling_rule){0.02, 0, 5, 3}, &s);
+    v = run((machine){.noise = 0.01, .disturbed_every = 2}, rule_of(0.02, 0, 5, 3), &s);
     assert_int_equal(v.n, 5);
     assert_int_equal(s.n, 10); /* each second one was taken again */
     assert_true(!v.noisy && v.median > 99);
-    v = run((machine){.noise = 0.01, .disturbed_every = 1}, (qb_sampling_rule){0.02, 0, 5, 3}, &s);
+    v = run((machine){.noise = 0.01, .disturbed_every = 1}, rule_of(0.02, 0, 5, 3), &s);
     assert_int_equal(v.n, 5);
     assert_int_equal(s.n, 10);
     assert_true(v.noisy);
-    v = run((machine){0}, (qb_sampling_rule){0.02, 1e9, QB_SAMPLES_MAX, 3}, &s);
+    v = run((machine){0}, rule_of(0.02, 1e9, QB_SAMPLES_MAX, 3), &s);
     assert_int_equal(v.n, QB_SAMPLES_MAX);
-    v = run((machine){.noise = 0.9}, (qb_sampling_rule){0.0001, 1e9, 0, 3}, &s);
+    v = run((machine){.noise = 0.9}, rule_of(0.0001, 1e9, 0, 3), &s);
     assert_int_equal(s.n, QB_SAMPLES_MAX);
     assert_int_equal(s.stop, QB_STOPPED_COUNT);
 }
@@ -150,6 +153,54 @@ static void test_sampling__a_failure_ends_it(void **state) {
     assert_int_equal(s.n, 4);
 }
 
+/* Three rounds share budget and samples; each takes about as many as the others, and together they reach what
+   was asked for. */
+static void test_sampling__rounds_share_evenly(void **state) {
+    (void)state;
+    qb_speed_config c = {.precision = 2, .budget_s = 9, .repeat = 5};
+    static const int64_t exactly[] = {2, 4, 5};
+    for (int r = 0; r < 3; r++) {
+        qb_sampling_rule rule = qb_timing_rule(&c, &(qb_speed_round){r, 3, NULL});
+        assert_int_equal(rule.exactly, exactly[r]);
+        assert_true(fabs(rule.budget_s - 3 * (r + 1)) < 1e-9 && rule.least == 1);
+        assert_true(r == 2 ? fabs(rule.precision - 0.02) < 1e-12 : rule.precision > 0.02);
+    }
+    c.repeat = 0;
+    qb_sampling s = {0};
+    machine m = {.noise = 0.01, .seed = 9};
+    int before = 0, per_round[3];
+    for (int r = 0; r < 3; r++) {
+        qb_sampling_rule rule = qb_timing_rule(&c, &(qb_speed_round){r, 3, NULL});
+        if (r) rule.balance = (s.n + r - 1) / r;
+        assert_ok(qb_sampling_run(&rule, sample, &m, &s));
+        qb_sampling_close_round(&s, before);
+        per_round[r] = s.n - before;
+        before = s.n;
+    }
+    assert_true(per_round[0] >= 6); /* fewer have no interval */
+    assert_true(per_round[1] == per_round[0] && per_round[2] == per_round[0]);
+    qb_sampling_verdict v;
+    qb_sampling_rule whole = qb_timing_rule(&c, NULL);
+    qb_sampling_judge(&s, &whole, &v);
+    assert_true(v.reached && whole.precision == 0.02);
+    /* A machine that is slower in one round than in the others gives no sure median. */
+    s = (qb_sampling){0};
+    m = (machine){.noise = 0.01, .seed = 9};
+    for (int r = 0; r < 3; r++) {
+        qb_sampling_rule rule = qb_timing_rule(&c, &(qb_speed_round){r, 3, NULL});
+        int begun = s.n;
+        if (r) rule.balance = (s.n + r - 1) / r;
+        m.burst_begin = r == 2 ? 0 : 1 << 30, m.burst_end = 1 << 30;
+        assert_ok(qb_sampling_run(&rule, sample, &m, &s));
+        qb_sampling_close_round(&s, begun);
+    }
+    qb_sampling_judge(&s, &whole, &v);
+    assert_true(!v.reached && v.noisy && v.round_spread > 0.9);
+    qb_sampling_invert(&s, 100);
+    qb_sampling_judge(&s, &whole, &v);
+    assert_true(v.noisy && v.round_spread > 0.9 && v.median > 0.9);
+}
+
 /* A row that was put goes on in another process, with nothing lost. */
 static void test_sampling__rows_are_taken_up(void **state) {
     (void)state;
@@ -157,7 +208,7 @@ static void test_sampling__rows_are_taken_up(void **state) {
         qb_sampling s, again;
         qb_measure row;
         machine m = {.noise = 0.3, .disturbed_every = every, .seed = 4};
-        qb_sampling_verdict v = run(m, (qb_sampling_rule){0.02, 1.5, 0, 3}, &s), w;
+        qb_sampling_verdict v = run(m, rule_of(0.02, 1.5, 0, 3), &s), w;
         assert_ok(qb_measure_init(&row, "decode"));
         qb_sampling_put(&s, &two_percent, &row);
         assert_int_equal(row.n, v.n);
@@ -171,7 +222,8 @@ static void test_sampling__rows_are_taken_up(void **state) {
         qb_sampling_judge(&again, &two_percent, &w);
         assert_true(w.median == v.median && w.n_clean == v.n_clean && w.noisy == v.noisy);
         m.taken = s.n;
-        assert_ok(qb_sampling_run(&(qb_sampling_rule){0.02, 3, 0, 3}, sample, &m, &again));
+        qb_sampling_rule longer = rule_of(0.02, 3, 0, 3);
+        assert_ok(qb_sampling_run(&longer, sample, &m, &again));
         assert_int_equal(again.n, 30);
         qb_json_free(json);
         qb_measure_free(&row);
@@ -328,6 +380,7 @@ int main(void) {
         cmocka_unit_test(test_sampling__all_disturbed_counts_and_is_noisy),
         cmocka_unit_test(test_sampling__so_many_as_were_asked_for),
         cmocka_unit_test(test_sampling__a_failure_ends_it),
+        cmocka_unit_test(test_sampling__rounds_share_evenly),
         cmocka_unit_test(test_sampling__rows_are_taken_up),
         cmocka_unit_test(test_median_interval__holds_what_it_claims),
         cmocka_unit_test(test_median_interval__takes_the_tables_ranks),

@@ -117,7 +117,7 @@ static qb_status measure_scoring(qb_model *m, qb_device *dev, const qb_measuring
 
 static qb_status measure_speed(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
     qb_measures rows = {0};
-    qb_status st = qb_speed(m, dev, what->speed, what->prompts, what->ceilings, &rows);
+    qb_status st = qb_speed(m, dev, what->speed, what->prompts, what->ceilings, what->round, &rows);
     push_rows(metrics, &rows);
     if (st != QB_OK) push_empty(metrics, "decode", NULL, NULL, "failed", qb_error_text());
     qb_measures_free(&rows);

@@ -11,6 +11,7 @@ typedef struct qb_measuring {
     qb_model *base; /* opened, not loaded: the scorings are divergences from it, no perplexities; or NULL */
     int64_t memory_bytes;         /* budget of a perplexity; 0: what is free */
     const qb_speed_config *speed; /* NULL: none */
+    const qb_speed_round *round;  /* of the speed rows; NULL: all at once */
     const qb_windows *prompts;    /* NULL: none */
     const qb_ceilings *ceilings;  /* of the machine; needed with speed */
     const char *activations;      /* of perplexities and of the logits hash; NULL: f32 (eval/activations.h) */

@@ -179,6 +179,12 @@ qb_json *qb_record_case(const qb_case_record *r) {
     qb_json_put_text(j, "error", r->error);
     qb_json_put_text(j, "started", r->started);
     qb_json_put_real(j, "seconds", r->seconds);
+    if (r->rounds > 0) {
+        qb_json *rounds = qb_json_object();
+        qb_json_put_int(rounds, "done", r->rounds_done);
+        qb_json_put_int(rounds, "of", r->rounds);
+        qb_json_put(j, "rounds", rounds);
+    }
     qb_json_put(j, "config", r->config ? r->config : qb_json_object());
     if (r->model)
         qb_json_put(j, "model", r->model);

@@ -44,6 +44,7 @@ typedef struct qb_case_record {
     const char *id, *status, *error; /* error NULL when ok */
     const char *device;              /* its id in context.devices, or NULL */
     const char *started;             /* RFC 3339, or NULL */
+    int rounds_done, rounds;         /* of the speed rows, of so many; 0 rounds: none */
     double seconds;
     qb_json *config, *model, *quantization, *metrics;
 } qb_case_record;

@@ -7,6 +7,7 @@
 #include "bench/machine/machine.h"
 #include "bench/measure/measure.h"
 #include "bench/run/child.h"
+#include "bench/run/rounds.h"
 #include "bench/run/supply.h"
 #include "bench/session.h"
 
@@ -82,6 +83,7 @@ typedef struct {
     const qb_subject *subject;
     const qb_supply *supply; /* of the quantized checkpoint; NULL where the model is measured as it is */
     const qb_subject *base;  /* of the divergences */
+    const qb_case_part *part;
 } work;
 
 static qb_status open_device(const work *w, qb_device **dev) {
@@ -133,16 +135,17 @@ static qb_status measure(void *ctx, qb_json **result) {
     const work *w = ctx;
     const qb_suite *suite = &w->run->suite;
     const qb_subject *s = w->subject;
-    bool perplexity = qb_suite_measures(suite, "perplexity");
+    bool quality = w->part->quality, perplexity = quality && qb_suite_measures(suite, "perplexity");
     qb_measuring what = {
         .scorings = s->scorings,
         .n_scorings = perplexity ? s->n_scorings : 0,
         .memory_bytes = (int64_t)(suite->config.memory_gb * 1e9),
-        .speed = qb_suite_measures(suite, "speed") ? &suite->speed : NULL,
+        .speed = w->part->speed && qb_suite_measures(suite, "speed") ? &suite->speed : NULL,
+        .round = &w->part->round,
         .prompts = s->prompts.count ? &s->prompts : NULL,
         .ceilings = &qb_run_device_of(w->run, w->c)->facts.ceilings,
         .memory = qb_suite_measures(suite, "memory"),
-        .determinism = qb_suite_measures(suite, "determinism"),
+        .determinism = quality && qb_suite_measures(suite, "determinism"),
         .offload = w->run->options->offload,
     };
     qb_device *dev = NULL;
@@ -243,6 +246,7 @@ static void push_rows_of(const qb_subject *base, const qb_json *from, qb_json *t
 static qb_status measure_divergence(work *w, qb_json *measured) {
     const char *why;
     qb_json *metrics = qb_json_copy(qb_json_get(measured, "metrics"));
+    if (!metrics) metrics = qb_json_array();
     qb_child_end end = {0};
     qb_status st = QB_OK;
     w->base = qb_case_base(w->run, w->c, &why);
@@ -287,20 +291,32 @@ typedef struct {
     double seconds;
     qb_status status;
     const qb_json *quantization, *measured; /* NULL: none */
+    const qb_case_part *part;
 } happened;
 
+/* What an earlier part recorded, or what this one made. */
+static qb_json *earlier_or(const happened *h, const char *key, const qb_json *made) {
+    const qb_json *earlier = qb_json_get(h->part->before, key);
+    return qb_json_copy(qb_json_is_null(earlier) ? made : earlier);
+}
+
 static qb_json *make_record(const qb_run *run, const qb_case *c, const happened *h) {
+    const char *started = qb_json_string(qb_json_get(h->part->before, "started"));
+    double earlier = qb_json_number(qb_json_get(h->part->before, "seconds"));
     return qb_record_case(&(qb_case_record){
         .id = c->id,
         .status = h->status == QB_OK ? "ok" : "failed",
         .device = qb_run_device_of(run, c)->id,
         .error = h->error,
-        .started = h->started,
-        .seconds = h->seconds,
+        .started = started ? started : h->started,
+        .seconds = h->seconds + (earlier > 0 ? earlier : 0),
+        .rounds_done = h->part->round.index + (h->part->speed && h->status == QB_OK),
+        .rounds = h->part->round.count > 1 ? h->part->round.count : 0,
         .config = qb_case_config(run, c),
-        .model = qb_json_copy(qb_json_get(h->measured, "model")),
-        .quantization = qb_json_copy(h->quantization),
-        .metrics = qb_json_copy(qb_json_get(h->measured, "metrics")),
+        .model = earlier_or(h, "model", qb_json_get(h->measured, "model")),
+        .quantization = earlier_or(h, "quantization", h->quantization),
+        .metrics =
+            qb_rounds_merge(qb_json_get(h->part->before, "metrics"), qb_json_get(h->measured, "metrics")),
     });
 }
 
@@ -317,8 +333,18 @@ static qb_json *record_whole(const qb_run *run, const qb_case *c, const happened
     return NULL;
 }
 
-qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
-    work w = {run, c, qb_case_subject(run, c), NULL, NULL};
+/* Memory is measured beside something that takes some: a part with nothing else only provides the checkpoint.
+ */
+static bool has_work(const qb_run *run, const qb_case_part *part) {
+    static const char *const of_quality[] = {"perplexity", "determinism"};
+    if (part->speed || !qb_suite_measures(&run->suite, "speed")) return true;
+    for (size_t i = 0; part->quality && i < sizeof of_quality / sizeof of_quality[0]; i++)
+        if (qb_suite_measures(&run->suite, of_quality[i])) return true;
+    return false;
+}
+
+qb_json *qb_case_run(const qb_run *run, const qb_case *c, const qb_case_part *part, qb_status *status) {
+    work w = {run, c, qb_case_subject(run, c), NULL, NULL, part};
     qb_supply supply = {.own.lock_fd = -1};
     char started[32], *error = NULL;
     qb_json *quantization = NULL;
@@ -328,8 +354,12 @@ qb_json *qb_case_run(const qb_run *run, const qb_case *c, qb_status *status) {
     qb_json_losses_reset(0);
     qb_status st = QB_OK;
     if (c->variant->method) QB_TRY(st, provide_checkpoint(&w, &supply, &quantization));
-    st = qb_child_run("the measuring process", measure, &w, &end);
-    if (st == QB_OK && qb_suite_measures(&run->suite, "divergence")) st = measure_divergence(&w, end.result);
+    if (has_work(run, part))
+        st = qb_child_run("the measuring process", measure, &w, &end);
+    else
+        end.result = qb_json_object();
+    if (st == QB_OK && part->quality && qb_suite_measures(&run->suite, "divergence"))
+        st = measure_divergence(&w, end.result);
 out:
     *status = st;
     if (st != QB_OK) error = qb_strdup(*qb_error_text() ? qb_error_text() : qb_status_text(st));
@@ -339,7 +369,8 @@ out:
                         .seconds = (double)(qb_now_ns() - begin) * 1e-9,
                         .status = st,
                         .quantization = quantization,
-                        .measured = end.result};
+                        .measured = end.result,
+                        .part = part};
     qb_json *record = st != QB_ERR_INTERRUPTED ? record_whole(run, c, &h, status) : NULL;
     qb_json_free(quantization);
     qb_json_free(end.result);

@@ -9,6 +9,7 @@
 #include "bench/run/casework.h"
 #include "bench/run/child.h"
 #include "bench/run/probe.h"
+#include "bench/run/rounds.h"
 #include "plots/plots.h"
 #include "results/case.h"
 #include "results/comparable.h"
@@ -403,6 +404,23 @@ static qb_status keep_record(qb_run *run, const qb_case *c, qb_json *record) {
     return QB_OK;
 }
 
+/* Puts the record of a part into the document and shows it when it was the last one. */
+static qb_status take_record(qb_run *run, size_t index, qb_json *record, qb_status status) {
+    const qb_case *c = &run->cases.items[index];
+    bool ok = status == QB_OK;
+    int done, of;
+    if (!ok) run->n_failed++;
+    qb_status st = keep_record(run, c, record);
+    const qb_json *kept = qb_results_case(&run->results, c->id);
+    bool going_on = ok && kept && qb_results_rounds(kept, &done, &of) && done < of && done > 0;
+    if (kept && !going_on)
+        tell(run, index, c, kept); /* behind the document: which speed row it shows is the table's choice */
+    if (st == QB_OK && !ok && !run->options->keep_going)
+        return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
+    return st;
+}
+
+/* All of a case, or all but what is measured in rounds. */
 static qb_status run_case(qb_run *run, size_t index) {
     const qb_case *c = &run->cases.items[index];
     if (is_kept(run, c)) {
@@ -414,17 +432,38 @@ static qb_status run_case(qb_run *run, size_t index) {
         return QB_OK;
     }
     qb_status st = QB_OK;
-    qb_json *record = c->skipped[0] ? skipped_record(run, c) : qb_case_run(run, c, &st);
+    const qb_case_part part = {.quality = true, .speed = run->rounds == 1, .round = {0, run->rounds, NULL}};
+    qb_json *record = c->skipped[0] ? skipped_record(run, c) : qb_case_run(run, c, &part, &st);
     if (!record) return st;
     run->n_skipped += c->skipped[0] != 0;
-    bool ok = st == QB_OK;
-    if (!ok) run->n_failed++;
-    st = keep_record(run, c, record);
-    const qb_json *kept = qb_results_case(&run->results, c->id);
-    if (kept)
-        tell(run, index, c, kept); /* behind the document: which speed row it shows is the table's choice */
-    if (st == QB_OK && !ok && !run->options->keep_going)
-        return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
+    return take_record(run, index, record, st);
+}
+
+/* The rounds that a case still needs: of one that was resumed, what is left of the earlier run's. */
+static bool needs_round(const qb_run *run, const qb_case *c, const qb_json **record, qb_speed_round *round) {
+    *record = qb_results_case(&run->results, c->id);
+    const char *status = qb_json_string(qb_json_get(*record, "status"));
+    *round = (qb_speed_round){0};
+    if (!status || strcmp(status, "ok") != 0) return false;
+    round->earlier = qb_json_get(*record, "metrics");
+    return qb_results_rounds(*record, &round->index, &round->count) && round->index < round->count;
+}
+
+static qb_status run_round(qb_run *run, bool *any) {
+    qb_status st = QB_OK;
+    *any = false;
+    for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
+        const qb_case *c = &run->cases.items[i];
+        const qb_json *record;
+        qb_case_part part = {.speed = true};
+        if (!needs_round(run, c, &record, &part.round)) continue;
+        if (!*any) qb_info("speed: round %d of %d", part.round.index + 1, part.round.count);
+        *any = true;
+        part.before = record;
+        if (qb_interrupted()) return QB_ERR_INTERRUPTED;
+        qb_json *fresh = qb_case_run(run, c, &part, &st);
+        if (fresh) st = take_record(run, i, fresh, st);
+    }
     return st;
 }
 
@@ -449,9 +488,15 @@ qb_status qb_run_cases(qb_run *run) {
     qb_status st = run->options->output ? qb_file_lock_take(run->options->output, &run->output_lock) : QB_OK;
     if (st != QB_OK) return qb_fail_prefix(st, "--output");
     st = begin_document(run);
+    run->rounds = qb_rounds_of(run);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         st = qb_interrupted() ? interrupted(run, i) : run_case(run, i);
         if (st == QB_ERR_INTERRUPTED) st = interrupted(run, i);
+    }
+    for (bool any = true; any && st == QB_OK;) {
+        st = run_round(run, &any);
+        if (st == QB_ERR_INTERRUPTED)
+            st = interrupted(run, run->cases.count - (size_t)qb_results_unmeasured(&run->results));
     }
     write_at_last(run);
     if (st == QB_OK && run->options->cache && run->options->cache_gb > 0) {

@@ -38,6 +38,7 @@ typedef struct qb_run {
     qb_results results;
     bool began; /* results holds a document */
     size_t n_failed, n_kept, n_skipped;
+    int rounds; /* of the speed rows (rounds.h) */
 } qb_run;
 
 /* Opens suite, models, texts, output, cache and plots; nothing is computed but token ids and hashes. Free
