@@ -189,6 +189,15 @@ double qb_normal_p(double value, double standard_error) {
     return 2 * pnorm(fabs(value / standard_error), 0, 1, 0, 0);
 }
 
+double qb_student_p(double value, double standard_error, double freedom) {
+    if (standard_error == 0) return value == 0 ? 1 : 0;
+    return 2 * pt(fabs(value / standard_error), freedom, 0, 0);
+}
+
+double qb_student_quantile(double probability, double freedom) {
+    return qt(probability, freedom, 1, 0);
+}
+
 /* ---- many rows ---- */
 
 typedef struct numbered {

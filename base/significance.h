@@ -28,6 +28,9 @@ enum { QB_SIGN_FLIP_MAX = 36 };
 double qb_sign_flip_p(const double *differences, int n);
 /* Two-sided p value of an estimate with its standard error, by the normal distribution. */
 double qb_normal_p(double value, double standard_error);
+/* The same by Student's t with that many degrees of freedom. */
+double qb_student_p(double value, double standard_error, double freedom);
+double qb_student_quantile(double probability, double freedom);
 
 /* Holm's step-down: adjusted[i] <= alpha exactly where row i is rejected when the chance of one false alarm
    among all rows is held at alpha. NaN rows are not tested and stay NaN. p and adjusted may be one. False out

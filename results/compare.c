@@ -1,113 +1,152 @@
-/* Comparison of two documents: cases by id, rows by name, protocol and dataset. Three rules, by unit:
-   qualities and sizes move by a relative tolerance; speeds and times move when a Mann-Whitney test on the
-   samples AND a minimum effect say so, memory by a relative tolerance and an absolute floor, both only on
-   the same device. What makes two figures comparable stands in comparable.c. What cannot be
-   compared is said, never guessed. */
-#include "base/memory.h"
+/* What is set against what: cases by id, rows by name, protocol and dataset, runs by time. How a row is
+   judged stands in judge.c, what makes two figures comparable in comparable.c. What cannot be compared is
+   said, never guessed. */
+#include "results/compare.h"
+
 #include "base/significance.h"
-#include "base/statistics.h"
 #include "results/comparable.h"
-#include "results/compare_rows.h"
+#include "results/judge.h"
 #include "results/text.h"
 
 #include <math.h>
 #include <string.h>
 
-/* ---- one row against its counterpart ---- */
-
-typedef struct comparison {
-    const qb_compare_config *config;
-    qb_compare_rows *rows;
+typedef struct pairing {
+    qb_comparison *out;
+    const qb_rows *before, *after;
     const char *id;
-    qb_str
-        barriers[QB_COMPARE_SPEED + 1]; /* by kind: why this case's rows are not compared; empty: they are */
-} comparison;
+} pairing;
+
+static qb_status add_row(const pairing *c, qb_compare_row **row) {
+    qb_comparison *out = c->out;
+    qb_status st = qb_grow(&out->rows, &out->capacity, out->count + 1, sizeof *out->rows);
+    if (st != QB_OK) return st;
+    const double none = (double)NAN;
+    *row = &out->rows[out->count++];
+    **row = (qb_compare_row){.id = c->id,
+                             .name = "case",
+                             .old_value = none,
+                             .new_value = none,
+                             .change_pct = none,
+                             .low_pct = none,
+                             .high_pct = none,
+                             .p = none,
+                             .p_adjusted = none,
+                             .new_low = none,
+                             .new_high = none};
+    return QB_OK;
+}
+
+void qb_comparison_free(qb_comparison *c) {
+    for (size_t i = 0; i < c->count; i++) {
+        qb_str_free(&c->rows[i].metric);
+        qb_str_free(&c->rows[i].unit);
+        qb_str_free(&c->rows[i].why);
+    }
+    for (int k = 0; k < 2; k++) qb_str_free(&c->origin[k]);
+    qb_free(c->rows);
+    *c = (qb_comparison){0};
+}
+
+static const qb_row_document *newest(const qb_rows *set) {
+    return &set->documents[set->n_documents - 1];
+}
+
+/* ---- one row against its counterparts ---- */
 
 static double change_pct(double before, double after) {
     return before == after ? 0 : before == 0 ? (double)INFINITY : (after - before) / fabs(before) * 100;
 }
 
-static void judge(qb_compare_row *row, bool moved, bool higher_is_better) {
-    bool better = (row->new_value > row->old_value) == higher_is_better;
-    row->verdict = !moved ? QB_SAME : better ? QB_BETTER : QB_WORSE;
+static bool same_row(const qb_row *a, const qb_row *b) {
+    return !strcmp(a->name, b->name) && !strcmp(a->protocol, b->protocol) && !strcmp(a->dataset, b->dataset);
 }
 
-/* A row that stayed noisy proves nothing: it never decides a gate. */
-static void refuse_noise(const qb_row *a, const qb_row *b, qb_compare_row *row) {
-    const qb_row *sides[] = {a, b};
-    for (int i = 0; i < 2 && row->verdict != QB_SAME; i++) {
-        if (!qb_row_is_noisy(sides[i])) continue;
-        row->verdict = QB_INCOMPARABLE;
-        qb_str_printf(&row->why, "noise on the %s side: ", i ? "new" : "old");
-        if (sides[i]->noise)
-            qb_text_clean(sides[i]->noise, 120, &row->why);
-        else
-            qb_str_printf(&row->why, "samples deviate by more than %.0f %%", 100 * QB_NOISY);
-        qb_str_text(&row->why, " (repeat on a quiet machine)");
+/* The row of another case that `a` is compared with. Where a case measured the same thing several times (a
+   list that names a length twice), the first meets the first, the second the second. */
+static const qb_row *counterpart(const qb_row *a, const qb_row_case *other) {
+    int before = 0;
+    for (const qb_row *r = a->of->rows; r != a; r++) before += same_row(r, a);
+    for (int i = 0; i < other->n_rows; i++)
+        if (same_row(&other->rows[i], a) && before-- == 0) return &other->rows[i];
+    return NULL;
+}
+
+/* Why two rows are not compared; empty: they are. --force sets aside what tells speeds and memory apart. */
+static void find_barrier(const qb_compare_config *config, const qb_row *a, const qb_row *b, qb_str *why) {
+    qb_comparison_kind kind = qb_row_comparison(a);
+    bool on_device = kind != QB_COMPARE_QUALITY && !config->force;
+    qb_rows_comparable(a, b, why);
+    if (!why->length)
+        qb_cases_comparable(a->of->json, b->of->json, on_device ? kind : QB_COMPARE_QUALITY, why);
+    if (!why->length && on_device)
+        qb_devices_comparable(a->of->device ? a->of->device->json : NULL,
+                              b->of->device ? b->of->device->json : NULL, why);
+}
+
+/* That row in all documents of a set: those that compare with `other`, which lies on the opposite side. */
+static qb_status gather(const pairing *c, const qb_rows *set, const qb_row *a, const qb_row *other,
+                        qb_pool *pool) {
+    qb_status st = QB_OK;
+    for (int d = 0; d < set->n_documents && st == QB_OK; d++) {
+        const qb_row_case *in = qb_rows_case(set, &set->documents[d], c->id);
+        const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(a, in) : NULL;
+        if (!r || r->status != QB_ROW_OK || isnan(r->value) || qb_row_is_noisy(r)) continue;
+        qb_str why = {0};
+        find_barrier(&c->out->config, other, r, &why);
+        bool comparable = why.length == 0;
+        qb_str_free(&why);
+        if (comparable) st = qb_pool_add(pool, r);
     }
+    return st;
 }
 
-static void judge_timed(const comparison *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
-    int n = a->n_samples, m = b->n_samples;
-    if (n > 0 && m > 0) {
-        row->old_value = qb_median(a->samples, n);
-        row->new_value = qb_median(b->samples, m);
-        row->change_pct = change_pct(row->old_value, row->new_value);
-        row->p = qb_mann_whitney_p(a->samples, n, b->samples, m);
-    }
-    bool large = fabs(row->change_pct) >= c->config->speed_effect_pct;
-    /* The least p that so few samples can give, 2 / binomial(n + m, n): below it no difference can be proved.
-     */
-    double least = qb_mann_whitney_least_p(n, m);
-    if (large && !(least < c->config->alpha)) {
-        row->verdict = QB_INCOMPARABLE;
-        if (n > 0 && m > 0)
-            qb_str_printf(
-                &row->why,
-                "changed by more than %g %%, but %d and %d samples are too few for alpha %g (repeat more)",
-                c->config->speed_effect_pct, n, m, c->config->alpha);
-        else
-            qb_str_printf(&row->why, "changed by more than %g %%, but timed once, without samples",
-                          c->config->speed_effect_pct);
-    } else {
-        judge(row, large && row->p < c->config->alpha, a->higher_is_better);
-        refuse_noise(a, b, row);
-    }
+/* "noisy on the new side: 3 of 20 samples were disturbed" */
+static void say_noise(const qb_row *a, const qb_row *b, qb_compare_row *row) {
+    const qb_row *noisy = qb_row_is_noisy(b) ? b : a;
+    row->verdict = QB_NOISY_ROW;
+    qb_str_printf(&row->why, "noisy on the %s side: ", noisy == b ? "new" : "old");
+    if (noisy->noise)
+        qb_text_clean(noisy->noise, 120, &row->why);
+    else
+        qb_str_printf(&row->why, "samples deviate by more than %.0f %%", 100 * QB_NOISY);
 }
 
-static void judge_hash(const qb_row *a, const qb_row *b, qb_compare_row *row) {
-    bool same = a->sha256 && b->sha256 ? !strcmp(a->sha256, b->sha256) : a->sha256 == b->sha256;
-    row->verdict = same ? QB_SAME : QB_CHANGED;
-    if (!same) qb_str_text(&row->why, "the hash differs: other arithmetic, not in itself worse");
+static qb_status compare_times(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
+    qb_pool before = {0}, after = {0};
+    qb_status st;
+    QB_TRY(st, gather(c, c->before, a, b, &before));
+    QB_TRY(st, gather(c, c->after, b, a, &after));
+    if (!before.n || !after.n || qb_row_is_noisy(b))
+        say_noise(a, b, row);
+    else
+        qb_judge_time(&before, &after, row);
+out:
+    qb_pool_free(&before);
+    qb_pool_free(&after);
+    return st;
 }
 
-/* Pages and threads' buffers make some megabytes of a process's memory a matter of chance. */
-static void judge_size(const comparison *c, const qb_row *a, qb_compare_row *row) {
-    qb_judge by = qb_row_judge(a);
-    double tolerance =
-        by == QB_JUDGE_QUALITY ? c->config->perplexity_tolerance_pct : c->config->memory_tolerance_pct;
-    double floor_bytes = by == QB_JUDGE_MEMORY ? c->config->memory_floor_mb * 1e6 : 0;
-    judge(row, fabs(row->change_pct) > tolerance && fabs(row->new_value - row->old_value) > floor_bytes,
-          a->higher_is_better);
-}
-
-static void compare_ok_rows(const comparison *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
-    qb_rows_comparable(a, b, &row->why);
-    if (!row->why.length) qb_str_text(&row->why, qb_str_get(&c->barriers[qb_row_comparison(a)]));
+static qb_status compare_ok_rows(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
+    find_barrier(&c->out->config, a, b, &row->why);
     if (row->why.length) {
         row->verdict = QB_INCOMPARABLE;
-        return;
+        return QB_OK;
     }
     if (isnan(a->value) || isnan(b->value)) {
-        judge_hash(a, b, row);
-        return;
+        qb_judge_hash(a, b, row);
+        return QB_OK;
     }
     row->change_pct = change_pct(row->old_value, row->new_value);
-    if (!qb_rows_paired(a, b, &row->paired)) row->paired = (qb_paired){0};
-    if (qb_row_judge(a) == QB_JUDGE_TIME)
-        judge_timed(c, a, b, row);
-    else
-        judge_size(c, a, row);
+    row->new_low = b->min, row->new_high = b->max;
+    if (b->stderr_value > 0) {
+        row->new_low = b->value - b->stderr_value;
+        row->new_high = b->value + b->stderr_value;
+    }
+    if (qb_row_judge(a) == QB_JUDGE_TIME) return compare_times(c, a, b, row);
+    qb_judge_windows(a, b, row);
+    if (!row->sums) qb_judge_size(a, &c->out->config, row);
+    return QB_OK;
 }
 
 static void name_row(const qb_row *m, qb_compare_row *row) {
@@ -120,46 +159,25 @@ static void name_row(const qb_row *m, qb_compare_row *row) {
     qb_text_clean(m->unit, 12, &row->unit);
 }
 
-static bool same_row(const qb_row *a, const qb_row *b) {
-    return !strcmp(a->name, b->name) && !strcmp(a->protocol, b->protocol) && !strcmp(a->dataset, b->dataset);
-}
-
-/* The row of the new case that `a` is compared with. Where a case measured the same thing several times (a
-   list that names a length twice), the first meets the first, the second the second. */
-static const qb_row *counterpart(const qb_row *a, const qb_row_case *new_case) {
-    int before = 0;
-    for (const qb_row *r = a->of->rows; r != a; r++) before += same_row(r, a);
-    for (int i = 0; i < new_case->n_rows; i++)
-        if (same_row(&new_case->rows[i], a) && before-- == 0) return &new_case->rows[i];
-    return NULL;
-}
-
 static const char *status_word(qb_row_status status) {
     return status == QB_ROW_OK ? "ok" : status == QB_ROW_SKIPPED ? "skipped" : "failed";
 }
 
-static qb_status compare_row(const comparison *c, const qb_row *a, const qb_row_case *new_case) {
-    bool had = a->status == QB_ROW_OK;
-    const qb_row *b = counterpart(a, new_case);
-    qb_compare_row *row;
-    qb_status st = qb_compare_rows_add(c->rows, c->id, &row);
+static qb_status start_row(const pairing *c, const qb_row *m, qb_compare_row **row) {
+    qb_status st = add_row(c, row);
     if (st != QB_OK) return st;
-    name_row(a, row);
-    row->old_value = a->value;
-    if (b) row->new_value = b->value;
-    bool has = b && b->status == QB_ROW_OK;
-    if (had && has) {
-        compare_ok_rows(c, a, b, row);
-        return QB_OK;
-    }
-    if (!had) {
-        row->verdict = has ? QB_BETTER : QB_SAME; /* measured now, or still not */
-        return QB_OK;
-    }
+    name_row(m, *row);
+    (*row)->name = m->name;
+    (*row)->higher_is_better = m->higher_is_better;
+    return QB_OK;
+}
+
+/* A row that the new document does not have, or not with a value. */
+static void judge_absent(const qb_row *a, const qb_row *b, const qb_row_case *new_case, qb_compare_row *row) {
     /* Of the same metric and dataset under another protocol: the measurement changed, it was not lost. */
     const qb_row *other = b ? NULL : qb_rows_find(new_case, a->name, NULL, a->dataset);
     if (b) {
-        row->verdict = QB_WORSE;
+        row->verdict = QB_REGRESSION;
         qb_str_printf(&row->why, "%s now: ", status_word(b->status));
         qb_text_clean(b->error, 100, &row->why);
     } else if (other) {
@@ -172,14 +190,49 @@ static qb_status compare_row(const comparison *c, const qb_row *a, const qb_row_
         row->verdict = QB_MISSING;
         qb_str_text(&row->why, "the new document has no such row");
     }
+}
+
+static const char on_neither_side[] = "measured on neither side";
+
+static qb_status compare_row(const pairing *c, const qb_row *a, const qb_row_case *new_case) {
+    bool had = a->status == QB_ROW_OK;
+    const qb_row *b = counterpart(a, new_case);
+    qb_compare_row *row;
+    qb_status st = start_row(c, a, &row);
+    if (st != QB_OK) return st;
+    row->old_value = a->value;
+    if (b) row->new_value = b->value;
+    bool has = b && b->status == QB_ROW_OK;
+    if (had && has) return compare_ok_rows(c, a, b, row);
+    if (had) {
+        judge_absent(a, b, new_case, row);
+    } else if (has) {
+        row->verdict = QB_IMPROVEMENT;
+        qb_str_text(&row->why, "is measured now");
+    } else {
+        row->verdict = QB_INCOMPARABLE;
+        qb_str_text(&row->why, on_neither_side);
+    }
+    return QB_OK;
+}
+
+/* A row that only the new document has; under another protocol it stands with the old one's already. */
+static qb_status note_new_row(const pairing *c, const qb_row *b, const qb_row_case *old_case) {
+    qb_compare_row *row;
+    if (b->status != QB_ROW_OK || qb_rows_find(old_case, b->name, NULL, b->dataset)) return QB_OK;
+    qb_status st = start_row(c, b, &row);
+    if (st != QB_OK) return st;
+    row->new_value = b->value;
+    row->verdict = QB_CHANGED;
+    qb_str_text(&row->why, "new, nothing to compare with");
     return QB_OK;
 }
 
 /* ---- cases ---- */
 
-static qb_status note_case(comparison *c, qb_verdict verdict, const char *why, const char *detail) {
+static qb_status note_case(const pairing *c, qb_verdict verdict, const char *why, const char *detail) {
     qb_compare_row *row;
-    qb_status st = qb_compare_rows_add(c->rows, c->id, &row);
+    qb_status st = add_row(c, &row);
     if (st != QB_OK) return st;
     qb_str_text(&row->metric, "case");
     row->verdict = verdict;
@@ -188,58 +241,88 @@ static qb_status note_case(comparison *c, qb_verdict verdict, const char *why, c
     return QB_OK;
 }
 
-/* Why rows of each kind of this case are not compared. --force sets aside what tells speeds and memory apart.
- */
-static void find_barriers(comparison *c, const qb_row_case *a, const qb_row_case *b) {
-    static const qb_comparison_kind on_devices[] = {QB_COMPARE_MEMORY, QB_COMPARE_SPEED};
-    qb_cases_comparable(a->json, b->json, QB_COMPARE_QUALITY, &c->barriers[QB_COMPARE_QUALITY]);
-    for (int i = 0; i < 2; i++) {
-        qb_str *why = &c->barriers[on_devices[i]];
-        if (c->config->force) {
-            qb_str_text(why, qb_str_get(&c->barriers[QB_COMPARE_QUALITY]));
-            continue;
-        }
-        qb_cases_comparable(a->json, b->json, on_devices[i], why);
-        if (!why->length)
-            qb_devices_comparable(a->device ? a->device->json : NULL, b->device ? b->device->json : NULL,
-                                  why);
-    }
-}
-
-static qb_status compare_case(comparison *c, const qb_row_case *a, const qb_row_case *b) {
+static qb_status compare_case(const pairing *c, const qb_row_case *a, const qb_row_case *b) {
     bool was_ok = a->status == QB_ROW_OK, is_ok = b && b->status == QB_ROW_OK;
     if (!b)
         return was_ok ? note_case(c, QB_MISSING, "the new document has no such case", "")
                       : note_case(c, QB_CHANGED, "gone; it had not been measured before either", "");
     if (was_ok && !is_ok)
-        return note_case(c, QB_WORSE, b->status == QB_ROW_FAILED ? "fails now: " : "skipped now: ", b->error);
+        return note_case(c, QB_REGRESSION,
+                         b->status == QB_ROW_FAILED ? "fails now: " : "skipped now: ", b->error);
     if (!was_ok)
-        return is_ok ? note_case(c, QB_BETTER, "is measured now", "") : note_case(c, QB_SAME, "", "");
-    find_barriers(c, a, b);
+        return is_ok ? note_case(c, QB_IMPROVEMENT, "is measured now", "")
+                     : note_case(c, QB_INCOMPARABLE, on_neither_side, "");
     qb_status st = QB_OK;
     for (int i = 0; i < a->n_rows && st == QB_OK; i++) st = compare_row(c, &a->rows[i], b);
-    for (int k = 0; k <= QB_COMPARE_SPEED; k++) qb_str_free(&c->barriers[k]);
+    for (int i = 0; i < b->n_rows && st == QB_OK; i++)
+        if (!counterpart(&b->rows[i], a)) st = note_new_row(c, &b->rows[i], a);
     return st;
 }
 
 /* A case that only the new document has. */
-static qb_status note_new(comparison *c, const qb_row_case *b) {
-    if (b->status == QB_ROW_FAILED) return note_case(c, QB_WORSE, "new, and fails: ", b->error);
+static qb_status note_new(const pairing *c, const qb_row_case *b) {
+    if (b->status == QB_ROW_FAILED) return note_case(c, QB_REGRESSION, "new, and fails: ", b->error);
     return note_case(c, QB_CHANGED, "new, nothing to compare with", "");
 }
 
 /* The cases of the old document against theirs in the new one, then those that only the new one has. */
-static qb_status compare_sets(comparison *c, const qb_rows *before, const qb_rows *after) {
+static qb_status compare_cases(pairing *c) {
+    const qb_row_document *old_doc = newest(c->before), *new_doc = newest(c->after);
     qb_status st = QB_OK;
-    for (int i = 0; i < before->n_cases && st == QB_OK; i++) {
-        c->id = before->cases[i].id;
-        st = compare_case(c, &before->cases[i], qb_rows_case(after, after->documents, c->id));
+    for (int i = 0; i < c->before->n_cases && st == QB_OK; i++) {
+        const qb_row_case *a = &c->before->cases[i];
+        if (a->document != old_doc) continue;
+        c->id = a->id;
+        st = compare_case(c, a, qb_rows_case(c->after, new_doc, a->id));
     }
-    for (int i = 0; i < after->n_cases && st == QB_OK; i++) {
-        c->id = after->cases[i].id;
-        if (!qb_rows_case(before, before->documents, c->id)) st = note_new(c, &after->cases[i]);
+    for (int i = 0; i < c->after->n_cases && st == QB_OK; i++) {
+        const qb_row_case *b = &c->after->cases[i];
+        if (b->document != new_doc) continue;
+        c->id = b->id;
+        if (!qb_rows_case(c->before, old_doc, b->id)) st = note_new(c, b);
     }
     return st;
+}
+
+/* ---- all of it ---- */
+
+/* Holm's step-down over every row that has a p value, and what follows for each. */
+static qb_status judge_together(qb_comparison *out) {
+    double *p = NULL;
+    qb_status st;
+    QB_TRY(st, qb_alloc(out->count + 1, sizeof *p, &p));
+    for (size_t i = 0; i < out->count; i++) {
+        p[i] = out->rows[i].p;
+        out->tested += !isnan(p[i]);
+    }
+    if (!qb_holm(p, (int)out->count, p))
+        QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory while comparing %zu rows", out->count));
+    for (size_t i = 0; i < out->count; i++) {
+        out->rows[i].p_adjusted = p[i];
+        if (!isnan(p[i])) qb_judge_tested(out, &out->rows[i]);
+    }
+out:
+    qb_free(p);
+    return st;
+}
+
+static void put_origin(const qb_rows *set, qb_str *out) {
+    const qb_row_document *d = newest(set);
+    qb_text_clean(d->results->path ? d->results->path : "(no file)", 60, out);
+    if (set->n_documents > 1) qb_str_printf(out, " and %d earlier", set->n_documents - 1);
+    qb_str_text(out, "  ");
+    qb_text_clean(d->created, 0, out);
+    qb_str_text(out, "  ");
+    qb_text_clean(d->version, 20, out);
+    if (d->git && *d->git) {
+        qb_str_text(out, " ");
+        qb_text_clean(d->git, 18, out);
+    }
+    for (int i = 0, n = 0; i < set->n_devices; i++) {
+        if (set->devices[i].document != d) continue;
+        qb_str_text(out, n++ ? "; " : "  ");
+        qb_str_text(out, set->devices[i].description);
+    }
 }
 
 static qb_status check_config(const qb_compare_config *c) {
@@ -251,30 +334,45 @@ static qb_status check_config(const qb_compare_config *c) {
     return QB_OK;
 }
 
-qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,
-                             const qb_compare_config *config, qb_str *text, qb_json **json, bool *regressed) {
-    qb_compare_rows rows = {0};
-    qb_rows before = {0}, after = {0};
-    comparison c = {.config = config, .rows = &rows};
+qb_status qb_compare(const qb_rows *before, const qb_rows *after, const qb_compare_config *config,
+                     qb_comparison *out) {
+    const qb_rows *sides[] = {before, after};
+    pairing c = {.out = out, .before = before, .after = after};
     qb_status st;
-    *regressed = false;
-    if (json) *json = NULL;
+    *out = (qb_comparison){.config = *config};
     QB_TRY(st, check_config(config));
-    QB_TRY(st, qb_rows_read(&old_doc, 1, &before));
-    QB_TRY(st, qb_rows_read(&new_doc, 1, &after));
-    QB_TRY(st, compare_sets(&c, &before, &after));
-    rows.unmeasured[0] = before.documents[0].unmeasured;
-    rows.unmeasured[1] = after.documents[0].unmeasured;
-    *regressed = qb_compare_rows_regressed(&rows);
-    qb_compare_rows_print(&rows, old_doc, new_doc, text);
-    QB_TRY(st, qb_str_status(text));
-    if (json) {
-        *json = qb_compare_rows_json(&rows, config);
-        if (!*json) QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory while writing the comparison"));
+    for (int k = 0; k < 2; k++) {
+        out->documents[k] = sides[k]->n_documents;
+        out->unmeasured[k] = newest(sides[k])->unmeasured;
+        put_origin(sides[k], &out->origin[k]);
     }
+    QB_TRY(st, compare_cases(&c));
+    QB_TRY(st, judge_together(out));
 out:
-    qb_compare_rows_free(&rows);
-    qb_rows_free(&before);
-    qb_rows_free(&after);
     return st;
+}
+
+/* ---- verdicts ---- */
+
+const char *const qb_verdict_keys[QB_N_VERDICTS] = {"pass",    "improvement",  "regression", "missing",
+                                                    "changed", "inconclusive", "noisy",      "not_compared"};
+
+size_t qb_comparison_count(const qb_comparison *c, qb_verdict verdict) {
+    size_t n = 0;
+    for (size_t i = 0; i < c->count; i++) n += c->rows[i].verdict == verdict;
+    return n;
+}
+
+qb_verdict qb_comparison_verdict(const qb_comparison *c) {
+    size_t bad = qb_comparison_count(c, QB_REGRESSION) + qb_comparison_count(c, QB_MISSING),
+           good = qb_comparison_count(c, QB_IMPROVEMENT), same = qb_comparison_count(c, QB_PASS),
+           open = qb_comparison_count(c, QB_INCONCLUSIVE), noisy = qb_comparison_count(c, QB_NOISY_ROW);
+    if (bad || c->unmeasured[0] + c->unmeasured[1] > 0) return QB_REGRESSION;
+    if (good + same == 0) return open + noisy ? QB_INCONCLUSIVE : QB_REGRESSION;
+    return open ? QB_INCONCLUSIVE : good ? QB_IMPROVEMENT : QB_PASS;
+}
+
+int qb_comparison_exit_code(const qb_comparison *c) {
+    qb_verdict verdict = qb_comparison_verdict(c);
+    return verdict == QB_REGRESSION ? 1 : verdict == QB_INCONCLUSIVE ? 3 : 0;
 }

@@ -44,17 +44,3 @@ const qb_json *qb_results_metric(const qb_json *case_object, const char *name, c
 
 /* The table for the terminal and the README: one row a case, aligned columns, or Markdown. */
 qb_status qb_results_table(const qb_results *r, bool markdown, qb_str *out) QB_NODISCARD;
-
-/* Comparison. */
-typedef struct qb_compare_config {
-    double perplexity_tolerance_pct; /* relative change that counts as moved */
-    double speed_effect_pct;         /* minimum effect */
-    double alpha;                    /* of the two-sided Mann-Whitney U test */
-    double memory_tolerance_pct;
-    double memory_floor_mb; /* memory of a process or a device moved when it moved by more than this too */
-    bool force;             /* compare speeds and memory although devices differ */
-} qb_compare_config;
-/* Renders what moved, into `text` (people) and *json (may be NULL). *regressed tells the verdict. */
-qb_status qb_results_compare(const qb_results *old_doc, const qb_results *new_doc,
-                             const qb_compare_config *config, qb_str *text, qb_json **json,
-                             bool *regressed) QB_NODISCARD;

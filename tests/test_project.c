@@ -1,6 +1,7 @@
 /* Projections against figures computed by hand from the same datasheets (docs/methods.md): Llama-2-7B in int4
  * g128 with the share of its ceiling set to known values. */
 #include "bench/project/project.h"
+#include "results/compare.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -163,9 +164,9 @@ static void test_project__missing_shares_are_said_not_guessed(void **state) {
 static void test_project__a_projection_is_not_compared_with_a_measurement(void **state) {
     (void)state;
     qb_results measured, projected;
-    qb_json *json;
+    qb_rows before, after;
+    qb_comparison comparison;
     qb_str text = {0};
-    bool regressed;
     const qb_compare_config config = {0.1, 5, 0.01, 2, 0, true};
     make_document("3.6e9", &measured);
     qb_json *c = project(&measured, "h200", 2048);
@@ -175,14 +176,18 @@ static void test_project__a_projection_is_not_compared_with_a_measurement(void *
                 qb_json_copy(qb_json_get(qb_json_first(qb_json_get(measured.doc, "cases")), "config")));
     make_document("3.6e9", &projected);
     assert_ok(qb_results_put_case(&projected, c));
-    assert_ok(qb_results_compare(&measured, &projected, &config, &text, &json, &regressed));
-    const qb_json *counts = qb_json_get(json, "counts");
-    assert_int_equal((int)qb_json_number(qb_json_get(counts, "better")), 0);
-    assert_int_equal((int)qb_json_number(qb_json_get(counts, "worse")), 0);
-    assert_int_equal((int)qb_json_number(qb_json_get(counts, "not_compared")), 6);
+    assert_ok(qb_rows_read((const qb_results *[]){&measured}, 1, &before));
+    assert_ok(qb_rows_read((const qb_results *[]){&projected}, 1, &after));
+    assert_ok(qb_compare(&before, &after, &config, &comparison));
+    assert_int_equal((int)qb_comparison_count(&comparison, QB_IMPROVEMENT), 0);
+    assert_int_equal((int)qb_comparison_count(&comparison, QB_REGRESSION), 0);
+    assert_int_equal((int)qb_comparison_count(&comparison, QB_INCOMPARABLE), 6);
+    assert_ok(qb_compare_write_text(&comparison, &text));
     assert_non_null(strstr(qb_str_get(&text), "projected figure"));
-    qb_json_free(json);
     qb_str_free(&text);
+    qb_comparison_free(&comparison);
+    qb_rows_free(&before);
+    qb_rows_free(&after);
     qb_results_close(&measured);
     qb_results_close(&projected);
 }

@@ -97,6 +97,9 @@ static void test_tests__of_little_or_nothing(void **state) {
     near_to(qb_normal_p(0, 0), 1);
     near_to(qb_normal_p(1, 0), 0);
     near_to(qb_normal_p(-1.959963984540054, 1), 0.05);
+    near_to(qb_student_p(-4.302652729696142, 1, 2), 0.05); /* scipy.stats.t.ppf(0.975, 2) */
+    near_to(qb_student_quantile(0.975, 2), 4.302652729696142);
+    near_to(qb_student_p(0, 0, 2), 1);
     assert_true(isnan(qb_shift_between(same, 0, same, 3, 0.05).value));
 }
 

@@ -1,77 +1,129 @@
-/* bench compare: what moved between two result documents, and whether it got worse. */
+/* bench compare: what moved between a result and what was measured before, and whether it got worse. */
+#include "base/file.h"
+#include "base/memory.h"
 #include "bench/command.h"
-#include "results/results.h"
+#include "results/compare.h"
+#include "results/runs.h"
 
+typedef struct {
+    qb_compare_config config;
+    int64_t runs;
+    const char *format, *output;
+} compare_options;
+
+#define CONFIG(field) offsetof(compare_options, config.field)
 static const qb_option rows[] = {
-    {"perplexity-tolerance-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, perplexity_tolerance_pct),
-     "0.1", 0, 100, NULL, "PCT", "relative change of a perplexity that counts as moved"},
-    {"speed-effect-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, speed_effect_pct), "5", 0, 100, NULL,
-     "PCT", "least relative change of a speed's median that counts"},
-    {"alpha", 0, QB_OPTION_REAL, offsetof(qb_compare_config, alpha), "0.01", 1e-12, 1, NULL, "P",
-     "level of the two-sided Mann-Whitney U test that a speed's change must pass too"},
-    {"memory-tolerance-pct", 0, QB_OPTION_REAL, offsetof(qb_compare_config, memory_tolerance_pct), "2", 0,
-     100, NULL, "PCT", "relative change of a size or of memory that counts as moved"},
-    {"memory-floor-mb", 0, QB_OPTION_REAL, offsetof(qb_compare_config, memory_floor_mb), "4", 0, 1e6, NULL,
-     "MB", "least change of a process's or device's memory that counts"},
-    {"force", 'f', QB_OPTION_BOOL, offsetof(qb_compare_config, force), NULL, 0, 0, NULL, NULL,
+    {"perplexity-tolerance-pct", 0, QB_OPTION_REAL, CONFIG(perplexity_tolerance_pct), "0.1", 0, 100, NULL,
+     "PCT", "relative change of a perplexity that counts as moved"},
+    {"speed-effect-pct", 0, QB_OPTION_REAL, CONFIG(speed_effect_pct), "5", 0, 100, NULL, "PCT",
+     "least relative change of a speed or time that matters"},
+    {"alpha", 0, QB_OPTION_REAL, CONFIG(alpha), "0.01", 1e-12, 1, NULL, "P",
+     "chance of one false alarm among all rows that are tested (Holm)"},
+    {"memory-tolerance-pct", 0, QB_OPTION_REAL, CONFIG(memory_tolerance_pct), "2", 0, 100, NULL, "PCT",
+     "relative change of a size or of memory that counts as moved"},
+    {"memory-floor-mb", 0, QB_OPTION_REAL, CONFIG(memory_floor_mb), "4", 0, 1e6, NULL, "MB",
+     "least change of a process's or device's memory that counts"},
+    {"force", 'f', QB_OPTION_BOOL, CONFIG(force), NULL, 0, 0, NULL, NULL,
      "compare speeds and memory although the devices differ"},
+    {"runs", 0, QB_OPTION_INT, offsetof(compare_options, runs), "20", 1, 1000, NULL, "N",
+     "at most this many of a directory's newest runs"},
+    {"format", 0, QB_OPTION_CHOICE, offsetof(compare_options, format), "text", 0, 0, QB_COMPARE_FORMATS,
+     "FORMAT", "how the comparison is written"},
+    {"output", 'o', QB_OPTION_TEXT, offsetof(compare_options, output), NULL, 0, 0, NULL, "FILE",
+     "write that format there, and the text to the terminal as well"},
     {0},
 };
 
 static const qb_page page = {
     .name = "compare",
-    .summary = "tell what moved between two result documents",
-    .synopsis = "compare OLD.json NEW.json [options]",
+    .summary = "tell what moved since an earlier result, as a gate",
+    .synopsis = "compare OLD NEW [options]\n"
+                "compare baseline:NAME NEW [options]",
     .description =
-        "Matches the cases of two documents by id and prints what moved. A perplexity moved when it changed "
-        "by "
-        "more\n"
-        "than a tolerance; a speed when its median changed by a least effect and a Mann-Whitney U test on "
-        "the "
+        "OLD and NEW are result documents, or directories of them: the newest document says what is "
+        "compared,\n"
+        "the samples of the earlier ones join its own, and what runs of one side differ by is no "
+        "regression.\n"
+        "baseline:NAME is NAME.json or the directory NAME in $BENCH_BASELINES, ./baselines, "
+        "./results/baselines\n"
+        "or the program's own baselines.\n"
+        "\n"
+        "A perplexity regresses when it rose by more than a tolerance and the differences of its windows,\n"
+        "paired, say that this is no accident; a speed when its median fell by the least effect and the "
         "samples\n"
-        "says that this is no accident, unless a side stayed noisy (docs/measuring.md). Speeds and "
-        "memory\n"
-        "are compared on equal devices only, everything only between equal configurations, texts and "
-        "windows. "
-        "A case\n"
-        "or metric that is gone, or newly fails, is a regression, and a document that lacks planned cases "
-        "never passes.",
-    .examples = "bench compare results/baselines/demo.json demo.json\n"
+        "(Mann-Whitney U) and, from three old runs on, the runs (Student's t) say so; memory beyond a "
+        "tolerance\n"
+        "and a floor. Levels hold for all rows together (Holm). Speeds and memory compare on equal devices "
+        "only,\n"
+        "everything only between equal configurations, texts and windows. A row marked noisy decides "
+        "nothing (docs/measuring.md).\n"
+        "A case or metric that is gone, or newly fails, is a regression; a document that lacks planned cases "
+        "and\n"
+        "a comparison of nothing never pass.",
+    .examples = "bench compare baseline:demo demo.json\n"
+                "bench compare nightly/ today.json --format junit -o gate.xml\n"
                 "bench compare old.json new.json --speed-effect-pct 3 --json",
     .exit_status = "0   nothing got worse\n"
                    "1   a regression, or the documents are incomplete or cannot be compared\n"
-                   "2   the command line is wrong",
+                   "2   the command line is wrong\n"
+                   "3   inconclusive: more repeats are needed, the text says about how many",
 };
 
-static qb_status compare_main(int argc, char **argv, int *exit_code) {
-    qb_compare_config config;
-    qb_common common;
-    qb_option_set sets[] = {{"OPTIONS", rows, &config}, {"COMMON OPTIONS", qb_common_options, &common}};
-    const char *paths[2] = {NULL, NULL};
-    size_t n_words;
-    bool done, regressed = false;
-    qb_results old_results = {0}, new_results = {0};
-    qb_str text = {0};
-    qb_json *json = NULL;
+static qb_status read_rows(const qb_runs *runs, qb_rows *out) {
+    const qb_results **documents = NULL;
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, paths, 2, &n_words, &done));
-    if (done) goto out;
-    if (n_words < 2) return qb_command_missing(&page, n_words ? "NEW.json" : "OLD.json");
-    QB_TRY(st, qb_results_open(paths[0], &old_results));
-    QB_TRY(st, qb_results_open(paths[1], &new_results));
-    QB_TRY(st, qb_results_compare(&old_results, &new_results, &config, &text, &json, &regressed));
-    if (common.json)
-        st = qb_output_json(json);
-    else
-        qb_output_bytes(qb_str_get(&text), text.length);
-    *exit_code = regressed ? 1 : 0;
+    QB_TRY(st, qb_alloc((size_t)runs->n, sizeof *documents, &documents));
+    for (int i = 0; i < runs->n; i++) documents[i] = &runs->documents[i];
+    st = qb_rows_read(documents, runs->n, out);
 out:
-    qb_json_free(json);
-    qb_str_free(&text);
-    qb_results_close(&old_results);
-    qb_results_close(&new_results);
+    qb_free(documents);
     return st;
 }
 
-const qb_command qb_command_compare = {"compare", "tell what moved between two result documents",
+static qb_status write_out(const qb_comparison *c, const char *format, const char *output) {
+    qb_str text = {0};
+    qb_status st = qb_compare_format_find(format)->write(c, &text);
+    if (st == QB_OK && output)
+        st = qb_file_write_atomic(output, text.text, text.length);
+    else if (st == QB_OK)
+        qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
+    return st;
+}
+
+static qb_status compare_main(int argc, char **argv, int *exit_code) {
+    compare_options options;
+    qb_common common;
+    qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
+    const char *words[2] = {NULL, NULL};
+    size_t n_words;
+    bool done;
+    qb_runs old_runs = {0}, new_runs = {0};
+    qb_rows before = {0}, after = {0};
+    qb_comparison comparison = {0};
+    qb_status st;
+    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, words, 2, &n_words, &done));
+    if (done) goto out;
+    if (n_words < 2) return qb_command_missing(&page, n_words ? "NEW" : "OLD");
+    if (options.output) QB_TRY(st, qb_file_replaceable(options.output));
+    QB_TRY(st, qb_runs_open(words[0], options.runs, &old_runs));
+    QB_TRY(st, qb_runs_open(words[1], options.runs, &new_runs));
+    qb_runs_without(&old_runs, &new_runs);
+    if (!old_runs.n) QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s holds nothing but the new run", words[0]));
+    QB_TRY(st, read_rows(&old_runs, &before));
+    QB_TRY(st, read_rows(&new_runs, &after));
+    QB_TRY(st, qb_compare(&before, &after, &options.config, &comparison));
+    if (options.output) QB_TRY(st, write_out(&comparison, options.format, options.output));
+    QB_TRY(st, write_out(&comparison, common.json ? "json" : options.output ? "text" : options.format, NULL));
+    *exit_code = qb_comparison_exit_code(&comparison);
+out:
+    qb_comparison_free(&comparison);
+    qb_rows_free(&before);
+    qb_rows_free(&after);
+    qb_runs_close(&old_runs);
+    qb_runs_close(&new_runs);
+    return st;
+}
+
+const qb_command qb_command_compare = {"compare", "tell what moved since an earlier result, as a gate",
                                        compare_main};
