@@ -14,12 +14,13 @@ enum { MAX_CONFIG_BYTES = 16 << 20 };
 
 /* ---- open and close ---- */
 
-static qb_status read_config(qb_checkpoint *ck) {
-    char *path = qb_path_join(ck->dir, "config.json");
+static qb_status read_config(qb_checkpoint *ck, const char *name,
+                             qb_status (*explain_absent)(const char *dir)) {
+    char *path = qb_path_join(ck->dir, name);
     if (!path) return qb_fail(QB_ERR_MEMORY, "out of memory");
     bool there = false;
     qb_status st = qb_path_look(path, &there);
-    if (st == QB_OK && !there) st = qb_checkpoint_explain(ck->dir);
+    if (st == QB_OK && !there) st = explain_absent(ck->dir);
     if (st == QB_OK) st = qb_arena_strdup(&ck->arena, path, &ck->config_source);
     if (st == QB_OK) st = qb_json_read(path, MAX_CONFIG_BYTES, &ck->config);
     if (st == QB_OK && !qb_json_is_object(ck->config))
@@ -30,18 +31,33 @@ static qb_status read_config(qb_checkpoint *ck) {
 
 static qb_status open_directory(qb_checkpoint *ck) {
     qb_status st;
-    QB_TRY(st, read_config(ck));
+    char *gguf = NULL;
+    QB_TRY(st, qb_checkpoint_find_gguf(ck->dir, &gguf));
+    if (gguf) {
+        st = qb_checkpoint_open_gguf(ck, gguf);
+        goto out;
+    }
+    QB_TRY(st, read_config(ck, "config.json", qb_checkpoint_explain));
     QB_TRY(st, qb_checkpoint_open_files(ck));
     QB_TRY(st, qb_quantization_read(ck));
+out:
+    qb_free(gguf);
+    return st;
+}
+
+static qb_status open_adapter(qb_checkpoint *ck) {
+    qb_status st;
+    QB_TRY(st, read_config(ck, "adapter_config.json", qb_checkpoint_explain_no_adapter));
+    QB_TRY(st, qb_checkpoint_open_adapter_files(ck));
 out:
     return st;
 }
 
-qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
+static qb_status open_path(const char *path, qb_status (*open)(qb_checkpoint *ck), qb_checkpoint **out) {
     *out = NULL;
     bool there;
     qb_checkpoint *ck;
-    char *gguf = NULL, *resolved = NULL;
+    char *resolved = NULL;
     qb_status st = qb_path_look(path, &there);
     if (st != QB_OK) return st;
     if (!there) return qb_fail(QB_ERR_NOT_FOUND, "%s does not exist", path);
@@ -51,16 +67,22 @@ qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
     pthread_cond_init(&ck->filled, NULL);
     QB_TRY(st, qb_checkpoint_resolve(path, &resolved));
     QB_TRY(st, qb_arena_strdup(&ck->arena, resolved, &ck->dir));
-    QB_TRY(st, qb_checkpoint_find_gguf(ck->dir, &gguf));
-    QB_TRY(st, gguf ? qb_checkpoint_open_gguf(ck, gguf) : open_directory(ck));
+    QB_TRY(st, open(ck));
 out:
-    qb_free(gguf);
     qb_free(resolved);
     if (st != QB_OK)
         qb_checkpoint_close(ck);
     else
         *out = ck;
     return st;
+}
+
+qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) {
+    return open_path(path, open_directory, out);
+}
+
+qb_status qb_checkpoint_open_adapter(const char *path, qb_checkpoint **out) {
+    return open_path(path, open_adapter, out);
 }
 
 void qb_checkpoint_close(qb_checkpoint *ck) {

@@ -32,6 +32,9 @@ typedef struct qb_checkpoint qb_checkpoint;
    tensor. qb_checkpoint_config is config.json, or what GGUF metadata says in its words; GGUF tensors are
    found under the names of a Hugging Face directory, their shapes outermost first. */
 qb_status qb_checkpoint_open(const char *path, qb_checkpoint **out) QB_NODISCARD;
+/* The directory of an adapter: its config is adapter_config.json, its tensors are those of
+   adapter_model.safetensors, else of adapter_model.bin, by their own names. */
+qb_status qb_checkpoint_open_adapter(const char *path, qb_checkpoint **out) QB_NODISCARD;
 /* A checkpoint of random float16 weights: `specs` name and shape the tensors, values are a function of (seed,
    name) alone, roughly normal with the given standard deviation (1-D tensors: ones). config is copied. */
 typedef struct qb_tensor_spec {

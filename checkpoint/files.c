@@ -260,3 +260,20 @@ out:
     qb_json_free(index);
     return st;
 }
+
+qb_status qb_checkpoint_open_adapter_files(qb_checkpoint *ck) {
+    static const char *const names[] = {"adapter_model.safetensors", "adapter_model.bin"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *path = NULL;
+        bool there = false;
+        qb_status st = join(&ck->arena, ck->dir, names[i], &path);
+        if (st == QB_OK) st = qb_path_look(path, &there);
+        if (st == QB_OK && there) st = add_shard(ck, names[i]);
+        if (st != QB_OK) return st;
+        if (there) return open_shards(ck);
+    }
+    return qb_fail(QB_ERR_NOT_FOUND,
+                   "%s holds no weights of an adapter: neither adapter_model.safetensors nor "
+                   "adapter_model.bin (is the download complete?)",
+                   ck->dir);
+}

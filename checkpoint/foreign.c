@@ -95,7 +95,7 @@ static qb_status name_adapter(const char *dir) {
         type = qb_json_string(qb_json_get(json, "peft_type"));
         st = qb_fail(QB_ERR_UNSUPPORTED,
                      "%s is a PEFT adapter (%.40s) for the base model %.200s, not a model: merge the two "
-                     "(peft's merge_and_unload, then save_pretrained) and give the merged directory",
+                     "(`bench merge BASE ADAPTER -o DIR`) and give the merged directory",
                      dir, type ? type : "of no named type", base ? base : "that it does not name");
     }
     qb_json_free(json);
@@ -132,6 +132,15 @@ qb_status qb_checkpoint_explain(const char *dir) {
                        "%s is a folder of %d models, not a model: give the path of one, such as %s/%s", dir,
                        n, dir, example);
     return QB_OK;
+}
+
+qb_status qb_checkpoint_explain_no_adapter(const char *dir) {
+    if (has(dir, "config.json"))
+        return qb_fail(QB_ERR_USAGE,
+                       "%s is a model (it has a config.json and no adapter_config.json), not an adapter: the "
+                       "order is BASE, then ADAPTER",
+                       dir);
+    return qb_fail(QB_ERR_NOT_FOUND, "%s holds no adapter_config.json: it is no PEFT adapter", dir);
 }
 
 qb_status qb_checkpoint_check_magic(const char *path, const uint8_t *bytes, size_t size) {

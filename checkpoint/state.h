@@ -83,6 +83,7 @@ qb_quantization qb_module_quantization(const qb_checkpoint *ck, const char *modu
 /* Finds, maps and validates the files of ck->dir and adds their tensors: safetensors, else files of
    torch.save. */
 qb_status qb_checkpoint_open_files(qb_checkpoint *ck) QB_NODISCARD;
+qb_status qb_checkpoint_open_adapter_files(qb_checkpoint *ck) QB_NODISCARD;
 /* Opens the file of torch.save that `shard` maps and adds its tensors. */
 qb_status qb_checkpoint_add_torch(qb_checkpoint *ck, qb_shard *shard) QB_NODISCARD;
 /* Fills the config and the quantization too: the file holds both. */
@@ -95,6 +96,8 @@ qb_status qb_checkpoint_resolve(const char *path, char **out) QB_NODISCARD;
 /* Fails with what a directory is that holds no model (an adapter, the authors' own layout, a folder of
    models); QB_OK when it looks like nothing known. */
 qb_status qb_checkpoint_explain(const char *dir) QB_NODISCARD;
+/* Fails with what a directory without adapter_config.json is, where an adapter was wanted. */
+qb_status qb_checkpoint_explain_no_adapter(const char *dir) QB_NODISCARD;
 /* Takes the wrapper of a multimodal model off a tensor's name; *ignored for what nobody needs: its other
    towers, buffers that old programs saved. */
 qb_status qb_checkpoint_own_name(qb_checkpoint *ck, qb_tensor *t, bool *ignored) QB_NODISCARD;

@@ -62,6 +62,18 @@ out:
     return st;
 }
 
+qb_status qb_modules_list_packed(const qb_model *m, qb_modules *out) {
+    size_t kept = 0;
+    qb_status st = qb_modules_list(m, out);
+    if (st != QB_OK) return st;
+    for (size_t i = 0; i < out->count; i++)
+        if (is_packed(m, out->items[i].name)) out->items[kept++] = out->items[i];
+    out->count = kept;
+    st = sort(out);
+    if (st != QB_OK) qb_modules_free(out);
+    return st;
+}
+
 qb_status qb_modules_join(qb_modules *to, const qb_modules *from) {
     qb_status st = QB_OK;
     for (size_t i = 0; st == QB_OK && i < from->count; i++) {

@@ -19,6 +19,8 @@ typedef struct qb_modules {
 } qb_modules;
 
 qb_status qb_modules_list(const qb_model *m, qb_modules *out) QB_NODISCARD;
+/* Those that the checkpoint has quantized. */
+qb_status qb_modules_list_packed(const qb_model *m, qb_modules *out) QB_NODISCARD;
 /* Adds those of another model that are not in the list. */
 qb_status qb_modules_join(qb_modules *to, const qb_modules *from) QB_NODISCARD;
 void qb_modules_free(qb_modules *modules);

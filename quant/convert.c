@@ -390,7 +390,7 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
     QB_TRY(st, qb_target_plan_others(m, &c.modules, others, c.writer));
     QB_TRY(st, qb_writer_begin(c.writer));
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));
-    if (!c.layout) QB_TRY(st, qb_stacks_put(m, c.dense, c.writer, out));
+    if (!c.layout) QB_TRY(st, qb_stacks_put(m, c.dense, c.writer, NULL, out));
     QB_TRY(st, qb_target_copy_others(m, &c.modules, others, c.writer));
     QB_TRY(st, put_config(&c));
     QB_TRY(st, qb_target_copy_companions(m, target, c.writer));

@@ -48,38 +48,37 @@ static bool turned(const qb_linear *l) {
     return l->stack->stored == QB_STORED_STACKED_COLUMNS;
 }
 
-static qb_status plan_one(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w) {
+typedef struct {
+    const qb_model *m;
+    qb_dtype as;
+    qb_writer *w;
+    const qb_stacks_change *change;
+    qb_conversion *report;
+} writing;
+
+static qb_status plan_one(const writing *s, const qb_linear *l, int64_t layer) {
     char name[QB_NAME_BYTES + 8];
-    int64_t n = m->config.n_experts;
+    int64_t n = s->m->config.n_experts;
     name_of(l, layer, l->stack->suffix, name);
-    qb_status st = qb_writer_plan(
-        w, name, as, 3, (int64_t[]){n, turned(l) ? l->cols : all_rows(l), turned(l) ? all_rows(l) : l->cols});
+    qb_status st =
+        qb_writer_plan(s->w, name, s->as, 3,
+                       (int64_t[]){n, turned(l) ? l->cols : all_rows(l), turned(l) ? all_rows(l) : l->cols});
     if (st != QB_OK || !l->bias || !is_apart(l)) return st;
     name_of(l, layer, l->stack->bias, name);
-    return qb_writer_plan(w, name, as, 2, (int64_t[]){n, all_rows(l)});
+    return qb_writer_plan(s->w, name, s->as, 2, (int64_t[]){n, all_rows(l)});
 }
 
-static qb_status each(const qb_model *m,
-                      qb_status (*f)(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as,
-                                     qb_writer *w, qb_conversion *report),
-                      qb_dtype as, qb_writer *w, qb_conversion *report) {
-    const qb_topology *t = &m->topology;
+static qb_status each(const writing *s, qb_status (*f)(const writing *s, const qb_linear *l, int64_t layer)) {
+    const qb_topology *t = &s->m->topology;
     qb_status st = QB_OK;
     for (int64_t layer = 0; layer < t->n_layers; layer++)
         for (size_t i = 0; st == QB_OK && i < t->layers[layer].n_linears; i++)
-            if (begins(&t->layers[layer].linears[i]))
-                st = f(m, &t->layers[layer].linears[i], layer, as, w, report);
+            if (begins(&t->layers[layer].linears[i])) st = f(s, &t->layers[layer].linears[i], layer);
     return st;
 }
 
-static qb_status plan_each(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w,
-                           qb_conversion *report) {
-    (void)report;
-    return plan_one(m, l, layer, as, w);
-}
-
 qb_status qb_stacks_plan(const qb_model *m, qb_dtype as, qb_writer *w) {
-    return each(m, plan_each, as, w, NULL);
+    return each(&(writing){.m = m, .as = as, .w = w}, plan_one);
 }
 
 /* ---- writing ---- */
@@ -91,8 +90,9 @@ static void turn_into(const float *values, int64_t rows, int64_t cols, float *ou
 }
 
 /* One expert's matrix, or a part of its rows, as the stack has it, into `out`, where the matrix begins. */
-static qb_status read_matrix(const qb_model *m, const qb_linear *l, int64_t layer, float *values, float *out,
+static qb_status read_matrix(const writing *s, const qb_linear *l, int64_t layer, float *values, float *out,
                              bool *packed) {
+    const qb_model *m = s->m;
     char module[QB_NAME_BYTES];
     qb_weight w;
     int64_t n = l->rows * l->cols;
@@ -109,52 +109,55 @@ static qb_status read_matrix(const qb_model *m, const qb_linear *l, int64_t laye
         if (!isfinite(to[i]))
             st = qb_fail(QB_ERR_NUMERIC, "%s: an element is %g: the checkpoint is damaged", module,
                          (double)to[i]);
+    if (st == QB_OK && s->change)
+        st = s->change->change(s->change->ctx, module, l->expert, l->rows, l->cols, to);
     if (st == QB_OK && turned(l)) turn_into(values, l->rows, l->cols, out + l->part * l->rows, all_rows(l));
     qb_linear_unread(m, l, layer, &w);
     return st;
 }
 
-static qb_status put_biases(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w) {
+static qb_status put_biases(const writing *s, const qb_linear *l, int64_t layer) {
     char name[QB_NAME_BYTES + 8];
-    int64_t n = m->config.n_experts;
+    int64_t n = s->m->config.n_experts;
     float *all = NULL, *one = NULL;
     qb_status st = qb_alloc((size_t)(n * all_rows(l)), sizeof *all, &all);
     for (int64_t i = 0; st == QB_OK && i < n * parts_of(l); i++) {
         qb_linear_bias_name(&l[i], layer, name);
-        st = qb_checkpoint_read_f32(m->checkpoint, name, l->rows, 0, &one);
+        st = qb_checkpoint_read_f32(s->m->checkpoint, name, l->rows, 0, &one);
         float *to = all + l[i].expert * all_rows(l) + l[i].part * l->rows;
         if (st == QB_OK) memcpy(to, one, (size_t)l->rows * sizeof *all);
         qb_free(one);
         one = NULL;
     }
     name_of(l, layer, l->stack->bias, name);
-    if (st == QB_OK) st = qb_target_put_as(w, name, all, n * all_rows(l), as, NULL);
+    if (st == QB_OK) st = qb_target_put_as(s->w, name, all, n * all_rows(l), s->as, NULL);
     qb_free(all);
     return st;
 }
 
-static qb_status put_each(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype as, qb_writer *w,
-                          qb_conversion *report) {
+static qb_status put_each(const writing *s, const qb_linear *l, int64_t layer) {
     char name[QB_NAME_BYTES + 8];
-    int64_t n = m->config.n_experts, size = all_rows(l) * l->cols;
+    int64_t n = s->m->config.n_experts, size = all_rows(l) * l->cols;
     float *all = NULL, *values = NULL;
     bool packed = false;
     qb_status st;
     QB_TRY(st, qb_alloc((size_t)(n * size), sizeof *all, &all));
     QB_TRY(st, qb_alloc((size_t)(l->rows * l->cols), sizeof *values, &values));
     for (int64_t i = 0; i < n * parts_of(l); i++)
-        QB_TRY(st, read_matrix(m, &l[i], layer, values, all + l[i].expert * size, &packed));
+        QB_TRY(st, read_matrix(s, &l[i], layer, values, all + l[i].expert * size, &packed));
     name_of(l, layer, l->stack->suffix, name);
-    QB_TRY(st, qb_target_put_as(w, name, all, n * size, as, packed ? &report->rounded : NULL));
-    report->modules += n * parts_of(l);
-    report->weights += n * size;
-    if (l->bias && is_apart(l)) st = put_biases(m, l, layer, as, w);
+    QB_TRY(st, qb_target_put_as(s->w, name, all, n * size, s->as,
+                                packed || s->change ? &s->report->rounded : NULL));
+    s->report->modules += n * parts_of(l);
+    s->report->weights += n * size;
+    if (l->bias && is_apart(l)) st = put_biases(s, l, layer);
 out:
     qb_free(all);
     qb_free(values);
     return st;
 }
 
-qb_status qb_stacks_put(const qb_model *m, qb_dtype as, qb_writer *w, qb_conversion *report) {
-    return each(m, put_each, as, w, report);
+qb_status qb_stacks_put(const qb_model *m, qb_dtype as, qb_writer *w, const qb_stacks_change *change,
+                        qb_conversion *report) {
+    return each(&(writing){m, as, w, change, report}, put_each);
 }

@@ -13,12 +13,13 @@ declare -A may=(
   [datasets]="base hub tokenizer"
   [model]="base hub kernels checkpoint"
   [quant]="base kernels checkpoint model"
+  [adapter]="base kernels checkpoint model quant"
   [eval]="base kernels model"
   [results]="base"
   [plots]="base results"
-  [bench]="base hub kernels checkpoint tokenizer datasets model quant eval results plots"
+  [bench]="base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots"
   [tools]="base"
-  [tests]="bench tools base hub kernels checkpoint tokenizer datasets model quant eval results plots"
+  [tests]="bench tools base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots"
 )
 rooms="${!may[*]}"
 bad=0

@@ -150,6 +150,11 @@ class Convert(Directory):
         call(self.bench, Quantize.words[:-4] + ["-q", "-o", "w4"], folder)
 
 
+class Merge(Directory):
+    name = "merge"
+    words = ["merge", f"{SOURCE}/tests/golden/families/llama", f"{SOURCE}/tests/golden/adapters/plain", "-o", "out", "-t", "1", "-q"]
+
+
 class Eval(Scenario):
     name = "eval"
     words = ["eval", "demo", "--dataset", "demo", "--protocol", "gptq-64", "--max-windows", "2", "-t", "1", "--json"]
@@ -215,7 +220,7 @@ class Inspect(Scenario):
         return 1 if damaged else super().error_lines(folder, stderr)
 
 
-SCENARIOS = [Run, Cached, Quantize, Gptq, Convert, Eval, Plot, Inspect]
+SCENARIOS = [Run, Cached, Quantize, Gptq, Convert, Merge, Eval, Plot, Inspect]
 
 
 def call(bench, words, folder, fault=None, log=None, library=None):
