@@ -1,6 +1,6 @@
 /* Datasets and protocols: local files -> text -> token windows, as the GPTQ paper's datautils.py and the
    perplexity tools of the field define them (each row and function names its source). A dataset is one row in
-   datasets.def. Nothing here touches the network. */
+   datasets.def. Nothing here makes a request: what is in the hub's cache is read there. */
 #pragma once
 
 #include "base/hash.h"
@@ -51,6 +51,9 @@ struct qb_dataset {
     const char *calibration_role, *calibration_files, *calibration_substitutes;
     const char *evaluation_sha256; /* of the canonical text, decompressed; NULL: unknown */
     int64_t evaluation_documents, calibration_documents; /* in the canonical file; 0: not counted */
+    /* At the hub: repository, revision (NULL: main), and the files of the two splits; NULL: it is not there.
+       What lies in the hub's cache is looked for behind all other folders. */
+    const char *hub_repo, *hub_revision, *hub_evaluation, *hub_calibration;
     const char *how_to_get; /* one sentence for the error when the file is missing */
 
     /* The evaluation split's ids; `window` is the protocol's (c4 draws by it). Appends to out. */
@@ -63,7 +66,7 @@ struct qb_dataset {
 /* Registry. Where a `dataset` argument is asked below, a registry name serves, or the path of the user's own
    text file (one document) or JSON lines file (.jsonl, .json, .ndjson; "text" of each line is a document),
    compressed or not. Registry files are looked for in data_dir (may be NULL), $BENCH_DATA and <user
-   cache>/data, in that order, each with its sub-folder <family>. */
+   cache>/data, in that order, each with its sub-folder <family>, then in the hub's cache. */
 const qb_dataset *qb_dataset_at(size_t index);       /* NULL behind the last */
 const qb_dataset *qb_dataset_find(const char *name); /* NULL: perhaps a file */
 

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "base/str.h"
+#include "hub/cache.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,28 @@ static qb_status try_names(char *const *pair, int n_pair, const char *names, qb_
     return QB_OK;
 }
 
+/* The split's file in the hub's cache, as fetched by this program or by Python's tools; out->path stays NULL
+ * without. */
+static qb_status look_in_hub(const qb_dataset *d, bool calibration, qb_located *out) {
+    qb_hub_repo repo = {QB_HUB_DATASET, d->hub_repo, d->hub_revision};
+    char commit[QB_HUB_COMMIT], *cache = qb_hub_cache_dir(), *dir = NULL, *path = NULL;
+    bool there = false;
+    qb_status st =
+        cache ? qb_hub_snapshot(cache, &repo, &dir, commit) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (st == QB_OK && dir) {
+        path = qb_path_join(dir, calibration ? d->hub_calibration : d->hub_evaluation);
+        st = path ? qb_path_look(path, &there) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    }
+    if (st == QB_OK && there) {
+        out->path = path;
+        path = NULL;
+    }
+    qb_free(path);
+    qb_free(dir);
+    qb_free(cache);
+    return st;
+}
+
 static void append_names(qb_str *s, const char *names) {
     for (const char *p = names; p && *p; p += *p == '|') {
         size_t length = strcspn(p, "|");
@@ -119,8 +142,9 @@ static qb_status fail_missing(const qb_dataset *d, const char *role, const char 
     if (!d->built_in) qb_str_printf(&where, " or their folder %s", d->family);
     qb_status st =
         qb_fail(QB_ERR_NOT_FOUND,
-                "%s: no %s file in %s: expected %s (or one of these with .gz .zst .xz .bz2 .zip): %s",
-                d->name, role, qb_str_get(&where), qb_str_get(&list), d->how_to_get);
+                "%s: no %s file in %s: expected %s (or one of these with .gz .zst .xz .bz2 .zip): %s%s%s%s",
+                d->name, role, qb_str_get(&where), qb_str_get(&list), d->hub_repo ? "`bench fetch " : "",
+                d->hub_repo ? d->name : "", d->hub_repo ? "` gets it from the hub; or " : "", d->how_to_get);
     qb_str_free(&list);
     qb_str_free(&where);
     return st;
@@ -139,6 +163,7 @@ qb_status qb_dataset_locate(const qb_dataset *d, bool calibration, const char *d
         QB_TRY(st, try_names(f.paths + i, step, substitutes, out));
         out->substitute = out->path != NULL;
     }
+    if (st == QB_OK && !out->path && d->hub_repo) QB_TRY(st, look_in_hub(d, calibration, out));
     if (st == QB_OK && !out->path)
         st = fail_missing(d, calibration ? d->calibration_role : d->evaluation_role, names, substitutes, &f);
 out:

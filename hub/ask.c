@@ -154,6 +154,7 @@ static qb_status ask(qb_asker *a, const char *url, bool head, gathering *g, qb_h
         if (st != QB_OK && !out->broken) return st;
         if (st == QB_OK && !qb_ask_is_passing(out)) return QB_OK;
         if (tries == QB_ASK_TRIES) return st == QB_OK ? QB_OK : no_network(a, st);
+        if (tries == 1 && st != QB_OK) qb_info("%s: asking again", qb_error_text());
         if ((st = qb_ask_pause(a, out, tries)) != QB_OK) return st;
     }
 }

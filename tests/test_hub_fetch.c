@@ -454,6 +454,107 @@ static void test_fetch__can_be_interrupted(void **state) {
     assert_ref(false);
 }
 
+/* ---- the program ---- */
+
+static void set_variables(void) {
+    setenv("HF_ENDPOINT", endpoint, 1);
+    setenv("HF_HUB_CACHE", hub.cache, 1);
+    unsetenv("HF_TOKEN");
+    setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1", 1);
+}
+
+static void test_fetch__the_command(void **state) {
+    (void)state;
+    set_variables();
+    outcome o = BENCH("fetch", "org/tiny", "--dry-run");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "56 B  model.safetensors"));
+    outcome_free(&o);
+    assert_ref(false);
+    o = BENCH("fetch", "org/tiny", "--json");
+    assert_worked(&o);
+    qb_json *j = json_of(&o);
+    assert_string_equal(qb_json_string(qb_json_get(j, "commit")), SERVED_COMMIT);
+    assert_true(qb_json_number(qb_json_get(j, "fetched_files")) == 2);
+    qb_json_free(j);
+    outcome_free(&o);
+    assert_whole();
+    o = BENCH("fetch", "org/tiny");
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "all 2 files are in the cache already"));
+    assert_non_null(strstr(o.out, "/models--org--tiny/snapshots/" SERVED_COMMIT "\n"));
+    outcome_free(&o);
+
+    /* Offline: what is here is the answer, and nothing is asked. */
+    setenv("HF_HUB_OFFLINE", "1", 1);
+    server.n_seen = 0;
+    o = BENCH("fetch", "org/tiny");
+    assert_worked(&o);
+    outcome_free(&o);
+    assert_refused(BENCH("fetch", "org/other"), 1, "HF_HUB_OFFLINE forbids asking for it");
+    assert_int_equal(server.n_seen, 0);
+    unsetenv("HF_HUB_OFFLINE");
+    assert_refused(BENCH("fetch"), 2, "MODEL|DATASET");
+    assert_refused(BENCH("fetch", "demo"), 2, "comes with the program");
+    assert_refused(BENCH("fetch", "a b"), 2, "names no repository");
+    assert_refused(BENCH("fetch", "org/tiny", "--type", "dataset"), 2, "needs --include");
+}
+
+static void test_fetch__a_dataset_is_found_where_it_was_put(void **state) {
+    (void)state;
+    set_variables();
+    server_add("en/c4-validation.00000-of-00008.json.gz", "no gzip", true);
+    outcome o = BENCH("fetch", "c4", "--split", "evaluation");
+    assert_worked(&o);
+    outcome_free(&o);
+    assert_int_equal(server_saw("HEAD /datasets/allenai/c4/resolve/main/en/c4-validation", false, NULL), 1);
+    assert_refused(BENCH("tokenize", "demo", "--dataset", "c4"), 1,
+                   "datasets--allenai--c4/snapshots/" SERVED_COMMIT "/en/c4-val");
+    assert_refused(BENCH("fetch", "c4", "--split", "calibration"), 1,
+                   "has no file en/c4-train.00000-of-01024.json.gz");
+    assert_refused(BENCH("tokenize", "demo", "--dataset", "c4", "--split", "calibration"), 1,
+                   "`bench fetch c4` gets it from the hub");
+}
+
+/* The demo's own files under another name, which a run gets for itself. */
+static void test_fetch__a_run_gets_what_is_missing(void **state) {
+    (void)state;
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                        "tokenizer_config.json"};
+    char *content[4] = {0};
+    const char *share = getenv("BENCH_SHARE"), *suite = scratch_path("suite.json");
+    static const char text[] =
+        "{\"name\":\"s\",\"summary\":\"s\",\"models\":[\"org/tiny\"],\"methods\":[{\"method\":\"none\"}],"
+        "\"metrics\":[\"perplexity\"],\"datasets\":[\"demo\"],\"protocols\":[\"gptq-256\"],\"max_windows\":"
+        "1}";
+    set_variables();
+    server_reset();
+    for (size_t i = 0; i < 4; i++) {
+        char path[1024];
+        size_t n;
+        snprintf(path, sizeof path, "%s/demo/%s", share ? share : "", names[i]);
+        assert_ok(qb_file_read(path, 16 << 20, &content[i], &n));
+        server_add(names[i], content[i], i == 1)->n = n;
+    }
+    assert_ok(qb_file_write_atomic(suite, text, strlen(text)));
+    assert_refused(BENCH("run", "--suite", suite), 1, "`bench fetch org/tiny` gets it");
+    assert_refused(BENCH("run", "--suite", suite, "--fetch", "--dry-run"), 2, "choose one");
+    outcome o = BENCH("run", "--suite", suite, "--fetch", "--json");
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "model org/tiny is not here: fetching it"));
+    qb_json *j = json_of(&o);
+    const qb_json *one = qb_json_first(qb_json_get(j, "cases"));
+    assert_string_equal(qb_json_string(qb_json_get(one, "status")), "ok");
+    qb_json_free(j);
+    outcome_free(&o);
+    server.n_seen = 0;
+    o = BENCH("run", "--suite", suite, "--fetch"); /* nothing is missing now */
+    assert_worked(&o);
+    assert_int_equal(server.n_seen, 0);
+    outcome_free(&o);
+    for (size_t i = 0; i < 4; i++) qb_free(content[i]);
+}
+
 static int begin(void **state) {
     int code = program_begin(state);
     unsetenv("http_proxy"); /* the loopback is nobody else's */
@@ -489,6 +590,9 @@ int main(void) {
         TEST(test_fetch__a_full_disk_is_seen_before),
         TEST(test_fetch__files_by_name),
         TEST(test_fetch__can_be_interrupted),
+        TEST(test_fetch__the_command),
+        TEST(test_fetch__a_dataset_is_found_where_it_was_put),
+        TEST(test_fetch__a_run_gets_what_is_missing),
     };
     return cmocka_run_group_tests(tests, begin, program_end);
 }

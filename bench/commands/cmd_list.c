@@ -139,6 +139,10 @@ static qb_json *list_datasets(void) {
         qb_json_put_text(j, "source", d->source);
         qb_json_put_text(j, "evaluation_files", d->evaluation_files);
         qb_json_put_text(j, "calibration_files", d->calibration_files);
+        qb_json_put_text(j, "hub_repo", d->hub_repo);
+        qb_json_put_text(j, "hub_revision", d->hub_repo && !d->hub_revision ? "main" : d->hub_revision);
+        qb_json_put_text(j, "hub_evaluation", d->hub_evaluation);
+        qb_json_put_text(j, "hub_calibration", d->hub_calibration);
         qb_json_put_text(j, "how_to_get", d->how_to_get);
         qb_json_push(array, j);
     }

@@ -36,6 +36,8 @@ static const qb_option rows[] = {
      "perplexities are skipped"},
     {"dry-run", 'n', QB_OPTION_BOOL, offsetof(qb_run_options, dry_run), NULL, 0, 0, NULL, NULL,
      "check everything, print cases, bytes, peak memory and estimated time, run nothing"},
+    {"fetch", 0, QB_OPTION_BOOL, offsetof(qb_run_options, fetch), NULL, 0, 0, NULL, NULL,
+     "get models and datasets that are missing from the Hugging Face hub, as `bench fetch` does"},
     {"keep-going", 0, QB_OPTION_BOOL, offsetof(qb_run_options, keep_going), "true", 0, 0, NULL, NULL,
      "go on with the next case when one fails"},
     {"cache", 0, QB_OPTION_BOOL, offsetof(qb_run_options, cache), "true", 0, 0, NULL, NULL,

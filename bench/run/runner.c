@@ -1,4 +1,5 @@
 #include "bench/run/runner.h"
+#include "bench/run/get.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -135,6 +136,7 @@ qb_status qb_run_open(const qb_run_options *options, const char *const *sets, si
     if (!(run->data = qb_json_array())) return qb_fail(QB_ERR_MEMORY, "out of memory");
     QB_TRY(st, load_suite(options, sets, n_sets, run));
     QB_TRY(st, check_outputs(options));
+    if (options->fetch) QB_TRY(st, qb_run_fetch(run));
     QB_TRY(st, open_subjects(run));
     /* Tokenizers and texts are gone; their memory must not stand in the children's peaks. */
     malloc_trim(0);

@@ -15,6 +15,7 @@ typedef struct qb_run_options {
     double device_gb;
     bool offload; /* blocks that do not fit the device may lie in host memory */
     bool synthetic, resume, dry_run, keep_going, cache;
+    bool fetch; /* what is missing comes from the hub */
     double cache_gb;
 } qb_run_options;
 
