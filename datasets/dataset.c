@@ -114,6 +114,10 @@ static qb_status calibrate_documents(const qb_dataset *d, const qb_text *text, q
 
 /* ---- Registry ---- */
 
+/* As the loaders at the hub took their files apart: wikitext keeps a line with its newline and empties one of
+   white space, ptb_text_only strips each. */
+static const qb_row_form wikitext_rows = {"", "", " \n"}, ptb_rows = {" ", " \n", NULL};
+
 static const qb_dataset datasets[] = {
 #define QB_DATASET(...) {__VA_ARGS__},
 #include "datasets/datasets.def"
@@ -241,7 +245,7 @@ static qb_status split_open(const char *name, bool calibration, const char *data
     qb_located l;
     qb_status st;
     QB_TRY(st, locate(name, calibration, data_dir, &out->dataset, &l));
-    QB_TRY(st, qb_text_open(l.path, l.entry, &out->text));
+    QB_TRY(st, qb_text_open(l.path, l.entry, out->dataset ? out->dataset->rows : NULL, &out->text));
     if (!out->dataset) {
         out->dataset = out->text.documents ? &own_documents : &own_text;
         name = qb_path_base(l.path);

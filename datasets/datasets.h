@@ -42,6 +42,8 @@ struct qb_dataset {
     bool documents;          /* the file is JSON lines, each with a "text" */
     int64_t first_documents; /* evaluation reads no more of them than this; 0: all */
     qb_join join;
+    const struct qb_row_form
+        *rows;             /* of a table, as the text file has them (datasets/text.h); NULL: documents */
     const char *separator; /* between rows, or between documents where they become one text */
 
     /* File names in order of preference, '|' between; "archive.zip!name" is one entry of an archive. Each
@@ -65,8 +67,9 @@ struct qb_dataset {
 
 /* Registry. Where a `dataset` argument is asked below, a registry name serves, or the path of the user's own
    text file (one document) or JSON lines file (.jsonl, .json, .ndjson; "text" of each line is a document),
-   compressed or not. Registry files are looked for in data_dir (may be NULL), $BENCH_DATA and <user
-   cache>/data, in that order, each with its sub-folder <family>, then in the hub's cache. */
+   compressed or not, or a Parquet file with a column "text" (a row is a document). Registry files are looked
+   for in data_dir (may be NULL), $BENCH_DATA and <user cache>/data, in that order, each with its sub-folder
+   <family>, then in the hub's cache. */
 const qb_dataset *qb_dataset_at(size_t index);       /* NULL behind the last */
 const qb_dataset *qb_dataset_find(const char *name); /* NULL: perhaps a file */
 
@@ -134,6 +137,6 @@ qb_status qb_random_windows(int64_t vocab, int64_t n_samples, int64_t seqlen, ui
 qb_status qb_dataset_ids(const qb_source *s, bool calibration_split, int64_t window, qb_ids *out,
                          int64_t *found, qb_data_files *files) QB_NODISCARD;
 
-/* Reads a possibly compressed file whole (.gz .zst .xz .bz2, the only file in a .zip); any bytes, a NUL
-   behind them. Free *out with qb_free. */
+/* Reads a possibly compressed file whole (.gz .zst .xz .bz2, the only file in a .zip; of .parquet its rows as
+   lines); any bytes, a NUL behind them. Free *out with qb_free. */
 qb_status qb_text_read(const char *path, char **out, size_t *n) QB_NODISCARD;

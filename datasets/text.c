@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "datasets/archive.h"
 #include "datasets/datasets.h"
+#include "datasets/parquet/parquet.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -54,7 +55,6 @@ out:
 
 /* A file that is not there, or is a folder, deserves more than the system's word for it. */
 static qb_status check_path(const char *path) {
-    size_t n = strlen(path);
     bool there, is_dir;
     qb_status st = qb_path_look(path, &there);
     if (st == QB_OK) st = qb_path_look_dir(path, &is_dir);
@@ -63,12 +63,6 @@ static qb_status check_path(const char *path) {
     if (is_dir)
         return qb_fail(QB_ERR_USAGE,
                        "%s is a folder: give the file in it, or a dataset's name with --data %s", path, path);
-    if (ends_with(path, n, ".parquet"))
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "%s: Parquet is not read: convert it, for text rows with python3 -c \"import sys, "
-                       "pyarrow.parquet as p; sys.stdout.write(''.join(r or ' \\n' for r in "
-                       "p.read_table(sys.argv[1])['text'].to_pylist()))\" FILE.parquet > FILE.raw",
-                       path);
     return QB_OK;
 }
 
@@ -82,7 +76,7 @@ static qb_status check_magic(const char *bytes, size_t n, const char *path) {
         {"ARROW1", 6, "an Arrow file", "write its text column to a .txt or .jsonl file"},
         {"\xff\xff\xff\xff", 4, "an Arrow stream, as datasets.save_to_disk writes it",
          "write its text column to a .txt or .jsonl file"},
-        {"PAR1", 4, "a Parquet file", "write its text column to a .txt or .jsonl file"},
+        {"PAR1", 4, "a Parquet file", "give it a name that ends in .parquet"},
         {"\x1f\x8b", 2, "gzip", "give it a name that ends in .gz"},
         {"\x28\xb5\x2f\xfd", 4, "Zstandard", "give it a name that ends in .zst"},
         {"\xfd"
@@ -112,13 +106,85 @@ static qb_status text_bound(size_t *out) {
     return QB_OK;
 }
 
-qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
+/* ---- tables ---- */
+
+typedef struct {
+    qb_str text;
+    const qb_row_form *form;
+    const char *name;
+    size_t max_bytes;
+} table;
+
+/* {"text":"..."}: what must be escaped, is; all else stays as it is. */
+static void add_document(qb_str *out, const char *text, size_t n) {
+    qb_str_text(out, "{\"text\":\"");
+    for (size_t i = 0, kept = 0; i <= n; i++) {
+        unsigned char c = i < n ? (unsigned char)text[i] : 0;
+        if (i < n && c >= 0x20 && c != '"' && c != '\\') continue;
+        qb_str_append(out, text + kept, i - kept);
+        kept = i + 1;
+        if (i == n) break;
+        if (c < 0x20)
+            qb_str_printf(out, "\\u%04x", c);
+        else
+            qb_str_printf(out, "\\%c", c);
+    }
+    qb_str_text(out, "\"}\n");
+}
+
+static qb_status add_row(void *user, const char *text, size_t n) {
+    table *t = user;
+    if (!t->form) {
+        add_document(&t->text, text, n);
+    } else if (n == 0 && t->form->empty) {
+        qb_str_text(&t->text, t->form->empty);
+    } else {
+        qb_str_text(&t->text, t->form->before);
+        qb_str_append(&t->text, text, n);
+        qb_str_text(&t->text, t->form->behind);
+    }
+    if (t->text.length > t->max_bytes)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: its text is larger than %zu bytes, the most a dataset file may have: "
+                       "BENCH_MAX_TEXT_GB=N allows N GB (10^9 bytes)",
+                       t->name, t->max_bytes);
+    return qb_str_status(&t->text);
+}
+
+static qb_status open_table(const qb_map *map, const char *path, const qb_row_form *form, size_t max_bytes,
+                            qb_text *out) {
+    table t = {.form = form, .name = path, .max_bytes = max_bytes};
+    qb_parquet *p;
+    qb_str title = {0};
+    qb_status st = qb_parquet_open(map->bytes, map->size, path, NULL, &p);
+    if (st != QB_OK) return st;
+    QB_TRY(st, qb_parquet_read(p, add_row, &t));
+    qb_str_text(&t.text, ""); /* a table without rows */
+    qb_str_printf(&title, "%s (column %s)", path, qb_parquet_column(p));
+    st = t.text.failed ? qb_str_status(&t.text) : qb_str_status(&title);
+out:
+    if (st == QB_OK) {
+        *out = (qb_text){.bytes = t.text.text ? t.text.text : "",
+                         .n = t.text.length,
+                         .name = title.text,
+                         .documents = !form,
+                         .owned = t.text.text};
+    } else {
+        qb_str_free(&t.text);
+        qb_str_free(&title);
+    }
+    qb_parquet_close(p);
+    return st;
+}
+
+qb_status qb_text_open(const char *path, const char *entry, const qb_row_form *rows, qb_text *out) {
     *out = (qb_text){0};
     qb_map map = {0};
     qb_status st = check_path(path);
     if (st != QB_OK) return st;
     if ((st = qb_map_open(path, &map)) != QB_OK) return st;
-    if (qb_stored_by_name(path, NULL) == QB_STORED_PLAIN &&
+    bool is_table = ends_with(path, strlen(path), ".parquet");
+    if (!is_table && qb_stored_by_name(path, NULL) == QB_STORED_PLAIN &&
         (st = check_magic((const char *)map.bytes, map.size, path)) != QB_OK) {
         qb_map_close(&map);
         return st;
@@ -130,8 +196,10 @@ qb_status qb_text_open(const char *path, const char *entry, qb_text *out) {
             path);
     size_t most = 0;
     st = text_bound(&most);
-    if (st == QB_OK) st = qb_text_open_memory(map.bytes, map.size, path, entry, most, out);
-    if (st == QB_OK && !out->owned)
+    if (st == QB_OK)
+        st = is_table ? open_table(&map, path, rows, most, out)
+                      : qb_text_open_memory(map.bytes, map.size, path, entry, most, out);
+    if (st == QB_OK && !out->owned && !is_table)
         out->map = map;
     else
         qb_map_close(&map);
@@ -148,8 +216,9 @@ void qb_text_close(qb_text *text) {
 qb_status qb_text_read(const char *path, char **out, size_t *n) {
     *out = NULL;
     *n = 0;
+    static const qb_row_form lines = {"", "\n", NULL};
     qb_text text;
-    qb_status st = qb_text_open(path, NULL, &text);
+    qb_status st = qb_text_open(path, NULL, &lines, &text);
     if (st != QB_OK) return st;
     if (text.owned) {
         *out = text.owned;

@@ -18,10 +18,18 @@ typedef struct qb_text {
     char *owned;    /* or here */
 } qb_text;
 
+/* How a row of a table stands in the text file that the table was made from. */
+typedef struct qb_row_form {
+    const char *before, *behind; /* the row's text */
+    const char *empty;           /* what stands for a row of no text; NULL: as any other */
+} qb_row_form;
+
 /* Opens a file, decompressing by the suffix of its name. `entry` NULL: the
    only file in an archive; else the file of that name, in whatever folder
-   of the archive. An error names the file, the entry and what is wrong. */
-qb_status qb_text_open(const char *path, const char *entry, qb_text *out) QB_NODISCARD;
+   of the archive. A Parquet file becomes the text that `rows` says, or, when that is NULL, JSON
+   lines, a document a row. An error names the file, the entry and what is wrong. */
+qb_status qb_text_open(const char *path, const char *entry, const qb_row_form *rows,
+                       qb_text *out) QB_NODISCARD;
 /* The same from memory, which must outlive the text (tests, fuzzing). */
 qb_status qb_text_open_memory(const void *stored, size_t n, const char *name, const char *entry,
                               size_t max_bytes, qb_text *out) QB_NODISCARD;

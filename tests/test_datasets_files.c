@@ -244,18 +244,18 @@ static void test_datasets_files__the_bound_is_an_option(void **state) {
     qb_text text;
     const char *path = put("bound.txt", "text");
     setenv("BENCH_MAX_TEXT_GB", "many", 1);
-    assert_fails(qb_text_open(path, NULL, &text), QB_ERR_USAGE, "expected a number from 1 to 100");
+    assert_fails(qb_text_open(path, NULL, NULL, &text), QB_ERR_USAGE, "expected a number from 1 to 100");
     setenv("BENCH_MAX_TEXT_GB", "9", 1);
-    assert_ok(qb_text_open(path, NULL, &text));
+    assert_ok(qb_text_open(path, NULL, NULL, &text));
     qb_text_close(&text);
     /* A plain file without blocks, one byte above 1 GB. */
     char *big = strdup(at("big.txt"));
     int fd = open(big, O_WRONLY | O_CREAT, 0600);
     assert_true(fd >= 0 && ftruncate(fd, 1000000001) == 0 && close(fd) == 0);
     setenv("BENCH_MAX_TEXT_GB", "1", 1);
-    assert_fails(qb_text_open(big, NULL, &text), QB_ERR_FORMAT, "1000000001 bytes are more than");
+    assert_fails(qb_text_open(big, NULL, NULL, &text), QB_ERR_FORMAT, "1000000001 bytes are more than");
     unsetenv("BENCH_MAX_TEXT_GB");
-    assert_ok(qb_text_open(big, NULL, &text));
+    assert_ok(qb_text_open(big, NULL, NULL, &text));
     qb_text_close(&text);
     unlink(big);
     free(big);
@@ -298,8 +298,8 @@ static void test_datasets_files__bad_input_is_named(void **state) {
     assert_fails(eval_gptq(put("b/empty.txt", ""), NULL, &w, NULL), QB_ERR_FORMAT, "the text is empty");
     assert_fails(eval_gptq(put("b/short.txt", "abc"), NULL, &w, NULL), QB_ERR_FORMAT, "--protocol gptq-5");
     assert_fails(eval_gptq(at("b"), NULL, &w, NULL), QB_ERR_USAGE, "is a folder");
-    assert_fails(eval_gptq(put("b/x.parquet", "PAR1"), NULL, &w, NULL), QB_ERR_UNSUPPORTED,
-                 "Parquet is not read");
+    assert_fails(eval_gptq(put("b/x.parquet", "PAR1"), NULL, &w, NULL), QB_ERR_FORMAT,
+                 "expected PAR1 at both ends");
     assert_fails(eval_gptq(put("b/latin1.txt", "line one\nna\xefve text"), NULL, &w, NULL), QB_ERR_FORMAT,
                  "byte 0xef at offset 11 (line 2)");
     assert_fails(eval_gptq(put("b/utf16.txt", "\xff\xfe"
