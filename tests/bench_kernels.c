@@ -2,7 +2,8 @@
    bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: GB/s over a working set beyond cache for few tokens, GFLOP/s
    for many.
    bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
-   is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
+   is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
+   one by one. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
    ...]]: the kinds of activations in turn. */
 #include "base/clock.h"
 #include "base/memory.h"
@@ -145,6 +146,14 @@ static const char *set_distance(qb_device *dev, int i) {
     tuning->packed_prefetch_bytes = tuning->whole_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
     return names[i];
 }
+static const char *set_rows(qb_device *dev, int i) {
+    static const char *const names[] = {"together", "singly"};
+    (void)dev;
+    if (i >= (int)(sizeof names / sizeof *names)) return NULL;
+    qb_cpu_tuning_here()->dense_prefetch_bytes = 0;
+    qb_cpu_tuning_here()->dense_singly = i == 1;
+    return names[i];
+}
 static const char *set_activations(qb_device *dev, int i) {
     if (i >= QB_ACTIVATIONS_FASTEST) return NULL;
     qb_activations got;
@@ -188,6 +197,7 @@ int main(int argc, char **argv) {
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
     const char *first = argc > 1 ? argv[1] : "";
     way_fn ways = !strncmp(first, "prefetch", 8)  ? set_distance
+                  : !strcmp(first, "rows")        ? set_rows
                   : !strcmp(first, "activations") ? set_activations
                                                   : NULL;
     if (ways) argc--, argv++;

@@ -67,11 +67,18 @@ LANES_INLINE void lanes_store_part(float *p, lanes x, int64_t n) {
 }
 /* The lanes added as a balanced tree: the same order in every instruction set. */
 LANES_INLINE float lanes_sum(lanes x) {
+#if defined(LANES_AVX512) || defined(LANES_AVX2)
+    __m256 eight = lanes_add_halves(x);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#else
     float v[LANES];
     lanes_store(v, x);
     for (int width = LANES / 2; width > 0; width /= 2)
         for (int i = 0; i < width; i++) v[i] += v[i + width];
     return v[0];
+#endif
 }
 LANES_INLINE float lanes_largest(lanes x) {
     float v[LANES];

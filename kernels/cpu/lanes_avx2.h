@@ -11,6 +11,10 @@ LANES_INLINE lanes lanes_set1(float x) {
 LANES_INLINE lanes lanes_add(lanes a, lanes b) {
     return LANES_BOTH(_mm256_add_ps, a, b);
 }
+/* Lanes i and i + 8. */
+LANES_INLINE __m256 lanes_add_halves(lanes a) {
+    return _mm256_add_ps(a.lo, a.hi);
+}
 LANES_INLINE lanes lanes_sub(lanes a, lanes b) {
     return LANES_BOTH(_mm256_sub_ps, a, b);
 }

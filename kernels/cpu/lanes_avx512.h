@@ -24,6 +24,10 @@ LANES_INLINE lanes lanes_set1(float x) {
 LANES_INLINE lanes lanes_add(lanes a, lanes b) {
     return _mm512_add_ps(a, b);
 }
+/* Lanes i and i + 8. */
+LANES_INLINE __m256 lanes_add_halves(lanes a) {
+    return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+}
 LANES_INLINE lanes lanes_sub(lanes a, lanes b) {
     return _mm512_sub_ps(a, b);
 }
