@@ -75,11 +75,15 @@ static const qb_row *counterpart(const qb_row *a, const qb_row_case *other) {
 /* Why two rows are not compared; empty: they are. --force sets aside what tells speeds and memory apart. */
 static void find_barrier(const qb_compare_config *config, const qb_row *a, const qb_row *b, qb_str *why) {
     qb_comparison_kind kind = qb_row_comparison(a);
+    if (config->paired && kind == QB_COMPARE_SPEED) {
+        if (strcmp(a->unit, b->unit) != 0) qb_str_text(why, "units differ");
+        return;
+    }
     bool on_device = kind != QB_COMPARE_QUALITY && !config->force;
     qb_rows_comparable(a, b, why);
-    if (!why->length)
+    if (!why->length && !config->paired)
         qb_cases_comparable(a->of->json, b->of->json, on_device ? kind : QB_COMPARE_QUALITY, why);
-    if (!why->length && on_device)
+    if (!why->length && on_device && !config->paired)
         qb_devices_comparable(a->of->device ? a->of->device->json : NULL,
                               b->of->device ? b->of->device->json : NULL, why);
 }
@@ -127,6 +131,32 @@ out:
     return st;
 }
 
+/* The row in the i-th document of a set, or NULL. */
+static const qb_row *in_document(const pairing *c, const qb_rows *set, int i, const qb_row *like) {
+    const qb_row_case *in = qb_rows_case(set, &set->documents[i], c->id);
+    const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(like, in) : NULL;
+    return r && r->status == QB_ROW_OK && r->value > 0 ? r : NULL;
+}
+
+static qb_status compare_pairs(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
+    int n = c->before->n_documents < c->after->n_documents ? c->before->n_documents : c->after->n_documents;
+    double *logs[2] = {NULL, NULL};
+    qb_status st;
+    for (int k = 0; k < 2; k++) QB_TRY(st, qb_alloc((size_t)n, sizeof **logs, &logs[k]));
+    int pairs = 0;
+    for (int i = 0; i < n; i++) {
+        const qb_row *x = in_document(c, c->before, i, a), *y = in_document(c, c->after, i, b);
+        if (!x || !y) continue;
+        logs[0][pairs] = log(x->value);
+        logs[1][pairs++] = log(y->value);
+    }
+    if (pairs) qb_judge_pairs(logs[0], logs[1], pairs, row);
+out:
+    qb_free(logs[0]);
+    qb_free(logs[1]);
+    return st;
+}
+
 static qb_status compare_ok_rows(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
     find_barrier(&c->out->config, a, b, &row->why);
     if (row->why.length) {
@@ -143,7 +173,8 @@ static qb_status compare_ok_rows(const pairing *c, const qb_row *a, const qb_row
         row->new_low = b->value - b->stderr_value;
         row->new_high = b->value + b->stderr_value;
     }
-    if (qb_row_judge(a) == QB_JUDGE_TIME) return compare_times(c, a, b, row);
+    if (qb_row_judge(a) == QB_JUDGE_TIME)
+        return c->out->config.paired ? compare_pairs(c, a, b, row) : compare_times(c, a, b, row);
     qb_judge_windows(a, b, row);
     if (!row->sums) qb_judge_size(a, &c->out->config, row);
     return QB_OK;

@@ -11,6 +11,9 @@ typedef struct qb_compare_config {
     double memory_tolerance_pct;
     double memory_floor_mb; /* memory of a process or a device moved when it moved by more than this too */
     bool force;             /* compare speeds and memory although devices differ */
+    bool paired; /* the sets' documents were measured by turns, the first with the first: times are judged by
+                    the differences of pairs, and configurations and devices may differ, for that is what is
+                    asked */
 } qb_compare_config;
 
 typedef enum {
@@ -37,6 +40,7 @@ typedef struct qb_compare_row {
     double p, p_adjusted; /* of the test, and by Holm over all rows; NaN: not tested */
     double new_low, new_high; /* of what the new value was made of, for charts; NaN */
     int samples[2], runs[2];  /* old and new: what a time was judged by */
+    int pairs;                /* that a time was judged by; 0: by samples */
     qb_paired paired;         /* of perplexities; windows 0 without */
     int64_t sums;             /* over windows that were tested; 0: by tolerance alone */
     qb_verdict verdict;

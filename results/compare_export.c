@@ -43,7 +43,9 @@ static qb_json *row_json(const qb_compare_row *row) {
     qb_json_put_real(o, "change_high_pct", row->high_pct);
     qb_json_put_real(o, "p", row->p);
     qb_json_put_real(o, "p_adjusted", row->p_adjusted);
-    if (row->samples[0] && row->samples[1]) {
+    if (row->pairs) {
+        qb_json_put_int(o, "pairs", row->pairs);
+    } else if (row->samples[0] && row->samples[1]) {
         qb_json_put_int(o, "old_samples", row->samples[0]);
         qb_json_put_int(o, "new_samples", row->samples[1]);
         qb_json_put_int(o, "old_runs", row->runs[0]);

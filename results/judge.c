@@ -83,6 +83,21 @@ void qb_judge_time(const qb_pool *before, const qb_pool *after, qb_compare_row *
     row->high_pct = pct_of(high);
 }
 
+/* What drifts from pair to pair is in both sides of each, and their differences are free of it. The test
+   takes them for symmetric about what lies between the sides (Wilcoxon), the interval for nothing at all. */
+void qb_judge_pairs(const double *before, double *after, int n, qb_compare_row *row) {
+    double low, high;
+    row->old_value = exp(qb_median(before, n));
+    row->new_value = exp(qb_median(after, n));
+    for (int i = 0; i < n; i++) after[i] -= before[i];
+    row->change_pct = pct_of(qb_median(after, n));
+    row->p = qb_wilcoxon_p(after, n);
+    qb_median_interval(after, n, 1 - INTERVAL_LEVEL, &low, &high);
+    row->low_pct = isnan(low) ? -100 : pct_of(low);
+    row->high_pct = isnan(high) ? (double)INFINITY : pct_of(high);
+    row->samples[0] = row->samples[1] = row->pairs = n;
+}
+
 static int64_t bounded(double n) {
     return n >= 1 && n <= MOST_NEEDED ? (int64_t)n : 0;
 }
@@ -94,15 +109,24 @@ static int least_samples(double level) {
     return n;
 }
 
+/* The same for pairs: all differences on one side have p = 2 / 2^n. */
+static int least_pairs(double level) {
+    return (int)floor(1 - log2(level)) + 1;
+}
+
 /* How many would tell: until the interval excludes no change, or the change that matters. */
 static void say_needed(const qb_comparison *c, double target, qb_compare_row *row) {
     double half = (row->high_pct - row->low_pct) / 2;
     bool by_runs = row->runs[0] >= LEAST_RUNS;
     double n = by_runs ? row->runs[0] : fmin(row->samples[0], row->samples[1]);
     double needed = isfinite(half) ? qb_samples_needed(n, half, target) : n;
-    if (!by_runs) needed = fmax(needed, least_samples(c->config.alpha / fmax(1, c->tested)));
+    double level = c->config.alpha / fmax(1, c->tested);
+    if (row->pairs)
+        needed = fmax(needed, least_pairs(level));
+    else if (!by_runs)
+        needed = fmax(needed, least_samples(level));
     row->needed = bounded(fmax(needed, n + 1));
-    row->needed_of = by_runs ? "runs" : "samples a side";
+    row->needed_of = row->pairs ? "pairs" : by_runs ? "runs" : "samples a side";
 }
 
 static void decide_time(const qb_comparison *c, qb_compare_row *row) {

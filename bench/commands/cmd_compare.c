@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "bench/command.h"
+#include "bench/judging.h"
 #include "results/compare.h"
 #include "results/runs.h"
 
@@ -11,20 +12,7 @@ typedef struct {
     const char *format, *output;
 } compare_options;
 
-#define CONFIG(field) offsetof(compare_options, config.field)
 static const qb_option rows[] = {
-    {"perplexity-tolerance-pct", 0, QB_OPTION_REAL, CONFIG(perplexity_tolerance_pct), "0.1", 0, 100, NULL,
-     "PCT", "relative change of a perplexity that counts as moved"},
-    {"speed-effect-pct", 0, QB_OPTION_REAL, CONFIG(speed_effect_pct), "5", 0, 100, NULL, "PCT",
-     "least relative change of a speed or time that matters"},
-    {"alpha", 0, QB_OPTION_REAL, CONFIG(alpha), "0.01", 1e-12, 1, NULL, "P",
-     "chance of one false alarm among all rows that are tested (Holm)"},
-    {"memory-tolerance-pct", 0, QB_OPTION_REAL, CONFIG(memory_tolerance_pct), "2", 0, 100, NULL, "PCT",
-     "relative change of a size or of memory that counts as moved"},
-    {"memory-floor-mb", 0, QB_OPTION_REAL, CONFIG(memory_floor_mb), "4", 0, 1e6, NULL, "MB",
-     "least change of a process's or device's memory that counts"},
-    {"force", 'f', QB_OPTION_BOOL, CONFIG(force), NULL, 0, 0, NULL, NULL,
-     "compare speeds and memory although the devices differ"},
     {"runs", 0, QB_OPTION_INT, offsetof(compare_options, runs), "20", 1, 1000, NULL, "N",
      "at most this many of a directory's newest runs"},
     {"format", 0, QB_OPTION_CHOICE, offsetof(compare_options, format), "text", 0, 0, QB_COMPARE_FORMATS,
@@ -69,32 +57,12 @@ static const qb_page page = {
                    "3   inconclusive: more repeats are needed, the text says about how many",
 };
 
-static qb_status read_rows(const qb_runs *runs, qb_rows *out) {
-    const qb_results **documents = NULL;
-    qb_status st;
-    QB_TRY(st, qb_alloc((size_t)runs->n, sizeof *documents, &documents));
-    for (int i = 0; i < runs->n; i++) documents[i] = &runs->documents[i];
-    st = qb_rows_read(documents, runs->n, out);
-out:
-    qb_free(documents);
-    return st;
-}
-
-static qb_status write_out(const qb_comparison *c, const char *format, const char *output) {
-    qb_str text = {0};
-    qb_status st = qb_compare_format_find(format)->write(c, &text);
-    if (st == QB_OK && output)
-        st = qb_file_write_atomic(output, text.text, text.length);
-    else if (st == QB_OK)
-        qb_output_bytes(qb_str_get(&text), text.length);
-    qb_str_free(&text);
-    return st;
-}
-
 static qb_status compare_main(int argc, char **argv, int *exit_code) {
     compare_options options;
     qb_common common;
-    qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
+    qb_option_set sets[] = {{"OPTIONS", rows, &options},
+                            {"JUDGING", qb_judging_options, &options.config},
+                            {"COMMON OPTIONS", qb_common_options, &common}};
     const char *words[2] = {NULL, NULL};
     size_t n_words;
     bool done;
@@ -102,7 +70,7 @@ static qb_status compare_main(int argc, char **argv, int *exit_code) {
     qb_rows before = {0}, after = {0};
     qb_comparison comparison = {0};
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, words, 2, &n_words, &done));
+    QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, words, 2, &n_words, &done));
     if (done) goto out;
     if (n_words < 2) return qb_command_missing(&page, n_words ? "NEW" : "OLD");
     if (options.output) QB_TRY(st, qb_file_replaceable(options.output));
@@ -110,11 +78,15 @@ static qb_status compare_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, qb_runs_open(words[1], options.runs, &new_runs));
     qb_runs_without(&old_runs, &new_runs);
     if (!old_runs.n) QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s holds nothing but the new run", words[0]));
-    QB_TRY(st, read_rows(&old_runs, &before));
-    QB_TRY(st, read_rows(&new_runs, &after));
+    QB_TRY(st, qb_judging_rows(old_runs.documents, old_runs.n, &before));
+    QB_TRY(st, qb_judging_rows(new_runs.documents, new_runs.n, &after));
     QB_TRY(st, qb_compare(&before, &after, &options.config, &comparison));
-    if (options.output) QB_TRY(st, write_out(&comparison, options.format, options.output));
-    QB_TRY(st, write_out(&comparison, common.json ? "json" : options.output ? "text" : options.format, NULL));
+    if (options.output) QB_TRY(st, qb_judging_write(&comparison, options.format, options.output));
+    QB_TRY(st, qb_judging_write(&comparison,
+                                common.json      ? "json"
+                                : options.output ? "text"
+                                                 : options.format,
+                                NULL));
     *exit_code = qb_comparison_exit_code(&comparison);
 out:
     qb_comparison_free(&comparison);
