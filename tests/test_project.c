@@ -167,7 +167,7 @@ static void test_project__a_projection_is_not_compared_with_a_measurement(void *
     qb_rows before, after;
     qb_comparison comparison;
     qb_str text = {0};
-    const qb_compare_config config = {0.1, 5, 0.01, 2, 0, true};
+    const qb_compare_config config = {0.1, 5, 0.01, 2, 0, true, false};
     make_document("3.6e9", &measured);
     qb_json *c = project(&measured, "h200", 2048);
     /* The same id, so that compare pairs them. */
