@@ -4,6 +4,7 @@
 #include "results/case.h"
 #include "results/device.h"
 #include "results/paired.h"
+#include "results/published.h"
 #include "results/text.h"
 
 #include <inttypes.h>
@@ -428,6 +429,7 @@ static void put_notes(const table *t, const char *prefix, qb_str *out) {
     put_noise_notes(t, prefix, out);
     put_share_notes(t, prefix, out);
     put_activation_notes(t, prefix, out);
+    qb_published_notes(&t->rows, prefix, false, out);
     bool floor_put = false;
     for (const qb_json *c = first_case(t); c && !floor_put; c = qb_json_next(c))
         for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m && !floor_put;

@@ -6,6 +6,7 @@
 #include "bench/run/child.h"
 #include "bench/run/runner.h"
 #include "plots/plots.h"
+#include "results/published.h"
 
 #include <string.h>
 
@@ -186,8 +187,22 @@ static qb_status show_result(qb_run *run, bool json) {
     return st;
 }
 
+/* A figure outside of the band that others stated is no failure, but nobody may overlook it. */
+static qb_status warn_outside(const qb_results *results) {
+    qb_rows set;
+    qb_str lines = {0};
+    qb_status st = qb_rows_read(&results, 1, &set);
+    if (st == QB_OK) qb_published_notes(&set, "", true, &lines);
+    for (const char *p = qb_str_get(&lines); *p; p += strcspn(p, "\n") + 1)
+        qb_warn("%.*s", (int)strcspn(p, "\n"), p);
+    qb_str_free(&lines);
+    qb_rows_free(&set);
+    return st;
+}
+
 static qb_status finish(qb_run *run, bool json, int *exit_code) {
     qb_status st = show_result(run, json);
+    if (st == QB_OK) st = warn_outside(&run->results);
     const char *plots = run->options->plots;
     if (st == QB_OK && plots) {
         int n_files = 0;

@@ -2,6 +2,7 @@
 #include "bench/suite/suite.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "bench/session.h"
 #include "bench/suite/variant.h"
 
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { SUITE_MAX_BYTES = 1 << 20, KEYS_MAX = 256 };
 
@@ -252,6 +254,31 @@ static qb_status no_suite(const char *word, const char *path) {
     return st;
 }
 
+/* "opt-125m" where no file is called so: the suite that has a model of that name, for that model alone. */
+static qb_status load_for_model(const char *word, bool *found, qb_suite *out) {
+    char **names;
+    size_t n;
+    qb_status st = qb_suite_names(&names, &n);
+    *found = false;
+    for (size_t i = 0; i < n; i++) {
+        if (st == QB_OK && !*found &&
+            qb_suite_load(names[i], out) == QB_OK) { /* a broken one is another's error */
+            for (int m = 0; st == QB_OK && m < out->models.n && !*found; m++) {
+                char label[96];
+                qb_model_label(out->models.items[m], label);
+                if (out->models.n < 2 || strcasecmp(label, word) != 0) continue;
+                *found = true;
+                st = qb_suite_set_list(out, "models", out->models.items[m]);
+                if (st == QB_OK) qb_info("suite %s, of its models %s alone", out->name, out->models.items[0]);
+            }
+            if (!*found || st != QB_OK) qb_suite_free(out);
+        }
+        qb_free(names[i]);
+    }
+    qb_free(names);
+    return st;
+}
+
 qb_status qb_suite_load(const char *word, qb_suite *out) {
     *out = (qb_suite){0};
     size_t length = strlen(word);
@@ -268,7 +295,8 @@ qb_status qb_suite_load(const char *word, qb_suite *out) {
     bool there = true;
     if (!is_path) QB_TRY(st, qb_path_look(path.text, &there));
     if (!there) {
-        st = no_suite(word, path.text);
+        QB_TRY(st, load_for_model(word, &there, out));
+        if (!there) st = no_suite(word, path.text);
         goto out;
     }
     QB_TRY(st, qb_file_read(path.text, SUITE_MAX_BYTES, &text, &n));

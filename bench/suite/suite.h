@@ -61,8 +61,8 @@ typedef struct qb_cases {
     size_t count;
 } qb_cases;
 
-/* `word` is a name in share/suites or a path (with '/' or ending in .json). Unknown names suggest the
- * nearest. */
+/* `word` is a name in share/suites, the name of one of several models of such a suite ("opt-125m"), which is
+   then its only one, or a path (with '/' or ending in .json). Unknown names suggest the nearest. */
 qb_status qb_suite_load(const char *word, qb_suite *out) QB_NODISCARD;
 qb_status qb_suite_parse(const char *text, size_t n, const char *where, qb_suite *out) QB_NODISCARD;
 void qb_suite_free(qb_suite *s); /* takes {0} */
