@@ -121,14 +121,14 @@ static qb_status draw_panels(const qb_picture_job *job, const bar_kind *kind) {
     bar *bars;
     int n_panels;
     qb_status st;
-    QB_TRY(st, qb_sheet_panels(job->sheet, false, &panels, &n_panels));
+    QB_TRY(st, qb_sheet_panels(job->sheet, QB_PANEL_DEVICE, &panels, &n_panels));
     QB_TRY(st, qb_arena_alloc(&job->sheet->arena, MAX_ROWS, sizeof *bars, &bars));
     for (int p = 0; p < n_panels; p++) {
         int n = 0;
         for (int i = 0; i < job->sheet->n && n < MAX_ROWS; i++) {
             const qb_entry *e = &job->sheet->entries[i];
             bar b = {.entry = e};
-            if (strcmp(e->model, panels[p].model) != 0 || !kind->read(job, e, &b)) continue;
+            if (!qb_panel_has(&panels[p], e) || !kind->read(job, e, &b)) continue;
             b.value /= kind->unit;
             b.inner /= kind->unit;
             b.mark /= kind->unit;
@@ -146,32 +146,32 @@ static double or_zero(double v) {
 }
 
 static bool read_prefill(const qb_picture_job *job, const qb_entry *e, bar *out) {
-    const char *protocol = qb_results_headline(job->sheet->r, "prefill");
-    const qb_json *m = protocol ? qb_results_metric(e->c, "prefill", protocol, NULL) : NULL;
-    if (!m || !qb_metric_is_ok(m)) return false;
-    out->value = or_zero(qb_json_number(qb_json_get(m, "value")));
-    out->spread = qb_json_number(qb_json_get(m, "sd"));
+    const char *protocol = qb_rows_headline(job->sheet->rows, "prefill");
+    const qb_row *r = protocol ? qb_rows_find_ok(e->c, "prefill", protocol, NULL) : NULL;
+    if (!r) return false;
+    out->value = or_zero(r->value);
+    out->spread = r->sd;
     return out->value > 0;
 }
 
 static bool read_memory(const qb_picture_job *job, const qb_entry *e, bar *out) {
     (void)job;
-    out->value = or_zero(qb_case_peak_rss_bytes(e->c));
-    out->inner = or_zero(qb_case_metric(e->c, "resident_weight_bytes", NULL, NULL));
-    out->mark = or_zero(qb_json_number(qb_json_get(qb_json_get(e->c, "quantization"), "peak_rss_bytes")));
+    out->value = or_zero(e->c->peak_rss_bytes);
+    out->inner = or_zero(qb_rows_value(e->c, "resident_weight_bytes"));
+    out->mark = or_zero(e->c->quantize_peak_bytes);
     return out->value > 0;
 }
 
 static bool read_quantize_time(const qb_picture_job *job, const qb_entry *e, bar *out) {
     (void)job;
-    out->value = or_zero(qb_case_quantize_seconds(e->c));
+    out->value = or_zero(e->c->quantize_seconds);
     return out->value > 0;
 }
 
 qb_status qb_picture_prefill(const qb_picture_job *job) {
     const bar_kind kind = {.title = "Prefill speed",
                            .x_label = "prompt tokens per second (higher is better)",
-                           .protocol = qb_results_headline(job->sheet->r, "prefill"),
+                           .protocol = qb_rows_headline(job->sheet->rows, "prefill"),
                            .tail = qb_sheet_speed_tail(job->sheet),
                            .read = read_prefill,
                            .unit = 1};

@@ -52,7 +52,7 @@ static qb_status check_names(const char *only) {
     return QB_OK;
 }
 
-qb_status qb_plots_draw(const qb_results *r, const char *dir, const char *only, int *n_files) {
+qb_status qb_plots_draw(const qb_rows *rows, const char *dir, const char *only, int *n_files) {
     qb_str terminals = {0};
     qb_sheet sheet = {0};
     qb_status st;
@@ -66,14 +66,14 @@ qb_status qb_plots_draw(const qb_results *r, const char *dir, const char *only, 
         qb_info("no PDF is drawn: this gnuplot has no pdfcairo terminal");
     QB_TRY(st, qb_make_dirs(dir));
     QB_TRY(st, qb_dir_writable(dir));
-    QB_TRY(st, qb_sheet_make(r, &sheet));
+    QB_TRY(st, qb_sheet_make(rows, &sheet));
     for (size_t i = 0; i < N_PICTURES; i++) {
         if (!is_chosen(only, pictures[i].plot.name)) continue;
         int before = *n_files;
         const qb_picture_job job = {&sheet, qb_str_get(&terminals), dir, pictures[i].plot.name, n_files};
         QB_TRY(st, pictures[i].draw(&job));
         if (*n_files == before)
-            qb_info("plot %s is not drawn: the document has no data for it", pictures[i].plot.name);
+            qb_info("plot %s is not drawn: the results have no data for it", pictures[i].plot.name);
     }
 out:
     qb_sheet_free(&sheet);

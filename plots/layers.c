@@ -25,42 +25,20 @@ typedef struct line {
     double label_y;
 } line;
 
-/* The first number among the dotted parts: "model.layers.3.mlp.up_proj"
-   is of layer 3. -1 when there is none. */
-static int layer_of(const char *module) {
-    for (const char *p = module; p; p = strchr(p, '.') ? strchr(p, '.') + 1 : NULL) {
-        size_t n = strspn(p, "0123456789");
-        if (n > 0 && n < 5 && (p[n] == '.' || p[n] == 0)) {
-            int layer = atoi(p);
-            return layer < MAX_LAYERS ? layer : -1;
-        }
-    }
-    return -1;
+/* Whether a module has a place in the picture: of that kind, in a layer, with an error that a logarithmic
+   axis can show. */
+static bool is_drawn(const qb_row_module *m, bool of_output) {
+    return m->layer >= 0 && m->layer < MAX_LAYERS && m->relative_error > 0 && m->of_output == of_output;
 }
 
-static const qb_json *modules_of(const qb_entry *e) {
-    return qb_json_get(qb_json_get(e->c, "quantization"), "modules");
-}
-
-/* The module's place and error when it is of the kind asked
-   for; an error of 0 has no place on a logarithmic axis. */
-static bool read_module(const qb_json *m, const char *kind, int *layer, double *error) {
-    const char *name = qb_json_string(qb_json_get(m, "name")),
-               *own = qb_json_string(qb_json_get(m, "error_kind"));
-    *layer = layer_of(name);
-    *error = qb_json_number(qb_json_get(m, "relative_error"));
-    return *layer >= 0 && *error > 0 && own && !strcmp(own, kind);
-}
-
-static bool fill_line(const qb_entry *e, const char *kind, line *out) {
+static bool fill_line(const qb_entry *e, bool of_output, line *out) {
     *out = (line){.entry = e, .last = -1};
-    for (const qb_json *m = qb_json_first(modules_of(e)); m; m = qb_json_next(m)) {
-        int layer;
-        double error;
-        if (!read_module(m, kind, &layer, &error)) continue;
-        out->sum[layer] += error;
-        out->count[layer]++;
-        if (layer > out->last) out->last = layer;
+    for (int i = 0; i < e->c->n_modules; i++) {
+        const qb_row_module *m = &e->c->modules[i];
+        if (!is_drawn(m, of_output)) continue;
+        out->sum[m->layer] += m->relative_error;
+        out->count[m->layer]++;
+        if (m->layer > out->last) out->last = m->layer;
     }
     return out->last >= 0;
 }
@@ -117,18 +95,17 @@ static void put_end_labels(const qb_figure *f, qb_canvas canvas, const double ma
 
 /* ---- data ---- */
 
-static void put_data(const char *kind, line *lines, int n, qb_str *out) {
+static void put_data(bool of_output, line *lines, int n, qb_str *out) {
     qb_str modules = {0}, hues = {0}, variants = {0};
     int marks = 0;
     qb_str_text(out, "$layers << QB_END\n");
     for (int i = 0; i < n; i++) {
         for (int k = 0; k <= lines[i].last; k++)
             if (lines[i].count[k]) qb_str_printf(out, "%d %.9g\n", k, mean_at(&lines[i], k));
-        for (const qb_json *m = qb_json_first(modules_of(lines[i].entry)); m; m = qb_json_next(m)) {
-            int layer;
-            double error;
-            if (!read_module(m, kind, &layer, &error)) continue;
-            qb_str_printf(&modules, "%d %.9g\n", layer, error);
+        for (int k = 0; k < lines[i].entry->c->n_modules; k++) {
+            const qb_row_module *m = &lines[i].entry->c->modules[k];
+            if (!is_drawn(m, of_output)) continue;
+            qb_str_printf(&modules, "%d %.9g\n", m->layer, m->relative_error);
             marks++;
         }
         qb_str_text(out, "\n\n");
@@ -147,17 +124,17 @@ static void put_data(const char *kind, line *lines, int n, qb_str *out) {
     qb_str_free(&variants);
 }
 
-static void fit_axes(const char *kind, const line *lines, int n, qb_figure *f) {
+static void fit_axes(bool of_output, const line *lines, int n, qb_figure *f) {
     double min = (double)INFINITY, max = 0;
-    int last = 0, layer;
-    double error;
+    int last = 0;
     for (int i = 0; i < n; i++) {
         if (lines[i].last > last) last = lines[i].last;
-        for (const qb_json *m = qb_json_first(modules_of(lines[i].entry)); m; m = qb_json_next(m))
-            if (read_module(m, kind, &layer, &error)) {
-                min = fmin(min, error);
-                max = fmax(max, error);
-            }
+        for (int k = 0; k < lines[i].entry->c->n_modules; k++) {
+            const qb_row_module *m = &lines[i].entry->c->modules[k];
+            if (!is_drawn(m, of_output)) continue;
+            min = fmin(min, m->relative_error);
+            max = fmax(max, m->relative_error);
+        }
     }
     f->x = (qb_axis){-0.3, last + 0.3, false};
     f->y = qb_axis_fit(min, max, 0.06, true, false);
@@ -172,9 +149,7 @@ static void put_layer_tics(const line *lines, int n, qb_str *out) {
     qb_str_printf(out, "set xtics 0, %d, %d\n", step, last);
 }
 
-static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, const char *kind,
-                           bool name_kind) {
-    bool output = !strcmp(kind, "hessian");
+static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, bool of_output, bool name_kind) {
     line *lines;
     qb_str script = {0};
     int n = 0;
@@ -183,7 +158,7 @@ static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, con
     QB_TRY(st, qb_arena_alloc(&arena, MAX_LINES, sizeof *lines, &lines));
     for (int i = 0; i < job->sheet->n && n < MAX_LINES; i++) {
         const qb_entry *e = &job->sheet->entries[i];
-        if (strcmp(e->model, panel->model) != 0 || !fill_line(e, kind, &lines[n])) continue;
+        if (!qb_panel_has(panel, e) || !fill_line(e, of_output, &lines[n])) continue;
         for (int k = 0; k < n; k++) lines[n].variant += lines[k].entry->hue == e->hue;
         n++;
     }
@@ -192,27 +167,26 @@ static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, con
     for (int i = 0; i < n; i++) widest = fmax(widest, qb_text_width(lines[i].entry->label, FONT_PX));
     const qb_canvas canvas = {WIDTH, HEIGHT};
     const double margins[4] = {82, widest + 52, 60, 70};
-    qb_figure f = {.title = output ? "Error of the layers' outputs" : "Error of the layers' weights",
+    qb_figure f = {.title = of_output ? "Error of the layers' outputs" : "Error of the layers' weights",
                    .x_label = "layer",
-                   .y_label = output ? "relative output error" : "relative squared weight error"};
-    const qb_panel anywhere = {.model = panel->model,
-                               .dataset = ""}; /* an error does not depend on the machine */
-    QB_TRY(st, qb_sheet_subtitle(
-                   job->sheet, &anywhere, NULL,
-                   output ? "(w-q) H (w-q)ᵀ over w H wᵀ; line: mean of a layer's matrices, dots: each matrix"
-                          : "|w-q|² over |w|²; line: mean of a layer's matrices, dots: each matrix",
-                   &f.subtitle));
-    fit_axes(kind, lines, n, &f);
+                   .y_label = of_output ? "relative output error" : "relative squared weight error"};
+    QB_TRY(st,
+           qb_sheet_subtitle(
+               job->sheet, panel, NULL,
+               of_output ? "(w-q) H (w-q)ᵀ over w H wᵀ; line: mean of a layer's matrices, dots: each matrix"
+                         : "|w-q|² over |w|²; line: mean of a layer's matrices, dots: each matrix",
+               &f.subtitle));
+    fit_axes(of_output, lines, n, &f);
     QB_TRY(st, qb_figure_begin(&f, canvas, margins, &script));
     put_layer_tics(lines, n, &script);
     put_end_labels(&f, canvas, margins, lines, n, &script);
-    put_data(kind, lines, n, &script);
+    put_data(of_output, lines, n, &script);
     QB_TRY(st, qb_figure_load("layers.gp", &script));
     char name[160];
     snprintf(name, sizeof name, "%s%s%s", job->name, panel->suffix,
-             !name_kind ? ""
-             : output   ? "-output"
-                        : "-weights");
+             !name_kind  ? ""
+             : of_output ? "-output"
+                         : "-weights");
     QB_TRY(st, qb_gnuplot_draw(job->terminals, job->dir, name, canvas, qb_str_get(&script), job->n_files));
 out:
     qb_str_free(&script);
@@ -220,14 +194,12 @@ out:
     return st;
 }
 
-static bool has_kind(const qb_picture_job *job, const qb_panel *panel, const char *kind) {
-    for (int i = 0; i < job->sheet->n; i++)
-        for (const qb_json *m = qb_json_first(modules_of(&job->sheet->entries[i])); m; m = qb_json_next(m)) {
-            int layer;
-            double error;
-            if (!strcmp(job->sheet->entries[i].model, panel->model) && read_module(m, kind, &layer, &error))
-                return true;
-        }
+static bool has_kind(const qb_picture_job *job, const qb_panel *panel, bool of_output) {
+    for (int i = 0; i < job->sheet->n; i++) {
+        const qb_entry *e = &job->sheet->entries[i];
+        for (int k = 0; qb_panel_has(panel, e) && k < e->c->n_modules; k++)
+            if (is_drawn(&e->c->modules[k], of_output)) return true;
+    }
     return false;
 }
 
@@ -235,11 +207,11 @@ qb_status qb_picture_layer_error(const qb_picture_job *job) {
     qb_panel *panels;
     int n;
     qb_status st;
-    QB_TRY(st, qb_sheet_panels(job->sheet, false, &panels, &n));
+    QB_TRY(st, qb_sheet_panels(job->sheet, QB_PANEL_MODEL, &panels, &n));
     for (int i = 0; i < n; i++) {
-        bool output = has_kind(job, &panels[i], "hessian"), weights = has_kind(job, &panels[i], "weight");
-        if (output) QB_TRY(st, draw_kind(job, &panels[i], "hessian", weights));
-        if (weights) QB_TRY(st, draw_kind(job, &panels[i], "weight", output));
+        bool output = has_kind(job, &panels[i], true), weights = has_kind(job, &panels[i], false);
+        if (output) QB_TRY(st, draw_kind(job, &panels[i], true, weights));
+        if (weights) QB_TRY(st, draw_kind(job, &panels[i], false, output));
     }
 out:
     return st;

@@ -25,13 +25,16 @@ typedef struct samples {
     int n;
 } samples;
 
-static bool in_panel(const qb_entry *e, const qb_panel *p) {
-    return !strcmp(e->model, p->model);
-}
-
 /* ---- gathering ---- */
 
-typedef double (*figure_fn)(const qb_json *case_object);
+typedef double (*figure_fn)(const qb_row_case *c);
+
+static double bits_of(const qb_row_case *c) {
+    return c->bits_per_weight;
+}
+static double bytes_of(const qb_row_case *c) {
+    return c->checkpoint_bytes;
+}
 
 static qb_status gather(const qb_picture_job *job, const qb_panel *panel, figure_fn x_of, const char *metric,
                         samples *out) {
@@ -39,19 +42,18 @@ static qb_status gather(const qb_picture_job *job, const qb_panel *panel, figure
     qb_status st = qb_arena_alloc(&job->sheet->arena, (size_t)job->sheet->n, sizeof *out->items, &out->items);
     for (int i = 0; i < job->sheet->n && st == QB_OK; i++) {
         const qb_entry *e = &job->sheet->entries[i];
-        const qb_json *m =
-            in_panel(e, panel) ? qb_results_metric(e->c, metric, panel->protocol, panel->dataset) : NULL;
-        if (!m || !qb_metric_is_ok(m)) continue;
+        const qb_row *r =
+            qb_panel_has(panel, e) ? qb_rows_find_ok(e->c, metric, panel->protocol, panel->dataset) : NULL;
+        if (!r) continue;
         /* A quality carried over to another device is the measured one again. */
-        bool quality = !strcmp(metric, "perplexity");
-        if (quality && qb_metric_is_projected(m)) continue;
-        const char *spread = quality ? "stderr" : "sd";
+        bool quality = qb_row_judge(r) == QB_JUDGE_QUALITY;
+        if (quality && r->projected) continue;
         sample s = {.entry = e,
                     .x = x_of(e->c),
-                    .y = qb_json_number(qb_json_get(m, "value")),
-                    .spread = qb_json_number(qb_json_get(m, spread)),
-                    .floor_value = qb_json_number(qb_json_get(m, "floor")),
-                    .part = qb_perplexity_part(m)};
+                    .y = r->value,
+                    .spread = quality ? r->stderr_value : r->sd,
+                    .floor_value = r->floor,
+                    .part = r->part};
         if (s.x > 0 && s.y > 0) out->items[out->n++] = s;
     }
     return st;
@@ -337,7 +339,7 @@ static qb_status draw_qualities(const qb_picture_job *job, const quality_kind *k
     qb_panel *panels;
     int n;
     qb_status st;
-    QB_TRY(st, qb_sheet_panels(job->sheet, true, &panels, &n));
+    QB_TRY(st, qb_sheet_panels(job->sheet, QB_PANEL_TEXT, &panels, &n));
     for (int i = 0; i < n; i++) {
         bool was_log, ignored;
         samples s;
@@ -351,18 +353,17 @@ out:
 }
 
 qb_status qb_picture_perplexity_bits(const qb_picture_job *job) {
-    const quality_kind kind = {"Perplexity against bits per weight", qb_case_bits_per_weight, false, false};
+    const quality_kind kind = {"Perplexity against bits per weight", bits_of, false, false};
     return draw_qualities(job, &kind);
 }
 
 qb_status qb_picture_perplexity_size(const qb_picture_job *job) {
-    const quality_kind kind = {"Perplexity against model size", qb_case_checkpoint_bytes, true, false};
+    const quality_kind kind = {"Perplexity against model size", bytes_of, true, false};
     return draw_qualities(job, &kind);
 }
 
 qb_status qb_picture_pareto(const qb_picture_job *job) {
-    const quality_kind kind = {"Size against perplexity: the Pareto front", qb_case_checkpoint_bytes, true,
-                               true};
+    const quality_kind kind = {"Size against perplexity: the Pareto front", bytes_of, true, true};
     return draw_qualities(job, &kind);
 }
 
@@ -385,11 +386,11 @@ static qb_axis speed_axis(const qb_figure *f) {
 
 qb_status qb_picture_decode_bits(const qb_picture_job *job) {
     qb_arena *arena = &job->sheet->arena;
-    const char *protocol = qb_results_headline(job->sheet->r, "decode");
+    const char *protocol = qb_rows_headline(job->sheet->rows, "decode");
     qb_panel *panels;
     int n = 0;
     qb_status st = QB_OK;
-    if (protocol) QB_TRY(st, qb_sheet_panels(job->sheet, false, &panels, &n));
+    if (protocol) QB_TRY(st, qb_sheet_panels(job->sheet, QB_PANEL_DEVICE, &panels, &n));
     for (int i = 0; i < n; i++) {
         qb_figure f = {.title = "Decode speed against bits per weight",
                        .x_label = "bits per weight, scales included",
@@ -397,7 +398,7 @@ qb_status qb_picture_decode_bits(const qb_picture_job *job) {
         samples s;
         qb_panel speed = panels[i];
         speed.protocol = protocol;
-        QB_TRY(st, gather(job, &speed, qb_case_bits_per_weight, "decode", &s));
+        QB_TRY(st, gather(job, &speed, bits_of, "decode", &s));
         QB_TRY(st, add_baselines(arena, &s, &f));
         drop_unquantized(&s);
         if (s.n == 0) continue;

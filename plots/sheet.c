@@ -13,21 +13,16 @@ enum { MAX_PANELS = 64, MAX_HUES = 8 };
 static const char *const known_methods[] = {"", "gptq", "rtn", "nf4", "fp4"};
 enum { N_KNOWN = sizeof known_methods / sizeof known_methods[0] };
 
-static const char *method_of(const qb_json *c) {
-    const char *method = qb_json_string(qb_json_get(qb_json_get(c, "config"), "method"));
-    return method ? method : "";
-}
-
 static int hue_of(const qb_sheet *s, int i) {
     const qb_entry *e = &s->entries[i];
     if (e->unquantized) return 0;
-    const char *method = method_of(e->c);
+    const char *method = e->c->method;
     for (int k = 1; k < N_KNOWN; k++)
         if (!strcmp(method, known_methods[k])) return k;
     int next = N_KNOWN;
     for (int j = 0; j < i; j++) {
         if (s->entries[j].unquantized || s->entries[j].hue < N_KNOWN) continue;
-        if (!strcmp(method_of(s->entries[j].c), method)) return s->entries[j].hue;
+        if (!strcmp(s->entries[j].c->method, method)) return s->entries[j].hue;
         if (s->entries[j].hue >= next) next = s->entries[j].hue + 1;
     }
     return next < MAX_HUES ? next : N_KNOWN + (next - N_KNOWN) % (MAX_HUES - N_KNOWN);
@@ -51,23 +46,29 @@ static qb_status keep(qb_arena *arena, qb_str *text, const char **out) {
     return st;
 }
 
-qb_status qb_sheet_make(const qb_results *r, qb_sheet *s) {
-    const char **labels;
-    int64_t count, i = 0;
+/* Cases of several documents are no points of one line. */
+static bool is_shared_series(const qb_rows *rows, const qb_row_case *c) {
+    for (int i = 0; i < rows->n_cases; i++) {
+        const qb_row_case *other = &rows->cases[i];
+        if (other->document != c->document && !strcmp(other->of, c->of) && !strcmp(other->series, c->series))
+            return true;
+    }
+    return false;
+}
+
+qb_status qb_sheet_make(const qb_rows *rows, qb_sheet *s) {
     qb_status st;
-    *s = (qb_sheet){.r = r};
-    QB_TRY(st, qb_case_labels(r, &s->arena, &labels, &count));
-    QB_TRY(st, qb_arena_alloc(&s->arena, (size_t)count, sizeof *s->entries, &s->entries));
-    for (const qb_json *c = qb_json_first(qb_json_get(r->doc, "cases")); c; c = qb_json_next(c), i++) {
-        if (!qb_case_is_ok(c)) continue;
+    *s = (qb_sheet){.rows = rows};
+    QB_TRY(st, qb_arena_alloc(&s->arena, (size_t)rows->n_cases, sizeof *s->entries, &s->entries));
+    for (int i = 0; i < rows->n_cases; i++) {
+        const qb_row_case *c = &rows->cases[i];
+        if (c->status != QB_ROW_OK) continue;
         qb_entry *e = &s->entries[s->n];
-        *e = (qb_entry){.c = c,
-                        .label = labels[i],
-                        .model = qb_case_model(c),
-                        .unquantized = qb_case_is_unquantized(c),
-                        .projected = qb_case_projected_device(c) != NULL};
+        *e = (qb_entry){
+            .c = c, .label = c->label, .unquantized = c->unquantized, .projected = c->projected_on != NULL};
         qb_str series = {0};
-        qb_case_series(c, &series);
+        qb_str_text(&series, c->series);
+        if (is_shared_series(rows, c)) qb_str_printf(&series, " (%s)", c->document->name);
         QB_TRY(st, keep(&s->arena, &series, &e->series));
         e->hue = hue_of(s, s->n);
         e->variant = variant_of(s, s->n);
@@ -90,10 +91,18 @@ static bool same(const char *a, const char *b) {
     return a == b || (a && b && !strcmp(a, b));
 }
 
+static bool same_device(const qb_row_device *a, const qb_row_device *b) {
+    return a == b || (a && b && !qb_device_difference(a->json, b->json));
+}
+
+bool qb_panel_has(const qb_panel *p, const qb_entry *e) {
+    return !strcmp(e->c->of, p->model) && (!p->by_device || same_device(e->c->device, p->device));
+}
+
 static void add_panel(qb_panel *panels, int *n, qb_panel p) {
     for (int i = 0; i < *n; i++)
         if (same(panels[i].model, p.model) && same(panels[i].dataset, p.dataset) &&
-            same(panels[i].protocol, p.protocol))
+            same(panels[i].protocol, p.protocol) && same_device(panels[i].device, p.device))
             return;
     if (*n < MAX_PANELS) panels[(*n)++] = p;
 }
@@ -108,11 +117,12 @@ static void put_slug(char *out, size_t size, const char *word) {
 
 /* Only what differs between the panels goes into a file name. */
 static void name_panels(qb_panel *panels, int n) {
-    bool models = false, datasets = false, protocols = false;
+    bool models = false, datasets = false, protocols = false, devices = false;
     for (int i = 1; i < n; i++) {
         models |= !same(panels[0].model, panels[i].model);
         datasets |= !same(panels[0].dataset, panels[i].dataset);
         protocols |= !same(panels[0].protocol, panels[i].protocol);
+        devices |= !same_device(panels[0].device, panels[i].device);
     }
     for (int i = 0; i < n; i++) {
         char word[24];
@@ -120,6 +130,10 @@ static void name_panels(qb_panel *panels, int n) {
         if (models) put_slug(panels[i].suffix, 40, panels[i].model);
         if (datasets && panels[i].dataset) put_slug(panels[i].suffix, 64, panels[i].dataset);
         if (protocols && panels[i].protocol) put_slug(panels[i].suffix, 84, panels[i].protocol);
+        if (devices && panels[i].device) {
+            const qb_row_device *d = panels[i].device;
+            put_slug(panels[i].suffix, 84, *d->gpu ? d->gpu : d->cpu);
+        }
         for (int j = 0; j < i; j++) {
             if (strcmp(panels[i].suffix, panels[j].suffix) != 0) continue;
             snprintf(word, sizeof word, "%d", i + 1);
@@ -129,21 +143,21 @@ static void name_panels(qb_panel *panels, int n) {
     }
 }
 
-qb_status qb_sheet_panels(qb_sheet *s, bool by_text, qb_panel **panels, int *n) {
+qb_status qb_sheet_panels(qb_sheet *s, qb_panel_kind kind, qb_panel **panels, int *n) {
     *n = 0;
     qb_status st = qb_arena_alloc(&s->arena, MAX_PANELS, sizeof **panels, panels);
     if (st != QB_OK) return st;
     for (int i = 0; i < s->n; i++) {
-        const qb_entry *e = &s->entries[i];
-        if (!by_text) add_panel(*panels, n, (qb_panel){.model = e->model});
-        for (const qb_json *m = by_text ? qb_json_first(qb_json_get(e->c, "metrics")) : NULL; m;
-             m = qb_json_next(m)) {
-            const char *name = qb_json_string(qb_json_get(m, "name"));
-            if (strcmp(name, "perplexity") != 0 || !qb_metric_is_ok(m)) continue;
-            add_panel(*panels, n,
-                      (qb_panel){.model = e->model,
-                                 .dataset = qb_json_string(qb_json_get(m, "dataset")),
-                                 .protocol = qb_json_string(qb_json_get(m, "protocol"))});
+        const qb_row_case *c = s->entries[i].c;
+        bool by_device = kind == QB_PANEL_DEVICE;
+        if (kind != QB_PANEL_TEXT)
+            add_panel(
+                *panels, n,
+                (qb_panel){.model = c->of, .device = by_device ? c->device : NULL, .by_device = by_device});
+        for (int k = 0; kind == QB_PANEL_TEXT && k < c->n_rows; k++) {
+            const qb_row *r = &c->rows[k];
+            if (strcmp(r->name, "perplexity") != 0 || r->status != QB_ROW_OK) continue;
+            add_panel(*panels, n, (qb_panel){.model = c->of, .dataset = r->dataset, .protocol = r->protocol});
         }
     }
     name_panels(*panels, *n);
@@ -158,17 +172,13 @@ static void put_part(qb_str *out, const char *separator, const char *text) {
 
 qb_status qb_sheet_subtitle(qb_sheet *s, const qb_panel *panel, const char *protocol, const char *tail,
                             const char **out) {
-    qb_str text = {0}, part = {0};
+    qb_str text = {0};
     put_part(&text, " · ", panel->model);
     put_part(&text, " on ", panel->dataset);
     put_part(&text, " · ", panel->protocol);
     put_part(&text, " · ", protocol);
-    if (!panel->dataset) { /* a speed belongs to its device; a perplexity does not */
-        qb_results_describe_devices(s->r, &part);
-        put_part(&text, " · ", qb_str_get(&part));
-    }
+    if (panel->device) put_part(&text, " · ", panel->device->description);
     put_part(&text, " · ", tail);
-    qb_str_free(&part);
     return keep(&s->arena, &text, out);
 }
 

@@ -104,13 +104,10 @@ static bool tells_nothing(const char *key) {
     return false;
 }
 
-/* Appends to the label the scalar config values in which the case differs from a twin, and its document where
-   a twin is of another; the id where nothing does. */
-static void tell_apart(const qb_rows *rows, const qb_row_case *c, qb_str *out) {
-    qb_str_text(out, c->label);
-    bool told = false, elsewhere = false;
-    for (int j = 0; j < rows->n_cases; j++)
-        elsewhere |= twins(c, &rows->cases[j]) && rows->cases[j].document != c->document;
+/* Appends to the label the scalar config values in which the case differs from a twin of its document, the id
+   where nothing does. */
+static void tell_inside(const qb_rows *rows, const qb_row_case *c, qb_str *out) {
+    bool told = false;
     const qb_json *config = qb_json_get(c->json, "config");
     for (const qb_json *v = qb_json_first(config); v; v = qb_json_next(v)) {
         if (qb_json_is_object(v) || qb_json_is_array(v) || tells_nothing(qb_json_key(v))) continue;
@@ -123,28 +120,39 @@ static void tell_apart(const qb_rows *rows, const qb_row_case *c, qb_str *out) {
         put_scalar(v, out);
         told = true;
     }
-    if (elsewhere) qb_str_printf(out, " (%s)", c->document->name);
-    if (!told && !elsewhere) qb_str_printf(out, " (%s)", c->id);
+    if (!told) qb_str_printf(out, " (%s)", c->id);
+}
+
+static bool has_twin(const qb_rows *rows, const qb_row_case *c, bool inside) {
+    for (int j = 0; j < rows->n_cases; j++)
+        if (twins(c, &rows->cases[j]) && (rows->cases[j].document == c->document) == inside) return true;
+    return false;
+}
+
+static qb_status keep(qb_arena *arena, qb_str *raw, const char **out) {
+    qb_str text = {0};
+    qb_text_clean(qb_str_get(raw), MAX_LABEL_COLUMNS, &text);
+    text.failed |= raw->failed;
+    qb_status st = qb_str_status(&text);
+    if (st == QB_OK) st = qb_arena_strdup(arena, qb_str_get(&text), out);
+    qb_str_free(raw);
+    qb_str_free(&text);
+    return st;
 }
 
 qb_status qb_labels_tell_apart(qb_rows *rows) {
     const char **fresh;
     qb_status st = qb_arena_alloc(&rows->arena, (size_t)rows->n_cases, sizeof *fresh, &fresh);
     for (int i = 0; i < rows->n_cases && st == QB_OK; i++) {
-        const qb_row_case *c = &rows->cases[i];
-        qb_str raw = {0}, text = {0};
-        bool alone = true;
-        for (int j = 0; j < rows->n_cases && alone; j++) alone = !twins(c, &rows->cases[j]);
-        if (alone)
-            qb_str_text(&raw, c->label);
-        else
-            tell_apart(rows, c, &raw);
-        qb_text_clean(qb_str_get(&raw), MAX_LABEL_COLUMNS, &text);
-        text.failed |= raw.failed;
-        st = qb_str_status(&text);
-        if (st == QB_OK) st = qb_arena_strdup(&rows->arena, qb_str_get(&text), &fresh[i]);
-        qb_str_free(&raw);
-        qb_str_free(&text);
+        qb_row_case *c = &rows->cases[i];
+        qb_str name = {0}, label = {0};
+        qb_str_text(&name, c->label);
+        if (has_twin(rows, c, true)) tell_inside(rows, c, &name);
+        st = keep(&rows->arena, &name, &c->name);
+        if (st == QB_OK) qb_str_text(&label, c->name);
+        if (has_twin(rows, c, false)) qb_str_printf(&label, " (%s)", c->document->name);
+        if (st == QB_OK) st = keep(&rows->arena, &label, &fresh[i]);
+        qb_str_free(&label);
     }
     for (int i = 0; i < rows->n_cases && st == QB_OK; i++) rows->cases[i].label = fresh[i];
     return st;

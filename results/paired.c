@@ -65,14 +65,17 @@ static bool is_behind(const qb_row *row, const qb_row *other) {
     return other->value > row->value || (other->value == row->value && other->of->index > row->of->index);
 }
 
-bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse) {
+bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse, qb_paired *out) {
     *worse = NULL;
     for (int i = 0; i < rows->n_cases; i++) {
         const qb_row_case *c = &rows->cases[i];
         const qb_row *r = qb_rows_find_ok(c, row->name, row->protocol, row->dataset);
+        qb_paired pair;
         if (!r || r->projected || c == row->of || strcmp(c->of, row->of->of) != 0 || !is_behind(row, r))
             continue;
-        if (!*worse || is_behind(r, *worse)) *worse = r;
+        if ((*worse && !is_behind(r, *worse)) || !qb_rows_paired(r, row, &pair)) continue;
+        *worse = r;
+        *out = pair;
     }
     return *worse != NULL;
 }
@@ -83,9 +86,7 @@ void qb_paired_notes(const qb_rows *rows, const char *dataset, const char *proto
     for (int i = 0; i < rows->n_cases; i++) {
         const qb_row *better = qb_rows_find_ok(&rows->cases[i], "perplexity", protocol, dataset), *worse;
         qb_paired paired;
-        if (!better || better->projected || !qb_paired_next(rows, better, &worse) ||
-            !qb_rows_paired(worse, better, &paired))
-            continue;
+        if (!better || better->projected || !qb_paired_next(rows, better, &worse, &paired)) continue;
         if (put == MAX_NOTES) {
             left++;
             continue;

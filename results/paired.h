@@ -15,9 +15,9 @@ bool qb_rows_paired(const qb_row *a, const qb_row *b, qb_paired *out);
 /* "-0.0290 ± 0.0040 nats a token, paired over 163 windows" */
 void qb_paired_put(const qb_paired *p, qb_str *out);
 
-/* The case of the same model with the next higher value of this row, and its row; false when there is none.
- */
-bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse);
+/* Of the cases of the same model whose windows pair with this row's, the row with the next higher value;
+   false when there is none. */
+bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse, qb_paired *out);
 /* A line for each case that has this perplexity, against the next worse of its model: "GPTQ 4b g128 against
    NF4 on ...". `prefix` heads each line. */
 void qb_paired_notes(const qb_rows *rows, const char *dataset, const char *protocol, const char *prefix,

@@ -41,6 +41,3 @@ qb_status qb_results_validate(const qb_json *doc, const char *name) QB_NODISCARD
 /* A case's metric row by name (and protocol, dataset when not NULL); NULL when absent. */
 const qb_json *qb_results_metric(const qb_json *case_object, const char *name, const char *protocol,
                                  const char *dataset);
-
-/* The table for the terminal and the README: one row a case, aligned columns, or Markdown. */
-qb_status qb_results_table(const qb_results *r, bool markdown, qb_str *out) QB_NODISCARD;

@@ -50,6 +50,7 @@ typedef struct qb_row_case {
     const char *of;           /* the unquantized model that it goes back to: what competes in one picture */
     const char *method;       /* "gptq"; "" unknown */
     const char *label;        /* short, clean, one of its kind in the set: "GPTQ 4b g128" */
+    const char *name;         /* the same, one of its kind in its document only */
     const char *series;       /* the label without the bits: what a line through several widths is called */
     const char *layout;       /* of a checkpoint that came quantized; NULL else */
     const char *projected_on; /* the device of a projection; NULL: measured */

@@ -1,5 +1,7 @@
 #include "results/compare.h"
+#include "results/paired.h"
 #include "results/runs.h"
+#include "results/sink.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -330,7 +332,7 @@ static void test_compare__perplexities_are_paired_by_window(void **state) {
     assert_true(qb_rows_paired(first_row(&rows, "m/nf4"), first_row(&rows, "m/gptq"), &paired));
     assert_true(fabs(paired.difference - -0.045588235294117645) < 1e-12);
     assert_true(fabs(paired.stderr_value - 0.010377378385708758) < 1e-12);
-    assert_ok(qb_results_table(&both, false, &text));
+    assert_ok(qb_results_print(&both, "text", &text));
     assert_has(&text,
                "GPTQ 4b against NF4 on w, gptq-11: -0.0456 ± 0.0104 nats a token, paired over 9 windows\n");
     parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("8.10", "9", NLL_B, TOKENS))), &other);
@@ -363,7 +365,7 @@ static void test_compare__few_windows_tell_no_error(void **state) {
     parse(PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4", PAIRED_ROW("8", "2", "20.5,21.25", "10,10")) "," PAIRED_CASE(
               "m/gptq", "gptq", PAIRED_ROW("7.9", "2", "20,21", "10,10"))),
           &both);
-    assert_ok(qb_results_table(&both, false, &text));
+    assert_ok(qb_results_print(&both, "text", &text));
     assert_has(&text, ": -0.0375 nats a token, paired over 2 windows, too few for an error\n");
     qb_results_close(&both);
     static const char uneven[] = PAIRED_DOC(PAIRED_CASE("m/x", "nf4", PAIRED_ROW("8", "2", "1,2", "1")));
@@ -415,7 +417,7 @@ static void test_compare__an_incomplete_document_never_passes(void **state) {
     char *text = edited(from, to);
     parse(text, &r);
     assert_int_equal(qb_results_unmeasured(&r), 1);
-    assert_ok(qb_results_table(&r, false, &table));
+    assert_ok(qb_results_print(&r, "text", &table));
     assert_non_null(strstr(table.text, "1 planned case is missing"));
     qb_str_free(&table);
     qb_results_close(&r);

@@ -126,6 +126,14 @@ static char *read_file(const char *dir, const char *name, size_t *n) {
     return text;
 }
 
+static qb_status draw(const qb_results *r, const char *dir, const char *only, int *n) {
+    qb_rows rows;
+    qb_status st = qb_rows_read(&r, 1, &rows);
+    if (st == QB_OK) st = qb_plots_draw(&rows, dir, only, n);
+    qb_rows_free(&rows);
+    return st;
+}
+
 static int count_files(const char *dir) {
     int n = 0;
     DIR *d = opendir(dir);
@@ -149,7 +157,7 @@ static void test_plots__draw_every_format_with_every_label(void **state) {
     assert_ok(qb_gnuplot_terminals(&terminals));
     int formats = strstr(terminals.text, " pdfcairo ") ? 3 : 2;
     assert_ok(qb_results_open(EXAMPLE, &r));
-    assert_ok(qb_plots_draw(&r, dir, "perplexity-bits", &n));
+    assert_ok(draw(&r, dir, "perplexity-bits", &n));
     /* Two texts, and both need a closer view beside the logarithmic one. */
     assert_int_equal(n, 4 * formats);
     assert_int_equal(count_files(dir), n);
@@ -186,7 +194,7 @@ static void test_plots__every_registered_plot_draws_the_example(void **state) {
     for (size_t i = 1; qb_plot_at(i); i++) {
         char *dir = scratch_make();
         int n;
-        assert_ok(qb_plots_draw(&r, dir, qb_plot_at(i)->name, &n));
+        assert_ok(draw(&r, dir, qb_plot_at(i)->name, &n));
         assert_true(n >= 2 && count_files(dir) == n);
         scratch_remove(dir);
     }
@@ -216,7 +224,7 @@ static void test_plots__hostile_names_are_only_text(void **state) {
     r = (qb_results){.doc = doc};
     assert_ok(qb_results_validate(doc, "hostile"));
     int n;
-    assert_ok(qb_plots_draw(&r, dir, "decode-bits,memory", &n));
+    assert_ok(draw(&r, dir, "decode-bits,memory", &n));
     assert_int_equal(count_files(dir), n);
     char *svg = read_file(dir, "decode-bits.svg", NULL);
     expect_in(
@@ -233,22 +241,21 @@ static void test_plots__bad_requests_fail_clearly(void **state) {
     qb_results r;
     int n;
     assert_ok(qb_results_open(EXAMPLE, &r));
-    assert_fails(qb_plots_draw(&r, "/tmp", "perplexity-bit", &n), QB_ERR_USAGE,
-                 "did you mean perplexity-bits?");
-    assert_fails(qb_plots_draw(&r, "/tmp", "memory,,", &n), QB_ERR_USAGE, "unknown plot \"\"");
+    assert_fails(draw(&r, "/tmp", "perplexity-bit", &n), QB_ERR_USAGE, "did you mean perplexity-bits?");
+    assert_fails(draw(&r, "/tmp", "memory,,", &n), QB_ERR_USAGE, "unknown plot \"\"");
     char *path = qb_strdup(getenv("PATH"));
     setenv("PATH", "/nowhere", 1);
-    assert_fails(qb_plots_draw(&r, "/tmp", NULL, &n), QB_ERR_NOT_FOUND, "apt-get install gnuplot-nox");
+    assert_fails(draw(&r, "/tmp", NULL, &n), QB_ERR_NOT_FOUND, "apt-get install gnuplot-nox");
     char version[64];
     assert_false(qb_gnuplot_find(version));
     assert_string_equal(version, "apt-get install gnuplot-nox");
     setenv("PATH", path, 1);
     qb_free(path);
     need_gnuplot();
-    assert_fails(qb_plots_draw(&r, "/proc/nowhere", "memory", &n), QB_ERR_IO, "/proc/nowhere");
+    assert_fails(draw(&r, "/proc/nowhere", "memory", &n), QB_ERR_IO, "/proc/nowhere");
     char *share = qb_strdup(getenv("BENCH_SHARE")), *dir = scratch_make();
     setenv("BENCH_SHARE", "/nowhere", 1);
-    assert_fails(qb_plots_draw(&r, dir, "memory", &n), QB_ERR_NOT_FOUND, "set BENCH_SHARE");
+    assert_fails(draw(&r, dir, "memory", &n), QB_ERR_NOT_FOUND, "set BENCH_SHARE");
     assert_int_equal(count_files(dir), 0);
     if (share)
         setenv("BENCH_SHARE", share, 1);
@@ -270,7 +277,7 @@ static void test_plots__a_document_without_data_draws_nothing(void **state) {
     qb_results r;
     int n = -1;
     assert_ok(qb_results_parse(empty, strlen(empty), "empty", &r));
-    assert_ok(qb_plots_draw(&r, dir, NULL, &n));
+    assert_ok(draw(&r, dir, NULL, &n));
     assert_int_equal(n, 0);
     assert_int_equal(count_files(dir), 0);
     qb_results_close(&r);
@@ -283,22 +290,26 @@ static void test_sheet__methods_keep_their_colours(void **state) {
     qb_sheet s;
     qb_panel *panels;
     int n;
+    qb_rows rows;
+    const qb_results *document = &r;
     assert_ok(qb_results_open(EXAMPLE, &r));
-    assert_ok(qb_sheet_make(&r, &s));
+    assert_ok(qb_rows_read(&document, 1, &rows));
+    assert_ok(qb_sheet_make(&rows, &s));
     assert_int_equal(s.n, 13); /* the failed and the skipped case have nothing to draw */
     assert_true(s.entries[0].unquantized && s.entries[0].hue == 0);
     assert_int_equal(s.entries[1].hue, 2); /* rtn */
     assert_int_equal(s.entries[6].hue, 1); /* gptq */
     assert_int_equal(s.entries[6].variant, 0);
     assert_int_equal(s.entries[7].variant, 1); /* act-order: the same colour, another mark */
-    assert_ok(qb_sheet_panels(&s, true, &panels, &n));
+    assert_ok(qb_sheet_panels(&s, QB_PANEL_TEXT, &panels, &n));
     assert_int_equal(n, 2);
     assert_string_equal(panels[0].suffix, "-demo");
     assert_string_equal(panels[1].suffix, "-wikitext2");
-    assert_ok(qb_sheet_panels(&s, false, &panels, &n));
+    assert_ok(qb_sheet_panels(&s, QB_PANEL_DEVICE, &panels, &n));
     assert_int_equal(n, 1);
     assert_string_equal(panels[0].suffix, "");
     qb_sheet_free(&s);
+    qb_rows_free(&rows);
     qb_results_close(&r);
 }
 
@@ -314,13 +325,17 @@ static void test_plots__projected_cases_are_drawn_apart(void **state) {
     assert_ok(qb_results_open(QB_SOURCE_DIR "/results/baselines/demo.json", &r));
     qb_free(r.path);
     r.path = NULL; /* in memory only */
-    const qb_json *c = qb_json_first(qb_json_get(r.doc, "cases"));
-    while (c && !qb_results_metric(c, "decode", NULL, NULL)) c = qb_json_next(c);
-    assert_non_null(c);
+    const qb_results *document = &r;
+    qb_rows rows;
+    assert_ok(qb_rows_read(&document, 1, &rows));
+    int i = 0;
+    while (i < rows.n_cases && !qb_rows_find(&rows.cases[i], "decode", NULL, NULL)) i++;
+    assert_true(i < rows.n_cases);
     qb_json *projected;
-    assert_ok(qb_project_case(&r, c, qb_target_find("t4"), &config, &projected));
+    assert_ok(qb_project_case(&rows, &rows.cases[i], qb_target_find("t4"), &config, &projected));
+    qb_rows_free(&rows);
     assert_ok(qb_results_put_case(&r, projected));
-    assert_ok(qb_plots_draw(&r, dir, "decode-bits,prefill,perplexity-size", &n));
+    assert_ok(draw(&r, dir, "decode-bits,prefill,perplexity-size", &n));
     char *svg = read_file(dir, "decode-bits.svg", NULL);
     expect_in(svg, "t4 projected");
     expect_in(svg, "pale and hollow: projected, not measured");

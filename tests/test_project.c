@@ -59,8 +59,10 @@ static void make_document(const char *resident_bytes, qb_results *out) {
 static qb_json *project(const qb_results *r, const char *device, int64_t context) {
     const qb_project_config config = {context, 1, 0.7e9};
     qb_json *out;
-    assert_ok(qb_project_case(r, qb_json_first(qb_json_get(r->doc, "cases")), qb_target_find(device), &config,
-                              &out));
+    qb_rows all;
+    assert_ok(qb_rows_read(&r, 1, &all));
+    assert_ok(qb_project_case(&all, all.cases, qb_target_find(device), &config, &out));
+    qb_rows_free(&all);
     return out;
 }
 
@@ -102,8 +104,11 @@ static void test_project__gptq_work_is_that_of_the_reference(void **state) {
     qb_results r;
     qb_gptq_work w;
     make_document("3.6e9", &r);
-    const qb_json *c = qb_json_first(qb_json_get(r.doc, "cases"));
-    assert_true(qb_gptq_work_of(qb_json_get(qb_json_get(c, "quantization"), "modules"), 128 * 2048, &w));
+    const qb_results *document = &r;
+    qb_rows all;
+    assert_ok(qb_rows_read(&document, 1, &all));
+    assert_true(qb_gptq_work_of(all.cases->modules, all.cases->n_modules, 128 * 2048, &w));
+    qb_rows_free(&all);
     expect_near(w.forward, 3.395e15);
     expect_near(w.hessian, 1.439e15);
     expect_near(w.factor, 6.57e13);
@@ -153,7 +158,12 @@ static void test_project__missing_shares_are_said_not_guessed(void **state) {
     assert_string_equal(
         qb_json_string(qb_json_get(qb_results_metric(a, "device_memory_bytes", NULL, NULL), "status")),
         "skipped");
-    assert_ok(qb_project_case(&r, qb_results_case(&r, "b"), qb_target_find("l4"), &config, &b));
+    qb_rows all;
+    const qb_results *document = &r;
+    assert_ok(qb_rows_read(&document, 1, &all));
+    const qb_row_case *failed = qb_rows_case(&all, all.documents, "b");
+    assert_ok(qb_project_case(&all, failed, qb_target_find("l4"), &config, &b));
+    qb_rows_free(&all);
     assert_string_equal(qb_json_string(qb_json_get(b, "status")), "failed");
     assert_string_equal(qb_json_string(qb_json_get(b, "error")), "no");
     qb_json_free(a);

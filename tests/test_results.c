@@ -1,6 +1,6 @@
-#include "results/case.h"
 #include "results/device.h"
 #include "results/results.h"
+#include "results/sink.h"
 #include "results/text.h"
 #include "tests/support.h"
 
@@ -159,7 +159,7 @@ static void test_results__table_equals_the_recorded_one(void **state) {
     assert_ok(qb_results_open(GOLDEN "example.json", &r));
     for (int markdown = 0; markdown < 2; markdown++) {
         qb_str out = {0};
-        assert_ok(qb_results_table(&r, markdown, &out));
+        assert_ok(qb_results_print(&r, markdown ? "markdown" : "text", &out));
         char *expected = read_text(markdown ? GOLDEN "table.md" : GOLDEN "table.txt");
         assert_string_equal(qb_str_get(&out), expected);
         qb_free(expected);
@@ -199,13 +199,12 @@ static void test_results__labels_are_short_and_tell_twins_apart(void **state) {
         qb_json_put(c, "config", config_make(rows[i].method, rows[i].bits, rows[i].group, rows[i].threads));
         assert_ok(qb_results_put_case(&r, c));
     }
-    qb_arena arena = {0};
-    const char **labels;
-    int64_t n;
-    assert_ok(qb_case_labels(&r, &arena, &labels, &n));
-    assert_int_equal(n, sizeof rows / sizeof rows[0]);
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) assert_string_equal(labels[i], rows[i].label);
-    qb_arena_free(&arena);
+    qb_rows all;
+    assert_ok(qb_rows_read((const qb_results *[]){&r}, 1, &all));
+    assert_int_equal(all.n_cases, sizeof rows / sizeof rows[0]);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        assert_string_equal(all.cases[i].label, rows[i].label);
+    qb_rows_free(&all);
     qb_results_close(&r);
 }
 
@@ -236,7 +235,7 @@ static void test_results__documents_of_the_first_schema_are_lifted(void **state)
         qb_json_number(qb_json_get(qb_results_metric(cpu, "decode", NULL, NULL), "share_of_ceiling")) == 0.5);
     assert_true(
         qb_json_is_null(qb_json_get(qb_results_metric(cuda, "decode", NULL, NULL), "share_of_ceiling")));
-    assert_true(qb_case_metric(cuda, "decode", NULL, NULL) == 9);
+    assert_true(qb_json_number(qb_json_get(qb_results_metric(cuda, "decode", NULL, NULL), "value")) == 9);
     qb_results_close(&r);
 }
 
@@ -271,44 +270,19 @@ static void test_results__two_devices_are_the_same_or_say_what_differs(void **st
     }
 }
 
-static void test_results__a_part_of_the_text_is_told_from_the_whole(void **state) {
-    (void)state;
-    static const struct {
-        const char *row;
-        double part;
-    } rows[] = {
-        {"{\"protocol\":\"gptq-512\",\"windows\":20,\"window_tokens\":512,\"total_tokens\":102400}", 0.1},
-        {"{\"protocol\":\"gptq-512\",\"windows\":200,\"window_tokens\":512,\"total_tokens\":102911}", 1},
-        {"{\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
-         "\"total_tokens\":1024}",
-         1},
-        {"{\"protocol\":\"strided-512-256\",\"windows\":3,\"window_tokens\":512,\"scored_tokens\":1023,"
-         "\"total_tokens\":4092}",
-         0.25},
-        {"{\"protocol\":\"gptq-512\"}", 1},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        qb_json *row;
-        assert_ok(qb_json_parse(rows[i].row, strlen(rows[i].row), "row", &row));
-        assert_true(fabs(qb_perplexity_part(row) - rows[i].part) < 1e-12);
-        qb_json_free(row);
-    }
-    assert_true(qb_perplexity_part(NULL) == 1);
-}
-
 static void test_results__tables_of_odd_documents(void **state) {
     (void)state;
     qb_results r;
     qb_str out = {0};
     assert_ok(qb_results_create(NULL, context_make(), &r));
-    assert_ok(qb_results_table(&r, false, &out));
+    assert_ok(qb_results_print(&r, "text", &out));
     assert_non_null(strstr(out.text, "A CPU, 2 threads"));
     qb_json *c = case_make("x", 0);
     qb_json_put_text(c, "status", "failed");
     qb_json_put_text(c, "error", "killed\n\x1b[2J by signal 9");
     assert_ok(qb_results_put_case(&r, c));
     qb_str_free(&out);
-    assert_ok(qb_results_table(&r, false, &out));
+    assert_ok(qb_results_print(&r, "text", &out));
     assert_non_null(strstr(out.text, "  └ killed ?[2J by signal 9\n"));
     assert_null(strchr(out.text, '\x1b'));
     qb_str_free(&out);
@@ -351,7 +325,6 @@ int main(void) {
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
         cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),
         cmocka_unit_test(test_results__two_devices_are_the_same_or_say_what_differs),
-        cmocka_unit_test(test_results__a_part_of_the_text_is_told_from_the_whole),
         cmocka_unit_test(test_results__tables_of_odd_documents),
         cmocka_unit_test(test_text__cleans_and_counts),
     };

@@ -1,6 +1,6 @@
 /* Typed rows: what documents of every schema say, and several documents as one set. */
 #include "base/metric.h"
-#include "results/rows.h"
+#include "results/sink.h"
 #include "tests/support.h"
 
 #include <math.h>
@@ -117,11 +117,72 @@ static void test_metrics__each_is_one_whole_row(void **state) {
     assert_null(qb_metric_find("nothing"));
 }
 
+static void expect_in(const qb_str *text, const char *words) {
+    if (!strstr(qb_str_get(text), words)) fail_msg("no \"%s\" in\n%s", words, qb_str_get(text));
+}
+
+/* Names out of a document are text in every form: no markup, no command, no formula. */
+static void test_sinks__hostile_names_are_only_text(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
+        "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"a\",\"status\":\"failed\","
+        "\"error\":\"50 % & <b>, \\\"x\\\" \\\\input{y}\",\"config\":{\"method\":\"=1+1|<i>_&\"},\"model\":{"
+        "\"name\":\"m\"},\"metrics\":[]}]}";
+    static const struct {
+        const char *format, *words;
+    } rows[] = {{"text", "=1+1|<i>_&"},
+                {"markdown", "=1+1\\|\\<i\\>\\_&"},
+                {"csv", "\"'=1+1|<i>_&\""},
+                {"csv", "\"50 % & <b>, \"\"x\"\" \\input{y}\""},
+                {"latex", "50 \\% \\& <b>, \"x\" \\textbackslash{}input\\{y\\}"},
+                {"html", "50 % &amp; &lt;b&gt;, &quot;x&quot;"},
+                {"json", "\"schema\":\t\"qb.rows/1\""}};
+    qb_results r;
+    assert_ok(qb_results_parse(text, sizeof text - 1, "t.json", &r));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_str out = {0};
+        assert_ok(qb_results_print(&r, rows[i].format, &out));
+        expect_in(&out, rows[i].words);
+        qb_str_free(&out);
+    }
+    qb_str out = {0};
+    assert_fails(qb_results_print(&r, "yaml", &out), QB_ERR_USAGE, "text|markdown|csv");
+    qb_results_close(&r);
+}
+
+/* The same lines and fields in every row, and numbers that read back as what was measured. */
+static void test_sinks__csv_holds_full_numbers(void **state) {
+    (void)state;
+    qb_results r;
+    qb_str out = {0};
+    int columns = 0, lines = 0;
+    assert_ok(qb_results_open(EXAMPLE, &r));
+    assert_ok(qb_results_print(&r, "csv", &out));
+    for (const char *p = out.text; *p; p = strstr(p, "\r\n") + 2, lines++) {
+        int n = 1;
+        bool quoted = false;
+        for (const char *q = p; *q != '\r'; q++) {
+            quoted ^= *q == '"';
+            n += *q == ',' && !quoted;
+        }
+        if (!columns) columns = n;
+        assert_int_equal(n, columns);
+    }
+    assert_int_equal(lines, 1 + qb_json_count(qb_json_get(r.doc, "cases")));
+    expect_in(&out, ",perplexity demo gptq-256 (1),perplexity demo gptq-256 stderr (1),");
+    expect_in(&out, ",24.81,0.09924,");
+    qb_str_free(&out);
+    qb_results_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows__say_what_the_document_says),
         cmocka_unit_test(test_rows__of_several_documents_are_told_apart),
         cmocka_unit_test(test_rows__a_part_of_the_text_is_told_from_the_whole),
+        cmocka_unit_test(test_sinks__hostile_names_are_only_text),
+        cmocka_unit_test(test_sinks__csv_holds_full_numbers),
         cmocka_unit_test(test_metrics__each_is_one_whole_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,7 @@
 #include "bench/session.h"
 #include "eval/activations.h"
 #include "eval/divergence.h"
-#include "results/case.h"
+#include "results/sink.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,7 +23,7 @@ typedef struct {
     const char *base;
     int64_t max_windows;
     double memory_gb;
-    const char *activations;
+    const char *activations, *format;
     bool dry_run, card;
 } eval_options;
 
@@ -53,6 +53,7 @@ static const qb_option rows[] = {
     {"card", 0, QB_OPTION_BOOL, offsetof(eval_options, card), NULL, 0, 0, NULL, NULL,
      "put the perplexities into the model card (README.md) that quantize or convert wrote beside the "
      "weights"},
+    QB_FORMAT_OPTION(eval_options, format),
     {"dry-run", 'n', QB_OPTION_BOOL, offsetof(eval_options, dry_run), NULL, 0, 0, NULL, NULL,
      "check everything, print windows, peak memory and estimated time, measure nothing"},
     {0},
@@ -139,29 +140,35 @@ out:
     return st;
 }
 
-static void print_rows(const qb_json *doc) {
-    const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
-    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
-        const qb_json *value = qb_json_get(row, "value");
-        if (!qb_json_is_number(value)) continue;
-        if (!strcmp(qb_json_string(qb_json_get(row, "name")), "kl_divergence")) qb_divergence_print(row);
-        if (strcmp(qb_json_string(qb_json_get(row, "name")), "perplexity") != 0) continue;
-        double error = qb_json_number(qb_json_get(row, "stderr"));
-        qb_output("perplexity %.4f", qb_json_number(value));
-        if (isfinite(error)) qb_output(" ± %.4f", error);
-        qb_output(" (%s, %s, %.0f windows, %.0f tokens scored", qb_json_string(qb_json_get(row, "dataset")),
-                  qb_json_string(qb_json_get(row, "protocol")), qb_json_number(qb_json_get(row, "windows")),
-                  qb_json_number(qb_json_get(row, "scored_tokens")));
-        double part = qb_perplexity_part(row);
-        if (part < 1) qb_output(", %.3g %% of the text", 100 * part);
-        double found = qb_json_number(qb_json_get(row, "special_tokens_found"));
-        if (found > 0)
-            qb_output(", %.0f special tokens in the text read as %s", found,
-                      qb_json_string(qb_json_get(row, "special_tokens")));
-        const char *activations = qb_json_string(qb_json_get(row, "activations"));
-        if (activations) qb_output(", %s activations", activations);
-        qb_output(")\n");
+static void print_perplexity(const qb_row *row) {
+    qb_output("perplexity %.4f", row->value);
+    if (isfinite(row->stderr_value)) qb_output(" ± %.4f", row->stderr_value);
+    qb_output(" (%s, %s, %.0f windows, %.0f tokens scored", row->dataset, row->protocol, row->windows,
+              row->scored_tokens);
+    if (row->part < 1) qb_output(", %.3g %% of the text", 100 * row->part);
+    if (row->special_tokens_found > 0)
+        qb_output(", %.0f special tokens in the text read as %s", row->special_tokens_found,
+                  row->special_tokens ? row->special_tokens : "");
+    if (row->activations) qb_output(", %s activations", row->activations);
+    qb_output(")\n");
+}
+
+/* The document's rows in words, or its table in another form. */
+static qb_status print_result(const qb_results *results, const qb_rows *measured, const char *format,
+                              bool as_json) {
+    qb_str text = {0};
+    qb_status st = QB_OK;
+    if (as_json) return qb_output_json(results->doc);
+    for (int i = 0; !strcmp(format, "text") && i < measured->n_rows; i++) {
+        const qb_row *row = &measured->rows[i];
+        if (isnan(row->value)) continue;
+        if (!strcmp(row->name, "kl_divergence")) qb_divergence_print(row);
+        if (!strcmp(row->name, "perplexity")) print_perplexity(row);
     }
+    if (strcmp(format, "text") != 0) st = qb_rows_print(measured, format, &text);
+    qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
+    return st;
 }
 
 static qb_json *eval_config(const eval_options *o) {
@@ -308,6 +315,7 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     qb_model *base = NULL;
     qb_scoring *scorings = NULL;
     qb_results results = {0};
+    qb_rows measured = {0};
     qb_status st;
     QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, &word, 1, &n_words, &done));
     if (done) goto out;
@@ -353,16 +361,15 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
                          .memory_bytes = (int64_t)(options.memory_gb * 1e9),
                          .activations = options.activations};
     st = qb_found_measure(&found, &what, &results);
-    if (results.doc && common.json) {
-        qb_status shown = qb_output_json(results.doc);
+    if (results.doc) {
+        const qb_results *document = &results;
+        qb_status shown = qb_rows_read(&document, 1, &measured);
+        if (shown == QB_OK) shown = print_result(&results, &measured, options.format, common.json);
         if (st == QB_OK) st = shown;
-    } else if (results.doc) {
-        print_rows(results.doc);
     }
-    if (st == QB_OK && options.card)
-        st = qb_card_put_perplexities(
-            found.model->path, qb_json_get(qb_json_first(qb_json_get(results.doc, "cases")), "metrics"));
+    if (st == QB_OK && options.card) st = qb_card_put_perplexities(found.model->path, measured.cases);
 out:
+    qb_rows_free(&measured);
     for (size_t i = 0; i < n; i++) qb_scoring_free(&scorings[i]);
     qb_free(scorings);
     qb_results_close(&results);

@@ -1,8 +1,9 @@
-/* bench plot: the pictures of a result document. */
+/* bench plot: the pictures of result documents. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/command.h"
 #include "plots/plots.h"
+#include "results/set.h"
 
 typedef struct {
     const char *out, *only;
@@ -18,13 +19,16 @@ static const qb_option rows[] = {
 
 static const qb_page page = {
     .name = "plot",
-    .summary = "draw the plots of a result document",
-    .synopsis = "plot RESULT.json [--out DIR] [--only NAME,NAME]",
-    .description = "Draws with gnuplot, each plot as SVG and PNG, and as PDF where gnuplot can: perplexity "
-                   "against bits\n"
-                   "a weight and against size with the Pareto front, decode and prefill speed, memory, "
-                   "quantization time,\n"
-                   "error by layer. A plot that the document has no data for is left out, and said so.",
+    .summary = "draw the plots of result documents",
+    .synopsis = "plot RESULT.json... [--out DIR] [--only NAME,NAME]",
+    .description =
+        "Draws with gnuplot, each plot as SVG and PNG, and as PDF where gnuplot can: perplexity "
+        "against bits\n"
+        "a weight and against size with the Pareto front, decode and prefill speed, memory, "
+        "quantization time,\n"
+        "error by layer. A plot that the documents have no data for is left out, and said so. Several "
+        "documents are drawn\n"
+        "together where model, text and protocol, or device, are the same.",
     .examples = "bench plot demo.json --out plots\n"
                 "bench plot 7b.json --out plots --only perplexity-bits",
 };
@@ -34,17 +38,17 @@ static qb_status plot_main(int argc, char **argv, int *exit_code) {
     plot_options options;
     qb_common common;
     qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
-    const char *path = NULL;
+    const char *paths[QB_SET_MAX];
     size_t n_words;
     bool done;
     int n_files = 0;
-    qb_results results = {0};
+    qb_result_set set = {0};
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, &path, 1, &n_words, &done));
+    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, paths, QB_SET_MAX, &n_words, &done));
     if (done) goto out;
-    if (!path) return qb_command_missing(&page, "RESULT.json");
-    QB_TRY(st, qb_results_open(path, &results));
-    QB_TRY(st, qb_plots_draw(&results, options.out, options.only, &n_files));
+    if (!n_words) return qb_command_missing(&page, "RESULT.json");
+    QB_TRY(st, qb_result_set_open(paths, n_words, &set));
+    QB_TRY(st, qb_plots_draw(&set.rows, options.out, options.only, &n_files));
     qb_info("%d files in %s", n_files, options.out);
     if (common.json) {
         qb_json *j = qb_json_object();
@@ -54,8 +58,8 @@ static qb_status plot_main(int argc, char **argv, int *exit_code) {
         qb_json_free(j);
     }
 out:
-    qb_results_close(&results);
+    qb_result_set_close(&set);
     return st;
 }
 
-const qb_command qb_command_plot = {"plot", "draw the plots of a result document", plot_main};
+const qb_command qb_command_plot = {"plot", "draw the plots of result documents", plot_main};

@@ -7,14 +7,14 @@
 #include "bench/command.h"
 #include "bench/machine/machine.h"
 #include "bench/project/project.h"
-#include "results/case.h"
+#include "results/sink.h"
 
 #include <string.h>
 
 enum { MAX_TARGETS = 16 };
 
 typedef struct {
-    const char *device, *out;
+    const char *device, *out, *format;
     int64_t context, sequences;
     double overhead_gb;
     bool keep;
@@ -33,13 +33,14 @@ static const qb_option rows[] = {
      "device memory that driver, libraries and workspaces take"},
     {"keep", 0, QB_OPTION_BOOL, offsetof(project_options, keep), NULL, 0, 0, NULL, NULL,
      "keep the measured cases beside the projected ones"},
+    QB_FORMAT_OPTION(project_options, format),
     {0},
 };
 
 static const qb_page page = {
     .name = "project",
     .summary = "compute a result's speeds for devices that are not here",
-    .synopsis = "project RESULT.json --device NAME,NAME [-o FILE] [--keep]",
+    .synopsis = "project RESULT.json --device NAME,NAME [-o FILE] [--keep] [--format FORMAT]",
     .description =
         "Takes each measured case and computes decode and prefill speed, memory fit and GPTQ time for other\n"
         "devices: datasheet bandwidth and rates, times the share of its ceiling that the measured row "
@@ -100,22 +101,24 @@ static qb_status fill(const qb_results *measured, const qb_target *const *chosen
                       const qb_project_config *config, bool keep, qb_json *context, qb_results *out) {
     qb_json *doc = qb_json_object(), *cases = qb_json_array();
     char *text = NULL;
-    qb_status st = QB_OK;
+    qb_rows all = {0};
+    qb_status st;
     qb_json_put_text(doc, "schema", QB_RESULTS_SCHEMA);
     qb_json_put(doc, "context", context);
     qb_json_put(doc, "cases", cases);
-    const qb_json *c = qb_json_first(qb_json_get(measured->doc, "cases"));
-    for (; c; c = qb_json_next(c)) {
-        if (keep) qb_json_push(cases, qb_json_copy(c));
+    QB_TRY(st, qb_rows_read(&measured, 1, &all));
+    for (int k = 0; k < all.n_cases; k++) {
+        if (keep) qb_json_push(cases, qb_json_copy(all.cases[k].json));
         for (size_t i = 0; i < n; i++) {
             qb_json *projected;
-            QB_TRY(st, qb_project_case(measured, c, chosen[i], config, &projected));
+            QB_TRY(st, qb_project_case(&all, &all.cases[k], chosen[i], config, &projected));
             qb_json_push(cases, projected);
         }
     }
     QB_TRY(st, qb_json_print(doc, false, &text));
     QB_TRY(st, qb_results_parse(text, strlen(text), "projection", out));
 out:
+    qb_rows_free(&all);
     qb_free(text);
     qb_json_free(doc);
     return st;
@@ -154,8 +157,8 @@ static qb_status project_main(int argc, char **argv, int *exit_code) {
     if (common.json) {
         QB_TRY(st, qb_output_json(projected.doc));
     } else {
-        QB_TRY(st, qb_results_table(&projected, false, &text));
-        qb_output("%s", qb_str_get(&text));
+        QB_TRY(st, qb_results_print(&projected, options.format, &text));
+        qb_output_bytes(qb_str_get(&text), text.length);
     }
 out:
     qb_str_free(&text);

@@ -7,6 +7,7 @@
 #include "bench/run/runner.h"
 #include "plots/plots.h"
 #include "results/published.h"
+#include "results/sink.h"
 
 #include <string.h>
 
@@ -21,6 +22,7 @@ static const qb_option rows[] = {
      "result document; rewritten after each case, so a run that is killed keeps what is finished. An earlier "
      "file of "
      "that name is kept as FILE.old"},
+    QB_FORMAT_OPTION(qb_run_options, format),
     {"plots", 'p', QB_OPTION_TEXT, offsetof(qb_run_options, plots), NULL, 0, 0, NULL, "DIR",
      "draw the plots into this folder at the end"},
     {"resume", 'r', QB_OPTION_BOOL, offsetof(qb_run_options, resume), NULL, 0, 0, NULL, NULL,
@@ -181,7 +183,7 @@ static void plan_table(const qb_run *run, const qb_case_plan *plans) {
 static qb_status show_result(qb_run *run, bool json) {
     if (json) return qb_output_json(run->results.doc);
     qb_str table = {0};
-    qb_status st = qb_results_table(&run->results, false, &table);
+    qb_status st = qb_results_print(&run->results, run->options->format, &table);
     if (st == QB_OK) qb_output_bytes(qb_str_get(&table), table.length);
     qb_str_free(&table);
     return st;
@@ -206,7 +208,11 @@ static qb_status finish(qb_run *run, bool json, int *exit_code) {
     const char *plots = run->options->plots;
     if (st == QB_OK && plots) {
         int n_files = 0;
-        st = qb_plots_draw(&run->results, plots, NULL, &n_files);
+        const qb_results *document = &run->results;
+        qb_rows measured;
+        st = qb_rows_read(&document, 1, &measured);
+        if (st == QB_OK) st = qb_plots_draw(&measured, plots, NULL, &n_files);
+        qb_rows_free(&measured);
         if (st == QB_OK) qb_info("%d plot files in %s", n_files, plots);
     }
     if (st == QB_OK && run->options->output && !run->results.unwritten)

@@ -7,7 +7,7 @@
 #include "bench/run/plan.h"
 #include "bench/run/probe.h"
 #include "bench/session.h"
-#include "results/case.h"
+#include "results/sink.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -17,9 +17,11 @@
 typedef struct {
     bool synthetic;
     bool dry_run;
+    const char *format;
 } speed_options;
 
 static const qb_option rows[] = {
+    QB_FORMAT_OPTION(speed_options, format),
     {"dry-run", 'n', QB_OPTION_BOOL, offsetof(speed_options, dry_run), NULL, 0, 0, NULL, NULL,
      "print what lies where and what a token takes at best, measure nothing"},
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(speed_options, synthetic), NULL, 0, 0, NULL, NULL,
@@ -51,10 +53,10 @@ static const qb_page page = {
 };
 
 /* What the speed rows were computed with, where it was not float32. */
-static void print_activations(const qb_json *metrics) {
-    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
-        const char *activations = qb_json_string(qb_json_get(row, "activations"));
-        double rest = qb_json_number(qb_json_get(row, "float32_activation_bytes"));
+static void print_activations(const qb_row_case *c) {
+    for (int i = 0; i < c->n_rows; i++) {
+        const char *activations = c->rows[i].activations;
+        double rest = qb_json_number(qb_json_get(c->rows[i].json, "float32_activation_bytes"));
         char bytes[32];
         if (!activations) continue;
         qb_output("activations: %s for products with quantized weights", activations);
@@ -65,66 +67,64 @@ static void print_activations(const qb_json *metrics) {
 }
 
 /* What the marks mean, why a share is above 100 %, what the shares are of. */
-static void print_notes(const qb_json *device, const qb_json *metrics, bool noisy) {
-    const qb_json *ceilings = qb_json_get(device, "ceilings");
-    if (noisy) qb_output("! stayed noisy: no speed to compare with\n");
-    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
-        const char *why = qb_json_string(qb_json_get(row, "noise"));
-        if (why)
-            qb_output("    %s %s: %s\n", qb_json_string(qb_json_get(row, "name")),
-                      qb_json_string(qb_json_get(row, "protocol")), why);
-    }
-    for (const qb_json *row = qb_json_first(metrics); row; row = qb_json_next(row)) {
-        const char *why = qb_json_string(qb_json_get(row, "share_reason"));
-        if (why)
-            qb_output("%s %s above its ceiling: %s\n", qb_json_string(qb_json_get(row, "name")),
-                      qb_json_string(qb_json_get(row, "protocol")), why);
-    }
+static void print_notes(const qb_row_case *c) {
+    bool noisy = false;
     char read_rate[32];
+    for (int i = 0; i < c->n_rows; i++) noisy |= qb_row_is_noisy(&c->rows[i]);
+    if (noisy) qb_output("! stayed noisy: no speed to compare with\n");
+    for (int i = 0; i < c->n_rows; i++)
+        if (c->rows[i].noise)
+            qb_output("    %s %s: %s\n", c->rows[i].name, c->rows[i].protocol, c->rows[i].noise);
+    for (int i = 0; i < c->n_rows; i++)
+        if (c->rows[i].share_reason)
+            qb_output("%s %s above its ceiling: %s\n", c->rows[i].name, c->rows[i].protocol,
+                      c->rows[i].share_reason);
+    if (!c->device) return;
     qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
-              qb_format_bytes(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s")), read_rate),
-              qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s")) * 1e-9);
-    double load = qb_json_number(qb_json_get(device, "load_average"));
-    if (load >= 0)
-        qb_output("load average %.1f on %.0f cores when it began\n", load,
-                  qb_json_number(qb_json_get(device, "cores")));
+              qb_format_bytes(c->device->read_bytes_per_s, read_rate), c->device->gemm_flop_per_s * 1e-9);
+    if (c->device->load_average >= 0)
+        qb_output("load average %.1f on %.0f cores when it began\n", c->device->load_average,
+                  c->device->cores);
 }
 
-static qb_status print_rows(const qb_json *doc) {
-    const qb_json *devices = qb_json_get(qb_json_get(doc, "context"), "devices");
-    bool noisy = false;
-    const qb_json *first = qb_json_first(qb_json_get(doc, "cases"));
-    qb_output("%-22s %-16s %14s %8s  %10s %-6s %8s %8s\n", "metric", "protocol", "median", "95 %", "sd",
-              "unit", "samples", "ceiling");
-    for (const qb_json *row = qb_json_first(qb_json_get(first, "metrics")); row; row = qb_json_next(row)) {
-        const char *name = qb_json_string(qb_json_get(row, "name"));
-        const char *protocol = qb_json_string(qb_json_get(row, "protocol"));
-        double value = qb_json_number(qb_json_get(row, "value")), sd = qb_json_number(qb_json_get(row, "sd"));
-        double share = qb_json_number(qb_json_get(row, "share_of_ceiling"));
-        if (!isfinite(value)) {
-            const char *reason = qb_json_string(qb_json_get(row, "error"));
-            if (reason) qb_output("%-22s %s: %s\n", name, qb_json_string(qb_json_get(row, "status")), reason);
-            continue;
-        }
-        const char *unit = qb_json_string(qb_json_get(row, "unit"));
-        double width = qb_json_number(qb_json_get(row, "half_width"));
-        char figure[32], spread[32] = "-", part[32] = "-", known[32] = "-";
-        if (unit && !strcmp(unit, "B")) /* sizes in full: they are exact */
-            snprintf(figure, sizeof figure, "%.0f", value);
-        else
-            snprintf(figure, sizeof figure, value >= 1e4 ? "%.0f" : "%.5g", value);
-        bool marked = qb_metric_is_noisy(row);
-        noisy = noisy || marked;
-        if (isfinite(sd)) snprintf(spread, sizeof spread, sd >= 1e3 ? "%.0f" : "%.3g", sd);
-        if (isfinite(share)) snprintf(part, sizeof part, "%.1f %%", 100 * share);
-        if (isfinite(width)) snprintf(known, sizeof known, "+-%.1f %%", 100 * width);
-        qb_output("%-22s %-16s %14s %8s%c %10s %-6s %8.0f %8s\n", name, protocol ? protocol : "-", figure,
-                  known, marked ? '!' : ' ', spread, unit ? unit : "-", qb_json_number(qb_json_get(row, "n")),
-                  part);
+static void print_row(const qb_row *row) {
+    const char *protocol = *row->protocol ? row->protocol : "-";
+    char figure[32], spread[32] = "-", part[32] = "-", known[32] = "-";
+    if (isnan(row->value)) {
+        if (*row->error)
+            qb_output("%-22s %s: %s\n", row->name, row->status == QB_ROW_SKIPPED ? "skipped" : "failed",
+                      row->error);
+        return;
     }
-    print_activations(qb_json_get(first, "metrics"));
-    print_notes(qb_json_first(devices), qb_json_get(first, "metrics"), noisy);
-    return QB_OK;
+    if (!strcmp(row->unit, "B")) /* sizes in full: they are exact */
+        snprintf(figure, sizeof figure, "%.0f", row->value);
+    else
+        snprintf(figure, sizeof figure, row->value >= 1e4 ? "%.0f" : "%.5g", row->value);
+    if (isfinite(row->sd)) snprintf(spread, sizeof spread, row->sd >= 1e3 ? "%.0f" : "%.3g", row->sd);
+    if (isfinite(row->share_of_ceiling)) snprintf(part, sizeof part, "%.1f %%", 100 * row->share_of_ceiling);
+    if (isfinite(row->half_width)) snprintf(known, sizeof known, "+-%.1f %%", 100 * row->half_width);
+    qb_output("%-22s %-16s %14s %8s%c %10s %-6s %8" PRId64 " %8s\n", row->name, protocol, figure, known,
+              qb_row_is_noisy(row) ? '!' : ' ', spread, row->unit, row->n, part);
+}
+
+static qb_status print_result(const qb_results *results, const char *format, bool as_json) {
+    qb_rows measured;
+    qb_str text = {0};
+    if (as_json) return qb_output_json(results->doc);
+    qb_status st = qb_rows_read(&results, 1, &measured);
+    if (st == QB_OK && strcmp(format, "text") != 0) {
+        st = qb_rows_print(&measured, format, &text);
+        qb_output_bytes(qb_str_get(&text), text.length);
+    } else if (st == QB_OK) {
+        qb_output("%-22s %-16s %14s %8s  %10s %-6s %8s %8s\n", "metric", "protocol", "median", "95 %", "sd",
+                  "unit", "samples", "ceiling");
+        for (int i = 0; i < measured.n_rows; i++) print_row(&measured.rows[i]);
+        if (measured.n_cases) print_activations(measured.cases);
+        if (measured.n_cases) print_notes(measured.cases);
+    }
+    qb_str_free(&text);
+    qb_rows_free(&measured);
+    return st;
 }
 
 static qb_status open_prompts(const qb_model *m, const char *file, qb_windows *out) {
@@ -212,7 +212,7 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
                          .offload = compute.offload};
     st = qb_found_measure(&found, &what, &results);
     if (results.doc) {
-        qb_status shown = common.json ? qb_output_json(results.doc) : print_rows(results.doc);
+        qb_status shown = print_result(&results, options.format, common.json);
         if (st == QB_OK) st = shown;
     }
 out:

@@ -1,7 +1,6 @@
 #include "bench/measure/divergence_text.h"
 
 #include "bench/command.h"
-#include "results/case.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,13 +33,12 @@ static void print_percentiles(const qb_json *row, const char *name, double scale
     }
 }
 
-void qb_divergence_print(const qb_json *row) {
+void qb_divergence_print(const qb_row *r) {
+    const qb_json *row = r->json; /* what only this reader knows */
     double windows = qb_json_number(qb_json_get(row, "ln_perplexity_ratio_stderr_windows"));
-    qb_output("from %s (%s, %s, %.0f windows, %.0f tokens scored", qb_json_string(qb_json_get(row, "base")),
-              qb_json_string(qb_json_get(row, "dataset")), qb_json_string(qb_json_get(row, "protocol")),
-              qb_json_number(qb_json_get(row, "windows")), qb_json_number(qb_json_get(row, "scored_tokens")));
-    double part = qb_perplexity_part(row);
-    if (part < 1) qb_output(", %.3g %% of the text", 100 * part);
+    qb_output("from %s (%s, %s, %.0f windows, %.0f tokens scored", r->base ? r->base : "", r->dataset,
+              r->protocol, r->windows, r->scored_tokens);
+    if (r->part < 1) qb_output(", %.3g %% of the text", 100 * r->part);
     qb_output(")\nperplexity, means of tokens\n");
     print_estimate(row, "this model", "perplexity", 1, "");
     print_estimate(row, "base", "base_perplexity", 1, "");
@@ -49,8 +47,8 @@ void qb_divergence_print(const qb_json *row) {
     if (isfinite(windows)) qb_output("  %-22s %12s ± %.6f, paired by window\n", "", "", windows);
     print_estimate(row, "ratio", "perplexity_ratio", 1, "");
     print_estimate(row, "difference", "perplexity_difference", 1, "");
-    qb_output("Kullback-Leibler divergence, nats\n  %-22s %12.6f ± %.6f\n", "mean",
-              qb_json_number(qb_json_get(row, "value")), qb_json_number(qb_json_get(row, "stderr")));
+    qb_output("Kullback-Leibler divergence, nats\n  %-22s %12.6f ± %.6f\n", "mean", r->value,
+              r->stderr_value);
     print_percentiles(row, "kl_percentiles", 1, "");
     qb_output("probability of the true token, this model minus base\n");
     print_estimate(row, "mean", "delta_p", 100, " %");

@@ -1,6 +1,6 @@
 /* A kl_divergence row as the text of `bench eval --base`. */
 #pragma once
 
-#include "base/json.h"
+#include "results/rows.h"
 
-void qb_divergence_print(const qb_json *row); /* to standard output */
+void qb_divergence_print(const qb_row *row); /* to standard output */

@@ -1,8 +1,6 @@
 #include "bench/project/project.h"
 
 #include "base/str.h"
-#include "results/case.h"
-#include "results/device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -32,8 +30,8 @@ const qb_target *qb_target_find(const char *name) {
 }
 
 typedef struct projection {
-    const qb_results *document;
-    const qb_json *measured, *ceilings;
+    const qb_rows *rows;
+    const qb_row_case *measured;
     const qb_target *target;
     const qb_project_config *config;
     qb_json *metrics, *warnings;
@@ -43,11 +41,8 @@ typedef struct projection {
     bool from_cpu, capped, layers_unknown;
 } projection;
 
-static double number(const qb_json *object, const char *key) {
-    return qb_json_number(qb_json_get(object, key));
-}
-static const char *text(const qb_json *object, const char *key) {
-    return qb_json_string(qb_json_get(object, key));
+static const char *or_null(const char *text) {
+    return *text ? text : NULL;
 }
 
 static double copy_rate(const qb_target *t) {
@@ -90,8 +85,8 @@ static double efficiency(projection *p, double share) {
     return share;
 }
 
-static qb_json *put_speed(projection *p, const qb_json *from, double value, double ceiling, double share) {
-    qb_json *row = put_row(p, text(from, "name"), text(from, "unit"), true, text(from, "protocol"));
+static qb_json *put_speed(projection *p, const qb_row *from, double value, double ceiling, double share) {
+    qb_json *row = put_row(p, from->name, from->unit, true, or_null(from->protocol));
     if (p->unfit[0]) {
         skip_row(row, p->unfit);
     } else if (!(value > 0) || !isfinite(value)) {
@@ -101,22 +96,22 @@ static qb_json *put_speed(projection *p, const qb_json *from, double value, doub
         qb_json_put_real(row, "value", value);
         qb_json_put_real(row, "ceiling", ceiling);
         qb_json_put_real(row, "share_of_ceiling", share);
-        qb_json_put_real(row, "measured_value", number(from, "value"));
+        qb_json_put_real(row, "measured_value", from->value);
     }
     return row;
 }
 
 /* Tokens of a decode row's step: "tg128@d0 b8" decodes 8 sequences side by side. */
 static double sequences_of(const char *protocol) {
-    const char *b = protocol ? strstr(protocol, " b") : NULL;
+    const char *b = strstr(protocol, " b");
     double n = 1;
     if (b && sscanf(b, " b%lf", &n) != 1) n = 1;
     return n >= 1 ? n : 1;
 }
 
-static void project_decode(projection *p, const qb_json *m) {
-    double share = efficiency(p, number(m, "share_of_ceiling")), bytes = number(m, "bytes_per_token");
-    double sequences = sequences_of(text(m, "protocol")), value = share * copy_rate(p->target) / bytes;
+static void project_decode(projection *p, const qb_row *m) {
+    double share = efficiency(p, m->share_of_ceiling), bytes = m->bytes_per_token;
+    double sequences = sequences_of(m->protocol), value = share * copy_rate(p->target) / bytes;
     bool by_products = p->gemm_tokens < value;
     if (by_products) value = p->gemm_tokens;
     double step_s = sequences / value;
@@ -132,35 +127,33 @@ static void project_decode(projection *p, const qb_json *m) {
     }
 }
 
-static double prefill_rate(projection *p, const qb_json *m) {
-    double flops = number(m, "flop_per_s") / number(m, "value");
-    return efficiency(p, number(m, "share_of_ceiling")) * gemm_rate(p->target) / flops;
+static double prefill_rate(projection *p, const qb_row *m) {
+    double flops = m->flop_per_s / m->value;
+    return efficiency(p, m->share_of_ceiling) * gemm_rate(p->target) / flops;
 }
 
 /* Seconds of a prompt of that length. */
-static double prompt_seconds(projection *p, const qb_json *m, double tokens) {
+static double prompt_seconds(projection *p, const qb_row *m, double tokens) {
     return tokens / prefill_rate(p, m) + p->launch_s;
 }
 
-static double prompt_tokens(const qb_json *m) {
+static double prompt_tokens(const qb_row *m) {
     double tokens;
-    const char *protocol = text(m, "protocol");
-    return protocol && sscanf(protocol, "pp%lf", &tokens) == 1 && tokens > 0 ? tokens : (double)NAN;
+    return sscanf(m->protocol, "pp%lf", &tokens) == 1 && tokens > 0 ? tokens : (double)NAN;
 }
 
-static void project_prefill(projection *p, const qb_json *m) {
-    double share = efficiency(p, number(m, "share_of_ceiling"));
-    double tokens = prompt_tokens(m) * sequences_of(text(m, "protocol"));
+static void project_prefill(projection *p, const qb_row *m) {
+    double share = efficiency(p, m->share_of_ceiling);
+    double tokens = prompt_tokens(m) * sequences_of(m->protocol);
     qb_json *row = put_speed(p, m, tokens / prompt_seconds(p, m, tokens), gemm_rate(p->target), share);
-    qb_json_put_real(row, "flop_per_token", number(m, "flop_per_s") / number(m, "value"));
+    qb_json_put_real(row, "flop_per_token", m->flop_per_s / m->value);
 }
 
-static void project_first_token(projection *p, const qb_json *m) {
-    const char *protocol = text(m, "protocol");
-    const qb_json *prefill = qb_results_metric(p->measured, "prefill", protocol, NULL);
+static void project_first_token(projection *p, const qb_row *m) {
+    const qb_row *prefill = qb_rows_find_ok(p->measured, "prefill", m->protocol, NULL);
     double value = (double)NAN;
-    if (prefill && qb_metric_is_ok(prefill)) value = prompt_seconds(p, prefill, prompt_tokens(prefill));
-    qb_json *row = put_row(p, "time_to_first_token", "s", false, protocol);
+    if (prefill) value = prompt_seconds(p, prefill, prompt_tokens(prefill));
+    qb_json *row = put_row(p, "time_to_first_token", "s", false, or_null(m->protocol));
     if (p->unfit[0])
         skip_row(row, p->unfit);
     else if (!(value > 0) || !isfinite(value))
@@ -172,8 +165,8 @@ static void project_first_token(projection *p, const qb_json *m) {
 /* ---- memory ---- */
 
 static void project_memory(projection *p) {
-    double weights = qb_case_metric(p->measured, "resident_weight_bytes", NULL, NULL);
-    double token = qb_case_metric(p->measured, "kv_bytes_per_token", NULL, NULL);
+    double weights = qb_rows_value(p->measured, "resident_weight_bytes");
+    double token = qb_rows_value(p->measured, "kv_bytes_per_token");
     double kv = token * (double)p->config->context_tokens * (double)p->config->sequences;
     double need = weights + kv + p->config->overhead_bytes;
     char protocol[64], a[32], b[32];
@@ -197,13 +190,13 @@ static void project_memory(projection *p) {
 
 /* ---- quantizing ---- */
 
-static void project_gptq(projection *p, const qb_json *quantization) {
-    const qb_json *config = qb_json_get(p->measured, "config");
-    double tokens = number(config, "samples") * number(config, "seqlen");
-    double seconds = qb_case_quantize_seconds(p->measured), here = number(p->ceilings, "gemm_flop_per_s");
+static void project_gptq(projection *p) {
+    const qb_row_case *c = p->measured;
+    double tokens = c->samples * c->seqlen, seconds = c->quantize_seconds;
+    double here = c->device ? c->device->gemm_flop_per_s : (double)NAN;
     qb_gptq_work w;
     qb_json *row = put_row(p, "quantize_seconds", "s", false, NULL);
-    if (!qb_gptq_work_of(qb_json_get(quantization, "modules"), tokens, &w)) {
+    if (!qb_gptq_work_of(c->modules, c->n_modules, tokens, &w)) {
         skip_row(row, "the case lists no modules with shapes, or no calibration tokens");
         return;
     }
@@ -226,13 +219,13 @@ static void project_gptq(projection *p, const qb_json *quantization) {
 }
 
 static qb_json *project_quantization(projection *p) {
-    const qb_json *from = qb_json_get(p->measured, "quantization");
+    const qb_json *from = qb_json_get(p->measured->json, "quantization");
     if (!qb_json_is_object(from)) return NULL;
-    const char *method = text(from, "method");
+    const char *method = qb_json_string(qb_json_get(from, "method"));
     qb_json *q = qb_json_object();
     qb_json_put_text(q, "method", method);
     qb_json_put_null(q, "seconds");
-    if (method && !strcmp(method, "gptq")) project_gptq(p, from);
+    if (method && !strcmp(method, "gptq")) project_gptq(p);
     const char *const sizes[] = {"checkpoint_bytes", "bits_per_weight"};
     for (size_t i = 0; i < 2; i++)
         if (qb_json_get(from, sizes[i])) qb_json_put(q, sizes[i], qb_json_copy(qb_json_get(from, sizes[i])));
@@ -243,14 +236,13 @@ static qb_json *project_quantization(projection *p) {
 /* ---- launches ---- */
 
 /* As the model says, else as many as its quantized modules of one kind; NaN when neither tells. */
-static double layers_of(const qb_json *c) {
-    double n = number(qb_json_get(c, "model"), "n_layers");
-    const qb_json *first = qb_json_first(qb_json_get(qb_json_get(c, "quantization"), "modules"));
-    const char *name = first ? text(first, "name") : NULL, *leaf = name ? strrchr(name, '.') : NULL;
+static double layers_of(const qb_row_case *c) {
+    const char *leaf = c->n_modules ? strrchr(c->modules[0].name, '.') : NULL;
+    double n = c->n_layers;
     if (n > 0 || !leaf) return n;
     n = 0;
-    for (const qb_json *m = first; m; m = qb_json_next(m)) {
-        const char *other = text(m, "name"), *end = other ? strrchr(other, '.') : NULL;
+    for (int i = 0; i < c->n_modules; i++) {
+        const char *end = strrchr(c->modules[i].name, '.');
         n += end && !strcmp(end, leaf);
     }
     return n;
@@ -259,17 +251,16 @@ static double layers_of(const qb_json *c) {
 /* An unquantized case lists no modules, but another case of its model may. */
 static double find_layers(const projection *p) {
     double n = layers_of(p->measured);
-    const qb_json *c = qb_json_first(qb_json_get(p->document->doc, "cases"));
-    for (; c && !(n > 0); c = qb_json_next(c))
-        if (!strcmp(qb_case_model(c), qb_case_model(p->measured))) n = layers_of(c);
+    for (int i = 0; i < p->rows->n_cases && !(n > 0); i++)
+        if (!strcmp(p->rows->cases[i].model, p->measured->model)) n = layers_of(&p->rows->cases[i]);
     return n;
 }
 
 /* A share measured on a GPU has the launches in it; a CPU launches nothing. */
 static void set_launches(projection *p) {
-    const char *backend = text(qb_json_get(p->measured, "config"), "backend");
+    const char *backend = p->measured->backend;
     double layers = find_layers(p);
-    p->from_cpu = !backend || !strcmp(backend, "cpu");
+    p->from_cpu = !*backend || !strcmp(backend, "cpu");
     p->layers_unknown = p->from_cpu && !(layers > 0);
     if (p->from_cpu && layers > 0)
         p->launch_s = (kernels_a_layer * layers + kernels_beside) * p->target->launch_s;
@@ -278,34 +269,31 @@ static void set_launches(projection *p) {
 /* ---- the case ---- */
 
 /* What a model answers and how large it is does not change with the device. */
-static bool is_carried_over(const char *name) {
-    static const char *const names[] = {"perplexity", "checkpoint_bytes", "bits_per_weight",
-                                        "resident_weight_bytes", "kv_bytes_per_token"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(name, names[i])) return true;
-    return false;
+static bool is_carried_over(const qb_row *r) {
+    qb_judge by = qb_row_judge(r);
+    return by == QB_JUDGE_QUALITY || by == QB_JUDGE_SIZE || !strcmp(r->name, "resident_weight_bytes");
 }
 
 static void project_metrics(projection *p) {
-    const qb_json *metrics = qb_json_get(p->measured, "metrics");
+    const qb_row_case *c = p->measured;
     p->gemm_tokens = (double)NAN;
-    for (const qb_json *m = qb_json_first(metrics); m; m = qb_json_next(m))
-        if (!strcmp(text(m, "name"), "prefill") && qb_metric_is_ok(m))
-            p->gemm_tokens = fmax(p->gemm_tokens, prefill_rate(p, m)); /* NaN yields to a number */
-    for (const qb_json *m = qb_json_first(metrics); m; m = qb_json_next(m)) {
-        const char *name = text(m, "name");
-        if (is_carried_over(name)) {
-            qb_json *copy = qb_json_copy(m);
+    for (int i = 0; i < c->n_rows; i++)
+        if (!strcmp(c->rows[i].name, "prefill") && c->rows[i].status == QB_ROW_OK)
+            p->gemm_tokens = fmax(p->gemm_tokens, prefill_rate(p, &c->rows[i])); /* NaN yields to a number */
+    for (int i = 0; i < c->n_rows; i++) {
+        const qb_row *r = &c->rows[i];
+        if (is_carried_over(r)) {
+            qb_json *copy = qb_json_copy(r->json);
             qb_json_put_bool(copy, "projected", true);
             qb_json_push(p->metrics, copy);
-        } else if (!qb_metric_is_ok(m)) {
+        } else if (r->status != QB_ROW_OK) {
             continue;
-        } else if (!strcmp(name, "decode")) {
-            project_decode(p, m);
-        } else if (!strcmp(name, "prefill")) {
-            project_prefill(p, m);
-        } else if (!strcmp(name, "time_to_first_token")) {
-            project_first_token(p, m);
+        } else if (!strcmp(r->name, "decode")) {
+            project_decode(p, r);
+        } else if (!strcmp(r->name, "prefill")) {
+            project_prefill(p, r);
+        } else if (!strcmp(r->name, "time_to_first_token")) {
+            project_first_token(p, r);
         }
     }
 }
@@ -322,32 +310,32 @@ static void put_warnings(projection *p) {
                           "number of layers: small models will be slower");
 }
 
-qb_status qb_project_case(const qb_results *document, const qb_json *measured, const qb_target *target,
+qb_status qb_project_case(const qb_rows *rows, const qb_row_case *measured, const qb_target *target,
                           const qb_project_config *config, qb_json **out) {
-    const qb_json *device = qb_case_device(document, measured);
-    projection p = {.document = document,
+    const qb_json *json = measured->json;
+    projection p = {.rows = rows,
                     .measured = measured,
-                    .ceilings = qb_json_get(device, "ceilings"),
                     .target = target,
                     .config = config,
                     .metrics = qb_json_array(),
                     .warnings = qb_json_array()};
     qb_str id = {0};
-    qb_json *c = qb_json_object(), *settings = qb_json_copy(qb_json_get(measured, "config"));
+    qb_json *c = qb_json_object(), *settings = qb_json_copy(qb_json_get(json, "config"));
     qb_json *quantization = NULL;
-    qb_str_printf(&id, "%s@%s", text(measured, "id"), target->name);
+    qb_str_printf(&id, "%s@%s", measured->id, target->name);
     qb_json_put_text(c, "id", qb_str_get(&id));
-    qb_json_put_text(c, "status", text(measured, "status"));
-    qb_json_put_text(c, "device", text(measured, "device"));
-    qb_json_put_text(c, "error", text(measured, "error"));
+    qb_json_put_text(c, "status", qb_json_string(qb_json_get(json, "status")));
+    qb_json_put_text(c, "device", qb_json_string(qb_json_get(json, "device")));
+    qb_json_put_text(c, "error", qb_json_string(qb_json_get(json, "error")));
     qb_json_put_text(settings, "device", target->name);
     qb_json_put(c, "config", settings);
-    const qb_json *model = qb_json_get(measured, "model");
+    const qb_json *display = qb_json_get(json, "display"), *model = qb_json_get(json, "model");
+    if (display) qb_json_put(c, "display", qb_json_copy(display));
     if (qb_json_is_object(model))
         qb_json_put(c, "model", qb_json_copy(model));
     else
         qb_json_put_null(c, "model");
-    if (qb_case_is_ok(measured)) {
+    if (measured->status == QB_ROW_OK) {
         set_launches(&p);
         project_memory(&p);
         project_metrics(&p);
@@ -374,7 +362,8 @@ qb_json *qb_projection_json(const char *from, const char *sha256, const qb_resul
     qb_json *j = qb_json_object(), *devices = qb_json_array();
     qb_json_put_text(j, "from", from);
     qb_json_put_text(j, "from_sha256", sha256);
-    qb_json_put_text(j, "from_created", text(qb_json_get(measured->doc, "context"), "created"));
+    qb_json_put_text(j, "from_created",
+                     qb_json_string(qb_json_get(qb_json_get(measured->doc, "context"), "created")));
     qb_json_put_int(j, "context_tokens", config->context_tokens);
     qb_json_put_int(j, "sequences", config->sequences);
     qb_json_put_real(j, "overhead_bytes", config->overhead_bytes);

@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "results/results.h"
+#include "results/rows.h"
 
 /* A row of devices.def. */
 typedef struct qb_target {
@@ -31,7 +31,7 @@ typedef struct qb_project_config {
      over their rates, at the share that the measured time reached of the document's ceilings;
    - quality and sizes do not depend on the device and are carried over.
    What cannot be computed is a skipped row with its reason. A case that is not ok stays so. */
-qb_status qb_project_case(const qb_results *document, const qb_json *measured, const qb_target *target,
+qb_status qb_project_case(const qb_rows *rows, const qb_row_case *measured, const qb_target *target,
                           const qb_project_config *config, qb_json **out) QB_NODISCARD;
 
 /* Operations that GPTQ of the listed modules takes, by kind of arithmetic; inputs shared by q, k, v and by
@@ -39,8 +39,8 @@ qb_status qb_project_case(const qb_results *document, const qb_json *measured, c
 typedef struct qb_gptq_work {
     double forward, hessian, factor, update; /* floating-point operations */
 } qb_gptq_work;
-/* modules: of a case's "quantization"; tokens: of the calibration. False when a module tells no shape. */
-bool qb_gptq_work_of(const qb_json *modules, double tokens, qb_gptq_work *out);
+/* tokens: of the calibration. False when a module tells no shape. */
+bool qb_gptq_work_of(const qb_row_module *modules, int n, double tokens, qb_gptq_work *out);
 
 /* {from, from_sha256, from_created, context_tokens, devices: [{name, label, ...}]} for context.projection;
    from: name of the measured document. */

@@ -15,15 +15,14 @@ static bool shares_input(const char *module) {
     return false;
 }
 
-bool qb_gptq_work_of(const qb_json *modules, double tokens, qb_gptq_work *out) {
+bool qb_gptq_work_of(const qb_row_module *modules, int n, double tokens, qb_gptq_work *out) {
     *out = (qb_gptq_work){0};
-    for (const qb_json *m = qb_json_first(modules); m; m = qb_json_next(m)) {
-        double rows = qb_json_number(qb_json_get(m, "rows")), cols = qb_json_number(qb_json_get(m, "cols"));
-        const char *name = qb_json_string(qb_json_get(m, "name"));
-        if (!(rows > 0) || !(cols > 0) || !name) return false;
+    for (int i = 0; i < n; i++) {
+        double rows = modules[i].rows, cols = modules[i].cols;
+        if (!(rows > 0) || !(cols > 0) || !*modules[i].name) return false;
         out->forward += 2 * rows * cols * tokens;
         out->update += rows * cols * cols;
-        if (shares_input(name)) continue;
+        if (shares_input(modules[i].name)) continue;
         out->hessian += tokens * cols * cols; /* the lower triangle: half of 2 n d^2 */
         out->factor += 4.0 / 3 * cols * cols * cols;
     }

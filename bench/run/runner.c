@@ -12,9 +12,9 @@
 #include "bench/run/probe.h"
 #include "bench/run/rounds.h"
 #include "plots/plots.h"
-#include "results/case.h"
 #include "results/comparable.h"
 #include "results/device.h"
+#include "results/rows.h"
 #include "results/text.h"
 
 #include <errno.h>
@@ -328,21 +328,20 @@ static void put_figure(qb_str *line, double figure) {
     qb_str_printf(line, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
 }
 
-/* A row of the record by name, with the words that say which one it is: "decode tg128@d0 b1 605.5 tok/s". */
-static void put_row(qb_str *line, const qb_json *record, const char *name, const char *protocol,
+/* A row of the case by name, with the words that say which one it is: "decode tg128@d0 b1 605.5 tok/s". */
+static void put_row(qb_str *line, const qb_row_case *c, const char *name, const char *protocol,
                     const char *unit) {
-    const qb_json *row = qb_results_metric(record, name, protocol, NULL);
-    if (!row || !qb_metric_is_ok(row)) return;
+    const qb_row *row = qb_rows_find_ok(c, name, protocol, NULL);
+    if (!row) return;
     qb_str_printf(line, "  %s", name);
-    const char *words[] = {qb_json_string(qb_json_get(row, "dataset")),
-                           qb_json_string(qb_json_get(row, "protocol"))};
+    const char *words[] = {row->dataset, row->protocol};
     for (int i = 0; i < 2; i++)
-        if (words[i] && *words[i]) {
+        if (*words[i]) {
             qb_str_text(line, " ");
             qb_text_clean(words[i], 40, line);
         }
     qb_str_text(line, " ");
-    put_figure(line, qb_json_number(qb_json_get(row, "value")));
+    put_figure(line, row->value);
     qb_str_text(line, unit);
 }
 
@@ -353,32 +352,42 @@ static void put_case_name(const qb_run *run, const qb_case *c, qb_str *out) {
     if (run->suite.backends.n > 1) qb_str_printf(out, "/%s", c->backend);
 }
 
-static void tell(const qb_run *run, size_t index, const qb_case *c, const qb_json *record) {
-    qb_str line = {0}, name = {0};
-    const char *status = qb_json_string(qb_json_get(record, "status"));
-    put_case_name(run, c, &name);
-    qb_str_printf(&line, "[%*zu/%zu] %-28s %-6s", run->cases.count >= 100 ? 3 : 2, index + 1,
-                  run->cases.count, qb_str_get(&name), status);
-    if (!strcmp(status, "ok")) {
-        put_row(&line, record, "perplexity", NULL, "");
-        put_row(&line, record, "decode", qb_results_headline(&run->results, "decode"), " tok/s");
-        const qb_json *size = qb_results_metric(record, "checkpoint_bytes", NULL, NULL);
-        if (size && qb_metric_is_ok(size)) {
-            qb_str_text(&line, "  size ");
-            put_figure(&line, qb_json_number(qb_json_get(size, "value")) * 1e-6);
-            qb_str_text(&line, " MB");
-        }
-        char spent[32];
-        qb_str_printf(&line, "  %s",
-                      qb_format_seconds(qb_json_number(qb_json_get(record, "seconds")), spent));
-        if (qb_json_true(qb_json_get(qb_json_get(record, "quantization"), "cached")))
-            qb_str_text(&line, " (cached)");
-    } else {
-        qb_str_printf(&line, " %s", qb_json_string(qb_json_get(record, "error")));
+static void put_measured(qb_str *line, const qb_rows *rows, const qb_row_case *c) {
+    char spent[32];
+    double bytes = qb_rows_value(c, "checkpoint_bytes");
+    put_row(line, c, "perplexity", NULL, "");
+    put_row(line, c, "kl_divergence", NULL, " nat");
+    put_row(line, c, "decode", qb_rows_headline(rows, "decode"), " tok/s");
+    if (bytes > 0) {
+        qb_str_text(line, "  size ");
+        put_figure(line, bytes * 1e-6);
+        qb_str_text(line, " MB");
     }
-    qb_info("%s", qb_str_get(&line));
+    qb_str_printf(line, "  %s", qb_format_seconds(c->seconds, spent));
+    if (c->cached) qb_str_text(line, " (cached)");
+}
+
+static qb_status tell(const qb_run *run, size_t index, const qb_case *c) {
+    static const char *const words[] = {"ok", "skipped", "failed"};
+    const qb_results *results = &run->results;
+    qb_rows rows;
+    qb_str line = {0}, name = {0};
+    qb_status st = qb_rows_read(&results, 1, &rows);
+    const qb_row_case *measured = st == QB_OK ? qb_rows_case(&rows, rows.documents, c->id) : NULL;
+    if (measured) {
+        put_case_name(run, c, &name);
+        qb_str_printf(&line, "[%*zu/%zu] %-28s %-6s", run->cases.count >= 100 ? 3 : 2, index + 1,
+                      run->cases.count, qb_str_get(&name), words[measured->status]);
+        if (measured->status == QB_ROW_OK)
+            put_measured(&line, &rows, measured);
+        else
+            qb_str_printf(&line, " %s", measured->error);
+        qb_info("%s", qb_str_get(&line));
+    }
     qb_str_free(&line);
     qb_str_free(&name);
+    qb_rows_free(&rows);
+    return st;
 }
 
 /* The record of a case whose method cannot serve its model. */
@@ -415,8 +424,8 @@ static qb_status take_record(qb_run *run, size_t index, qb_json *record, qb_stat
     qb_status st = keep_record(run, c, record);
     const qb_json *kept = qb_results_case(&run->results, c->id);
     bool going_on = ok && kept && qb_results_rounds(kept, &done, &of) && done < of && done > 0;
-    if (kept && !going_on)
-        tell(run, index, c, kept); /* behind the document: which speed row it shows is the table's choice */
+    /* Behind the document: which speed row it shows is the table's choice. */
+    if (st == QB_OK && kept && !going_on) st = tell(run, index, c);
     if (st == QB_OK && !ok && !run->options->keep_going)
         return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
     return st;

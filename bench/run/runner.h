@@ -9,7 +9,7 @@
 #include "results/results.h"
 
 typedef struct qb_run_options {
-    const char *suite, *model, *data, *backend, *output, *only, *plots;
+    const char *suite, *model, *data, *backend, *output, *only, *plots, *format;
     const char *set;         /* only for --help: cmd_run.c collects every --set */
     int64_t threads, device; /* device and device_gb as in qb_compute */
     double device_gb;

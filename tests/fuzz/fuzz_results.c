@@ -1,6 +1,7 @@
 /* A result document of any bytes is refused or read; what is read can be printed as a table and compared with
    itself, and then nothing has moved. */
 #include "results/compare.h"
+#include "results/sink.h"
 #include "tests/fuzz/fuzz.h"
 
 #include <stdlib.h>
@@ -10,9 +11,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         .perplexity_tolerance_pct = 0.1, .speed_effect_pct = 5, .alpha = 0.01, .memory_tolerance_pct = 1};
     qb_results r;
     if (qb_results_parse((const char *)data, size, "fuzz", &r) != QB_OK) return 0;
-    for (int markdown = 0; markdown < 2; markdown++) {
+    for (size_t i = 0; qb_sink_at(i); i++) {
         qb_str out = {0};
-        if (qb_results_table(&r, markdown, &out) != QB_OK) abort();
+        if (qb_results_print(&r, qb_sink_at(i)->name, &out) != QB_OK) abort();
         qb_str_free(&out);
     }
     qb_rows rows;
