@@ -5,6 +5,7 @@
 #include "base/lost_map.h"
 #include "bench/machine/machine.h"
 #include "bench/measure/record.h"
+#include "bench/suite/suite.h"
 #include "kernels/cpu/cpu.h"
 
 #include <errno.h>
@@ -42,6 +43,14 @@ static void print_usage(void) {
     print_lines("    ", page->exit_status);
 }
 
+static qb_status print_suite_help(bool markdown) {
+    qb_str text = {0};
+    qb_status st = qb_suite_help(markdown, &text);
+    if (st == QB_OK) qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
+    return st;
+}
+
 static qb_status dispatch(int argc, char **argv, int *exit_code) {
     const char *word = argc > 1 ? argv[1] : NULL;
     if (!word) return qb_fail(QB_ERR_USAGE, "a command is missing; `bench --help` lists them");
@@ -55,6 +64,7 @@ static qb_status dispatch(int argc, char **argv, int *exit_code) {
     }
     if (!strcmp(word, "help")) { /* `bench help run` reads as `bench run --help` */
         static char help[] = "--help";
+        if (!strcmp(argv[2], "suite")) return print_suite_help(argc > 3 && !strcmp(argv[3], "markdown"));
         const qb_command *asked = qb_command_find(argv[2]);
         if (!asked) return qb_command_unknown(argv[2]);
         char *words[] = {argv[2], help, NULL};

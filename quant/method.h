@@ -115,6 +115,10 @@ typedef struct qb_quant_method {
 
 /* "gptq-4b-g128-act", "nf4-dq": the method's name and its label. */
 void qb_quant_label(const qb_quant_method *method, const qb_quant_config *config, qb_str *out);
+/* The same for tables and plots: "GPTQ 4b g128 act", "NF4 DQ"; without the bits it names what a line through
+   several widths is called: "GPTQ g128 act". */
+void qb_quant_title(const qb_quant_method *method, const qb_quant_config *config, bool with_bits,
+                    qb_str *out);
 
 const qb_quant_method *qb_quant_method_find(const char *name);
 const qb_quant_method *qb_quant_method_at(size_t index);

@@ -56,20 +56,3 @@ void qb_device_describe(const qb_json *device, qb_str *out) {
     out->failed |= host.failed;
     qb_str_free(&host);
 }
-
-static bool is_named(const qb_results *r, const qb_json *device) {
-    const qb_json *cases = qb_json_get(r->doc, "cases");
-    bool any = false;
-    for (const qb_json *c = qb_json_first(cases); c; c = qb_json_next(c)) {
-        const qb_json *own = qb_case_device(r, c);
-        if (own == device) return true;
-        any |= own != NULL;
-    }
-    return !any;
-}
-
-void qb_results_describe_devices(const qb_results *r, qb_str *out) {
-    const qb_json *devices = qb_json_get(qb_json_get(r->doc, "context"), "devices");
-    for (const qb_json *d = qb_json_first(devices); d; d = qb_json_next(d))
-        if (is_named(r, d)) qb_device_describe(d, out);
-}

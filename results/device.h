@@ -16,6 +16,3 @@ const char *qb_device_difference(const qb_json *a, const qb_json *b);
 
 /* "AMD EPYC 9B14, 2 threads, avx512", with a GPU's name before its host. Clean text. */
 void qb_device_describe(const qb_json *device, qb_str *out);
-/* The devices that cases of the document name, described, each once; all that there are when none is named.
- */
-void qb_results_describe_devices(const qb_results *r, qb_str *out);

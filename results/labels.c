@@ -89,7 +89,7 @@ static bool same_scalar(const qb_json *a, const qb_json *b) {
 }
 
 static bool twins(const qb_row_case *a, const qb_row_case *b) {
-    return a != b && !strcmp(a->label, b->label) && !strcmp(a->model, b->model);
+    return a != b && !strcmp(a->label, b->label) && !strcmp(a->of, b->of);
 }
 
 static const qb_json *config_value(const qb_row_case *c, const char *key) {
@@ -98,7 +98,7 @@ static const qb_json *config_value(const qb_row_case *c, const char *key) {
 
 /* What a reader would not look for in a name. */
 static bool tells_nothing(const char *key) {
-    static const char *const keys[] = {"model", "path", "source_sha256", "calibration_sha256"};
+    static const char *const keys[] = {"path", "source_sha256", "calibration_sha256"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (!strcmp(keys[i], key)) return true;
     return false;

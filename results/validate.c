@@ -244,6 +244,12 @@ static const shape rounds_shape = {
                             {"of", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
                             {0}},
     .also = check_rounds};
+static const shape display_shape = {.rules = (const rule[]){
+                                        {"label", TEXT, NULL, NULL, NULL, 0},
+                                        {"series", TEXT, NULL, NULL, NULL, 0},
+                                        {"of", TEXT, NULL, NULL, NULL, 0},
+                                        {0},
+                                    }};
 static const shape case_shape = {
     .rules =
         (const rule[]){
@@ -254,6 +260,7 @@ static const shape case_shape = {
             {"started", STRING | TIME | NULLABLE, NULL, NULL, NULL, 0},
             {"seconds", AMOUNT, NULL, NULL, NULL, 0},
             {"rounds", OBJECT | NULLABLE, NULL, &rounds_shape, NULL, 0},
+            {"display", OBJECT | NULLABLE, NULL, &display_shape, NULL, 0},
             {"config", OBJECT | REQUIRED, NULL, &config_shape, NULL, 0},
             {"model", OBJECT | NULLABLE | REQUIRED, NULL, &model_shape, NULL, 0},
             {"quantization", OBJECT | NULLABLE, NULL, &quantization_shape, NULL, 0},

@@ -1,7 +1,8 @@
 /* Suite files: what is read, refused, overridden and expanded. */
 #include "tests/support.h"
 
-#include "bench/suite/suite.h"
+#include "base/file.h"
+#include "bench/suite/keys.h"
 
 static const char tiny[] =
     "{\"name\":\"t\",\"summary\":\"s\",\"models\":[\"org/some model\"],"
@@ -225,6 +226,111 @@ static void test_suite__the_committed_ones_load(void **state) {
     }
 }
 
+/* Models with labels and bases, methods for some of them only, no summary; printed, it is the same suite
+ * again. */
+static void test_suite__models_have_labels_and_methods_their_models(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"name\":\"t\",\"models\":[\"org/plain\",{\"model\":\"org/"
+        "quantized\",\"label\":\"Q4_K_M\",\"base\":"
+        "\"org/plain\"}],\"methods\":[{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":[8,4],\"models\":["
+        "\"org/plain\"]}],\"metrics\":[\"memory\"]}";
+    static const char *const ids[] = {"plain/as-is/cpu", "plain/rtn-8b-g128/cpu", "plain/rtn-4b-g128/cpu",
+                                      "Q4_K_M/as-is/cpu"};
+    qb_suite s = parsed(text);
+    assert_string_equal(s.summary, "");
+    for (int printed = 0; printed < 2; printed++) {
+        qb_cases cases;
+        assert_ok(qb_suite_expand(&s, NULL, &cases));
+        assert_int_equal(cases.count, sizeof ids / sizeof ids[0]);
+        for (size_t i = 0; i < cases.count; i++) assert_string_equal(cases.items[i].id, ids[i]);
+        assert_int_equal(qb_suite_model_find(&s, "Q4_K_M"), 1);
+        assert_int_equal(qb_suite_model_find(&s, s.model_entries[1].base), 0);
+        qb_free(cases.items);
+        qb_json *json = qb_suite_json(&s);
+        char *again;
+        assert_ok(qb_json_print(json, true, &again));
+        qb_json_free(json);
+        qb_suite_free(&s);
+        s = parsed(again);
+        qb_free(again);
+    }
+    /* Models of the command line take every method. */
+    qb_cases cases;
+    assert_ok(qb_suite_set_list(&s, "models", "other"));
+    assert_ok(qb_suite_expand(&s, NULL, &cases));
+    assert_int_equal(cases.count, 3);
+    qb_free(cases.items);
+    qb_suite_free(&s);
+    static const struct {
+        const char *models, *method, *words;
+    } bad[] = {
+        {"[{\"label\":\"x\"}]", "{\"method\":\"none\"}", "models[0] lacks \"model\""},
+        {"[{\"model\":\"a\",\"label\":\"a b\"}]", "{\"method\":\"none\"}", "\"label\" must be"},
+        {"[{\"model\":\"a\",\"base\":\"b\"}]", "{\"method\":\"none\"}", "'b' is no other model"},
+        {"[{\"model\":\"a\",\"base\":\"a\"}]", "{\"method\":\"none\"}", "'a' is no other model"},
+        {"[{\"model\":\"a\",\"lable\":\"b\"}]", "{\"method\":\"none\"}", "did you mean label"},
+        {"[\"a\"]", "{\"method\":\"none\",\"models\":[\"b\"]}", "'b', which is no model of the suite"},
+        {"[\"a\"]", "{\"method\":\"none\",\"models\":[]}", "a list of names that is not empty"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char wrong[512];
+        snprintf(wrong, sizeof wrong,
+                 "{\"name\":\"t\",\"models\":%s,\"methods\":[%s],\"metrics\":[\"memory\"]}", bad[i].models,
+                 bad[i].method);
+        assert_fails(qb_suite_parse(wrong, strlen(wrong), "t.json", &s), QB_ERR_USAGE, bad[i].words);
+    }
+}
+
+/* A path is where it lies beside the suite's file; one with ./ only there; other words stay. */
+static void test_suite__paths_are_beside_its_file(void **state) {
+    (void)state;
+    char *dir = scratch_make(), *file = qb_path_join(dir, "s.json"), *text = qb_path_join(dir, "notes.txt"),
+         *absent = qb_path_join(dir, "./absent");
+    static const char suite[] =
+        "{\"name\":\"t\",\"models\":[\"./absent\",\"org/model\",\"demo\"],\"methods\":[{\"method\":\"gptq\","
+        "\"calibration\":\"notes.txt\"}],\"datasets\":[\"notes.txt\",\"wikitext2\"],\"protocols\":[\"gptq-"
+        "64\"]}";
+    qb_suite s;
+    assert_ok(qb_file_write_atomic(text, "words\n", 6));
+    assert_ok(qb_file_write_atomic(file, suite, sizeof suite - 1));
+    assert_ok(qb_suite_load(file, &s));
+    assert_string_equal(s.models.items[0], absent);
+    assert_string_equal(s.models.items[1], "org/model");
+    assert_string_equal(s.models.items[2], "demo");
+    assert_string_equal(s.datasets.items[0], text);
+    assert_string_equal(s.datasets.items[1], "wikitext2");
+    assert_string_equal(s.variants[0].config.calibration, text);
+    qb_suite_free(&s);
+    qb_free(file);
+    qb_free(text);
+    qb_free(absent);
+    scratch_remove(dir);
+}
+
+/* docs/suites.md is what the program writes; every key that is read stands in it. */
+static void test_suite__help_and_page_name_every_key(void **state) {
+    (void)state;
+    char shown[QB_SUITE_KEYS_MAX][48], *page;
+    const char *names[QB_SUITE_KEYS_MAX];
+    size_t n = qb_suite_key_names(shown, names);
+    qb_str text = {0}, markdown = {0};
+    assert_ok(qb_suite_help(false, &text));
+    assert_ok(qb_suite_help(true, &markdown));
+    for (size_t i = 0; i < n; i++) {
+        char quoted[64];
+        snprintf(quoted, sizeof quoted, "| `%s` |", names[i]);
+        if (!strstr(qb_str_get(&text), names[i]) || !strstr(qb_str_get(&markdown), quoted))
+            fail_msg("the help lacks %s", names[i]);
+    }
+    assert_ok(qb_file_read(QB_SOURCE_DIR "/docs/suites.md", 1 << 20, &page, NULL));
+    if (strcmp(page, qb_str_get(&markdown)) != 0)
+        fail_msg("docs/suites.md differs from `bench help suite markdown`: write it anew");
+    qb_free(page);
+    qb_str_free(&text);
+    qb_str_free(&markdown);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_suite__expands_lists_in_order),
@@ -237,6 +343,9 @@ int main(void) {
         cmocka_unit_test(test_suite__models_of_one_name_are_told_apart),
         cmocka_unit_test(test_suite__unknown_name_suggests_the_nearest),
         cmocka_unit_test(test_suite__the_committed_ones_load),
+        cmocka_unit_test(test_suite__models_have_labels_and_methods_their_models),
+        cmocka_unit_test(test_suite__paths_are_beside_its_file),
+        cmocka_unit_test(test_suite__help_and_page_name_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,8 @@ static const qb_option rows[] = {
     {"synthetic", 0, QB_OPTION_BOOL, offsetof(qb_run_options, synthetic), NULL, 0, 0, NULL, NULL,
      "random weights of the models' true shapes: speed, memory and quantization time without the download; "
      "perplexities are skipped"},
+    {"print", 0, QB_OPTION_BOOL, offsetof(qb_run_options, print), NULL, 0, 0, NULL, NULL,
+     "show the suite as it is resolved, every option spelt out, and end; it can be saved as a suite file"},
     {"dry-run", 'n', QB_OPTION_BOOL, offsetof(qb_run_options, dry_run), NULL, 0, 0, NULL, NULL,
      "check everything, print cases, bytes, peak memory and estimated time, run nothing"},
     {"fetch", 0, QB_OPTION_BOOL, offsetof(qb_run_options, fetch), NULL, 0, 0, NULL, NULL,
@@ -235,6 +237,13 @@ static qb_status hand_over(const qb_run *run, bool printed, qb_status st) {
                    run->options->output);
 }
 
+static qb_status print_suite(const qb_suite *suite) {
+    qb_json *json = qb_suite_json(suite);
+    qb_status st = qb_output_json(json);
+    qb_json_free(json);
+    return st;
+}
+
 static qb_status run_main(int argc, char **argv, int *exit_code) {
     qb_run_options options;
     qb_common common;
@@ -248,6 +257,11 @@ static qb_status run_main(int argc, char **argv, int *exit_code) {
     QB_TRY(st, split(argc, argv, &words));
     QB_TRY(st, qb_command_parse(&page, sets, 2, words.argc, words.argv, NULL, 0, &n_words, &done));
     if (done) goto out;
+    if (options.print) {
+        QB_TRY(st, qb_run_load(&options, words.sets, words.n_sets, &run));
+        st = print_suite(&run.suite);
+        goto out;
+    }
     qb_interrupt_watch();
     QB_TRY(st, qb_run_open(&options, words.sets, words.n_sets, &run));
     QB_TRY(st, qb_run_plan(&run, &plans));

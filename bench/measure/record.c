@@ -185,6 +185,7 @@ qb_json *qb_record_case(const qb_case_record *r) {
         qb_json_put_int(rounds, "of", r->rounds);
         qb_json_put(j, "rounds", rounds);
     }
+    if (r->display) qb_json_put(j, "display", r->display);
     qb_json_put(j, "config", r->config ? r->config : qb_json_object());
     if (r->model)
         qb_json_put(j, "model", r->model);

@@ -46,6 +46,7 @@ typedef struct qb_case_record {
     const char *started;             /* RFC 3339, or NULL */
     int rounds_done, rounds;         /* of the speed rows, of so many; 0 rounds: none */
     double seconds;
+    qb_json *display; /* bench/measure/display.h */
     qb_json *config, *model, *quantization, *metrics;
 } qb_case_record;
 qb_json *qb_record_case(const qb_case_record *r);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/machine/machine.h"
+#include "bench/measure/display.h"
 #include "bench/measure/measure.h"
 #include "bench/run/child.h"
 #include "bench/run/rounds.h"
@@ -125,7 +126,7 @@ out:
 /* The hash of a quantized checkpoint says later whether two runs measured the same codes. */
 static void put_model(const work *w, const qb_model *m, qb_json *result) {
     qb_json *model = qb_record_model(m, w->supply ? w->supply->sha256 : w->subject->sha256);
-    qb_json_put_text(model, "name", w->subject->model->name);
+    qb_json_put_text(model, "name", qb_run_model_name(w->run, w->subject));
     qb_json_put_text(model, "path", w->subject->model->path);
     qb_json_put_text(model, "source_sha256", w->subject->sha256);
     qb_json_put(result, "model", model);
@@ -184,27 +185,55 @@ static bool same_ids(const qb_subject *a, const qb_subject *b) {
     return true;
 }
 
+/* The model that a quantized one says it was made from, or the only one that it can have been. */
+static const qb_subject *find_origin(const qb_run *run, const qb_subject *s, const char **why) {
+    const qb_subject *found = NULL;
+    const qb_suite *suite = &run->suite;
+    int own = qb_suite_model_find(suite, s->word);
+    const char *base = own >= 0 ? suite->model_entries[own].base : NULL;
+    int wanted = base ? qb_suite_model_find(suite, base) : -1;
+    for (size_t i = 0; i < run->n_subjects; i++) {
+        const qb_subject *other = &run->subjects[i];
+        if (base && wanted >= 0 && !strcmp(other->word, suite->models.items[wanted])) return other;
+        if (base || is_quantized(other) || !same_shapes(&s->model->config, &other->model->config)) continue;
+        if (found) {
+            *why = "the suite has several unquantized models of its shapes: \"base\" says which one it was "
+                   "made from";
+            return NULL;
+        }
+        found = other;
+    }
+    if (!found)
+        *why = base ? "the model that it was made from is in no case of this run"
+                    : "it came quantized, and the suite has no unquantized model of its shapes to measure it "
+                      "from";
+    return found;
+}
+
 const qb_subject *qb_case_base(const qb_run *run, const qb_case *c, const char **why) {
-    const qb_subject *s = qb_case_subject(run, c), *base = NULL;
+    const qb_subject *s = qb_case_subject(run, c);
     *why = NULL;
     if (c->variant->method) return s;
     if (!is_quantized(s)) return NULL; /* it is itself what the others are measured from */
-    for (size_t i = 0; i < run->n_subjects; i++) {
-        const qb_subject *other = &run->subjects[i];
-        if (is_quantized(other) || !same_shapes(&s->model->config, &other->model->config)) continue;
-        if (base) {
-            *why = "the suite has several unquantized models of its shapes: which one it was made from is "
-                   "not known";
-            return NULL;
-        }
-        base = other;
-    }
-    if (!base)
-        *why = "it came quantized, and the suite has no unquantized model of its shapes to measure it from";
-    else if (!same_ids(s, base))
+    const qb_subject *base = find_origin(run, s, why);
+    if (base && !same_ids(s, base))
         *why = "its tokenizer makes other ids of the text than its unquantized model's: only models of one "
                "vocabulary are compared token by token";
     return *why ? NULL : base;
+}
+
+const char *qb_run_model_name(const qb_run *run, const qb_subject *s) {
+    int i = qb_suite_model_find(&run->suite, s->word);
+    const char *label = i >= 0 ? run->suite.model_entries[i].label : NULL;
+    return label ? label : s->model->name;
+}
+
+qb_json *qb_case_display(const qb_run *run, const qb_case *c) {
+    const qb_subject *s = qb_case_subject(run, c), *of = s;
+    const char *why = NULL, *own = qb_json_string(qb_json_get(c->variant->entry, "label"));
+    if (!c->variant->method && is_quantized(s)) of = find_origin(run, s, &why);
+    return qb_display_json(c->variant->method, &c->variant->config, s->model, own,
+                           qb_run_model_name(run, of ? of : s));
 }
 
 static qb_status diverge(void *ctx, qb_json **result) {
@@ -312,6 +341,7 @@ static qb_json *make_record(const qb_run *run, const qb_case *c, const happened 
         .seconds = h->seconds + (earlier > 0 ? earlier : 0),
         .rounds_done = h->part->round.index + (h->part->speed && h->status == QB_OK),
         .rounds = h->part->round.count > 1 ? h->part->round.count : 0,
+        .display = qb_case_display(run, c),
         .config = qb_case_config(run, c),
         .model = earlier_or(h, "model", qb_json_get(h->measured, "model")),
         .quantization = earlier_or(h, "quantization", h->quantization),

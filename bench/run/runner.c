@@ -130,6 +130,11 @@ static qb_status probe_devices(qb_run *run) {
     return st;
 }
 
+qb_status qb_run_load(const qb_run_options *options, const char *const *sets, size_t n_sets, qb_run *run) {
+    *run = (qb_run){.options = options};
+    return load_suite(options, sets, n_sets, run);
+}
+
 qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets, qb_run *run) {
     *run = (qb_run){.options = options};
     qb_status st;
@@ -394,7 +399,7 @@ static qb_status tell(const qb_run *run, size_t index, const qb_case *c) {
 static qb_json *skipped_record(const qb_run *run, const qb_case *c) {
     const qb_subject *s = qb_case_subject(run, c);
     qb_json *model = qb_json_object();
-    qb_json_put_text(model, "name", s->model->name);
+    qb_json_put_text(model, "name", qb_run_model_name(run, s));
     qb_json_put_text(model, "path", s->model->path);
     qb_json_put_text(model, "sha256", s->sha256[0] ? s->sha256 : NULL);
     return qb_record_case(&(qb_case_record){.id = c->id,
@@ -402,6 +407,7 @@ static qb_json *skipped_record(const qb_run *run, const qb_case *c) {
                                             .device = qb_run_device_of(run, c)->id,
                                             .error = c->skipped,
                                             .seconds = 0,
+                                            .display = qb_case_display(run, c),
                                             .config = qb_case_config(run, c),
                                             .model = model});
 }

@@ -14,7 +14,7 @@ typedef struct qb_run_options {
     int64_t threads, device; /* device and device_gb as in qb_compute */
     double device_gb;
     bool offload; /* blocks that do not fit the device may lie in host memory */
-    bool synthetic, resume, dry_run, keep_going, cache;
+    bool synthetic, resume, dry_run, print, keep_going, cache;
     bool fetch; /* what is missing comes from the hub */
     double cache_gb;
 } qb_run_options;
@@ -42,6 +42,9 @@ typedef struct qb_run {
     int rounds; /* of the speed rows (rounds.h) */
 } qb_run;
 
+/* The suite with its overrides and its cases; run->options must be set. */
+qb_status qb_run_load(const qb_run_options *options, const char *const *sets, size_t n_sets,
+                      qb_run *run) QB_NODISCARD;
 /* Opens suite, models, texts, output, cache and plots; nothing is computed but token ids and hashes. Free
    with qb_run_close also when it fails. */
 qb_status qb_run_open(const qb_run_options *options, const char *const *sets, size_t n_sets,

@@ -25,21 +25,31 @@ typedef struct qb_suite_config {
 } qb_suite_config;
 extern const qb_option qb_suite_options[];
 
+/* An entry of "models"; empty for those of the command line. */
+typedef struct qb_suite_model {
+    const char *word;  /* as written; qb_suite.models holds what it is resolved to */
+    const char *label; /* NULL: the path's last part */
+    const char *base;  /* word or label of the model that it was made from; NULL: not said */
+} qb_suite_model;
+
 /* One way to quantize, taken from an entry of "methods" after its lists were expanded. */
 typedef struct qb_variant {
     char label[96];                /* "gptq-4b-g128-act"; part of the case id */
     const qb_quant_method *method; /* NULL: the unquantized model */
     qb_quant_config config;
-    qb_json *entry; /* owned: the scalar settings as written */
+    qb_json *entry;        /* owned: the scalar settings as written */
+    const qb_json *models; /* names of those that it is for, in the suite's document; NULL: all */
 } qb_variant;
 
 typedef struct qb_suite {
     char name[64];
-    const char *summary;
-    const char *where; /* file name, heads errors */
-    qb_json *doc;      /* owned */
+    const char *summary; /* "" without */
+    const char *where;   /* file name, heads errors */
+    qb_json *doc;        /* owned */
     qb_arena arena;
     qb_name_list models, backends, datasets, protocols, metrics;
+    qb_suite_model model_entries[QB_NAMES_MAX]; /* beside models */
+    bool models_given;                          /* by the command line: methods are for all of them */
     qb_suite_config config;
     qb_speed_config speed;
     qb_variant *variants; /* owned */
@@ -79,6 +89,8 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) QB
    stays. */
 void qb_case_name(qb_case *c, const char *label);
 
+/* The index in `models` of a word, as written or as resolved, or of a label; -1. */
+int qb_suite_model_find(const qb_suite *s, const char *name);
 /* Whether a group of metrics (base/metric.h) is measured, and what all that are need, as bits. */
 bool qb_suite_measures(const qb_suite *s, const char *group);
 unsigned qb_suite_needs(const qb_suite *s);
@@ -86,5 +98,9 @@ unsigned qb_suite_needs(const qb_suite *s);
 qb_json *qb_variant_json(const qb_variant *v);
 /* "meta-llama/Llama-2-7b-hf/" -> "Llama-2-7b-hf"; what would disturb an id becomes '-'. */
 void qb_model_label(const char *word, char out[96]);
+/* The suite as it is after all overrides, with every option spelt out; a suite file again. Caller frees. */
+qb_json *qb_suite_json(const qb_suite *s);
+/* Every key, default and range: for the terminal, or as docs/suites.md. */
+qb_status qb_suite_help(bool markdown, qb_str *out) QB_NODISCARD;
 /* The names of the suites in share/suites, sorted; free each and the array with qb_free. */
 qb_status qb_suite_names(char ***out, size_t *n) QB_NODISCARD;

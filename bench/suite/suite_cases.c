@@ -60,9 +60,17 @@ static qb_status check_unique(const qb_cases *cases) {
         for (size_t k = 0; k < i; k++)
             if (!strcmp(cases->items[i].id, cases->items[k].id))
                 return qb_fail(QB_ERR_USAGE,
-                               "models %s and %s would both be called %s; rename one of the directories",
+                               "models %s and %s would both be called %s; give one a \"label\" in the suite",
                                cases->items[k].model, cases->items[i].model, cases->items[i].model_label);
     return QB_OK;
+}
+
+/* Whether the suite has the variant made of that model. */
+static bool is_for(const qb_suite *s, const qb_variant *v, int model) {
+    if (!v->models || s->models_given) return true;
+    for (const qb_json *name = qb_json_first(v->models); name; name = qb_json_next(name))
+        if (qb_suite_model_find(s, qb_json_string(name)) == model) return true;
+    return false;
 }
 
 static void name_case(qb_case *c, const char *label) {
@@ -90,9 +98,12 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) {
                 c->model = s->models.items[m];
                 c->variant = &s->variants[v];
                 c->backend = s->backends.items[b];
-                qb_model_label(c->model, c->model_label);
+                if (s->model_entries[m].label)
+                    snprintf(c->model_label, sizeof c->model_label, "%s", s->model_entries[m].label);
+                else
+                    qb_model_label(c->model, c->model_label);
                 name_case(c, c->variant->label);
-                if (matches(only, c)) out->count++;
+                if (is_for(s, c->variant, m) && matches(only, c)) out->count++;
             }
     if (!out->count) {
         st = nothing_matches(s, only ? only : "");

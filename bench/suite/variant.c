@@ -1,5 +1,7 @@
 #include "bench/suite/variant.h"
 
+#include "bench/suite/keys.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,17 +59,20 @@ static bool is_label(const char *text) {
 }
 
 /* One variant from an entry whose values are all scalars. Takes `entry`. */
-static qb_status add_variant(qb_suite *s, int index, const qb_quant_method *method, qb_json *entry) {
+static qb_status add_variant(qb_suite *s, int index, const qb_quant_method *method, qb_json *entry,
+                             const qb_json *models) {
     static const char *const ours[] = {"method", "label", NULL};
     static const qb_option no_options[] = {{0}};
     char where[300];
     snprintf(where, sizeof where, "%s: methods[%d]", s->where, index);
-    qb_variant v = {.method = method, .entry = entry};
+    qb_variant v = {.method = method, .entry = entry, .models = models};
     const qb_option *rows = method ? method->options : no_options;
     const char *label = NULL;
     qb_status st;
     qb_options_defaults(rows, &v.config);
     QB_TRY(st, qb_options_from_json(rows, &v.config, entry, where, ours));
+    if (v.config.calibration && !qb_dataset_find(v.config.calibration))
+        QB_TRY(st, qb_suite_path(s, v.config.calibration, &v.config.calibration));
     QB_TRY(st, qb_json_text(entry, "label", where, false, &label));
     if (label && !is_label(label)) {
         st = qb_fail(QB_ERR_USAGE, "%s: \"label\" must be 1 to 63 of a-z 0-9 . - _", where);
@@ -98,6 +103,7 @@ static qb_status wheels(const qb_suite *s, int index, const qb_json *entry, odom
         if (o->n == KEYS_PER_ENTRY)
             return qb_fail(QB_ERR_USAGE, "%s: methods[%d] has more than %d keys", s->where, index,
                            KEYS_PER_ENTRY);
+        if (!strcmp(qb_json_key(j), "models")) continue; /* a list of its own meaning */
         int64_t places = qb_json_is_array(j) ? qb_json_count(j) : 1;
         if (places < 1 || places > VALUES_PER_KEY)
             return qb_fail(QB_ERR_USAGE, "%s: methods[%d]: \"%.48s\" must list 1 to %d values", s->where,
@@ -130,6 +136,19 @@ static bool turn(odometer *o) {
     return false;
 }
 
+/* Every name of "models" must be one of the suite's. */
+static qb_status check_models(const qb_suite *s, int index, const qb_json *models) {
+    if (models && (!qb_json_is_array(models) || !qb_json_count(models)))
+        return qb_fail(QB_ERR_USAGE, "%s: methods[%d]: \"models\" must be a list of names that is not empty",
+                       s->where, index);
+    for (const qb_json *name = qb_json_first(models); name; name = qb_json_next(name))
+        if (!qb_json_string(name) || qb_suite_model_find(s, qb_json_string(name)) < 0)
+            return qb_fail(QB_ERR_USAGE,
+                           "%s: methods[%d]: \"models\" holds '%.80s', which is no model of the suite",
+                           s->where, index, qb_json_string(name) ? qb_json_string(name) : "no name");
+    return QB_OK;
+}
+
 static qb_status read_entry(qb_suite *s, int index, const qb_json *entry) {
     if (!qb_json_is_object(entry))
         return qb_fail(QB_ERR_USAGE,
@@ -138,10 +157,12 @@ static qb_status read_entry(qb_suite *s, int index, const qb_json *entry) {
     const qb_quant_method *method;
     odometer o;
     qb_status st = find_method(s, index, entry, &method);
+    const qb_json *models = qb_json_get(entry, "models");
+    if (st == QB_OK) st = check_models(s, index, models);
     if (st == QB_OK) st = wheels(s, index, entry, &o);
     if (st != QB_OK) return st;
     do {
-        st = add_variant(s, index, method, scalar_entry(&o));
+        st = add_variant(s, index, method, scalar_entry(&o), models);
     } while (st == QB_OK && turn(&o));
     return st;
 }
@@ -161,7 +182,7 @@ qb_status qb_variants_read(qb_suite *s) {
 /* ---- labels ---- */
 
 static bool same_settings(const qb_variant *a, const qb_variant *b) {
-    if (a->method != b->method) return false;
+    if (a->method != b->method || !qb_json_equal(a->models, b->models)) return false;
     qb_json *ja = qb_variant_json(a), *jb = qb_variant_json(b);
     bool same = ja && jb && qb_json_equal(ja, jb);
     qb_json_free(ja);
