@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_TICS = 256 };
+
 qb_axis qb_axis_fit(double min, double max, double margin, bool log, bool from_zero) {
     if (!isfinite(min) || !isfinite(max) || min > max) return (qb_axis){0, 1, false};
     if (from_zero && min >= 0 && max <= 1e300) return (qb_axis){0, max > 0 ? max * (1 + margin) : 1, false};
@@ -49,13 +51,16 @@ void qb_axis_format(double value, qb_str *out) {
     put_superscript(power, out);
 }
 
-static void put_tic(double value, qb_str *out) {
-    qb_str_text(out, out->length && out->text[out->length - 1] == '(' ? "'" : ", '");
-    qb_axis_format(value, out);
-    qb_str_printf(out, "' %.12g", value);
+typedef struct tics {
+    double *values;
+    int n, max;
+} tics;
+
+static void add_tic(tics *t, double value) {
+    if (t->n < t->max) t->values[t->n++] = value;
 }
 
-static void linear_tics(const qb_axis *a, int wanted, qb_str *out) {
+static void linear_tics(const qb_axis *a, int wanted, tics *out) {
     double rough = (a->max - a->min) / wanted, unit = pow(10, floor(log10(rough)));
     static const double steps[] = {1, 2, 2.5, 5, 10};
     double step = unit * 10;
@@ -67,7 +72,7 @@ static void linear_tics(const qb_axis *a, int wanted, qb_str *out) {
     double first = ceil(a->min / step - 1e-9);
     for (int i = 0; i <= 4 * wanted && (first + i) * step <= a->max * (1 + 1e-12); i++) {
         double v = (first + i) * step;
-        put_tic(fabs(v) < step * 1e-9 ? 0 : v, out);
+        add_tic(out, fabs(v) < step * 1e-9 ? 0 : v);
     }
 }
 
@@ -82,7 +87,7 @@ static int count_log(const qb_axis *a, const double *mantissas, int n, int strid
 }
 
 /* The densest of the usual sets of mantissas that gives no more tics than wanted. */
-static void log_tics(const qb_axis *a, int wanted, qb_str *out) {
+static void log_tics(const qb_axis *a, int wanted, tics *out) {
     static const double sets[][8] = {
         {1, 1.5, 2, 3, 4, 5, 6, 8}, {1, 2, 3, 4, 6, 8}, {1, 2, 3, 5}, {1, 2, 5}, {1, 3}, {1}};
     static const int sizes[] = {8, 6, 4, 3, 2, 1};
@@ -96,19 +101,27 @@ static void log_tics(const qb_axis *a, int wanted, qb_str *out) {
     for (int power = (int)floor(log10(a->min)) - 1; power <= (int)ceil(log10(a->max)); power++)
         for (int i = 0; i < sizes[set] && power % stride == 0; i++) {
             double v = sets[set][i] * pow(10, power);
-            if (v >= a->min && v <= a->max) put_tic(v, out);
+            if (v >= a->min && v <= a->max) add_tic(out, v);
         }
 }
 
-void qb_axis_tics(const qb_axis *a, int wanted, qb_str *out) {
-    qb_str tics = {0};
-    qb_str_text(&tics, "(");
+int qb_axis_values(const qb_axis *a, int wanted, double *values, int max) {
+    tics t = {values, 0, max};
     if (a->log)
-        log_tics(a, wanted, &tics);
+        log_tics(a, wanted, &t);
     else
-        linear_tics(a, wanted, &tics);
-    qb_str_text(&tics, ")");
-    qb_str_append(out, qb_str_get(&tics), tics.length);
-    out->failed |= tics.failed;
-    qb_str_free(&tics);
+        linear_tics(a, wanted, &t);
+    return t.n;
+}
+
+void qb_axis_tics(const qb_axis *a, int wanted, qb_str *out) {
+    double values[MAX_TICS];
+    int n = qb_axis_values(a, wanted, values, MAX_TICS);
+    qb_str_text(out, "(");
+    for (int i = 0; i < n; i++) {
+        qb_str_text(out, i ? ", '" : "'");
+        qb_axis_format(values[i], out);
+        qb_str_printf(out, "' %.12g", values[i]);
+    }
+    qb_str_text(out, ")");
 }

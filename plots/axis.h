@@ -14,6 +14,8 @@ typedef struct qb_axis {
 qb_axis qb_axis_fit(double min, double max, double margin, bool log, bool from_zero);
 /* 0 at the axis' beginning, 1 at its end. */
 double qb_axis_place(const qb_axis *axis, double value);
+/* About `wanted` round values on the axis, ascending, at most `max`; how many. */
+int qb_axis_values(const qb_axis *axis, int wanted, double *values, int max);
 /* Appends gnuplot's list of tics, "('5' 5, '10' 10)": about `wanted` of them, at round values. */
 void qb_axis_tics(const qb_axis *axis, int wanted, qb_str *out);
 /* "0.02", "250", "2×10⁵". */

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "plots/pictures.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -52,28 +53,87 @@ static qb_status check_names(const char *only) {
     return QB_OK;
 }
 
-qb_status qb_plots_draw(const qb_rows *rows, const char *dir, const char *only, int *n_files) {
+qb_status qb_plots_size(const char *text, int *width, int *height) {
+    static const struct {
+        const char *name;
+        double px;
+    } units[] = {{"in", 72}, {"cm", 72 / 2.54}, {"mm", 72 / 25.4}, {"pt", 1}, {"px", 1}, {"", 1}};
+    int *const sides[] = {width, height};
+    const char *p = text;
+    for (int i = 0; i < 2; i++) {
+        char *end;
+        double value = strtod(p, &end);
+        size_t n = strcspn(end, ",x"), u = 0, n_units = sizeof units / sizeof units[0];
+        while (u < n_units && (strlen(units[u].name) != n || strncmp(end, units[u].name, n) != 0)) u++;
+        double px = u < n_units ? value * units[u].px : 0;
+        if (end == p || !(px >= 72 && px <= 10000) || (i == 0 && !end[n]) || (i == 1 && end[n]))
+            return qb_fail(
+                QB_ERR_USAGE,
+                "a size is width,height, each from 1in to 10000 with in, cm, mm, pt or px behind it "
+                "such as 3.3in,2.5in; found '%.40s'",
+                text);
+        *sides[i] = (int)(px + 0.5);
+        p = end + n + 1;
+    }
+    return QB_OK;
+}
+
+/* "Times,9" */
+static qb_status read_font(const char *font, char family[64], qb_canvas *style) {
+    const char *comma = font ? strrchr(font, ',') : NULL;
+    char *end = NULL;
+    double size = comma ? strtod(comma + 1, &end) : QB_CANVAS_FONT_PX;
+    size_t n = comma ? (size_t)(comma - font) : font ? strlen(font) : 0;
+    if (!font) return QB_OK;
+    if (!n || n >= 64 || (comma && (*end || end == comma + 1)) || !(size >= 4 && size <= 72))
+        return qb_fail(QB_ERR_USAGE,
+                       "a font is a family, or family,size from 4 to 72 such as Times,9; found '%.60s'",
+                       font);
+    memcpy(family, font, n);
+    family[n] = 0;
+    style->family = family;
+    style->scale = size / QB_CANVAS_FONT_PX;
+    return QB_OK;
+}
+
+qb_status qb_pictures_draw(qb_sheet *sheet, qb_easel *easel, const char *only) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; i < N_PICTURES && st == QB_OK; i++) {
+        const qb_picture_job job = {sheet, easel, pictures[i].plot.name};
+        if (is_chosen(only, job.name)) st = pictures[i].draw(&job);
+    }
+    return st;
+}
+
+qb_status qb_plots_draw(const qb_rows *rows, const qb_plots_request *request, int *n_files) {
     qb_str terminals = {0};
     qb_sheet sheet = {0};
+    char family[64];
+    qb_gnuplot_easel easel = {.dir = request->dir, .sources = request->sources, .n_files = n_files};
     qb_status st;
     *n_files = 0;
-    QB_TRY(st, check_names(only));
+    qb_gnuplot_easel_make(&easel);
+    easel.easel.style =
+        (qb_canvas){.width = request->width, .height = request->height, .untitled = request->untitled};
+    QB_TRY(st, check_names(request->only));
+    QB_TRY(st, read_font(request->font, family, &easel.easel.style));
     QB_TRY(st, qb_gnuplot_terminals(&terminals));
     if (!strstr(qb_str_get(&terminals), " pngcairo ") || !strstr(qb_str_get(&terminals), " svg "))
         QB_TRY(st, qb_fail(QB_ERR_UNSUPPORTED,
                            "this gnuplot has no svg or no pngcairo terminal: apt-get install gnuplot-nox"));
     if (!strstr(qb_str_get(&terminals), " pdfcairo "))
         qb_info("no PDF is drawn: this gnuplot has no pdfcairo terminal");
-    QB_TRY(st, qb_make_dirs(dir));
-    QB_TRY(st, qb_dir_writable(dir));
+    easel.terminals = qb_str_get(&terminals);
+    QB_TRY(st, qb_make_dirs(request->dir));
+    QB_TRY(st, qb_dir_writable(request->dir));
     QB_TRY(st, qb_sheet_make(rows, &sheet));
     for (size_t i = 0; i < N_PICTURES; i++) {
-        if (!is_chosen(only, pictures[i].plot.name)) continue;
+        const char *name = pictures[i].plot.name;
         int before = *n_files;
-        const qb_picture_job job = {&sheet, qb_str_get(&terminals), dir, pictures[i].plot.name, n_files};
+        if (!is_chosen(request->only, name)) continue;
+        const qb_picture_job job = {&sheet, &easel.easel, name};
         QB_TRY(st, pictures[i].draw(&job));
-        if (*n_files == before)
-            qb_info("plot %s is not drawn: the results have no data for it", pictures[i].plot.name);
+        if (*n_files == before) qb_info("plot %s is not drawn: the results have no data for it", name);
     }
 out:
     qb_sheet_free(&sheet);

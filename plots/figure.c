@@ -1,6 +1,7 @@
 #include "plots/figure.h"
 
 #include "base/file.h"
+#include "results/sink.h"
 #include "results/text.h"
 
 #include <math.h>
@@ -45,6 +46,7 @@ static void put_axis(const char *which, const qb_axis *a, int wanted, qb_str *ou
 }
 
 qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double margins[4], qb_str *script) {
+    qb_str_printf(script, "font_scale = %.6g\n", qb_canvas_scale(&canvas));
     qb_status st = qb_figure_load("style.gp", script);
     if (st != QB_OK) return st;
     qb_str_text(script, "\n");
@@ -52,7 +54,8 @@ qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double mar
     put_variable("figure_subtitle", f->subtitle, script);
     put_variable("x_label", f->x_label, script);
     put_variable("y_label", f->y_label, script);
-    qb_str_printf(script, "canvas_width = %d.0\ncanvas_height = %d.0\n", canvas.width, canvas.height);
+    qb_str_printf(script, "canvas_width = %d.0\ncanvas_height = %d.0\nhas_title = %d\n", canvas.width,
+                  canvas.height, !canvas.untitled);
     qb_str_printf(script, "set lmargin at screen %.6f\nset rmargin at screen %.6f\n",
                   margins[0] / canvas.width, 1 - margins[1] / canvas.width);
     qb_str_printf(script, "set bmargin at screen %.6f\nset tmargin at screen %.6f\n",
@@ -195,42 +198,100 @@ static void put_labels(qb_canvas canvas, const qb_tag *tags, const int *hues, in
     }
 }
 
-qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_str *script) {
-    static const double margins[4] = {82, 26, 60, 70};
-    const qb_box area = {margins[0], margins[2], canvas.width - margins[1], canvas.height - margins[3]};
-    const qb_box inner = {area.x0 + 4, area.y0 + 3, area.x1 - 4, area.y1 - 3};
-    qb_tag *tags;
-    qb_segment *segments;
-    int *hues, n = 0;
+double qb_figure_x(const qb_figure *f, const qb_placed *p, double x) {
+    return pixel(&f->x, x, p->area.x0, p->area.x1);
+}
+double qb_figure_y(const qb_figure *f, const qb_placed *p, double y) {
+    return pixel(&f->y, y, p->area.y0, p->area.y1);
+}
+
+static void margins_of(qb_canvas canvas, double margins[4]) {
+    double scale = qb_canvas_scale(&canvas);
+    margins[0] = 82 * scale;
+    margins[1] = 26 * scale;
+    margins[2] = 60 * scale;
+    margins[3] = (canvas.untitled ? 14 : 70) * scale;
+}
+
+qb_status qb_figure_place(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_placed *out) {
+    double margins[4], font = LABEL_PX * qb_canvas_scale(&canvas);
+    int *points;
     qb_status st;
-    QB_TRY(st, qb_figure_begin(f, canvas, margins, script));
-    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *tags, &tags));
-    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *hues, &hues));
+    margins_of(canvas, margins);
+    *out =
+        (qb_placed){.area = {margins[0], margins[2], canvas.width - margins[1], canvas.height - margins[3]}};
+    const qb_box area = out->area, inner = {area.x0 + 4, area.y0 + 3, area.x1 - 4, area.y1 - 3};
+    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *out->tags, &out->tags));
+    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *out->hues, &out->hues));
+    QB_TRY(st, qb_arena_alloc(arena, MAX_LABELS, sizeof *points, &points));
     size_t most = 2 * (size_t)(f->n_points + f->n_front) + QB_REFERENCES_MAX;
-    QB_TRY(st, qb_arena_alloc(arena, most, sizeof *segments, &segments));
+    QB_TRY(st, qb_arena_alloc(arena, most, sizeof *out->segments, &out->segments));
+    out->points = points;
     for (int i = 0; i < f->n_references; i++) {
         const qb_reference *r = &f->references[i];
-        hues[n] = 0;
-        tags[n++] = (qb_tag){.text = r->label,
-                             .x = inner.x1,
-                             .y = pixel(&f->y, r->y, area.y0, area.y1),
-                             .on_line = true,
-                             .line_x0 = inner.x0,
-                             .font_px = LABEL_PX};
+        points[out->n_tags] = -1;
+        out->hues[out->n_tags] = 0;
+        out->tags[out->n_tags++] = (qb_tag){.text = r->label,
+                                            .x = inner.x1,
+                                            .y = qb_figure_y(f, out, r->y),
+                                            .on_line = true,
+                                            .line_x0 = inner.x0,
+                                            .font_px = font};
     }
-    for (int i = 0; i < f->n_points && n < MAX_LABELS; i++) {
+    for (int i = 0; i < f->n_points && out->n_tags < MAX_LABELS; i++) {
         const qb_point *p = &f->points[i];
         if (!p->label) continue;
-        hues[n] = f->series[p->series].hue;
-        tags[n++] = (qb_tag){.text = p->label,
-                             .x = pixel(&f->x, p->x, area.x0, area.x1),
-                             .y = pixel(&f->y, p->y, area.y0, area.y1),
-                             .font_px = LABEL_PX};
+        points[out->n_tags] = i;
+        out->hues[out->n_tags] = f->series[p->series].hue;
+        out->tags[out->n_tags++] = (qb_tag){.text = p->label,
+                                            .x = qb_figure_x(f, out, p->x),
+                                            .y = qb_figure_y(f, out, p->y),
+                                            .group = 1 + p->series,
+                                            .font_px = font};
     }
-    qb_tags_place(tags, n, inner, segments, segments_of(f, area, segments));
-    put_labels(canvas, tags, hues, n, script);
+    out->n_segments = segments_of(f, area, out->segments);
+    qb_tags_place(out->tags, out->n_tags, inner, out->segments, out->n_segments);
+out:
+    return st;
+}
+
+qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_str *script) {
+    double margins[4];
+    qb_placed placed;
+    qb_status st;
+    margins_of(canvas, margins);
+    QB_TRY(st, qb_figure_begin(f, canvas, margins, script));
+    QB_TRY(st, qb_figure_place(f, canvas, arena, &placed));
+    put_labels(canvas, placed.tags, placed.hues, placed.n_tags, script);
     put_points(f, script);
     QB_TRY(st, qb_figure_load("scatter.gp", script));
 out:
     return st;
+}
+
+void qb_figure_csv(const qb_figure *f, qb_str *csv) {
+    qb_str_text(csv, "series,label,");
+    qb_csv_text(f->x_label, csv);
+    qb_str_text(csv, ",");
+    qb_csv_text(f->y_label, csv);
+    qb_str_text(csv, ",half error bar\r\n");
+    for (int i = 0; i < f->n_points; i++) {
+        const qb_point *p = &f->points[i];
+        qb_csv_text(f->series[p->series].name, csv);
+        qb_str_text(csv, ",");
+        qb_csv_text(p->label ? p->label : "", csv);
+        const double values[] = {p->x, p->y, p->spread > 0 ? p->spread : (double)NAN};
+        for (int k = 0; k < 3; k++) {
+            qb_str_text(csv, ",");
+            qb_number_text(values[k], csv);
+        }
+        qb_str_text(csv, "\r\n");
+    }
+    for (int i = 0; i < f->n_references; i++) {
+        qb_str_text(csv, "reference,");
+        qb_csv_text(f->references[i].label, csv);
+        qb_str_text(csv, ",,");
+        qb_number_text(f->references[i].y, csv);
+        qb_str_text(csv, ",\r\n");
+    }
 }

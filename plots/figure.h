@@ -14,6 +14,7 @@ typedef struct qb_point {
 } qb_point;
 
 typedef struct qb_series {
+    const char *name;
     int hue, variant; /* see plots/sheet.h */
     bool joined;      /* its points are joined by a line, in the order of x */
     bool projected;   /* drawn hollow, pale and dotted */
@@ -47,9 +48,24 @@ qb_status qb_figure_load(const char *name, qb_str *script) QB_NODISCARD;
 /* Appends style.gp, titles, axes, margins (in pixels: left, right, bottom, top). */
 qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double margins[4],
                           qb_str *script) QB_NODISCARD;
+/* Where everything of a scatter plot is drawn, in canvas pixels with the origin at the lower left. */
+typedef struct qb_placed {
+    qb_box area;       /* of the data */
+    qb_tag *tags;      /* labels, references first */
+    int *hues;         /* of the labels */
+    const int *points; /* which point each label names; -1: a reference */
+    int n_tags;
+    qb_segment *segments; /* lines that labels keep clear of */
+    int n_segments;
+} qb_placed;
+qb_status qb_figure_place(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_placed *out) QB_NODISCARD;
+double qb_figure_x(const qb_figure *f, const qb_placed *p, double x);
+double qb_figure_y(const qb_figure *f, const qb_placed *p, double y);
 /* The whole script of a scatter plot: data, labels placed, scatter.gp. */
 qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena,
                             qb_str *script) QB_NODISCARD;
+/* The data that the plot shows: series, label, x, y, half the error bar. */
+void qb_figure_csv(const qb_figure *f, qb_str *csv);
 /* One label at a pixel, vertically centred. */
 void qb_figure_text(qb_canvas canvas, const char *text, double x, double y, bool flush_right,
                     const char *style, qb_str *script);

@@ -112,22 +112,32 @@ typedef struct format {
 
 /* Enhanced text is off: labels are shown as they are. */
 static const format formats[] = {
-    {"svg", "svg", "</svg>", 1, 0.65, "dashlength 1.6 noenhanced font 'Arial,13' background rgb 'white'"},
+    {"svg", "svg", "</svg>", 1, 0.65, "dashlength 1.6 noenhanced background rgb 'white'"},
     {"png", "pngcairo", "IEND\xae\x42\x60\x82", 2, 1,
-     "noenhanced font 'Arial,13' fontscale 1.5 linewidth 2 pointscale 2 background rgb 'white'"},
-    {"pdf", "pdfcairo", "%%EOF", 1, 1.3,
-     "noenhanced font 'Arial,13' fontscale 0.75 linewidth 1 background rgb 'white'"},
+     "noenhanced fontscale 1.5 linewidth 2 pointscale 2 background rgb 'white'"},
+    {"pdf", "pdfcairo", "%%EOF", 1, 1.3, "noenhanced fontscale 0.75 linewidth 1 background rgb 'white'"},
 };
 
+double qb_canvas_scale(const qb_canvas *canvas) {
+    return canvas->scale > 0 ? canvas->scale : 1;
+}
+
 static void put_terminal(const format *f, qb_canvas canvas, const char *file, qb_str *out) {
+    qb_str font = {0};
+    qb_str_printf(&font, "%s,%.4g", canvas.family ? canvas.family : "Arial",
+                  QB_CANVAS_FONT_PX * qb_canvas_scale(&canvas));
     qb_str_text(out, "reset session\n");
     if (!strcmp(f->suffix, "pdf"))
-        qb_str_printf(out, "set terminal pdfcairo size %.4fin,%.4fin %s\n", canvas.width / 72.0,
+        qb_str_printf(out, "set terminal pdfcairo size %.4fin,%.4fin %s font ", canvas.width / 72.0,
                       canvas.height / 72.0, f->options);
     else
-        qb_str_printf(out, "set terminal %s size %d,%d %s\n", f->terminal, canvas.width * f->scale,
+        qb_str_printf(out, "set terminal %s size %d,%d %s font ", f->terminal, canvas.width * f->scale,
                       canvas.height * f->scale, f->options);
-    qb_str_printf(out, "point_scale = %g\nset output '%s'\n", f->point_scale, file);
+    qb_gnuplot_quote(qb_str_get(&font), out);
+    qb_str_printf(out, "\npoint_scale = %g\nset output '%s'\n", f->point_scale * qb_canvas_scale(&canvas),
+                  file);
+    out->failed |= font.failed;
+    qb_str_free(&font);
 }
 
 /* What gnuplot says of an error is the line that names it, behind the echo of the command and a caret. */
@@ -229,5 +239,37 @@ qb_status qb_gnuplot_draw(const char *terminals, const char *dir, const char *na
     for (int i = 0; i < n; i++) end_file(&pictures[i], i < published);
     qb_str_free(&commands);
     qb_str_free(&said);
+    return st;
+}
+
+static qb_status write_source(const char *dir, const char *name, const char *suffix, const qb_str *text,
+                              int *n_files) {
+    qb_str file = {0};
+    qb_str_printf(&file, "%s%s", name, suffix);
+    qb_status st = qb_str_status(&file);
+    char *path = st == QB_OK ? qb_path_join(dir, qb_str_get(&file)) : NULL;
+    if (st == QB_OK && !path) st = qb_fail(QB_ERR_MEMORY, "out of memory");
+    if (st == QB_OK) st = qb_str_status(text);
+    if (st == QB_OK) st = qb_file_write_atomic(path, qb_str_get(text), text->length);
+    *n_files += st == QB_OK;
+    qb_free(path);
+    qb_str_free(&file);
+    return st;
+}
+
+qb_status qb_gnuplot_sources(const char *dir, const char *name, qb_canvas canvas, const char *script,
+                             const char *csv, int *n_files) {
+    qb_str file = {0}, commands = {0}, data = {0};
+    qb_str_printf(&file, "%s.svg", name);
+    qb_str_printf(&commands, "# gnuplot %s.gp\n", name);
+    put_terminal(&formats[0], canvas, qb_str_get(&file), &commands);
+    qb_str_printf(&commands, "%s\nunset output\n", script);
+    qb_str_text(&data, csv);
+    commands.failed |= file.failed;
+    qb_status st = write_source(dir, name, ".gp", &commands, n_files);
+    if (st == QB_OK) st = write_source(dir, name, ".csv", &data, n_files);
+    qb_str_free(&file);
+    qb_str_free(&commands);
+    qb_str_free(&data);
     return st;
 }

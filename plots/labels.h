@@ -17,6 +17,7 @@ typedef struct qb_tag {
     double x, y;    /* what it names: a point, or the right end of a horizontal line */
     bool on_line;   /* it names a line: it may stand anywhere along it, above or below */
     double line_x0; /* left end of that line */
+    int group;      /* marks of one series; 0: of none */
     double font_px;
     /* set by qb_tags_place */
     double at_x, at_y; /* middle of the text's left edge, or of its right edge when flush_right */

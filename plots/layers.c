@@ -1,6 +1,7 @@
 /* The error of each layer: one line a quantized case. Errors of the output (with the Hessian) and of the
    weights are different quantities and never share a picture. */
 #include "plots/pictures.h"
+#include "results/sink.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -55,40 +56,40 @@ static int by_label_y(const void *a, const void *b) {
 }
 
 /* From the top down each label keeps its distance; what falls out below pushes the others up again. */
-static void spread_labels(line **order, int n, double bottom, double top) {
+static void spread_labels(line **order, int n, double bottom, double top, double step) {
     qsort(order, (size_t)n, sizeof *order, by_label_y);
     double limit = top;
     for (int i = 0; i < n; i++) {
         order[i]->label_y = fmin(order[i]->label_y, limit);
-        limit = order[i]->label_y - LABEL_STEP_PX;
+        limit = order[i]->label_y - step;
     }
     limit = bottom;
     for (int i = n - 1; i >= 0; i--) {
         order[i]->label_y = fmax(order[i]->label_y, limit);
-        limit = order[i]->label_y + LABEL_STEP_PX;
+        limit = order[i]->label_y + step;
     }
 }
 
 static void put_end_labels(const qb_figure *f, qb_canvas canvas, const double margins[4], line *lines, int n,
                            qb_str *out) {
     double left = margins[0], right = canvas.width - margins[1], bottom = margins[2],
-           top = canvas.height - margins[3];
+           top = canvas.height - margins[3], scale = qb_canvas_scale(&canvas);
     line *order[MAX_LINES] = {NULL};
     for (int i = 0; i < n; i++) {
         order[i] = &lines[i];
         lines[i].label_y = bottom + qb_axis_place(&f->y, mean_at(&lines[i], lines[i].last)) * (top - bottom);
     }
-    spread_labels(order, n, bottom, top);
+    spread_labels(order, n, bottom, top, LABEL_STEP_PX * scale);
     for (int i = 0; i < n; i++) {
         const line *l = &lines[i];
         double x = left + qb_axis_place(&f->x, l->last) * (right - left);
         double y = bottom + qb_axis_place(&f->y, mean_at(l, l->last)) * (top - bottom);
         char style[80];
         snprintf(style, sizeof style, "font label_font textcolor rgb ink(%d)", l->entry->hue);
-        qb_figure_text(canvas, l->entry->label, right + 22, l->label_y, false, style, out);
+        qb_figure_text(canvas, l->entry->label, right + 22 * scale, l->label_y, false, style, out);
         qb_str_printf(
             out, "set arrow from screen %.6f,%.6f to screen %.6f,%.6f nohead back lc rgb '#b0b0b0' lw 0.6\n",
-            (x + 5) / canvas.width, y / canvas.height, (right + 19) / canvas.width,
+            (x + 5 * scale) / canvas.width, y / canvas.height, (right + 19 * scale) / canvas.width,
             l->label_y / canvas.height);
     }
 }
@@ -124,6 +125,22 @@ static void put_data(bool of_output, line *lines, int n, qb_str *out) {
     qb_str_free(&variants);
 }
 
+static void put_csv(bool of_output, const line *lines, int n, qb_str *out) {
+    qb_str_printf(out, "label,layer,matrix,%s\r\n",
+                  of_output ? "relative output error" : "relative squared weight error");
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < lines[i].entry->c->n_modules; k++) {
+            const qb_row_module *m = &lines[i].entry->c->modules[k];
+            if (!is_drawn(m, of_output)) continue;
+            qb_csv_text(lines[i].entry->label, out);
+            qb_str_printf(out, ",%d,", m->layer);
+            qb_csv_text(m->name, out);
+            qb_str_text(out, ",");
+            qb_number_text(m->relative_error, out);
+            qb_str_text(out, "\r\n");
+        }
+}
+
 static void fit_axes(bool of_output, const line *lines, int n, qb_figure *f) {
     double min = (double)INFINITY, max = 0;
     int last = 0;
@@ -151,7 +168,7 @@ static void put_layer_tics(const line *lines, int n, qb_str *out) {
 
 static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, bool of_output, bool name_kind) {
     line *lines;
-    qb_str script = {0};
+    qb_str script = {0}, csv = {0};
     int n = 0;
     qb_arena arena = {0};
     qb_status st;
@@ -163,10 +180,11 @@ static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, boo
         n++;
     }
     if (n == 0) goto out;
-    double widest = 0;
-    for (int i = 0; i < n; i++) widest = fmax(widest, qb_text_width(lines[i].entry->label, FONT_PX));
-    const qb_canvas canvas = {WIDTH, HEIGHT};
-    const double margins[4] = {82, widest + 52, 60, 70};
+    const qb_canvas canvas = qb_easel_canvas(job->easel, WIDTH, HEIGHT);
+    double widest = 0, scale = qb_canvas_scale(&canvas);
+    for (int i = 0; i < n; i++) widest = fmax(widest, qb_text_width(lines[i].entry->label, FONT_PX * scale));
+    const double margins[4] = {82 * scale, widest + 52 * scale, 60 * scale,
+                               (canvas.untitled ? 14 : 70) * scale};
     qb_figure f = {.title = of_output ? "Error of the layers' outputs" : "Error of the layers' weights",
                    .x_label = "layer",
                    .y_label = of_output ? "relative output error" : "relative squared weight error"};
@@ -187,9 +205,11 @@ static qb_status draw_kind(const qb_picture_job *job, const qb_panel *panel, boo
              !name_kind  ? ""
              : of_output ? "-output"
                          : "-weights");
-    QB_TRY(st, qb_gnuplot_draw(job->terminals, job->dir, name, canvas, qb_str_get(&script), job->n_files));
+    put_csv(of_output, lines, n, &csv);
+    QB_TRY(st, job->easel->script(job->easel, name, canvas, qb_str_get(&script), qb_str_get(&csv)));
 out:
     qb_str_free(&script);
+    qb_str_free(&csv);
     qb_arena_free(&arena);
     return st;
 }
@@ -207,6 +227,7 @@ qb_status qb_picture_layer_error(const qb_picture_job *job) {
     qb_panel *panels;
     int n;
     qb_status st;
+    if (!job->easel->takes_scripts) return QB_OK;
     QB_TRY(st, qb_sheet_panels(job->sheet, QB_PANEL_MODEL, &panels, &n));
     for (int i = 0; i < n; i++) {
         bool output = has_kind(job, &panels[i], true), weights = has_kind(job, &panels[i], false);

@@ -1,14 +1,14 @@
-/* The kinds of picture. Each draws DIR/NAME[-panel].{svg,png,pdf} for every panel that has data, and none
- * where there is none. */
+/* The kinds of picture. Each draws NAME[-panel] for every panel that has data, and none where there is none.
+ */
 #pragma once
 
-#include "plots/figure.h"
+#include "plots/easel.h"
 #include "plots/sheet.h"
 
 typedef struct qb_picture_job {
     qb_sheet *sheet;
-    const char *terminals, *dir, *name; /* terminals: as qb_gnuplot_terminals gives them */
-    int *n_files;                       /* increased */
+    qb_easel *easel;
+    const char *name;
 } qb_picture_job;
 
 typedef qb_status (*qb_picture_fn)(const qb_picture_job *job);
@@ -21,3 +21,6 @@ qb_status qb_picture_prefill(const qb_picture_job *job) QB_NODISCARD;
 qb_status qb_picture_memory(const qb_picture_job *job) QB_NODISCARD;
 qb_status qb_picture_quantize_time(const qb_picture_job *job) QB_NODISCARD;
 qb_status qb_picture_layer_error(const qb_picture_job *job) QB_NODISCARD;
+
+/* Every registered picture, or those that `only` names, on any easel. */
+qb_status qb_pictures_draw(qb_sheet *sheet, qb_easel *easel, const char *only) QB_NODISCARD;

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 800, HEIGHT = 520 };
 /* A perplexity this many times the unquantized model's leaves the others on one line of a linear axis. */
 static const double explosion = 3;
 /* The second picture of such a document shows what lies within this many times the best. */
@@ -97,7 +96,8 @@ static qb_status fill_figure(qb_arena *arena, samples *s, bool joined, qb_figure
         f->points[i] = (qb_point){a->x, a->y, a->spread, label, a->group};
         qb_series *series = &f->series[a->group];
         /* On a front the marks tell who is on it, else which variant of the method it is. */
-        *series = (qb_series){.hue = a->entry->hue,
+        *series = (qb_series){.name = a->entry->series,
+                              .hue = a->entry->hue,
                               .variant = joined ? a->entry->variant : !a->on_front,
                               .projected = a->entry->projected};
         series->joined = joined && ((i > 0 && s->items[i - 1].group == a->group) ||
@@ -185,15 +185,9 @@ static qb_axis x_axis(const qb_figure *f, double margin, bool may_be_log) {
 
 static qb_status draw(const qb_picture_job *job, const qb_panel *panel, const char *part,
                       const qb_figure *f) {
-    const qb_canvas canvas = {WIDTH, HEIGHT};
-    qb_str script = {0};
     char name[160];
     snprintf(name, sizeof name, "%s%s%s", job->name, panel->suffix, part);
-    qb_status st = qb_figure_scatter(f, canvas, &job->sheet->arena, &script);
-    if (st == QB_OK)
-        st = qb_gnuplot_draw(job->terminals, job->dir, name, canvas, qb_str_get(&script), job->n_files);
-    qb_str_free(&script);
-    return st;
+    return job->easel->scatter(job->easel, name, f);
 }
 
 static void scale_x(samples *s, double unit) {

@@ -17,11 +17,15 @@ ink(i) = word(inks, i + 1)
 mark(i, variant) = int(word(variant > 0 ? hollow : filled, i + 1))
 dash(i, variant) = 1 + (int(word(dashes, i + 1)) - 1 + variant) % 5
 dash_of(i, variant, projected) = projected ? projected_dash : dash(i, variant)
-label_font = ",11"
+font_11 = sprintf(",%.4g", 11 * font_scale)
+font_12 = sprintf(",%.4g", 12 * font_scale)
+font_13 = sprintf(",%.4g", 13 * font_scale)
+font_16 = sprintf(",%.4g", 16 * font_scale)
+label_font = font_11
 # Where a label has to stand on a line, the line pales behind it.
 set style textbox opaque noborder fillcolor rgb '#38ffffff' margins 0.3, 0.1
 set border 3 lc rgb '#555555' lw 1
-set tics out nomirror scale 0.6 textcolor rgb '#333333' font ",12"
+set tics out nomirror scale 0.6 textcolor rgb '#333333' font font_12
 set grid xtics ytics lt 1 lc rgb '#e6e6e6' lw 0.7
 set errorbars small
 set key off

@@ -129,7 +129,7 @@ static char *read_file(const char *dir, const char *name, size_t *n) {
 static qb_status draw(const qb_results *r, const char *dir, const char *only, int *n) {
     qb_rows rows;
     qb_status st = qb_rows_read(&r, 1, &rows);
-    if (st == QB_OK) st = qb_plots_draw(&rows, dir, only, n);
+    if (st == QB_OK) st = qb_plots_draw(&rows, &(qb_plots_request){.dir = dir, .only = only}, n);
     qb_rows_free(&rows);
     return st;
 }

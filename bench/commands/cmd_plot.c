@@ -6,7 +6,8 @@
 #include "results/set.h"
 
 typedef struct {
-    const char *out, *only;
+    const char *out, *only, *size, *font;
+    bool title, sources;
 } plot_options;
 
 static const qb_option rows[] = {
@@ -14,6 +15,9 @@ static const qb_option rows[] = {
      "folder for the pictures; made when it is absent"},
     {"only", 0, QB_OPTION_TEXT, offsetof(plot_options, only), NULL, 0, 0, NULL, "NAME,NAME",
      "only these plots; `bench list plots` names them"},
+    QB_PLOT_STYLE_OPTIONS(plot_options),
+    {"sources", 0, QB_OPTION_BOOL, offsetof(plot_options, sources), NULL, 0, 0, NULL, NULL,
+     "put NAME.gp and NAME.csv beside each plot: the gnuplot script that draws it, and its data"},
     {0},
 };
 
@@ -30,7 +34,8 @@ static const qb_page page = {
         "documents are drawn\n"
         "together where model, text and protocol, or device, are the same.",
     .examples = "bench plot demo.json --out plots\n"
-                "bench plot 7b.json --out plots --only perplexity-bits",
+                "bench plot 7b.json --out plots --only perplexity-bits\n"
+                "bench plot 7b.json --size 3.3in,2.5in --font Times,8 --no-title --sources",
 };
 
 static qb_status plot_main(int argc, char **argv, int *exit_code) {
@@ -48,7 +53,13 @@ static qb_status plot_main(int argc, char **argv, int *exit_code) {
     if (done) goto out;
     if (!n_words) return qb_command_missing(&page, "RESULT.json");
     QB_TRY(st, qb_result_set_open(paths, n_words, &set));
-    QB_TRY(st, qb_plots_draw(&set.rows, options.out, options.only, &n_files));
+    qb_plots_request request = {.dir = options.out,
+                                .only = options.only,
+                                .font = options.font,
+                                .untitled = !options.title,
+                                .sources = options.sources};
+    if (options.size) QB_TRY(st, qb_plots_size(options.size, &request.width, &request.height));
+    QB_TRY(st, qb_plots_draw(&set.rows, &request, &n_files));
     qb_info("%d files in %s", n_files, options.out);
     if (common.json) {
         qb_json *j = qb_json_object();

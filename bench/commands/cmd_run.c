@@ -213,7 +213,7 @@ static qb_status finish(qb_run *run, bool json, int *exit_code) {
         const qb_results *document = &run->results;
         qb_rows measured;
         st = qb_rows_read(&document, 1, &measured);
-        if (st == QB_OK) st = qb_plots_draw(&measured, plots, NULL, &n_files);
+        if (st == QB_OK) st = qb_plots_draw(&measured, &(qb_plots_request){.dir = plots}, &n_files);
         qb_rows_free(&measured);
         if (st == QB_OK) qb_info("%d plot files in %s", n_files, plots);
     }
