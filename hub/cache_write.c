@@ -110,7 +110,7 @@ qb_status qb_hub_link(const qb_hub *hub, const qb_hub_repo *repo, const char *co
     qb_str_printf(&target, "../../blobs/%s", etag);
     QB_TRY(st, qb_str_status(&target));
     if (!hub->copies && put_link(target.text, pointer) == 0) goto out;
-    if (!hub->copies && errno != EPERM && errno != ENOTSUP && errno != ENOSYS && errno != EOPNOTSUPP) {
+    if (!hub->copies && errno != EPERM && errno != ENOTSUP && errno != ENOSYS) {
         st = qb_fail(QB_ERR_IO, "cannot link %s: %s", pointer, strerror(errno));
         goto out;
     }

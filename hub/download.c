@@ -90,7 +90,7 @@ static qb_status accept_head(download *d, const qb_http_answer *head) {
     if (size >= 0 && head->length >= 0 && d->at + head->length != size)
         return qb_fail(QB_ERR_FORMAT,
                        "%s: the server announces %lld bytes where the hub said %lld: try again later",
-                       d->path, (long long)(d->at + head->length), (long long)size);
+                       d->path, (long long)d->at + (long long)head->length, (long long)size);
     return QB_OK;
 }
 

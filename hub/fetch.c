@@ -248,7 +248,7 @@ static qb_status run_pool(pool *p, int64_t total) {
 /* A file that is there with the length that the hub says, or of which no length is said, stays. */
 static qb_status is_here(const qb_hub *hub, const qb_hub_repo *repo, const char *snapshot, const char *commit,
                          const qb_hub_file *f, bool *here) {
-    int64_t bytes;
+    int64_t bytes = 0;
     qb_status st = qb_hub_has(hub->cache, repo, commit, f->path, here);
     if (st != QB_OK || !*here || f->bytes < 0) return st;
     char *path = qb_path_join(snapshot, f->path);

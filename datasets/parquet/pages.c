@@ -189,7 +189,7 @@ static qb_status read_values(reading *r, const qb_page_head *h, runs *levels, co
             return qb_fail(
                 QB_ERR_UNSUPPORTED,
                 "%s: column \"%s\" has a row without a value (the %lld. of a row group): write it without",
-                r->p->name, r->p->column, (long long)(r->done + 1));
+                r->p->name, r->p->column, (long long)r->done + 1);
         if (levels && levels->bad) return damaged(r->p, "the levels of a page");
         if (plain) {
             if (!take_plain(&p, end, &v)) return damaged(r->p, "the strings of a page");
