@@ -183,6 +183,7 @@ qb_status qb_read_case(qb_arena *arena, qb_row_case *c) {
     if (isnan(c->quantize_seconds)) c->quantize_seconds = qb_read_number(quantization, "seconds");
     c->quantize_peak_bytes = qb_read_number(quantization, "peak_rss_bytes");
     c->seconds = qb_read_number(j, "seconds");
+    c->architecture = qb_read_word(model, "architecture");
     c->model_sha256 = qb_read_word(model, "sha256");
     c->started = qb_read_word(j, "started");
     c->backend = qb_read_word(config, "backend");

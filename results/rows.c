@@ -159,6 +159,29 @@ out:
     return st;
 }
 
+static bool same_shapes(const qb_row_case *a, const qb_row_case *b) {
+    return *a->architecture && !strcmp(a->architecture, b->architecture) && a->n_layers == b->n_layers &&
+           a->n_params == b->n_params;
+}
+
+/* Where a document does not say what a checkpoint that came quantized goes back to: its one unquantized model
+   of the same shapes. */
+static void find_origins(qb_rows *rows) {
+    for (int i = 0; i < rows->n_cases; i++) {
+        qb_row_case *c = &rows->cases[i];
+        const char *of = NULL;
+        bool one = true;
+        if (!c->published || c->of != c->model) continue;
+        for (int k = 0; k < rows->n_cases; k++) {
+            const qb_row_case *other = &rows->cases[k];
+            if (other->document != c->document || !other->unquantized || !same_shapes(c, other)) continue;
+            one &= !of || !strcmp(of, other->model);
+            of = other->model;
+        }
+        if (of && one) c->of = of;
+    }
+}
+
 qb_status qb_rows_read(const qb_results *const *documents, int n, qb_rows *out) {
     int64_t devices = 0, cases = 0, rows = 0;
     qb_status st;
@@ -184,6 +207,7 @@ qb_status qb_rows_read(const qb_results *const *documents, int n, qb_rows *out) 
         for (const qb_json *c = qb_json_first(qb_json_get(doc, "cases")); c; c = qb_json_next(c))
             QB_TRY(st, read_case(out, &out->documents[i], c));
     }
+    find_origins(out);
     st = qb_labels_tell_apart(out);
 out:
     return st;

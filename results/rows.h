@@ -35,7 +35,8 @@ typedef struct qb_row_module {
     const char *name;
     int layer; /* -1: of none */
     double rows, cols, relative_error;
-    bool of_output; /* the error is of the output (with the Hessian), else of the weights */
+    bool of_output;       /* the error is of the output (with the Hessian), else of the weights */
+    const char *fallback; /* the method that took the place of the asked one; NULL */
 } qb_row_module;
 
 typedef struct qb_row qb_row;
@@ -62,7 +63,7 @@ typedef struct qb_row_case {
     double bits_per_weight, checkpoint_bytes, n_params, n_layers, peak_rss_bytes, device_bytes;
     double quantize_seconds, quantize_peak_bytes; /* NaN: nothing was quantized */
     double seconds;                               /* that the case took */
-    const char *model_sha256, *started, *backend, *special_tokens;
+    const char *model_sha256, *architecture, *started, *backend, *special_tokens;
     const char *const *warnings;
     int n_warnings;
     const qb_row_module *modules;
