@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { DIRECTIONS = 8, RINGS = 6, LINE_PLACES = 12, ROUNDS = 8, MARKER_PX = 5 };
+enum { DIRECTIONS = 8, RINGS = 12, LINE_PLACES = 24, ROUNDS = 8, MARKER_PX = 5 };
 
 double qb_text_width(const char *text, double font_px) {
     double em = 0;
@@ -42,8 +42,9 @@ static place place_of(const qb_tag *t, int k) {
                        k / 2 * 0.8 + (k % 2) * 1.5};
     }
     int direction = k % DIRECTIONS, ring = k / DIRECTIONS;
-    static const double distances[RINGS] = {MARKER_PX + 4,  MARKER_PX + 11, MARKER_PX + 22,
-                                            MARKER_PX + 36, MARKER_PX + 54, MARKER_PX + 76};
+    static const double distances[RINGS] = {
+        MARKER_PX + 4,   MARKER_PX + 11,  MARKER_PX + 22,  MARKER_PX + 36,  MARKER_PX + 54,  MARKER_PX + 76,
+        MARKER_PX + 100, MARKER_PX + 128, MARKER_PX + 160, MARKER_PX + 196, MARKER_PX + 236, MARKER_PX + 280};
     double dx = directions[direction].dx, dy = directions[direction].dy, d = distances[ring];
     double width = qb_text_width(t->text, t->font_px);
     place p = {t->x + dx * d, t->y + dy * d, dx < 0, ring >= 2, directions[direction].cost + ring * 4.0};
@@ -109,7 +110,7 @@ static double cost_of(const scene *s, int i, const place *p, int placed) {
             qb_box marker = {other->x - MARKER_PX, other->y - MARKER_PX, other->x + MARKER_PX,
                              other->y + MARKER_PX};
             double hidden = overlap(box, marker);
-            if (hidden > 0) cost += 15 + hidden * 0.5;
+            if (hidden > 0) cost += 70 + hidden * 0.5;
         }
         if (j == i) continue;
         if (p->leader && !other->on_line && fabs(other->x - t->x) + fabs(other->y - t->y) > 2 * MARKER_PX) {
@@ -120,7 +121,7 @@ static double cost_of(const scene *s, int i, const place *p, int placed) {
         if (j >= placed) continue;
         qb_box its = box_of(other, &s->chosen[j]);
         double both = overlap(box, its);
-        if (both > 0) cost += 25 + both * 0.3;
+        if (both > 0) cost += 150 + both * 0.3;
         if (p->leader && crosses(&leader, its)) cost += 8;
         if (s->chosen[j].leader) {
             qb_segment its_leader = {other->x, other->y, s->chosen[j].x, s->chosen[j].y};
@@ -128,8 +129,24 @@ static double cost_of(const scene *s, int i, const place *p, int placed) {
         }
     }
     for (int k = 0; k < s->n_segments; k++)
-        if (crosses(&s->segments[k], box)) cost += 8;
+        if (crosses(&s->segments[k], box)) cost += 60;
     return cost;
+}
+
+/* From a point to the nearest of a box; 0 inside. */
+static double distance(double x, double y, qb_box b) {
+    double dx = fmax(0, fmax(b.x0 - x, x - b.x1)), dy = fmax(0, fmax(b.y0 - y, y - b.y1));
+    return sqrt(dx * dx + dy * dy);
+}
+
+/* A reader takes a label for that of the nearest mark: where another series' is nearer, a line leads home. */
+static bool needs_leader(const qb_tag *tags, int n, int i, qb_box box) {
+    double own = distance(tags[i].x, tags[i].y, box);
+    for (int j = 0; j < n; j++)
+        if (!tags[j].on_line && tags[j].group != tags[i].group &&
+            distance(tags[j].x, tags[j].y, box) <= own + 2)
+            return true;
+    return false;
 }
 
 /* Whether a cheaper place for tag i was found and taken. */
@@ -167,8 +184,8 @@ void qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments,
         tags[i].at_x = chosen[i].x;
         tags[i].at_y = chosen[i].y;
         tags[i].flush_right = chosen[i].flush_right;
-        tags[i].leader = chosen[i].leader;
         qb_box box = box_of(&tags[i], &chosen[i]);
+        tags[i].leader = chosen[i].leader || (!tags[i].on_line && needs_leader(tags, n, i, box));
         tags[i].leader_x = fmin(fmax(tags[i].x, box.x0), box.x1);
         tags[i].leader_y = fmin(fmax(tags[i].y, box.y0 + 2), box.y1 - 2);
         tags[i].on_segment = false;
