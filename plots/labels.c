@@ -122,10 +122,10 @@ static double cost_of(const scene *s, int i, const place *p, int placed) {
         qb_box its = box_of(other, &s->chosen[j]);
         double both = overlap(box, its);
         if (both > 0) cost += 150 + both * 0.3;
-        if (p->leader && crosses(&leader, its)) cost += 8;
+        if (p->leader && crosses(&leader, its)) cost += 40;
         if (s->chosen[j].leader) {
             qb_segment its_leader = {other->x, other->y, s->chosen[j].x, s->chosen[j].y};
-            if (crosses(&its_leader, box)) cost += 8;
+            if (crosses(&its_leader, box)) cost += 40;
         }
     }
     for (int k = 0; k < s->n_segments; k++)
