@@ -18,4 +18,4 @@ put() {
   cp "$scratch/$1/$2.png" "docs/images/$3.png"
 }
 put demo perplexity-bits perplexity-bits
-put smollm2 perplexity-bits-smollm2-135m-instruct-f16 smollm2-perplexity-bits
+put smollm2 perplexity-bits smollm2-perplexity-bits
