@@ -155,7 +155,7 @@ static void test_adapter__an_nf4_base_is_what_the_adapter_saw(void **state) {
 
 static void quantize_nf4(const char *from, const char *to) {
     const qb_quant_method *method = qb_quant_method_find("nf4");
-    qb_quant_config config;
+    qb_quant_config config = {0};
     qb_quant_report report = {0};
     qb_device *dev;
     qb_model *m;

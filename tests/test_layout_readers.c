@@ -94,7 +94,7 @@ static void test_layout_readers__layouts_of_one_weight_agree_to_the_bit(void **s
 /* The method int8 on the weight that bitsandbytes quantized: the same codes and magnitudes. */
 static void check_int8(qb_checkpoint *ck, const qb_qweight *theirs) {
     const qb_quant_method *method = qb_quant_method_find("int8");
-    qb_quant_config options;
+    qb_quant_config options = {0};
     qb_module_report report = {0};
     qb_qweight q, shape;
     float *weight;
