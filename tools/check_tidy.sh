@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v clang-tidy >/dev/null || { echo "clang-tidy is not installed"; exit 77; }
 [ -f build/compile_commands.json ] || { echo "build/ is not configured: run cmake --preset release"; exit 1; }
-git ls-files 'base/*.c' 'hub/*.c' 'kernels/*.c' 'checkpoint/*.c' 'tokenizer/*.c' 'datasets/*.c' 'model/*.c' 'quant/*.c' 'eval/*.c' \
+git ls-files 'base/*.c' 'hub/*.c' 'kernels/*.c' 'checkpoint/*.c' 'tokenizer/*.c' 'datasets/*.c' 'model/*.c' 'quant/*.c' 'adapter/*.c' 'eval/*.c' \
   'results/*.c' 'plots/*.c' 'bench/*.c' |
   grep -v '/simd_' | # the same loops three times over, which take minutes
   xargs -P "$(nproc)" -n 4 clang-tidy -p build --quiet --warnings-as-errors='*' 2>/dev/null
