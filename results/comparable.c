@@ -152,6 +152,36 @@ void qb_rows_comparable(const qb_row *a, const qb_row *b, qb_str *why) {
     }
 }
 
+static void put_fact(const char *where, const char *key, const qb_json *value, qb_str *out) {
+    char *text = NULL;
+    if (qb_json_is_null(value) || qb_json_print(value, false, &text) != QB_OK) return;
+    qb_str_printf(out, "%s %s %s\n", where, key, text);
+    qb_free(text);
+}
+
+static void put_listed(const char *where, const qb_json *object, const listed *keys, qb_comparison_kind kind,
+                       qb_str *out) {
+    for (const qb_json *x = qb_json_first(object); x; x = qb_json_next(x))
+        if (matters(keys, qb_json_key(x), kind)) put_fact(where, qb_json_key(x), x, out);
+}
+
+void qb_row_facts(const qb_row *row, qb_str *out) {
+    qb_comparison_kind kind = qb_row_comparison(row);
+    const qb_json *config = qb_json_get(row->of->json, "config"),
+                  *model = qb_json_get(row->of->json, "model");
+    qb_str_printf(out, "case %s\nrow %s, %s, %s%s\n", row->of->id, row->name, row->dataset, row->protocol,
+                  row->projected ? ", projected" : "");
+    put_listed("config", config, config_keys, kind, out);
+    if (kind == QB_COMPARE_SPEED)
+        put_listed("config speed", qb_json_get(config, "speed"), speed_keys, kind, out);
+    put_fact("model", "name", qb_json_get(model, "name"), out);
+    if (!qb_json_is_object(qb_json_get(row->of->json, "quantization")))
+        put_fact("model", "sha256", qb_json_get(model, "sha256"), out);
+    for (size_t i = 0; i < sizeof row_facts / sizeof row_facts[0]; i++)
+        put_fact("row", row_facts[i].key, qb_json_get(row->json, row_facts[i].key), out);
+    if (kind != QB_COMPARE_QUALITY && row->of->device) qb_device_identity(row->of->device->json, out);
+}
+
 qb_comparison_kind qb_row_comparison(const qb_row *row) {
     switch (qb_row_judge(row)) {
     case QB_JUDGE_TIME:

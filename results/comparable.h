@@ -21,5 +21,9 @@ void qb_devices_comparable(const qb_json *a, const qb_json *b, qb_str *why);
  * not. */
 void qb_rows_comparable(const qb_row *a, const qb_row *b, qb_str *why);
 
+/* All that the three functions above look at, as text: rows of equal text are of one series, over any number
+   of runs. What one of two rows does not state makes the texts differ. */
+void qb_row_facts(const qb_row *row, qb_str *out);
+
 /* Which of the first three a row is. */
 qb_comparison_kind qb_row_comparison(const qb_row *row);

@@ -1,5 +1,6 @@
 #include "results/device.h"
 
+#include "base/memory.h"
 #include "results/text.h"
 
 #include <string.h>
@@ -36,6 +37,16 @@ const char *qb_device_difference(const qb_json *a, const qb_json *b) {
         if (!qb_json_is_null(x) && !qb_json_is_null(y) && !qb_json_equal(x, y)) return facts[i];
     }
     return NULL;
+}
+
+void qb_device_identity(const qb_json *device, qb_str *out) {
+    for (size_t i = 0; i < N_FACTS; i++) {
+        char *text = NULL;
+        const qb_json *fact = qb_json_get(device, facts[i]);
+        if (qb_json_is_null(fact) || qb_json_print(fact, false, &text) != QB_OK) continue;
+        qb_str_printf(out, "device %s %s\n", facts[i], text);
+        qb_free(text);
+    }
 }
 
 static void put_separated(qb_str *out, const char *text) {

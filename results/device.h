@@ -14,5 +14,8 @@ const qb_json *qb_case_device(const qb_results *r, const qb_json *case_object);
    resuming, comparing, drawing. */
 const char *qb_device_difference(const qb_json *a, const qb_json *b);
 
+/* The same facts as text: devices of equal text are the same. */
+void qb_device_identity(const qb_json *device, qb_str *out);
+
 /* "AMD EPYC 9B14, 2 threads, avx512", with a GPU's name before its host. Clean text. */
 void qb_device_describe(const qb_json *device, qb_str *out);

@@ -17,9 +17,10 @@ declare -A may=(
   [eval]="base kernels model"
   [results]="base"
   [plots]="base results"
-  [bench]="base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots"
+  [history]="base results plots"
+  [bench]="base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots history"
   [tools]="base"
-  [tests]="bench tools base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots"
+  [tests]="bench tools base hub kernels checkpoint tokenizer datasets model quant adapter eval results plots history"
 )
 rooms="${!may[*]}"
 bad=0

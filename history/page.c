@@ -1,0 +1,271 @@
+/* The page: all that changed as a table, then a chart a series, drawn here as SVG. No script is needed to
+   read it; one of some lines hides what does not match a word. */
+#include "history/history.h"
+
+#include "results/compare.h"
+#include "results/text.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { WIDTH = 860, HEIGHT = 200, LEFT = 78, RIGHT = 14, TOP = 12, BOTTOM = 26, MAX_ROWS = 400 };
+
+static const char head[] =
+    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Benchmark "
+    "history</title>\n"
+    "<style>\n"
+    ":root{color-scheme:light dark;--ink:#1f2328;--paper:#fff;--pale:#57606a;--rule:#d0d7de;--line:#0072b2;"
+    "--worse:#a33b00;--better:#00664a}\n"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--paper:#0d1117;--pale:#9aa4af;--rule:#30363d;"
+    "--line:#73aed6;--worse:#f0a070;--better:#6fd3b4}}\n"
+    "body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:920px;"
+    "margin:2rem auto;padding:0 1rem}\n"
+    "h2{font-size:1.05rem;margin:2rem 0 .2rem;overflow-wrap:anywhere}.sub{color:var(--pale);margin:0 0 "
+    ".4rem}\n"
+    "svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,sans-serif;fill:var(--pale)}\n"
+    ".frame{stroke:var(--rule);fill:none}.line{stroke:var(--line);fill:none;stroke-width:1.6}\n"
+    ".dot{fill:var(--line)}.noisy{fill:var(--paper);stroke:var(--pale)}\n"
+    ".change{stroke-width:1.4;stroke-dasharray:4 3}.worse{color:var(--worse);stroke:var(--worse)}"
+    ".better{color:var(--better);stroke:var(--better)}\n"
+    "svg text.worse{fill:var(--worse);stroke:none}svg text.better{fill:var(--better);stroke:none}\n"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid var(--rule);white-space:nowrap}"
+    "td.n{text-align:right}\n"
+    "details summary{cursor:pointer;color:var(--pale)}input{font:inherit;padding:.3rem .5rem;width:20rem;"
+    "max-width:100%}\n"
+    "@media print{details,.filter{display:none}section{break-inside:avoid}}\n"
+    "</style>\n</head>\n<body>\n";
+
+static const char script[] =
+    "<script>\n(()=>{const "
+    "box=document.getElementById('find');document.querySelector('.filter').hidden=false;"
+    "box.addEventListener('input',()=>{const words=box.value.toLowerCase().split(/\\s+/);"
+    "for(const s of document.querySelectorAll('section[data-name]'))"
+    "s.hidden=!words.every(w=>s.dataset.name.includes(w))})})()\n</script>\n";
+
+/* Text out of files, cleaned and escaped for an element or an attribute in double quotes. */
+static void put_html(const char *text, qb_str *out) {
+    qb_str clean = {0};
+    qb_text_clean(text, 0, &clean);
+    for (const char *p = qb_str_get(&clean); *p; p++) switch (*p) {
+        case '&':
+            qb_str_text(out, "&amp;");
+            break;
+        case '<':
+            qb_str_text(out, "&lt;");
+            break;
+        case '>':
+            qb_str_text(out, "&gt;");
+            break;
+        case '"':
+            qb_str_text(out, "&quot;");
+            break;
+        default:
+            qb_str_append(out, p, 1);
+        }
+    qb_str_free(&clean);
+}
+
+static void put_name(const qb_history_series *s, qb_str *out) {
+    qb_str name = {0};
+    qb_history_name(s, &name);
+    put_html(qb_str_get(&name), out);
+    qb_str_free(&name);
+}
+
+static void put_value(double value, const qb_history_series *s, qb_str *out) {
+    qb_str text = {0};
+    qb_compare_put_value(value, s->unit, &text);
+    put_html(qb_str_get(&text), out);
+    qb_str_free(&text);
+}
+
+static void put_run(const qb_history_run *run, qb_str *out) {
+    put_html(*run->git ? run->git : run->name, out);
+    qb_str_text(out, ", ");
+    char day[11] = {0}; /* of 2026-11-22T06:10:00Z */
+    memcpy(day, run->created, strlen(run->created) < 10 ? strlen(run->created) : 10);
+    put_html(day, out);
+}
+
+static double change_pct(const qb_series_change *c) {
+    return 100 * (c->after / c->before - 1);
+}
+
+/* ---- what changed ---- */
+
+static void put_changes(const qb_history_view *v, qb_str *out) {
+    int n = 0;
+    for (int i = 0; i < v->n_series; i++) n += v->series[i].n_changes;
+    qb_str_printf(out, "<h1>Benchmark history</h1>\n<p>%d runs, %d series, %d change%s.</p>\n", v->n_runs,
+                  v->n_series, n, n == 1 ? "" : "s");
+    if (!n) return;
+    qb_str_text(
+        out, "<div class=\"scroll\"><table><caption class=\"sub\">What changed, the newest first</caption>\n"
+             "<thead><tr><th>run</th><th>case</th><th>metric</th><th>before</th><th>after</th><th>change</th>"
+             "<th>p</th></tr></thead><tbody>\n");
+    int rows = 0;
+    for (int run = v->n_runs - 1; run >= 0; run--)
+        for (int i = 0; i < v->n_series; i++)
+            for (int k = 0; k < v->series[i].n_changes; k++) {
+                const qb_history_series *s = &v->series[i];
+                const qb_series_change *c = &s->changes[k];
+                if (s->points[c->point].run != run || rows++ >= MAX_ROWS) continue;
+                qb_str_text(out, "<tr><td>");
+                put_run(&v->runs[run], out);
+                qb_str_printf(out, "</td><td><a href=\"#s%d\">", i);
+                put_html(s->case_id, out);
+                qb_str_text(out, "</a></td><td>");
+                put_name(s, out);
+                qb_str_text(out, "</td><td class=\"n\">");
+                put_value(c->before, s, out);
+                qb_str_text(out, "</td><td class=\"n\">");
+                put_value(c->after, s, out);
+                qb_str_printf(out, "</td><td class=\"n %s\">%+.1f %% %s</td><td class=\"n\">%.2g</td></tr>\n",
+                              c->worse ? "worse" : "better", change_pct(c), c->worse ? "worse" : "better",
+                              c->p);
+            }
+    qb_str_text(out, "</tbody></table></div>\n");
+}
+
+/* ---- a chart ---- */
+
+typedef struct scale {
+    double x0, x1, y0, y1;
+} scale;
+
+static double place_x(const scale *s, int run) {
+    return LEFT + (run - s->x0) / (s->x1 - s->x0) * (WIDTH - LEFT - RIGHT);
+}
+
+static double place_y(const scale *s, double value) {
+    return HEIGHT - BOTTOM - (value - s->y0) / (s->y1 - s->y0) * (HEIGHT - TOP - BOTTOM);
+}
+
+static scale scale_of(const qb_history_view *v, const qb_history_series *s) {
+    scale r = {0, v->n_runs > 1 ? v->n_runs - 1 : 1, (double)INFINITY, -(double)INFINITY};
+    for (int i = 0; i < s->n_points; i++) {
+        r.y0 = fmin(r.y0, s->points[i].value);
+        r.y1 = fmax(r.y1, s->points[i].value);
+    }
+    double margin = r.y1 > r.y0 ? 0.12 * (r.y1 - r.y0) : fmax(fabs(r.y0) * 0.05, 1e-9);
+    r.y0 -= margin;
+    r.y1 += margin;
+    return r;
+}
+
+static void put_axes(const qb_history_view *v, const qb_history_series *s, const scale *at, qb_str *out) {
+    qb_str_printf(out, "<rect class=\"frame\" x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/>\n", LEFT, TOP,
+                  WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
+    for (int i = 1; i <= 3; i++) {
+        double value = at->y0 + (at->y1 - at->y0) * i / 4;
+        qb_str_printf(out, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", LEFT - 6,
+                      place_y(at, value) + 4);
+        put_value(value, s, out);
+        qb_str_text(out, "</text>\n");
+    }
+    for (int end = 0; end < 2 && v->n_runs; end++) {
+        qb_str_printf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"%s\">", end ? WIDTH - RIGHT : LEFT,
+                      HEIGHT - 8, end ? "end" : "start");
+        put_run(&v->runs[end ? v->n_runs - 1 : 0], out);
+        qb_str_text(out, "</text>\n");
+    }
+}
+
+static void put_line(const qb_history_series *s, const scale *at, qb_str *out) {
+    qb_str_text(out, "<polyline class=\"line\" points=\"");
+    for (int i = 0; i < s->n_points; i++)
+        qb_str_printf(out, "%.1f,%.1f ", place_x(at, s->points[i].run), place_y(at, s->points[i].value));
+    qb_str_text(out, "\"/>\n");
+}
+
+static void put_marks(const qb_history_view *v, const qb_history_series *s, const scale *at, qb_str *out) {
+    for (int k = 0; k < s->n_changes; k++) {
+        const qb_series_change *c = &s->changes[k];
+        const char *kind = c->worse ? "worse" : "better";
+        double x = place_x(at, s->points[c->point].run);
+        bool right = x > WIDTH - 90;
+        qb_str_printf(out, "<line class=\"change %s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>\n", kind,
+                      x, x, TOP, HEIGHT - BOTTOM);
+        qb_str_printf(out, "<text class=\"%s\" x=\"%.1f\" y=\"%d\" text-anchor=\"%s\">%+.1f %%</text>\n",
+                      kind, right ? x - 4 : x + 4, TOP + 12 + 13 * (k % 2), right ? "end" : "start",
+                      change_pct(c));
+    }
+    for (int i = 0; i < s->n_points; i++) {
+        const qb_history_point *p = &s->points[i];
+        qb_str_printf(out, "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"2.8\"><title>",
+                      p->noisy ? "noisy" : "dot", place_x(at, p->run), place_y(at, p->value));
+        put_value(p->value, s, out);
+        qb_str_text(out, p->noisy ? ", noisy, " : ", ");
+        put_run(&v->runs[p->run], out);
+        qb_str_text(out, "</title></circle>\n");
+    }
+}
+
+static void put_table(const qb_history_view *v, const qb_history_series *s, qb_str *out) {
+    qb_str_text(
+        out,
+        "<details><summary>values</summary><div class=\"scroll\"><table><thead><tr><th>run</th><th>value</th>"
+        "<th></th></tr></thead><tbody>\n");
+    for (int i = s->n_points - 1; i >= 0 && i >= s->n_points - MAX_ROWS; i--) {
+        qb_str_text(out, "<tr><td>");
+        put_run(&v->runs[s->points[i].run], out);
+        qb_str_text(out, "</td><td class=\"n\">");
+        put_value(s->points[i].value, s, out);
+        qb_str_printf(out, "</td><td>%s</td></tr>\n", s->points[i].noisy ? "noisy" : "");
+    }
+    qb_str_text(out, "</tbody></table></div></details>\n");
+}
+
+static void put_lower(const char *text, qb_str *out) {
+    qb_str lower = {0};
+    qb_str_text(&lower, text);
+    for (size_t i = 0; i < lower.length; i++)
+        if (lower.text[i] >= 'A' && lower.text[i] <= 'Z') lower.text[i] = (char)(lower.text[i] - 'A' + 'a');
+    put_html(qb_str_get(&lower), out);
+    qb_str_free(&lower);
+}
+
+static void put_section(const qb_history_view *v, int index, qb_str *out) {
+    const qb_history_series *s = &v->series[index];
+    scale at = scale_of(v, s);
+    qb_str name = {0};
+    qb_history_name(s, &name);
+    qb_str_printf(out, "<section id=\"s%d\" data-name=\"", index);
+    put_lower(s->case_id, out);
+    qb_str_text(out, " ");
+    put_lower(qb_str_get(&name), out);
+    qb_str_printf(out, "%s\">\n<h2>", s->n_changes ? " changed" : "");
+    put_html(s->case_id, out);
+    qb_str_text(out, ": ");
+    put_html(qb_str_get(&name), out);
+    qb_str_printf(out, "</h2>\n<p class=\"sub\">%s is better", s->higher_is_better ? "higher" : "lower");
+    if (*s->device) qb_str_text(out, " · ");
+    put_html(s->device, out);
+    qb_str_printf(out, "</p>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
+    put_html(s->case_id, out);
+    qb_str_text(out, ", ");
+    put_html(qb_str_get(&name), out);
+    qb_str_printf(out, ": %d values, %d changes, last ", s->n_points, s->n_changes);
+    if (s->n_points) put_value(s->points[s->n_points - 1].value, s, out);
+    qb_str_text(out, "\">\n");
+    put_axes(v, s, &at, out);
+    put_line(s, &at, out);
+    put_marks(v, s, &at, out);
+    qb_str_text(out, "</svg>\n");
+    put_table(v, s, out);
+    qb_str_text(out, "</section>\n");
+    qb_str_free(&name);
+}
+
+qb_status qb_history_page(const qb_history_view *v, qb_str *out) {
+    qb_str_text(out, head);
+    put_changes(v, out);
+    qb_str_text(out, "<p class=\"filter\" hidden><label>Show only <input id=\"find\" type=\"search\" "
+                     "placeholder=\"decode rtn changed\"></label></p>\n");
+    for (int i = 0; i < v->n_series; i++) put_section(v, i, out);
+    qb_str_text(out, script);
+    qb_str_text(out, "</body>\n</html>\n");
+    return qb_str_status(out);
+}
