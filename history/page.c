@@ -3,7 +3,7 @@
 #include "history/history.h"
 
 #include "results/compare.h"
-#include "results/text.h"
+#include "results/sink.h"
 
 #include <math.h>
 #include <string.h>
@@ -44,49 +44,26 @@ static const char script[] =
     "for(const s of document.querySelectorAll('section[data-name]'))"
     "s.hidden=!words.every(w=>s.dataset.name.includes(w))})})()\n</script>\n";
 
-/* Text out of files, cleaned and escaped for an element or an attribute in double quotes. */
-static void put_html(const char *text, qb_str *out) {
-    qb_str clean = {0};
-    qb_text_clean(text, 0, &clean);
-    for (const char *p = qb_str_get(&clean); *p; p++) switch (*p) {
-        case '&':
-            qb_str_text(out, "&amp;");
-            break;
-        case '<':
-            qb_str_text(out, "&lt;");
-            break;
-        case '>':
-            qb_str_text(out, "&gt;");
-            break;
-        case '"':
-            qb_str_text(out, "&quot;");
-            break;
-        default:
-            qb_str_append(out, p, 1);
-        }
-    qb_str_free(&clean);
-}
-
 static void put_name(const qb_history_series *s, qb_str *out) {
     qb_str name = {0};
     qb_history_name(s, &name);
-    put_html(qb_str_get(&name), out);
+    qb_html_text(qb_str_get(&name), out);
     qb_str_free(&name);
 }
 
 static void put_value(double value, const qb_history_series *s, qb_str *out) {
     qb_str text = {0};
     qb_compare_put_value(value, s->unit, &text);
-    put_html(qb_str_get(&text), out);
+    qb_html_text(qb_str_get(&text), out);
     qb_str_free(&text);
 }
 
 static void put_run(const qb_history_run *run, qb_str *out) {
-    put_html(*run->git ? run->git : run->name, out);
+    qb_html_text(*run->git ? run->git : run->name, out);
     qb_str_text(out, ", ");
     char day[11] = {0}; /* of 2026-11-22T06:10:00Z */
     memcpy(day, run->created, strlen(run->created) < 10 ? strlen(run->created) : 10);
-    put_html(day, out);
+    qb_html_text(day, out);
 }
 
 static double change_pct(const qb_series_change *c) {
@@ -115,7 +92,7 @@ static void put_changes(const qb_history_view *v, qb_str *out) {
                 qb_str_text(out, "<tr><td>");
                 put_run(&v->runs[run], out);
                 qb_str_printf(out, "</td><td><a href=\"#s%d\">", i);
-                put_html(s->case_id, out);
+                qb_html_text(s->case_id, out);
                 qb_str_text(out, "</a></td><td>");
                 put_name(s, out);
                 qb_str_text(out, "</td><td class=\"n\">");
@@ -223,7 +200,7 @@ static void put_lower(const char *text, qb_str *out) {
     qb_str_text(&lower, text);
     for (size_t i = 0; i < lower.length; i++)
         if (lower.text[i] >= 'A' && lower.text[i] <= 'Z') lower.text[i] = (char)(lower.text[i] - 'A' + 'a');
-    put_html(qb_str_get(&lower), out);
+    qb_html_text(qb_str_get(&lower), out);
     qb_str_free(&lower);
 }
 
@@ -237,16 +214,16 @@ static void put_section(const qb_history_view *v, int index, qb_str *out) {
     qb_str_text(out, " ");
     put_lower(qb_str_get(&name), out);
     qb_str_printf(out, "%s\">\n<h2>", s->n_changes ? " changed" : "");
-    put_html(s->case_id, out);
+    qb_html_text(s->case_id, out);
     qb_str_text(out, ": ");
-    put_html(qb_str_get(&name), out);
+    qb_html_text(qb_str_get(&name), out);
     qb_str_printf(out, "</h2>\n<p class=\"sub\">%s is better", s->higher_is_better ? "higher" : "lower");
     if (*s->device) qb_str_text(out, " · ");
-    put_html(s->device, out);
+    qb_html_text(s->device, out);
     qb_str_printf(out, "</p>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", WIDTH, HEIGHT);
-    put_html(s->case_id, out);
+    qb_html_text(s->case_id, out);
     qb_str_text(out, ", ");
-    put_html(qb_str_get(&name), out);
+    qb_html_text(qb_str_get(&name), out);
     qb_str_printf(out, ": %d values, %d changes, last ", s->n_points, s->n_changes);
     if (s->n_points) put_value(s->points[s->n_points - 1].value, s, out);
     qb_str_text(out, "\">\n");

@@ -1,6 +1,7 @@
 /* A comparison for programs: JSON of ours, JUnit XML, and what two services for histories of figures read. */
 #include "base/memory.h"
 #include "results/compare.h"
+#include "results/sink.h"
 #include "results/text.h"
 
 #include <math.h>
@@ -85,30 +86,6 @@ qb_status qb_compare_write_json(const qb_comparison *c, qb_str *out) {
 
 /* ---- JUnit ---- */
 
-static void put_xml(const char *text, qb_str *out) {
-    qb_str clean = {0};
-    qb_text_clean(text, 0, &clean);
-    for (const char *p = qb_str_get(&clean); *p; p++) {
-        switch (*p) {
-        case '&':
-            qb_str_text(out, "&amp;");
-            break;
-        case '<':
-            qb_str_text(out, "&lt;");
-            break;
-        case '>':
-            qb_str_text(out, "&gt;");
-            break;
-        case '"':
-            qb_str_text(out, "&quot;");
-            break;
-        default:
-            qb_str_append(out, p, 1);
-        }
-    }
-    qb_str_free(&clean);
-}
-
 /* What a person reads of one row: "decode tg128: 30.1 tok/s to 27.0 tok/s, -10.3 %; ..." */
 static void put_sentence(const qb_compare_row *row, qb_str *out) {
     const char *unit = qb_str_get(&row->unit);
@@ -128,24 +105,24 @@ static void put_testcase(const qb_compare_row *row, qb_str *out) {
     qb_str said = {0};
     put_sentence(row, &said);
     qb_str_text(out, "    <testcase classname=\"");
-    put_xml(row->id, out);
+    qb_html_text(row->id, out);
     qb_str_text(out, "\" name=\"");
-    put_xml(qb_str_get(&row->metric), out);
+    qb_html_text(qb_str_get(&row->metric), out);
     qb_str_text(out, "\" time=\"0\">");
     switch (row->verdict) {
     case QB_REGRESSION:
     case QB_MISSING:
         qb_str_printf(out, "<failure type=\"%s\" message=\"", qb_verdict_keys[row->verdict]);
-        put_xml(qb_str_get(&said), out);
+        qb_html_text(qb_str_get(&said), out);
         qb_str_text(out, "\">");
-        put_xml(qb_str_get(&said), out);
+        qb_html_text(qb_str_get(&said), out);
         qb_str_text(out, "</failure>");
         break;
     case QB_INCONCLUSIVE:
     case QB_NOISY_ROW:
     case QB_INCOMPARABLE:
         qb_str_printf(out, "<skipped message=\"%s: ", qb_verdict_keys[row->verdict]);
-        put_xml(qb_str_get(&said), out);
+        qb_html_text(qb_str_get(&said), out);
         qb_str_text(out, "\"/>");
         break;
     default:
@@ -172,7 +149,7 @@ qb_status qb_compare_write_junit(const qb_comparison *c, qb_str *out) {
         "    <testcase classname=\"gate\" name=\"verdict\" time=\"0\">",
         c->count + 1, failures, c->count + 1, failures, skipped);
     qb_str_text(out, failed ? "<failure type=\"gate\" message=\"" : "<system-out>");
-    put_xml(qb_str_get(&verdict), out);
+    qb_html_text(qb_str_get(&verdict), out);
     qb_str_text(out, failed ? "\"/>" : "</system-out>");
     qb_str_text(out, "</testcase>\n");
     qb_str_free(&verdict);

@@ -23,8 +23,8 @@ const qb_sink *qb_sink_find(const char *name);
 qb_status qb_rows_print(const qb_rows *rows, const char *format, qb_str *out) QB_NODISCARD;
 qb_status qb_results_print(const qb_results *r, const char *format, qb_str *out) QB_NODISCARD;
 
-/* Text inside HTML and SVG: markup characters as entities, what lies beyond ASCII as character references, so
-   that it reads the same in any encoding. */
+/* Text inside HTML, SVG and other XML: markup characters as entities, what lies beyond ASCII as character
+   references, so that it reads the same in any encoding. */
 void qb_html_text(const char *text, qb_str *out);
 /* Text inside LaTeX. */
 void qb_latex_text(const char *text, qb_str *out);
