@@ -117,7 +117,11 @@ static gguf_file build(const recipe *r) {
     }
     gguf_data(&f, 32, 0);
     size_t start = f.bytes.length;
-    while (f.bytes.length < start + at) gguf_put(&f, "", 1);
+    static const uint8_t zeros[1 << 16];
+    for (uint64_t left = at, n; left > 0; left -= n) {
+        n = left < sizeof zeros ? left : sizeof zeros;
+        gguf_put(&f, zeros, n);
+    }
     if (r->fill) r->fill((uint8_t *)f.bytes.text + start + 64 * vocab * 2);
     return f;
 }
@@ -225,6 +229,7 @@ static void test_gguf_architectures__norms_lose_the_converters_one(void **state)
         assert_true(got[0] == 0.5f && got[63] == 0.5f);
         qb_free(got);
         qb_checkpoint_close(ck);
+        r.fill = NULL;         /* as float32 it would not fit */
         r.tensors[0].type = 1; /* F16 */
         refuse(&r, QB_ERR_UNSUPPORTED, "tensor output_norm.weight: expected a vector of F32, found F16");
         r.tensors[0].type = 8; /* Q8_0 */
@@ -321,14 +326,18 @@ static void test_gguf_architectures__every_width_that_turns_comes_back(void **st
         }
 }
 
-/* What a directory written from the file says is what transformers' class reads. */
+/* What a directory written from the file says is what transformers' class reads. NULL: nothing. */
 static void expect_written(const recipe *r, const char *key, const char *expected) {
     qb_checkpoint *ck;
     char *text;
     assert_ok(open_checkpoint(r, &ck));
-    assert_ok(qb_json_print(qb_json_get(qb_checkpoint_config(ck), key), false, &text));
-    assert_string_equal(text, expected);
-    qb_free(text);
+    const qb_json *found = qb_json_get(qb_checkpoint_config(ck), key);
+    assert_int_equal(found != NULL, expected != NULL);
+    if (expected) {
+        assert_ok(qb_json_print(found, false, &text));
+        assert_string_equal(text, expected);
+        qb_free(text);
+    }
     qb_checkpoint_close(ck);
 }
 
@@ -407,10 +416,6 @@ static void test_gguf_architectures__forms_are_told_apart(void **state) {
         assert_string_equal(c.architecture, rows[i].family);
         assert_true(c.head_dim == 16 && c.n_kv_heads == 4); /* not the classes' own */
     }
-    refuse(&(recipe){.architecture = "baichuan", .layers = 40}, QB_ERR_UNSUPPORTED,
-           "architecture baichuan with a block_count of 40 is Baichuan 13B");
-    refuse(&(recipe){.architecture = "baichuan", .layers = 1, .vocab = 125696}, QB_ERR_UNSUPPORTED,
-           "architecture baichuan with a vocabulary of 125696 is Baichuan 2");
     refuse(&(recipe){.architecture = "apertus", .layers = 2}, QB_ERR_FORMAT,
            "metadata xielu.alpha_p is missing");
     refuse(&(recipe){.architecture = "apertus", .layers = 2, .floats = "xielu.alpha_p", .n_floats = 1},
@@ -526,6 +531,76 @@ static void test_gguf_architectures__norms_of_heads_are_tensors_of_their_own(voi
     refuse(&r, QB_ERR_UNSUPPORTED, "expected rows of plain numbers, found F32");
 }
 
+/* ---- Baichuan: by layers and vocabulary four models, of which the first 7B is Llama ---- */
+
+static void test_gguf_architectures__baichuan_is_told_by_layers_and_vocabulary(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        bool large = i % 2, second = i / 2;
+        recipe r = {.architecture = "baichuan",
+                    .layers = large ? 40 : 32,
+                    .vocab = second ? 125696 : 0,
+                    .tensors = {{"output.weight", 2, 64, 1, 1}}};
+        qb_config c;
+        assert_ok(read_config(&r, &c));
+        assert_string_equal(c.architecture, i ? "BaichuanForCausalLM" : "LlamaForCausalLM");
+        assert_int_equal(c.max_positions, 128);
+        assert_int_equal(c.alibi, large ? QB_ALIBI_PLAIN : QB_ALIBI_NONE);
+        assert_int_equal(c.n_ropes, large ? 0 : 1);
+        if (i) expect_written(&r, "z_loss_weight", second ? "0" : NULL);
+        if (i) expect_written(&r, large ? "model_max_length" : "max_position_embeddings", "128");
+        if (i) expect_written(&r, large ? "max_position_embeddings" : "model_max_length", NULL);
+    }
+}
+
+/* Row of the three that a row of W_pack is: neighbours in a head of q and k are halves there. */
+static int baichuan_row(int row) {
+    int at = row % 16;
+    return row >= 128 ? row : row - at + (at < 8 ? 2 * at : 2 * (at - 8) + 1);
+}
+
+static void test_gguf_architectures__baichuans_thirds_are_put_together(void **state) {
+    (void)state;
+    for (int packed = 0; packed < 3; packed++) { /* 2: v in another type than q and k */
+        uint32_t type = packed ? 8 : 0;
+        recipe r = {.architecture = "baichuan",
+                    .layers = 40,
+                    .tensors = {{"blk.39.attn_q.weight", 2, 64, 64, type},
+                                {"blk.39.attn_k.weight", 2, 64, 64, type},
+                                {"blk.39.attn_v.weight", 2, 64, 64, packed == 2 ? 1 : type}},
+                    .fill = packed ? rows_of_q8_0 : rows_of_f32};
+        const char *module = "model.layers.39.self_attn.W_pack";
+        n_rows = packed == 2 ? 128 : 192; /* the last ones are zero then */
+        qb_checkpoint *ck;
+        qb_weight w;
+        float *got;
+        assert_ok(open_checkpoint(&r, &ck));
+        assert_ok(qb_checkpoint_linear(ck, module, 192, 64, &w));
+        assert_int_equal(w.packed != NULL, packed == 1);
+        assert_ok(qb_alloc(192 * 64, sizeof *got, &got));
+        if (w.packed)
+            qb_qweight_dequantize(w.packed, got);
+        else
+            assert_ok(qb_to_f32(w.dtype, w.dense, 192 * 64, got));
+        for (int row = 0; row < 192; row++)
+            assert_true(got[row * 64 + 63] == (float)(row < n_rows ? baichuan_row(row) : 0));
+        qb_free(got);
+        qb_checkpoint_free_linear(ck, module, &w);
+        qb_checkpoint_close(ck);
+    }
+    recipe odd = {.architecture = "baichuan",
+                  .layers = 40,
+                  .tensors = {{"blk.0.attn_q.weight", 2, 64, 60, 0},
+                              {"blk.0.attn_k.weight", 2, 64, 60, 0},
+                              {"blk.0.attn_v.weight", 2, 64, 60, 0}}};
+    refuse(&odd, QB_ERR_FORMAT, "60 rows are not 4 heads of an even number of elements");
+    odd.tensors[2].cols = 32;
+    refuse(&odd, QB_ERR_FORMAT,
+           "blk.0.attn_q.weight [60, 64] and blk.0.attn_v.weight [60, 32] do not fit together");
+    odd.tensors[2] = (tensor){0};
+    refuse(&odd, QB_ERR_FORMAT, "there is blk.0.attn_k.weight, but no attn_v.weight");
+}
+
 /* ---- keys that change the computation ---- */
 
 static void test_gguf_architectures__every_key_that_computes_is_refused(void **state) {
@@ -572,6 +647,8 @@ int main(void) {
         cmocka_unit_test(test_gguf_architectures__forms_are_told_apart),
         cmocka_unit_test(test_gguf_architectures__fused_rows_are_put_back_packed_or_not),
         cmocka_unit_test(test_gguf_architectures__norms_of_heads_are_tensors_of_their_own),
+        cmocka_unit_test(test_gguf_architectures__baichuan_is_told_by_layers_and_vocabulary),
+        cmocka_unit_test(test_gguf_architectures__baichuans_thirds_are_put_together),
         cmocka_unit_test(test_gguf_architectures__every_key_that_computes_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

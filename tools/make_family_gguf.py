@@ -38,8 +38,8 @@ NO_FAMILY = {family: NONE for family in ("opt", "gptj", "codegen", "gpt_neo", "x
                                          "ministral")}
 NO_KEY = "no key of GGUF says so"
 NO_TWIN = {
-    "baichuan-13b": "llama.cpp takes the form from the number of layers, 40",
-    "baichuan2-7b": "the converter leaves the head's rows as they are",
+    "baichuan-13b": "llama.cpp takes the form from the number of layers, 40: tools/check_baichuan_gguf.py",
+    "baichuan2-7b": "the converter leaves the head's rows as they are: tools/check_baichuan_gguf.py",
     "bloom-residual-after-norm": NO_KEY,
     "deepseek-v2": "llama.cpp has no groups by their best expert, and no mscale beside mscale_all_dim",
     "exaone4": "llama.cpp takes the window from the number of layers, 64",
@@ -110,8 +110,8 @@ def load_converter(folder):
 
 
 def vocabulary(writer, gguf, size):
-    """Special pieces, the printable bytes, one merge."""
-    pieces = ["<pad>", "<s>", "</s>"] + [chr(33 + i) for i in range(92)] + ["ab"]
+    """Special pieces, the printable bytes, one merge, and more where there are to be more."""
+    pieces = ["<pad>", "<s>", "</s>"] + [chr(33 + i) for i in range(92)] + ["ab"] + [f"piece {i}" for i in range(96, size)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(pieces[:size])

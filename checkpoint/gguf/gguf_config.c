@@ -169,7 +169,8 @@ static qb_status add_sizes(builder *b, int64_t *heads, int64_t *head_width) {
     QB_TRY(st, copy_int(b, "feed_forward_length", "intermediate_size", true, SIZE_MAX_ALLOWED, &value));
     QB_TRY(st, copy_int(b, "block_count", "num_hidden_layers", true, LAYERS_MAX, &value));
     QB_TRY(st, copy_int(b, "attention.head_count", "num_attention_heads", true, SIZE_MAX_ALLOWED, heads));
-    QB_TRY(st, copy_int(b, "context_length", "max_position_embeddings", true, SIZE_MAX_ALLOWED, &value));
+    const char *context = b->a->context_key ? b->a->context_key : "max_position_embeddings";
+    QB_TRY(st, copy_int(b, "context_length", context, true, SIZE_MAX_ALLOWED, &value));
     QB_TRY(st, b->a->latent ? qb_gguf_add_latent(b, head_width) : add_heads(b, hidden, *heads, head_width));
     const qb_gguf_tensor *embed = qb_gguf_find_tensor(b->g, "token_embd.weight");
     if (!embed || embed->n_dims != 2)

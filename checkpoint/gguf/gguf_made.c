@@ -36,15 +36,16 @@ out:
 static bool is_wide(const qb_gguf_pieces *m) {
     const qb_ggml_type *type = m->piece[0].type;
     return m->log_of_negative || m->order == QB_GGUF_KEYS_AND_VALUES ||
-           (m->n == 2 && m->piece[1].type != type) ||
+           (m->n > 1 && m->piece[1].type != type) || (m->n > 2 && m->piece[2].type != type) ||
            (m->order == QB_GGUF_TURNS_OF_COLUMNS && m->width % type->block_columns != 0);
 }
 
-static qb_status shapes_differ(const qb_gguf *g, const qb_gguf_tensor *const from[2]) {
+static qb_status shapes_differ(const qb_gguf *g, const qb_gguf_tensor *a, const qb_gguf_tensor *b) {
     char shape[2][128];
-    for (int i = 0; i < 2; i++) qb_shape_text(from[i]->n_dims, from[i]->shape, shape[i]);
-    return qb_fail(QB_ERR_FORMAT, "%s: tensors %.200s %s and %.200s %s do not fit together", g->file,
-                   from[0]->name, shape[0], from[1]->name, shape[1]);
+    qb_shape_text(a->n_dims, a->shape, shape[0]);
+    qb_shape_text(b->n_dims, b->shape, shape[1]);
+    return qb_fail(QB_ERR_FORMAT, "%s: tensors %.200s %s and %.200s %s do not fit together", g->file, a->name,
+                   shape[0], b->name, shape[1]);
 }
 
 /* A vector is a column; what is stacked has its experts, or heads, first. */
@@ -67,31 +68,30 @@ static qb_status check_stack(const qb_gguf *g, const qb_gguf_pieces *m, const qb
 }
 
 static qb_status take_pieces(const qb_gguf *g, const qb_gguf_made *row, const qb_gguf_heads *s,
-                             const qb_gguf_tensor *const from[2], qb_gguf_pieces *m) {
+                             const qb_gguf_tensor *const *from, qb_gguf_pieces *m) {
     bool turned = row->order == QB_GGUF_KEYS_AND_VALUES;
     /* a bias of stacked experts has two dimensions, their weights three */
     bool stacked = from[0]->n_dims == 3 || (from[0]->n_dims == 2 && strstr(from[0]->name, "_exps.bias"));
-    *m = (qb_gguf_pieces){.order = row->order,
-                          .log_of_negative = row->log_of_negative,
-                          .depthwise = row->depthwise,
-                          .n = from[1] ? 2 : 1};
+    *m = (qb_gguf_pieces){
+        .order = row->order, .log_of_negative = row->log_of_negative, .depthwise = row->depthwise};
     if (strstr(row->to, "%e") && !stacked)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected matrices of experts, three dimensions",
                        g->file, from[0]->name);
-    for (int p = 0; p < 2 && from[p]; p++) take_piece(m, p, from[p], stacked);
     m->matrices = stacked ? from[0]->shape[0] : 1;
-    m->rows = m->piece[0].rows + (from[1] ? m->piece[1].rows : 0);
+    for (int p = 0; p < QB_GGUF_PIECES_MAX && from[p]; p++) {
+        take_piece(m, p, from[p], stacked);
+        m->rows += m->piece[p].rows;
+        m->n = p + 1;
+        bool fits = from[p]->n_dims == from[0]->n_dims && (!stacked || from[p]->shape[0] == m->matrices) &&
+                    m->piece[p].cols == (p && turned ? m->piece[0].rows : m->piece[0].cols);
+        if (!fits || (p && turned && !stacked)) return shapes_differ(g, from[0], from[p]);
+    }
     m->cols = m->piece[0].cols;
-    bool fits =
-        !from[1] || (from[1]->n_dims == from[0]->n_dims && (!stacked || from[1]->shape[0] == m->matrices) &&
-                     m->piece[1].cols == (turned ? m->piece[0].rows : m->cols));
     if (turned) {
         m->heads = m->matrices;
         m->cols = m->piece[0].rows;
         m->rows = m->heads * (m->piece[0].cols + m->piece[1].rows);
-        fits = fits && stacked;
     }
-    if (!fits) return shapes_differ(g, from);
     return stacked ? check_stack(g, m, s, from[0]) : QB_OK;
 }
 
@@ -113,7 +113,7 @@ static void set_form(const qb_gguf_pieces *m, const qb_gguf_tensor *from, bool o
     t->source = m;
     if (m->wide)
         t->fill = qb_gguf_fill_wide;
-    else if (m->n == 2 || m->rows_from)
+    else if (m->n > 1 || m->rows_from)
         t->fill = qb_gguf_fill_pieces;
     else
         t->mapped = from->data;
@@ -152,7 +152,7 @@ static qb_status add_experts(qb_checkpoint *ck, const char *pattern, const qb_gg
 }
 
 static qb_status make(qb_checkpoint *ck, const qb_gguf_architecture *a, const qb_gguf_made *row,
-                      const qb_gguf_heads *s, int64_t layer, const qb_gguf_tensor *const from[2]) {
+                      const qb_gguf_heads *s, int64_t layer, const qb_gguf_tensor *const *from) {
     char name[QB_TENSOR_NAME_MAX];
     qb_gguf_pieces *m;
     qb_tensor_state t = {0};
@@ -174,14 +174,13 @@ out:
 
 bool qb_gguf_is_for_made(const qb_gguf_architecture *a, const char *below) {
     for (int i = 0; i < QB_GGUF_NAMES_MAX && a->made[i].to; i++)
-        for (int p = 0; p < 2 && a->made[i].from[p]; p++)
+        for (int p = 0; p < QB_GGUF_PIECES_MAX && a->made[i].from[p]; p++)
             if (!strcmp(a->made[i].from[p], below)) return true;
     return false;
 }
 
 static const qb_gguf_tensor *find_in_layer(const qb_gguf *g, int64_t layer, const char *below) {
     char name[QB_TENSOR_NAME_MAX];
-    if (!below) return NULL;
     snprintf(name, sizeof name, "blk.%" PRId64 ".%s", layer, below);
     return qb_gguf_find_tensor(g, name);
 }
@@ -191,14 +190,18 @@ static qb_status add_layer(qb_checkpoint *ck, const qb_gguf_architecture *a, con
     qb_status st = QB_OK;
     for (int i = 0; st == QB_OK && i < QB_GGUF_NAMES_MAX && a->made[i].to; i++) {
         const qb_gguf_made *row = &a->made[i];
-        const qb_gguf_tensor *const from[2] = {find_in_layer(ck->gguf, layer, row->from[0]),
-                                               find_in_layer(ck->gguf, layer, row->from[1])};
-        if (!from[0] && !from[1]) continue; /* a layer of another kind; what it lacks is told on loading */
-        if (!from[0] || (row->from[1] && !from[1]))
+        const qb_gguf_tensor *from[QB_GGUF_PIECES_MAX] = {0};
+        int n = 0, there = -1, lacks = -1;
+        for (; n < QB_GGUF_PIECES_MAX && row->from[n]; n++) {
+            from[n] = find_in_layer(ck->gguf, layer, row->from[n]);
+            *(from[n] ? &there : &lacks) = n;
+        }
+        if (there < 0) continue; /* a layer of another kind; what it lacks is told on loading */
+        if (lacks >= 0)
             return qb_fail(QB_ERR_FORMAT, "%s: there is blk.%" PRId64 ".%s, but no %s", ck->gguf->file, layer,
-                           row->from[from[0] ? 0 : 1], row->from[from[0] ? 1 : 0]);
+                           row->from[there], row->from[lacks]);
         st = make(ck, a, row, s, layer, from);
-        *done += row->from[1] ? 2 : 1;
+        *done += (size_t)n;
     }
     return st;
 }

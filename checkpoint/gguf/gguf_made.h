@@ -13,11 +13,11 @@ typedef struct qb_gguf_pieces {
         const uint8_t *data;
         const qb_ggml_type *type;
         int64_t rows, cols; /* of one matrix */
-    } piece[2];
+    } piece[QB_GGUF_PIECES_MAX];
     int64_t matrices, rows, cols; /* as the class has them */
-    const int64_t *rows_from;    /* [rows] of one matrix: rows of the pieces, the second's behind the first's;
-                                    NULL: the same order */
-    int64_t heads, turns, width; /* of the orders of heads */
+    const int64_t *rows_from;     /* [rows] of one matrix: rows of the pieces, each behind the one before it;
+                                     NULL: the same order */
+    int64_t heads, turns, width;  /* of the orders of heads */
     bool wide, log_of_negative, depthwise;
 } qb_gguf_pieces;
 

@@ -5,7 +5,7 @@
 #include "checkpoint/gguf/gguf.h"
 #include "checkpoint/state.h"
 
-enum { QB_GGUF_NAMES_MAX = 24 };
+enum { QB_GGUF_NAMES_MAX = 24, QB_GGUF_PIECES_MAX = 3 };
 
 /* What "attention.sliding_window" means where it is not there. */
 typedef enum {
@@ -32,10 +32,11 @@ typedef enum {
     QB_GGUF_GATING_CLASS,    /* a way of its own, for which there is no number */
 } qb_gguf_gating;
 
-/* How the rows of a tensor of the class come from those of one or two tensors of the file. */
+/* How the rows of a tensor of the class come from those of the file's tensors. */
 typedef enum {
-    QB_GGUF_SAME_ORDER,        /* the second behind the first, for every matrix of a stack */
+    QB_GGUF_SAME_ORDER,        /* each behind the one before it, for every matrix of a stack */
     QB_GGUF_ALTERNATE,         /* one of each in turn */
+    QB_GGUF_QUERIES_KEYS,      /* each behind the one before it; q's and k's rotary pairs are put back */
     QB_GGUF_BY_KEY_HEAD,       /* q | k | v and z -> of each key head q, k, its values, its z */
     QB_GGUF_KEYS_AND_VALUES,   /* of each head the columns of the first, the rows of the second */
     QB_GGUF_TURNS,             /* value heads: file (turn, key head), class (key head, turn) */
@@ -46,7 +47,7 @@ typedef enum {
 
 /* A tensor of the class that is made: names with suffixes, %e: one tensor for each expert. */
 typedef struct qb_gguf_made {
-    const char *from[2], *to;
+    const char *from[QB_GGUF_PIECES_MAX], *to;
     qb_gguf_order order;
     bool log_of_negative; /* the file holds -exp(value) */
     bool depthwise;       /* a convolution's taps: the class has [channels, 1, taps] */
@@ -57,9 +58,10 @@ typedef struct qb_gguf_architecture {
     const char *name;   /* general.architecture */
     const char *family; /* config.json's architecture */
     /* Of the rows of one name the first counts whose condition holds: metadata below the architecture (a
-       number: if_value, which 0 makes above 0), a tensor. NULL: no condition. */
+       number: if_value, which 0 makes above 0), a tensor, so many rows of the embedding. NULL, 0: no
+       condition. */
     const char *if_key, *if_tensor;
-    int64_t if_value;
+    int64_t if_value, if_vocabulary;
     /* Query and key rows stand so that rotary pairs are neighbours (2 i, 2 i + 1) in each head; our families
        turn pairs (i, i + half), so the rows are put back when they are read. */
     bool interleaved;
@@ -72,6 +74,7 @@ typedef struct qb_gguf_architecture {
     bool rope_stated;       /* the class wants it said where nothing is scaled */
     bool rope_by_kind;      /* sliding layers may have a theta of their own, and are not scaled */
     const char *partial; /* the class may turn a part of each head, and this is its key for it; NULL: whole */
+    const char *context_key;    /* the class's key for context_length; NULL: max_position_embeddings */
     const char *activation;     /* NULL: silu */
     const char *activation_key; /* NULL: hidden_act */
     const char
@@ -97,11 +100,6 @@ typedef struct qb_gguf_architecture {
         const char *tensor, *to;
         bool absent;            /* true where the tensor is not there */
     } flags[QB_GGUF_NAMES_MAX]; /* keys that tensors answer */
-    struct {
-        const char *key; /* NULL: of the embedding's rows */
-        int64_t value;
-        const char *what;
-    } refused[4]; /* models of this architecture that are others */
     struct {
         const char *from, *to;
     } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N."; to may have %h: one

@@ -32,6 +32,18 @@
         "ffn_norm", "post_attention_layernorm"                                                               \
     }
 
+/* Baichuan: rotary pairs are neighbours in the file's q and k, in the 13B models too, which turn nothing. */
+#define BAICHUAN                                                                                             \
+    .name = "baichuan", .family = "BaichuanForCausalLM", .fixed_biases = true, .layer = "model.layers.",     \
+    .outside = {ENDS}, .inside = {NORMS, {"attn_output", "self_attn.o_proj"}, GATED},                        \
+    .made = {{{"attn_q.weight", "attn_k.weight", "attn_v.weight"},                                           \
+              "self_attn.W_pack.weight",                                                                     \
+              QB_GGUF_QUERIES_KEYS}}
+#define BAICHUAN_2                                                                                           \
+    .if_vocabulary = 125696, .constants = "{\"z_loss_weight\": 0}",                                          \
+    .note = "a vocabulary of 125696 is Baichuan 2's: the head's rows are divided by their lengths, as its "  \
+            "class does; llama.cpp takes them as they lie"
+
 /* Of mixtures. */
 #define EXPERT_COUNTS(KEY)                                                                                   \
     {"expert_count", KEY, true, false}, {                                                                    \
@@ -97,7 +109,10 @@ bool qb_gguf_says(const qb_gguf *g, const char *architecture, const char *below)
 
 static bool holds(const qb_gguf *g, const qb_gguf_architecture *a) {
     char key[128];
+    const qb_gguf_tensor *embed = a->if_vocabulary ? qb_gguf_find_tensor(g, "token_embd.weight") : NULL;
     int64_t value = 0;
+    if (a->if_vocabulary && !(embed && embed->n_dims == 2 && embed->shape[0] == a->if_vocabulary))
+        return false;
     if (a->if_key && a->if_value) {
         snprintf(key, sizeof key, "%s.%s", a->name, a->if_key);
         bool number = qb_gguf_int(g, key, false, 0, INT32_MAX, &value) == QB_OK;

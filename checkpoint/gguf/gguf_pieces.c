@@ -15,6 +15,9 @@ static int64_t row_from(const qb_gguf_pieces *m, const qb_gguf_heads *s, int64_t
     switch (m->order) {
     case QB_GGUF_ALTERNATE:
         return row % 2 * m->piece[0].rows + row / 2;
+    case QB_GGUF_QUERIES_KEYS:
+        if (row >= m->piece[0].rows + m->piece[1].rows) return row;
+        return qb_gguf_row(&(qb_gguf_source){.heads = m->heads, .head_rows = m->width}, row);
     case QB_GGUF_BY_KEY_HEAD: { /* q, k, values, z of each key head */
         int64_t head = row / (2 * s->key_width + 2 * wide), at = row % (2 * s->key_width + 2 * wide);
         if (at < s->key_width) return head * s->key_width + at;
@@ -61,6 +64,14 @@ qb_status qb_gguf_order_pieces(qb_checkpoint *ck, qb_gguf_pieces *m, const qb_gg
             return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %" PRId64 " %s, found %" PRId64,
                            ck->gguf->file, name, rows_of_order(m, s),
                            m->order == QB_GGUF_TURNS_OF_COLUMNS ? "columns" : "rows", n);
+    } else if (m->order == QB_GGUF_QUERIES_KEYS) {
+        m->heads = s->heads;
+        m->width = m->piece[0].rows / s->heads;
+        if (m->piece[0].rows % s->heads || m->width % 2 || m->piece[1].rows % m->width)
+            return qb_fail(QB_ERR_FORMAT,
+                           "%s: tensor %.200s: %" PRId64 " rows are not %" PRId64
+                           " heads of an even number of elements, as many as the keys' have",
+                           ck->gguf->file, name, m->piece[0].rows, s->heads);
     } else if (m->n != 2 || m->piece[0].rows != m->piece[1].rows) {
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s and the one that it alternates with differ in shape",
                        ck->gguf->file, name);
@@ -78,11 +89,17 @@ int64_t qb_gguf_row_bytes(const qb_ggml_type *type, int64_t cols) {
     return cols / type->block_columns * type->block_bytes;
 }
 
+/* The piece that row `*row` of all stands in, and the row in it. */
+static int piece_of(const qb_gguf_pieces *m, int64_t *row) {
+    int p = 0;
+    while (p + 1 < m->n && *row >= m->piece[p].rows) *row -= m->piece[p++].rows;
+    return p;
+}
+
 /* Row `row` of matrix `matrix`, as the pieces have it. */
 static const uint8_t *row_at(const qb_gguf_pieces *m, int64_t matrix, int64_t row) {
     int64_t from = m->rows_from && m->order != QB_GGUF_TURNS_OF_COLUMNS ? m->rows_from[row] : row;
-    int p = from >= m->piece[0].rows;
-    if (p) from -= m->piece[0].rows;
+    int p = piece_of(m, &from);
     return m->piece[p].data +
            (matrix * m->piece[p].rows + from) * qb_gguf_row_bytes(m->piece[p].type, m->piece[p].cols);
 }
@@ -150,8 +167,7 @@ static void put_keys_and_values(const qb_gguf_pieces *m, float *const *in, float
 static void put_wide_row(const qb_gguf_pieces *m, float *const *in, int64_t matrix, int64_t row, float *out) {
     bool columns = m->order == QB_GGUF_TURNS_OF_COLUMNS;
     int64_t from = m->rows_from && !columns ? m->rows_from[row] : row;
-    int p = from >= m->piece[0].rows;
-    if (p) from -= m->piece[0].rows;
+    int p = piece_of(m, &from);
     const float *values = in[p] + (matrix * m->piece[p].rows + from) * m->cols;
     for (int64_t c = 0; c < m->cols; c++) {
         float value = values[columns ? m->rows_from[c] : c];
@@ -161,7 +177,7 @@ static void put_wide_row(const qb_gguf_pieces *m, float *const *in, int64_t matr
 
 qb_status qb_gguf_fill_wide(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
     const qb_gguf_pieces *m = t->source;
-    float *in[2] = {0};
+    float *in[QB_GGUF_PIECES_MAX] = {0};
     qb_status st = QB_OK;
     for (int p = 0; p < m->n; p++) QB_TRY(st, widen(m, p, &in[p]));
     if (m->order == QB_GGUF_KEYS_AND_VALUES) {
@@ -172,7 +188,6 @@ qb_status qb_gguf_fill_wide(const qb_checkpoint *ck, const qb_tensor_state *t, v
         for (int64_t r = 0; r < m->rows; r++)
             put_wide_row(m, in, x, r, (float *)out + (x * m->rows + r) * m->cols);
 out:
-    qb_free(in[0]);
-    qb_free(in[1]);
+    for (int p = 0; p < m->n; p++) qb_free(in[p]);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s: tensor %.200s", ck->dir, t->tensor.name);
 }

@@ -1,7 +1,6 @@
 /* Metadata that changes what a model computes and that its row of gguf_architectures.def does not read. */
 #include "checkpoint/gguf/gguf_model.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 /* Values that change nothing are passed over: `usual`, or what the metadata `same_as` says. Source: gguf-py's
@@ -59,27 +58,10 @@ static qb_status check_key(qb_gguf_builder *b, size_t i) {
     return QB_OK;
 }
 
-/* Models that share an architecture's name and are others. */
-static qb_status check_forms(qb_gguf_builder *b) {
-    const qb_gguf_tensor *embed = qb_gguf_find_tensor(b->g, "token_embd.weight");
-    for (size_t i = 0; i < sizeof b->a->refused / sizeof b->a->refused[0] && b->a->refused[i].what; i++) {
-        int64_t value = embed && embed->n_dims ? embed->shape[0] : -1;
-        qb_status st = QB_OK;
-        if (b->a->refused[i].key)
-            st = qb_gguf_int(b->g, qb_gguf_key(b, b->a->refused[i].key), true, 0, INT32_MAX, &value);
-        if (st != QB_OK) return st;
-        if (value == b->a->refused[i].value)
-            return qb_fail(QB_ERR_UNSUPPORTED, "%s: architecture %s with a %s of %" PRId64 " is %s",
-                           b->g->file, b->a->name, b->a->refused[i].key ? b->a->refused[i].key : "vocabulary",
-                           value, b->a->refused[i].what);
-    }
-    return QB_OK;
-}
-
 qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) {
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         qb_status st = check_key(b, i);
         if (st != QB_OK) return st;
     }
-    return check_forms(b);
+    return QB_OK;
 }
