@@ -2,26 +2,30 @@
 # Everything that only a machine with an NVIDIA GPU can say, in one command that ends inside nine minutes on an H200:
 # build, the gpu tests (whole models' perplexity among them), compute-sanitizer on them, ceilings, decode and prefill of a
 # synthetic Llama-2-7B in every format, its GPTQ, the op sweep, its decode with kernels that overlap, and a profile.
-#   tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [RESULT.json]
+#   tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [--only STEPS] [RESULT.json]
 #   --prebuilt  takes the programs in FOLDER/bin rather than building (tools/gpu_bundle.sh brings them; no compiler is needed)
 #   --seconds   when all must be over (535)
 #   --logs      keeps what every step wrote; without it, what fails is quoted in the result alone
+#   --only      these steps, as "tests,speed,gptq"; the result says so ("only") and is not complete
 # Each step has a limit of its own and prints a line. RESULT.json (gpu_check.json) is rewritten whole after every step, so that
 # whatever ends the check leaves what was measured; "complete" says whether it came to its end.
 # Exit 77 without GPU or toolkit, 1 when a step failed or ran out of time. A step that skips says why and fails nothing.
 set -uo pipefail
-prebuilt="" total=535 logs="" result=gpu_check.json
-usage() { echo "usage: tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [RESULT.json]" >&2; exit 2; }
+all="tests memcheck racecheck ceilings speed gptq op_sweep overlap profile"
+prebuilt="" total=535 logs="" only="" result=gpu_check.json
+usage() { echo "usage: tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [--only STEP,...] [RESULT.json]; steps: $all" >&2; exit 2; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --prebuilt | --seconds | --logs) [ $# -ge 2 ] || usage ;;&
+    --prebuilt | --seconds | --logs | --only) [ $# -ge 2 ] || usage ;;&
     --prebuilt) prebuilt=$(cd "$2" && pwd) || exit 2; shift 2 ;;
     --seconds) total=$2; shift 2 ;;
     --logs) mkdir -p "$2" && logs=$(cd "$2" && pwd) || exit 2; shift 2 ;;
+    --only) only=${2//,/ }; shift 2 ;;
     -*) usage ;;
     *) result=$1; shift ;;
   esac
 done
+for name in $only; do case " $all " in *" $name "*) ;; *) usage ;; esac; done
 case $total in '' | *[!0-9]*) usage ;; esac
 case $result in /*) ;; *) result=$PWD/$result ;; esac
 cd "$(dirname "$0")/.." || exit 2
@@ -59,8 +63,8 @@ document() {
 write_result() {
   local name
   {
-    printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "complete": %s,\n "passed": %s,\n "steps": [\n  %s],\n' \
-      "$began" "$(quote "$revision")" "$SECONDS" "$complete" \
+    printf '{"schema": "qb.gpu_check/1",\n "created": "%s",\n "git": %s,\n "seconds": %d,\n "complete": %s,\n "only": %s,\n "passed": %s,\n "steps": [\n  %s],\n' \
+      "$began" "$(quote "$revision")" "$SECONDS" "$complete" "$(quote "$only")" \
       "$([ $failed = 0 ] && echo true || echo false)" "$steps"
     for name in $documents; do printf ' "%s": %s,\n' "$name" "$(document "$name")"; done
     printf ' "device": %s}\n' "$(quote "$device")"
@@ -99,6 +103,8 @@ step() {
     *) note "$name" failed $seconds "$({ tail -n 12 "$work/$name.out"; tail -n 5 "$work/$name.err"; } 2>/dev/null | cut -c1-300)"; return 1 ;;
   esac
 }
+
+wanted() { [ -z "$only" ] || [[ " $only " == *" $1 "* ]]; }
 
 build() {
   cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES="${capability/./}" &&
@@ -175,17 +181,17 @@ export capability work scratch bin top
 echo "$device"
 
 if { [ -n "$prebuilt" ] && step programs 30 bash -c programs; } || { [ -z "$prebuilt" ] && step build 170 bash -c build; }; then
-  step tests 100 bash -c gpu_tests
-  step memcheck 50 bash -c "sanitize memcheck"
-  step racecheck 50 bash -c "sanitize racecheck"
-  step ceilings 30 "$bin/bench" doctor --json
-  step speed 120 bash -c speed
-  step gptq 150 bash -c quantize
-  step op_sweep 45 bash -c op_sweep
-  step overlap 40 bash -c overlap
-  step profile 60 bash -c profile
+  wanted tests && step tests 100 bash -c gpu_tests
+  wanted memcheck && step memcheck 50 bash -c "sanitize memcheck"
+  wanted racecheck && step racecheck 50 bash -c "sanitize racecheck"
+  wanted ceilings && step ceilings 30 "$bin/bench" doctor --json
+  wanted speed && step speed 120 bash -c speed
+  wanted gptq && step gptq 150 bash -c quantize
+  wanted op_sweep && step op_sweep 45 bash -c op_sweep
+  wanted overlap && step overlap 40 bash -c overlap
+  wanted profile && step profile 60 bash -c profile
 fi
-complete=true
+[ -n "$only" ] || complete=true
 write_result
 echo "$result: $([ $failed = 0 ] && echo "all steps ended well" || echo "some steps failed or ran out of time"), $SECONDS s"
 exit $failed

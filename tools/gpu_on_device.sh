@@ -2,22 +2,25 @@
 # On the GPU machine, as .gpu/on_device.sh of a tree with a bundle (tools/gpu_bundle.sh): unpacks to build-bundle/, finds CUDA's
 # libraries, checks that the programs start, and runs tools/gpu_check.sh on them. Needs bash, tar, the driver, and CUDA's
 # libraries (cuBLAS, cuSOLVER and what they need); no network, compiler or package.
-#   bash .gpu/on_device.sh [--build] [--setup] [SECONDS]
+#   bash .gpu/on_device.sh [--build] [--setup] [--only STEPS] [SECONDS]
 #   --build   compiles there against the carried sysroot, for edited sources (needs cmake, ninja, gcc and nvcc)
 #   --setup   stops when the programs start
+#   --only    these steps of tools/gpu_check.sh, as "tests,speed,gptq"
 #   SECONDS   all of it ends within so many (575)
 # Results in $OUT (build-bundle/results): gpu_check.json, logs/, setup.log. Exit 77 where there is no GPU or no CUDA libraries.
 began=$SECONDS
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/.." || exit 1
-build=no setup=no seconds=575
-for word in "$@"; do
-  case $word in
+build=no setup=no only="" seconds=575
+while [ $# -gt 0 ]; do
+  case $1 in
     --build) build=yes ;;
     --setup) setup=yes ;;
-    '' | *[!0-9]*) echo "usage: bash .gpu/on_device.sh [--build] [--setup] [SECONDS]" >&2; exit 2 ;;
-    *) seconds=$word ;;
+    --only) only=${2-} && shift ;;
+    '' | *[!0-9]*) echo "usage: bash .gpu/on_device.sh [--build] [--setup] [--only STEP,...] [SECONDS]" >&2; exit 2 ;;
+    *) seconds=$1 ;;
   esac
+  shift
 done
 top=$PWD/build-bundle
 mkdir -p "$top"
@@ -94,6 +97,6 @@ grep '^CUDA' "$OUT/doctor.txt" | tee -a "$OUT/setup.log"
 [ $setup = no ] || exit 0
 
 code=0
-bash tools/gpu_check.sh --prebuilt "$programs" --seconds $((seconds - SECONDS + began)) --logs "$OUT/logs" "$OUT/gpu_check.json" || code=$?
+bash tools/gpu_check.sh --prebuilt "$programs" --seconds $((seconds - SECONDS + began)) --logs "$OUT/logs" ${only:+--only "$only"} "$OUT/gpu_check.json" || code=$?
 [ $code = 77 ] || say "gpu_check ended with $code: $OUT/gpu_check.json, logs in $OUT/logs"
 exit $code
