@@ -5,6 +5,7 @@
 #include "bench/command.h"
 #include "bench/run/child.h"
 #include "bench/run/runner.h"
+#include "bench/settings.h"
 #include "plots/plots.h"
 #include "results/published.h"
 #include "results/sink.h"
@@ -93,41 +94,6 @@ static const qb_page page = {
                    "2    the command line or the suite is wrong\n"
                    "130  interrupted; finished cases are kept",
 };
-
-/* ---- --set may be given several times, which option rows do not know: its words are taken out beforehand
- * ---- */
-
-typedef struct {
-    char **argv; /* without the --set words */
-    int argc;
-    const char **sets; /* their values */
-    size_t n_sets;
-} split_words;
-
-static qb_status split(int argc, char **argv, split_words *out) {
-    qb_status st;
-    *out = (split_words){0};
-    QB_TRY(st, qb_alloc((size_t)argc + 1, sizeof *out->argv, &out->argv));
-    QB_TRY(st, qb_alloc((size_t)argc + 1, sizeof *out->sets, &out->sets));
-    for (int i = 0; i < argc; i++) {
-        if (!strcmp(argv[i], "--set")) {
-            if (i + 1 >= argc) return qb_fail(QB_ERR_USAGE, "--set needs a value (KEY=VALUE)");
-            out->sets[out->n_sets++] = argv[++i];
-        } else if (!strncmp(argv[i], "--set=", 6)) {
-            out->sets[out->n_sets++] = argv[i] + 6;
-        } else {
-            out->argv[out->argc++] = argv[i];
-        }
-    }
-    out->argv[out->argc] = NULL;
-out:
-    return st;
-}
-
-static void split_free(split_words *w) {
-    qb_free(w->argv);
-    qb_free(w->sets);
-}
 
 /* ---- --dry-run ---- */
 
@@ -250,20 +216,24 @@ static qb_status run_main(int argc, char **argv, int *exit_code) {
     qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
     qb_run run = {0};
     qb_case_plan *plans = NULL;
-    split_words words;
+    static const char *const names[] = {"--set"};
+    qb_settings set;
+    qb_settings *const lists[] = {&set};
+    char **words;
+    int n_given;
     size_t n_words;
     bool done;
     qb_status st;
-    QB_TRY(st, split(argc, argv, &words));
-    QB_TRY(st, qb_command_parse(&page, sets, 2, words.argc, words.argv, NULL, 0, &n_words, &done));
+    QB_TRY(st, qb_settings_take(names, lists, 1, argc, argv, &n_given, &words));
+    QB_TRY(st, qb_command_parse(&page, sets, 2, n_given, words, NULL, 0, &n_words, &done));
     if (done) goto out;
     if (options.print) {
-        QB_TRY(st, qb_run_load(&options, words.sets, words.n_sets, &run));
+        QB_TRY(st, qb_run_load(&options, set.values, set.n, &run));
         st = print_suite(&run.suite);
         goto out;
     }
     qb_interrupt_watch();
-    QB_TRY(st, qb_run_open(&options, words.sets, words.n_sets, &run));
+    QB_TRY(st, qb_run_open(&options, set.values, set.n, &run));
     QB_TRY(st, qb_run_plan(&run, &plans));
     if (options.dry_run) {
         if (common.json) {
@@ -285,7 +255,8 @@ static qb_status run_main(int argc, char **argv, int *exit_code) {
 out:
     qb_free(plans);
     qb_run_close(&run);
-    split_free(&words);
+    qb_free(words);
+    qb_settings_free(&set);
     return st;
 }
 
