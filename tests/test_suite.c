@@ -120,7 +120,7 @@ static void test_suite__refuses_bad_files_with_one_line(void **state) {
         {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"rtn\",\"bits\":\"4\"}]"), "must be a number"},
         {SUITE("\"models\":[\"m\"],\"methods\":[]"), "\"methods\" must be a list"},
         {SUITE("\"models\":[],\"methods\":[{\"method\":\"none\"}]"), "\"models\" must be a list"},
-        {SUITE("\"models\":[1],\"methods\":[{\"method\":\"none\"}]"), "strings only"},
+        {SUITE("\"models\":[1],\"methods\":[{\"method\":\"none\"}]"), "strings and objects only"},
         {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}]"), "perplexity needs"},
         {SUITE("\"models\":[\"m\"],\"methods\":[{\"method\":\"none\"}],\"backends\":[\"cpi\"]"),
          "did you mean cpu?"},
@@ -269,6 +269,10 @@ static void test_suite__models_have_labels_and_methods_their_models(void **state
         {"[{\"model\":\"a\",\"label\":\"a b\"}]", "{\"method\":\"none\"}", "\"label\" must be"},
         {"[{\"model\":\"a\",\"base\":\"b\"}]", "{\"method\":\"none\"}", "'b' is no other model"},
         {"[{\"model\":\"a\",\"base\":\"a\"}]", "{\"method\":\"none\"}", "'a' is no other model"},
+        {"[{\"model\":\"a\",\"adapter\":\"\"}]", "{\"method\":\"none\"}", "\"adapter\" is empty"},
+        {"[{\"adapter\":\"a\"}]", "{\"method\":\"none\"}", "models[0] lacks \"model\""},
+        {"[{\"model\":\"a\",\"adapter\":\"b\",\"base\":\"a\"}]", "{\"method\":\"none\"}",
+         "'a' is no other model"},
         {"[{\"model\":\"a\",\"lable\":\"b\"}]", "{\"method\":\"none\"}", "did you mean label"},
         {"[\"a\"]", "{\"method\":\"none\",\"models\":[\"b\"]}", "'b', which is no model of the suite"},
         {"[\"a\"]", "{\"method\":\"none\",\"models\":[]}", "a list of names that is not empty"},
@@ -280,6 +284,40 @@ static void test_suite__models_have_labels_and_methods_their_models(void **state
                  bad[i].method);
         assert_fails(qb_suite_parse(wrong, strlen(wrong), "t.json", &s), QB_ERR_USAGE, bad[i].words);
     }
+}
+
+/* A model and the same with an adapter are two, told apart by what stands behind the sign. */
+static void test_suite__a_model_with_an_adapter_is_one_of_its_own(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"name\":\"t\",\"models\":[\"org/base\",{\"model\":\"org/base\",\"adapter\":\"me/tuned/\"},"
+        "{\"model\":\"org/base\",\"adapter\":\"me/other\",\"label\":\"second\",\"base\":\"org/base\"}],"
+        "\"methods\":[{\"method\":\"rtn\",\"models\":[\"org/"
+        "base\"]},{\"method\":\"nf4\",\"models\":[\"second\","
+        "\"org/base+me/tuned/\"]}],\"metrics\":[\"memory\"]}";
+    static const char *const ids[] = {"base/rtn-4b-g128/cpu", "base+tuned/nf4/cpu", "second/nf4/cpu"};
+    qb_suite s = parsed(text);
+    for (int printed = 0; printed < 2; printed++) {
+        qb_cases cases;
+        char *again;
+        assert_ok(qb_suite_expand(&s, NULL, &cases));
+        assert_int_equal(cases.count, 3);
+        for (size_t i = 0; i < 3; i++) assert_string_equal(cases.items[i].id, ids[i]);
+        assert_null(qb_suite_adapted(&s, cases.items[0].model));
+        const qb_suite_model *m = qb_suite_adapted(&s, cases.items[1].model);
+        assert_non_null(m);
+        assert_string_equal(m->path, "org/base");
+        assert_string_equal(m->adapter_path, "me/tuned/");
+        assert_int_equal(qb_suite_model_find(&s, "org/base"), 0);
+        qb_free(cases.items);
+        qb_json *json = qb_suite_json(&s);
+        assert_ok(qb_json_print(json, true, &again));
+        qb_json_free(json);
+        qb_suite_free(&s);
+        s = parsed(again);
+        qb_free(again);
+    }
+    qb_suite_free(&s);
 }
 
 /* A path is where it lies beside the suite's file; one with ./ only there; other words stay. */
@@ -344,6 +382,7 @@ int main(void) {
         cmocka_unit_test(test_suite__unknown_name_suggests_the_nearest),
         cmocka_unit_test(test_suite__the_committed_ones_load),
         cmocka_unit_test(test_suite__models_have_labels_and_methods_their_models),
+        cmocka_unit_test(test_suite__a_model_with_an_adapter_is_one_of_its_own),
         cmocka_unit_test(test_suite__paths_are_beside_its_file),
         cmocka_unit_test(test_suite__help_and_page_name_every_key),
     };

@@ -8,6 +8,7 @@
 #include "bench/measure/display.h"
 #include "bench/measure/measure.h"
 #include "bench/run/child.h"
+#include "bench/run/merged.h"
 #include "bench/run/rounds.h"
 #include "bench/run/supply.h"
 #include "bench/session.h"
@@ -50,6 +51,14 @@ qb_json *qb_case_config(const qb_run *run, const qb_case *c) {
     qb_json_put(j, "threads", qb_json_copy(qb_json_get(qb_run_device_of(run, c)->facts.describe, "threads")));
     qb_json_put_bool(j, "synthetic", s->synthetic);
     qb_json_put_text(j, "source_sha256", s->sha256[0] ? s->sha256 : NULL);
+    if (s->merged) {
+        qb_json *merged = qb_json_object();
+        qb_json_put_text(merged, "base", s->adapted->path);
+        qb_json_put_text(merged, "base_sha256", s->merged->base_sha256);
+        qb_json_put_text(merged, "adapter", s->adapted->adapter_path);
+        qb_json_put_text(merged, "adapter_sha256", s->merged->adapter_sha256);
+        qb_json_put(j, "merged", merged);
+    }
     qb_json_put_text(j, "calibration_sha256", calibration ? calibration->sha256 : NULL);
     if (calibration && calibration->special_tokens[0])
         qb_json_put_int(j, "calibration_special_tokens_found", calibration->special_found);

@@ -50,7 +50,9 @@ qb_status qb_run_fetch(const qb_run *run) {
     for (size_t i = 0; st == QB_OK && i < run->cases.count;
          i++) { /* a second case finds what the first got */
         const qb_case *c = &run->cases.items[i];
-        st = get_model(c->model);
+        const qb_suite_model *adapted = qb_suite_adapted(suite, c->model);
+        st = get_model(adapted ? adapted->path : c->model);
+        if (st == QB_OK && adapted) st = get_model(adapted->adapter_path);
         if (st == QB_OK && c->variant->method) st = get_split(c->variant->config.calibration, true, data);
     }
     if (qb_suite_needs(suite) & QB_METRIC_WINDOWS)

@@ -77,8 +77,13 @@ static qb_status check_some_run(const qb_run *run) {
 }
 
 static qb_status open_subjects(qb_run *run) {
-    qb_subject_request request = {&run->suite, &run->cases, run->options->data, run->options->synthetic,
-                                  run->data};
+    qb_subject_request request = {.suite = &run->suite,
+                                  .cases = &run->cases,
+                                  .data_dir = run->options->data,
+                                  .synthetic = run->options->synthetic,
+                                  .cache = run->options->cache,
+                                  .threads = run->options->threads,
+                                  .data = run->data};
     qb_status st = qb_alloc_zero((size_t)run->suite.models.n, sizeof *run->subjects, &run->subjects);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         const char *word = run->cases.items[i].model;

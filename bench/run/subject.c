@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/run/identity.h"
+#include "bench/run/merged.h"
 #include "bench/session.h"
 #include "quant/driver.h"
 
@@ -19,6 +20,8 @@ void qb_subject_free(qb_subject *s) {
     qb_windows_free(&s->prompts);
     qb_model_close(s->model);
     qb_free(s->spec);
+    if (s->merged) qb_merged_close(s->merged);
+    qb_free(s->merged);
     *s = (qb_subject){0};
 }
 
@@ -165,13 +168,40 @@ static qb_status check_speed(const qb_suite *suite, const qb_model *m) {
                    m->config.max_positions / 4);
 }
 
+/* ---- opening ---- */
+
+/* The model that the word stands for: merged first where it has an adapter, and then called by both names. */
+static qb_status open_model(const qb_subject_request *r, qb_subject *s) {
+    qb_status st;
+    s->adapted = qb_suite_adapted(r->suite, s->word);
+    if (!s->adapted) {
+        QB_TRY(st, qb_session_spec(s->word, r->synthetic, &s->spec));
+        s->synthetic = qb_spec_is_synthetic(s->spec);
+        return qb_model_open(s->spec, &s->model);
+    }
+    if (r->synthetic || qb_spec_is_synthetic(s->adapted->path))
+        return qb_fail(QB_ERR_USAGE,
+                       "%s has an adapter, and random weights have none: leave --synthetic out, or choose "
+                       "another model with --model",
+                       s->word);
+    char base[96], adapter[96];
+    qb_merged_request request = {s->adapted->path, s->adapted->adapter_path, r->cache, r->threads};
+    QB_TRY(st, qb_alloc_zero(1, sizeof *s->merged, &s->merged));
+    QB_TRY(st, qb_merged_open(&request, s->merged));
+    if (!(s->spec = qb_strdup(s->merged->supply.dir))) return qb_fail(QB_ERR_MEMORY, "out of memory");
+    QB_TRY(st, qb_model_open(s->spec, &s->model));
+    qb_model_label(s->adapted->path, base);
+    qb_model_label(s->adapted->adapter_path, adapter);
+    snprintf(s->model->name, sizeof s->model->name, "%s+%s", base, adapter);
+out:
+    return st;
+}
+
 qb_status qb_subject_open(const qb_subject_request *r, const char *word, qb_subject *out) {
     qb_tokenizer *t = NULL;
     qb_status st;
     *out = (qb_subject){.word = word};
-    QB_TRY(st, qb_session_spec(word, r->synthetic, &out->spec));
-    out->synthetic = qb_spec_is_synthetic(out->spec);
-    QB_TRY(st, qb_model_open(out->spec, &out->model));
+    QB_TRY(st, open_model(r, out));
     QB_TRY(st, check_speed(r->suite, out->model));
     if (!out->synthetic) QB_TRY(st, qb_session_tokenizer(out->model, &t));
     QB_TRY(st, open_scorings(r, t, out));
@@ -188,5 +218,9 @@ out:
 /* ---- identity ---- */
 
 qb_status qb_subject_identify(qb_subject *s) {
+    if (s->merged) {
+        memcpy(s->sha256, s->merged->supply.sha256, sizeof s->sha256);
+        return QB_OK;
+    }
     return qb_identity_of(s->model, s->sha256);
 }

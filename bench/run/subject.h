@@ -12,8 +12,10 @@ typedef struct qb_calibration_windows {
 } qb_calibration_windows;
 
 typedef struct qb_subject {
-    const char *word; /* as the suite names it */
-    char *spec;       /* owned; for qb_model_open */
+    const char *word;              /* as the suite names it */
+    const qb_suite_model *adapted; /* what is merged, or NULL; points into the suite */
+    struct qb_merged *merged;      /* owned (bench/run/merged.h); NULL for a model as it is */
+    char *spec;                    /* owned; for qb_model_open */
     bool synthetic;
     qb_model *model;            /* opened, never loaded in this process; owned */
     char sha256[QB_SHA256_HEX]; /* of the weights; filled by qb_subject_identify */
@@ -29,7 +31,9 @@ typedef struct qb_subject_request {
     qb_cases *cases;      /* those whose method cannot serve the model get their reason in `skipped` */
     const char *data_dir; /* NULL: the usual places */
     bool synthetic;
-    qb_json *data; /* array that the files read are added to */
+    bool cache;      /* merged models are kept there */
+    int64_t threads; /* that merge */
+    qb_json *data;   /* array that the files read are added to */
 } qb_subject_request;
 
 /* Opens `word` for those of the cases that name it. */

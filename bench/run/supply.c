@@ -96,7 +96,7 @@ out:
 static qb_status find_hashes(const char *dir, qb_cache_hashes *out) {
     qb_child_end end;
     qb_status st =
-        qb_child_run("hashing the quantized weights", hash_checkpoint, (void *)(uintptr_t)dir, &end);
+        qb_child_run("hashing the weights in the cache", hash_checkpoint, (void *)(uintptr_t)dir, &end);
     const char *weights = qb_json_string(qb_json_get(end.result, "weights"));
     const char *files = qb_json_string(qb_json_get(end.result, "files"));
     if (st == QB_OK &&
@@ -113,7 +113,8 @@ static qb_status find_hashes(const char *dir, qb_cache_hashes *out) {
 /* ---- what is cached ---- */
 
 static qb_status read_report(qb_supply *s) {
-    char *path = qb_path_join(s->dir, "quantize_report.json");
+    if (!s->report_name) return QB_OK;
+    char *path = qb_path_join(s->dir, s->report_name);
     qb_status st = path ? qb_json_read(path, (size_t)64 << 20, &s->report) : no_memory();
     qb_free(path);
     return st;
@@ -176,14 +177,12 @@ static qb_status open_shared(qb_supply *s) {
     return there ? qb_remove_tree(s->dir) : QB_OK;
 }
 
-qb_status qb_supply_open(const qb_run *run, const qb_case *c, qb_supply *out) {
+qb_status qb_supply_open_place(qb_cache_place *place, bool cache, const char *report, qb_supply *out) {
     qb_lock_answer answer = QB_LOCK_UNSURE;
-    *out = (qb_supply){.own.lock_fd = -1};
-    qb_status st = qb_supply_find(run, c, &out->place);
-    if (st != QB_OK) return st;
-    out->dir = out->place.dir;
-    if (!run->options->cache) return make_private(out);
-    st = qb_file_lock_try(out->place.dir, QB_LOCK_SHARED, &out->lock, &answer);
+    *out = (qb_supply){.own.lock_fd = -1, .place = *place, .dir = place->dir, .report_name = report};
+    *place = (qb_cache_place){0};
+    if (!cache) return make_private(out);
+    qb_status st = qb_file_lock_try(out->place.dir, QB_LOCK_SHARED, &out->lock, &answer);
     if (st != QB_OK) return st;
     if (answer == QB_LOCK_TAKEN) return open_shared(out);
     if (answer == QB_LOCK_UNSURE)
@@ -192,6 +191,13 @@ qb_status qb_supply_open(const qb_run *run, const qb_case *c, qb_supply *out) {
     else
         qb_info("another run is making %s: this one makes its own", out->dir);
     return make_private(out);
+}
+
+qb_status qb_supply_open(const qb_run *run, const qb_case *c, qb_supply *out) {
+    qb_cache_place place;
+    *out = (qb_supply){.own.lock_fd = -1};
+    qb_status st = qb_supply_find(run, c, &place);
+    return st == QB_OK ? qb_supply_open_place(&place, run->options->cache, "quantize_report.json", out) : st;
 }
 
 qb_status qb_supply_made(qb_supply *s) {

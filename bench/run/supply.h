@@ -10,6 +10,7 @@
 typedef struct qb_supply {
     const char *dir;            /* of the checkpoint; points into the fields below */
     bool cached;                /* it is there, and has the hashes that it had when it was made */
+    const char *report_name;    /* of the file that must be there beside the weights, or NULL */
     bool private;               /* nobody else sees it; it goes with qb_supply_close */
     qb_json *report;            /* its quantize_report.json, when cached; owned */
     char sha256[QB_SHA256_HEX]; /* of its weights, when cached or made */
@@ -21,6 +22,10 @@ typedef struct qb_supply {
 
 /* The place in the cache for the case; it has a method. */
 qb_status qb_supply_find(const qb_run *run, const qb_case *c, qb_cache_place *out) QB_NODISCARD;
+/* The same for a place that the supply takes over in any case; without `cache`, one of its own. `report`: the
+   name of the file that out->report is read from, or NULL. */
+qb_status qb_supply_open_place(qb_cache_place *place, bool cache, const char *report,
+                               qb_supply *out) QB_NODISCARD;
 /* Finds what is cached and verifies it: the hash of its weights and of the files beside them, and that it
    opens. What is damaged is dropped with a warning. out->dir is what to measure (cached) or what to make
    first. */

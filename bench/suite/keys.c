@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { WORD_MAX = 801 }; /* two paths of 400 and the sign between them */
+
 const qb_option qb_suite_options[] = {
     {"max-windows", 0, QB_OPTION_INT, offsetof(qb_suite_config, max_windows), "0", 0, 1e9, NULL, "N",
      "windows of each perplexity; 0 takes all"},
@@ -25,8 +27,7 @@ const qb_suite_key qb_suite_keys[] = {
     {"summary", "text", false, NULL, -1, "one line for `bench list suites`"},
     {"models", "list of names or objects", true, NULL, QB_LIST_MODELS,
      "what is quantized and measured: directories, GGUF files, known names, hub ids; or objects that give "
-     "one "
-     "a label and say what it was made from"},
+     "one a label, merge an adapter into it and say what it was made from"},
     {"methods", "list of objects", true, NULL, -1,
      "how each model is quantized, see below; a value that is a list stands for as many entries"},
     {"backends", "list of names", false, "cpu", QB_LIST_BACKENDS, "what computes: `bench list backends`"},
@@ -50,6 +51,9 @@ const qb_option qb_suite_model_options[] = {
      "of a checkpoint that came quantized: the suite's unquantized model that it was made from, by label or "
      "as it is named in models. It stands in one picture with that model's cases, and its divergences are "
      "measured from it. Without it: the one unquantized model of its shapes"},
+    {"adapter", 0, QB_OPTION_TEXT, offsetof(qb_suite_model, adapter), NULL, 0, 0, NULL, "ADAPTER",
+     "LoRA adapter that is merged into the model first (`bench merge`): a directory or hub id. The merged "
+     "model stays in the cache and is called MODEL+ADAPTER"},
     {0},
 };
 
@@ -132,7 +136,7 @@ static qb_status check_group(const char *where, const char *word) {
 }
 
 static qb_status check_word(int list, const char *where, const char *word) {
-    if (!*word || strlen(word) > 400)
+    if (!*word || strlen(word) > WORD_MAX)
         return qb_fail(QB_ERR_USAGE, "%s: \"%s\" holds an empty or overlong name", where, lists[list].key);
     switch (list) {
     case QB_LIST_BACKENDS:

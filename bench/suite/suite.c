@@ -43,6 +43,28 @@ static bool is_model_label(const char *text) {
            strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") == n;
 }
 
+/* What a base with an adapter is called in the list of models. */
+static qb_status join(qb_suite *s, const char *base, const char *adapter, const char **out) {
+    qb_str word = {0};
+    qb_str_printf(&word, "%s+%s", base, adapter);
+    qb_status st = qb_str_status(&word);
+    if (st == QB_OK) st = qb_arena_strdup(&s->arena, word.text, out);
+    qb_str_free(&word);
+    return st;
+}
+
+static qb_status resolve_model(qb_suite *s, qb_suite_model *m, const char **name) {
+    qb_status st;
+    QB_TRY(st, qb_suite_path(s, m->word, &m->path));
+    *name = m->path;
+    if (!m->adapter) return QB_OK;
+    QB_TRY(st, qb_suite_path(s, m->adapter, &m->adapter_path));
+    QB_TRY(st, join(s, m->path, m->adapter_path, name));
+    st = join(s, m->word, m->adapter, &m->word);
+out:
+    return st;
+}
+
 static qb_status read_model(qb_suite *s, const qb_json *item, int index) {
     char where[300];
     qb_suite_model model = {0};
@@ -54,12 +76,14 @@ static qb_status read_model(qb_suite *s, const qb_json *item, int index) {
     else
         model.word = qb_json_string(item);
     if (!model.word) return qb_fail(QB_ERR_USAGE, "%s lacks \"model\"", where);
+    if (model.adapter && !*model.adapter)
+        return qb_fail(QB_ERR_USAGE, "%s: \"adapter\" is empty: name one, or leave the key out", where);
     if (model.label && !is_model_label(model.label))
         return qb_fail(QB_ERR_USAGE, "%s: \"label\" must be 1 to 63 of A-Z a-z 0-9 . - _", where);
-    const char *path;
-    QB_TRY(st, qb_suite_path(s, model.word, &path));
+    const char *name;
+    QB_TRY(st, resolve_model(s, &model, &name));
     int before = s->models.n;
-    QB_TRY(st, qb_suite_add_word(s, s->where, QB_LIST_MODELS, path));
+    QB_TRY(st, qb_suite_add_word(s, s->where, QB_LIST_MODELS, name));
     if (s->models.n > before) s->model_entries[before] = model;
 out:
     return st;
@@ -70,7 +94,8 @@ static qb_status read_item(qb_suite *s, int list, const qb_json *item, int index
     qb_status st = QB_OK;
     if (list == QB_LIST_MODELS && (word || qb_json_is_object(item))) return read_model(s, item, index);
     if (!word)
-        return qb_fail(QB_ERR_USAGE, "%s: \"%s\" must hold strings only", s->where, qb_suite_list_name(list));
+        return qb_fail(QB_ERR_USAGE, "%s: \"%s\" must hold strings%s only", s->where,
+                       qb_suite_list_name(list), list == QB_LIST_MODELS ? " and objects" : "");
     if (list == QB_LIST_DATASETS && !qb_dataset_find(word)) st = qb_suite_path(s, word, &word);
     return st == QB_OK ? qb_suite_add_word(s, s->where, list, word) : st;
 }
@@ -164,6 +189,13 @@ int qb_suite_model_find(const qb_suite *s, const char *name) {
             return i;
     }
     return -1;
+}
+
+const qb_suite_model *qb_suite_adapted(const qb_suite *s, const char *item) {
+    for (int i = 0; i < s->models.n; i++)
+        if (!strcmp(s->models.items[i], item))
+            return s->model_entries[i].adapter ? &s->model_entries[i] : NULL;
+    return NULL;
 }
 
 bool qb_suite_measures(const qb_suite *s, const char *group) {

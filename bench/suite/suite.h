@@ -27,9 +27,11 @@ extern const qb_option qb_suite_options[];
 
 /* An entry of "models"; empty for those of the command line. */
 typedef struct qb_suite_model {
-    const char *word;  /* as written; qb_suite.models holds what it is resolved to */
-    const char *label; /* NULL: the path's last part */
-    const char *base;  /* word or label of the model that it was made from; NULL: not said */
+    const char *word; /* as written, with an adapter MODEL+ADAPTER; qb_suite.models holds the same of paths */
+    const char *label;               /* NULL: the path's last part, with an adapter both paths' */
+    const char *base;                /* word or label of the model that it was made from; NULL: not said */
+    const char *adapter;             /* that is merged into it first, as written; NULL: none */
+    const char *path, *adapter_path; /* what model and adapter are resolved to */
 } qb_suite_model;
 
 /* One way to quantize, taken from an entry of "methods" after its lists were expanded. */
@@ -91,6 +93,8 @@ void qb_case_name(qb_case *c, const char *label);
 
 /* The index in `models` of a word, as written or as resolved, or of a label; -1. */
 int qb_suite_model_find(const qb_suite *s, const char *name);
+/* The entry of an item of `models` that has an adapter; NULL for a model as it is. */
+const qb_suite_model *qb_suite_adapted(const qb_suite *s, const char *item);
 /* Whether a group of metrics (base/metric.h) is measured, and what all that are need, as bits. */
 bool qb_suite_measures(const qb_suite *s, const char *group);
 unsigned qb_suite_needs(const qb_suite *s);

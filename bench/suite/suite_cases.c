@@ -21,6 +21,20 @@ void qb_model_label(const char *word, char out[96]) {
     if (!n || !strcmp(out, ".") || !strcmp(out, "..")) memcpy(out, "model", 6);
 }
 
+static void label_of(const qb_suite *s, int model, char out[96]) {
+    const qb_suite_model *entry = &s->model_entries[model];
+    char base[96], adapter[96];
+    if (entry->label) {
+        snprintf(out, 96, "%s", entry->label);
+    } else if (entry->adapter) {
+        qb_model_label(entry->path, base);
+        qb_model_label(entry->adapter_path, adapter);
+        snprintf(out, 96, "%.47s+%.47s", base, adapter);
+    } else {
+        qb_model_label(s->models.items[model], out);
+    }
+}
+
 /* What the id of an unquantized case may say is not known before its model is open. */
 static bool is_dense_type(const char *pattern) {
     return !strcmp(pattern, "f16") || !strcmp(pattern, "bf16") || !strcmp(pattern, "f32");
@@ -98,10 +112,7 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) {
                 c->model = s->models.items[m];
                 c->variant = &s->variants[v];
                 c->backend = s->backends.items[b];
-                if (s->model_entries[m].label)
-                    snprintf(c->model_label, sizeof c->model_label, "%s", s->model_entries[m].label);
-                else
-                    qb_model_label(c->model, c->model_label);
+                label_of(s, m, c->model_label);
                 name_case(c, c->variant->label);
                 if (is_for(s, c->variant, m) && matches(only, c)) out->count++;
             }

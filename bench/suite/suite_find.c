@@ -72,7 +72,8 @@ static qb_status load_for_model(const char *word, bool *found, qb_suite *out) {
             for (int m = 0; st == QB_OK && m < out->models.n && !*found; m++) {
                 char label[96];
                 qb_model_label(out->models.items[m], label);
-                if (out->models.n < 2 || strcasecmp(label, word) != 0) continue;
+                if (out->models.n < 2 || out->model_entries[m].adapter || strcasecmp(label, word) != 0)
+                    continue;
                 *found = true;
                 st = qb_suite_set_list(out, "models", out->models.items[m]);
                 if (st == QB_OK) qb_info("suite %s, of its models %s alone", out->name, out->models.items[0]);

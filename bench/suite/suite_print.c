@@ -12,12 +12,13 @@ static qb_json *models_json(const qb_suite *s) {
     qb_json *array = qb_json_array();
     for (int i = 0; i < s->models.n; i++) {
         const qb_suite_model *entry = &s->model_entries[i];
-        if (!entry->label && !entry->base) {
+        if (!entry->label && !entry->base && !entry->adapter) {
             qb_json_push_text(array, s->models.items[i]);
             continue;
         }
         qb_json *j = qb_json_object();
-        qb_json_put_text(j, "model", s->models.items[i]);
+        qb_json_put_text(j, "model", entry->path);
+        if (entry->adapter) qb_json_put_text(j, "adapter", entry->adapter_path);
         if (entry->label) qb_json_put_text(j, "label", entry->label);
         if (entry->base) qb_json_put_text(j, "base", s->models.items[qb_suite_model_find(s, entry->base)]);
         qb_json_push(array, j);
