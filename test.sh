@@ -64,6 +64,7 @@ if [ "$mode" = all ]; then
   check "clang-tidy" tools/check_tidy.sh
   check "result documents against the JSON Schema" tools/check_schema.sh
   check "demo" tools/check_demo.sh
+  check "examples of nightly gates" tools/check_examples.sh
   suite "tests (ASan, UBSan)" debug build-debug
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh
