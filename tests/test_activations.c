@@ -42,19 +42,33 @@ typedef struct {
 
 /* i16 within 1e-5; i8 is measurably another arithmetic, and no wild one. Over few tokens the random part of
    the difference does not average out: the coarsest grid is scored over more of them. */
-static void check(const rounded *r, bool with_i8) {
+static void check(const char *dir, const char *dataset, const char *windows, bool with_i8) {
+    double exact = perplexity(dir, dataset, windows, "f32");
+    double off = fabs(perplexity(dir, dataset, windows, "i16") / exact - 1);
+    print_message("i16 off by %.1e\n", off);
+    if (!(off < 1e-5)) fail_msg("i16 is off by %.1e", off);
+    if (!with_i8) return;
+    off = fabs(perplexity(dir, dataset, windows, "i8") / exact - 1);
+    if (!(off > 1e-8 && off < 1e-2)) fail_msg("i8 is off by %.1e", off);
+}
+
+static void check_rounded(const rounded *r, bool with_i8) {
     char *dir = scratch_path("quantized");
+    print_message("%s %s bits g%s: ", r->model, r->bits, r->group);
     outcome o = BENCH("quantize", r->model, "--method", "rtn", "--bits", r->bits, "--group-size", r->group,
                       r->sym, "-o", dir, "--force", "-q");
     assert_worked(&o);
     outcome_free(&o);
-    double exact = perplexity(dir, r->dataset, r->windows, "f32");
-    double off = fabs(perplexity(dir, r->dataset, r->windows, "i16") / exact - 1);
-    print_message("%s %s bits g%s: i16 off by %.1e\n", r->model, r->bits, r->group, off);
-    if (!(off < 1e-5)) fail_msg("i16 is off by %.1e", off);
-    if (!with_i8) return;
-    off = fabs(perplexity(dir, r->dataset, r->windows, "i8") / exact - 1);
-    if (!(off > 1e-8 && off < 1e-2)) fail_msg("i8 is off by %.1e", off);
+    check(dir, r->dataset, r->windows, with_i8);
+}
+
+static void check_codebook(const char *model, const char *dataset, const char *method, bool with_i8) {
+    char *dir = scratch_path("quantized");
+    print_message("%s %s: ", model, method);
+    outcome o = BENCH("quantize", model, "--method", method, "-o", dir, "--force", "-q");
+    assert_worked(&o);
+    outcome_free(&o);
+    check(dir, dataset, "12", with_i8);
 }
 
 static void test_activations__perplexity_within_1e_5(void **state) {
@@ -66,7 +80,11 @@ static void test_activations__perplexity_within_1e_5(void **state) {
                                     {TRAINED "qwen2", TRAINED "text.txt", "4", "128", "12", "--sym"},
                                     {TRAINED "bloom", TRAINED "text.txt", "4", "32", "12", "--no-sym"},
                                     {TRAINED "opt", TRAINED "text.txt", "3", "128", "12", "--sym"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(&cases[i], i == 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_rounded(&cases[i], i == 1);
+    check_codebook("demo", "demo", "nf4", true);
+    check_codebook("demo", "demo", "fp4", false);
+    check_codebook(TRAINED "opt", TRAINED "text.txt", "nf4", false);
+    check_codebook(TRAINED "qwen2", TRAINED "text.txt", "fp4", false);
 }
 
 /* Decode on a quantized and on a dense model, asked for and by itself. */

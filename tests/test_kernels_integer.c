@@ -26,6 +26,11 @@ static const format formats[] = {
     {.name = "Q6_K", .bits = 6, .group = 16, .symmetric = true, .any_sign = true, .odd_scales = true},
     {.name = "int3 g16 asym", .bits = 3, .group = 16},
     {.name = "int5 g16 act-order asym", .bits = 5, .group = 16, .act_order = true},
+    {.name = "nf4 b64", .codebook = QB_CODEBOOK_NF4, .group = 64},
+    {.name = "nf4 b64 dq", .codebook = QB_CODEBOOK_NF4, .group = 64, .double_quant = true},
+    {.name = "fp4 b512", .codebook = QB_CODEBOOK_FP4, .group = 512},
+    {.name = "IQ4_NL", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32},
+    {.name = "MXFP4", .codebook = QB_CODEBOOK_E2M1, .group = 32},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
 static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
@@ -45,7 +50,28 @@ static bool is_avx2(const char *simd) {
     return is;
 }
 
-/* NULL where the matrix keeps to float32, which codes that lie in three bits do with AVX2. */
+/* Whether a value takes two bytes. */
+static bool is_wide(const qb_qweight *q) {
+    return q->coding == QB_CODING_CODEBOOK &&
+           (q->codebook == QB_CODEBOOK_NF4 || q->codebook == QB_CODEBOOK_FP4);
+}
+/* Columns that share a scale in every row. */
+static int64_t group_cols(const qb_qweight *q) {
+    if (q->coding == QB_CODING_AFFINE) return q->group_size;
+    int64_t a = q->cols, b = q->block_size;
+    while (b) {
+        int64_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
+/* Codebooks whose blocks begin within eight columns lie row by row. */
+static bool lies_by_row(const qb_qweight *q) {
+    return q->coding == QB_CODING_CODEBOOK && group_cols(q) % 8 != 0;
+}
+
+/* NULL where the matrix keeps to float32, which codes that lie in three bits and values of two bytes do with
+ * AVX2. */
 static float *product(const char *simd, int threads, qb_activations mode, qb_qweight *q, const float *x,
                       int64_t T) {
     qb_device *dev = whole_device(simd, threads, mode);
@@ -56,7 +82,7 @@ static float *product(const char *simd, int threads, qb_activations mode, qb_qwe
     assert_ok(dev->backend->matmul(dev, y, x, T, &m));
     assert_true(y[T * q->rows] == guard);
     if (!m.integer) {
-        assert_true(is_avx2(simd) && q->bits == 3);
+        assert_true(lies_by_row(q) || (is_avx2(simd) && (q->bits == 3 || is_wide(q))));
         qb_free(y);
         y = NULL;
     }
@@ -104,6 +130,45 @@ static void test_integer__sums_are_exact(void **state) {
     }
 }
 
+/* The same of values of two bytes, one block of them. */
+static void test_integer__sums_of_wide_values_are_exact(void **state) {
+    (void)state;
+    enum { ROWS = 21, COLS = 256, T = 9 };
+    for (int i = 0; i < 4; i++) {
+        format f = {
+            .name = "one block", .codebook = i % 2 ? QB_CODEBOOK_FP4 : QB_CODEBOOK_NF4, .group = COLS};
+        const float *table = qb_codebook_table(f.codebook), unit = 1.0f / (i % 2 ? 30720 : 31908);
+        bool eight = i / 2;
+        qb_qweight *q = weight_new(&f, ROWS, COLS);
+        float *x = noise_new(T * COLS), limit = eight ? 127 : 32512;
+        for (int64_t r = 0; r < ROWS; r++) q->absmax[r] = 1;
+        for (int64_t k = 0; k < T * COLS; k++) x[k] = rintf(x[k] * limit);
+        for (int64_t t = 0; t < T; t++) x[t * COLS + t] = limit;
+        uint8_t largest = i % 2 ? 3 : 15; /* 1 in both tables */
+        for (int64_t c = 0; c < COLS; c++) x[c] = limit, q->codes[c] = largest;
+        for (int s = 0; s < SIMD_NAMES; s++) {
+            float *y = product(simd_names[s], 2, modes[eight], q, x, T);
+            for (int64_t k = 0; y && k < T * ROWS; k++) {
+                int64_t sum = 0;
+                for (int64_t c = 0; c < COLS; c++) {
+                    int value = (int)rintf(table[q->codes[k % ROWS * COLS + c]] / unit),
+                        act = (int)x[k / ROWS * COLS + c];
+                    int value_low = (int8_t)value, act_low = (int8_t)act;
+                    sum += eight ? value * act
+                                 : (value - value_low) / 256 * act + value_low * ((act - act_low) / 256);
+                }
+                float want = (eight ? unit : 256 * unit) * (float)sum;
+                if (y[k] != want)
+                    fail_msg("%s, %s, %s: %.9g, not %.9g", qb_codebook_name(f.codebook),
+                             qb_activations_name(modes[eight]), simd_names[s], (double)y[k], (double)want);
+            }
+            qb_free(y);
+        }
+        qb_qweight_free(q);
+        qb_free(q), qb_free(x);
+    }
+}
+
 /* Column c's segment and all columns of the segment, from the weight alone: groups in order of their columns,
    cut where their length, padded to what a step holds, passes 256. */
 typedef struct {
@@ -113,10 +178,11 @@ typedef struct {
 static segments segments_new(const qb_qweight *q) {
     segments s = {0, NULL};
     assert_ok(qb_alloc((size_t)q->cols, sizeof *s.of, &s.of));
-    for (int64_t g = 0; g < q->n_groups; g++) {
+    int64_t width = group_cols(q);
+    for (int64_t g = 0; g < (q->cols + width - 1) / width; g++) {
         int64_t in_group = 0;
         for (int64_t c = 0; c < q->cols; c++)
-            if ((q->g_idx ? q->g_idx[c] : c / q->group_size) == g)
+            if ((q->g_idx ? q->g_idx[c] : c / width) == g)
                 s.of[c] = (int32_t)(s.n + in_group++ / QB_SEGMENT_COLS);
         s.n += (in_group + QB_SEGMENT_COLS - 1) / QB_SEGMENT_COLS;
     }
@@ -153,19 +219,24 @@ static void check_rounded(const format *f, const char *simd, qb_activations mode
     round_here(&s, mode, x, T, cols, xq, step);
     for (int64_t t = 0; y && t < T; t++)
         for (int64_t r = 0; r < rows; r++) {
-            double want = 0, exact = 0, size = 1e-30, allowed = 0;
+            double want = 0, exact = 0, size = 1e-30, allowed = 0, wide = 0;
             for (int64_t c = 0; c < cols; c++) {
                 double v = (double)w[r * cols + c];
                 want += xq[t * cols + c] * v;
                 exact += (double)x[t * cols + c] * v;
                 size += fabs(xq[t * cols + c] * v);
                 allowed += 0.5001 * (double)step[t * s.n + s.of[c]] * fabs(v);
+                /* a value of two bytes is rounded too, and the product of lower bytes left out */
+                if (is_wide(q))
+                    wide += fabs((double)q->absmax[(r * cols + c) / q->block_size]) / 32512 *
+                            (0.5001 * fabs(xq[t * cols + c]) +
+                             (mode == QB_ACTIVATIONS_I16 ? 16384 * (double)step[t * s.n + s.of[c]] : 0));
             }
             double got = (double)y[t * rows + r];
-            if (!(fabs(got - want) <= 2e-6 * size))
+            if (!(fabs(got - want) <= wide + 2e-6 * size))
                 fail_msg("%s, %s, %s, [%lld, %lld]: %g, the rounded activations give %g", f->name, simd,
                          qb_activations_name(mode), (long long)rows, (long long)cols, got, want);
-            if (!(fabs(got - exact) <= allowed + 2e-6 * size))
+            if (!(fabs(got - exact) <= allowed + wide + 2e-6 * size))
                 fail_msg("%s, %s, %s: %g is farther from %g than rounding allows", f->name, simd,
                          qb_activations_name(mode), got, exact);
         }
@@ -236,10 +307,10 @@ static void test_integer__ends_of_the_range(void **state) {
 /* Weights without such products keep to float32 and say so. */
 static void test_integer__others_keep_to_float32(void **state) {
     (void)state;
-    static const format others[] = {{.name = "nf4 b64", .codebook = QB_CODEBOOK_NF4, .group = 64},
+    static const format others[] = {{.name = "nf4 by row", .codebook = QB_CODEBOOK_NF4, .group = 64},
                                     {.name = "fp4 by row", .codebook = QB_CODEBOOK_FP4, .group = 32}};
     for (int i = 0; i < 2; i++) {
-        int64_t cols = i ? 108 : 128;
+        int64_t cols = i ? 108 : 132;
         qb_qweight *q = weight_new(&others[i], 20, cols);
         qb_weight weight = {.rows = 20, .cols = cols, .packed = q};
         float *x = noise_new(3 * cols), *y[2];
@@ -264,6 +335,7 @@ int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integer__sums_are_exact),
+        cmocka_unit_test(test_integer__sums_of_wide_values_are_exact),
         cmocka_unit_test(test_integer__equals_rounded_activations),
         cmocka_unit_test(test_integer__same_bits),
         cmocka_unit_test(test_integer__ends_of_the_range),

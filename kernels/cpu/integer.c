@@ -26,11 +26,12 @@ const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
                     {28, 29, -1, -1},
                     {30, 31, -1, -1}}},
     [QB_PACK_4] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
+    [QB_PACK_CODEBOOK] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
     [QB_PACK_8] = {1, {{0, 1, 2, 3}}},
 };
 
 bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p) {
-    return !p->by_row && set->shapes[0].i16[p->kind] != NULL;
+    return !p->by_row && set->shapes[0].i16[qb_whole_form(p)] != NULL;
 }
 
 /* ---- activations ---- */
@@ -44,7 +45,7 @@ typedef struct {
     float *y;
     int64_t T, n_segments, n_quads, n_tiles;
     const qb_integer_shape *shape, *last; /* of all tiles but the last of a pass, and of that */
-    int32_t *quads, *sums;                /* tile i: at i * shape->tokens * n_quads * words (or n_segments) */
+    int32_t *quads, *sums, *starts;       /* tile i: at i * shape->tokens * n_quads * words (or n_segments) */
     float *scales;
 } integer_job;
 
@@ -87,6 +88,17 @@ static int32_t round_segment(const float *x, int64_t n, float inverse, int16_t *
     return sum;
 }
 
+/* What stands for zero, times the activations that meet it: what a segment's sum has to lose. */
+static int32_t start_of(const integer_job *j, const int16_t *q, int64_t n, int32_t sum) {
+    const qb_packed *p = j->p;
+    if (p->zeros) return -sum;
+    if (p->kind != QB_PACK_CODEBOOK) return -sum * (1 << (p->bits - 1));
+    if (!p->wide) return -128 * sum;
+    if (j->eight) return -128 * 257 * sum; /* both bytes of a value, the higher 256 times */
+    for (int64_t i = 0; i < n; i++) sum += (q[i] - (int8_t)q[i]) / 256;
+    return -128 * sum; /* higher bytes with q, lower ones with its higher part */
+}
+
 /* Quads of a step take its columns in the order of the codes' bits. */
 static void order_segment(const qb_packed *p, const int16_t *q, int64_t n, int16_t *to) {
     const qb_quad_order *order = &qb_quad_orders[p->kind];
@@ -126,6 +138,9 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
                 float inverse;
                 j->scales[at] = t < j->T ? scale_of(x, n, j->eight, &inverse) : 0.0f;
                 j->sums[at] = round_segment(x, n, t < j->T ? inverse : 0.0f, q);
+                j->starts[at] = start_of(j, q, n, j->sums[at]);
+                if (p->kind == QB_PACK_CODEBOOK)
+                    j->scales[at] *= p->wide && !j->eight ? 256 * p->unit : p->unit;
                 order_segment(p, q, n, ordered);
                 j->set->store_quads(ordered, n_quads, j->eight, quads, TT * j->words);
                 quads += n_quads * TT * j->words;
@@ -143,9 +158,9 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
         const qb_integer_shape *shape = i == j->n_tiles - 1 ? j->last : j->shape;
         int64_t t0 = i * j->shape->tokens;
         const qb_whole_tile x = {j->quads + t0 * j->n_quads * j->words, j->scales + t0 * j->n_segments,
-                                 j->sums + t0 * j->n_segments};
-        (j->eight ? shape->i8 : shape->i16)[p->kind](p, begin, end, &x, least(shape->tokens, j->T - t0),
-                                                     j->y + t0 * p->rows, p->rows);
+                                 j->sums + t0 * j->n_segments, j->starts + t0 * j->n_segments};
+        (j->eight ? shape->i8 : shape->i16)[qb_whole_form(p)](
+            p, begin, end, &x, least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
     }
 }
 
@@ -163,11 +178,12 @@ static qb_status multiply_pass(cpu_device *d, integer_job *j) {
     int64_t slots = (j->n_tiles - 1) * j->shape->tokens + j->last->tokens;
     int64_t words = slots * j->n_quads * j->words, per_segment = slots * j->n_segments;
     int32_t *scratch;
-    qb_status st = qb_cpu_workspace(d, (words + 2 * per_segment + 48) * 4, &scratch);
+    qb_status st = qb_cpu_workspace(d, (words + 3 * per_segment + 64) * 4, &scratch);
     if (st != QB_OK) return st;
     j->quads = scratch;
     j->sums = scratch + (words + 15) / 16 * 16;
-    j->scales = (float *)(void *)(j->sums + (per_segment + 15) / 16 * 16);
+    j->starts = j->sums + (per_segment + 15) / 16 * 16;
+    j->scales = (float *)(void *)(j->starts + (per_segment + 15) / 16 * 16);
     qb_parallel_for(d->base.threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), quantize_tokens, j);
     int64_t block_bytes = p->cols * QB_BLOCK_ROWS / 4; /* a quarter of the time of float32 products */
     qb_parallel_for(d->base.threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),

@@ -7,6 +7,14 @@
        y = sum over segments of scale * s * float(sum of (code - zero) q)  [+ (offset + scale * middle) s sum
    of q]
 
+   A codebook of small whole numbers (IQ4_NL, E2M1) has these in place of code - zero. Of others (NF4, FP4) a
+   value is unit * t, t = 256 th + tl of at most 32512, both parts within a signed byte, and q = 256 qh + ql
+   likewise:
+
+       i16: y = sum of scale * (256 unit s) * float(sum of th q + tl qh)     (tl ql, below 2^-16 of the
+            largest product, is left out)
+       i8:  y = sum of scale * (unit s) * float(sum of t q)
+
    The sums in whole numbers are the same for every instruction set; kernels/cpu/integer_generic.c defines
    them. */
 #pragma once
@@ -23,6 +31,12 @@ typedef struct qb_quad_order {
     int quads;
     int8_t column[QB_QUADS_MAX][4];
 } qb_quad_order;
+/* How codes are multiplied: their kind, but for codebooks whose values take two bytes. */
+enum { QB_WHOLE_WIDE = QB_PACK_COUNT, QB_WHOLE_COUNT };
+static inline int qb_whole_form(const qb_packed *p) {
+    return p->kind == QB_PACK_CODEBOOK && p->wide ? QB_WHOLE_WIDE : (int)p->kind;
+}
+
 extern const qb_quad_order
     qb_quad_orders[QB_PACK_COUNT]; /* quads 0 where there is no product in whole numbers */
 
@@ -32,13 +46,16 @@ typedef struct qb_whole_tile {
     const int32_t *quads;
     const float *scales; /* [segment][token of the tile] */
     const int32_t *sums; /* [segment][token of the tile] of q */
+    /* [segment][token of the tile]: - zero times that, which sums start with; without `zero` where each row
+     * has its own */
+    const int32_t *starts;
 } qb_whole_tile;
 
 typedef void (*qb_integer_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
                               int64_t tokens, float *y, int64_t ldy);
 typedef struct qb_integer_shape {
     int tokens;
-    qb_integer_fn i16[QB_PACK_COUNT], i8[QB_PACK_COUNT];
+    qb_integer_fn i16[QB_WHOLE_COUNT], i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
 } qb_integer_shape;
 
 typedef struct qb_integer {

@@ -7,6 +7,7 @@
 #define INTEGER_NAME  "generic"
 #define INTEGER_FAST  false
 #define INTEGER_3     1
+#define INTEGER_WIDE  1
 #define SHAPES(X)     X(1, 1) X(1, 4)
 
 /* clang-format off */
@@ -24,6 +25,17 @@ LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
     return lanes_codes_load(v);
 }
 
+typedef const uint8_t *whole_table;
+LANES_INLINE whole_table whole_table_load(const uint8_t *table) {
+    return table;
+}
+LANES_INLINE lanes_codes quads_of_table(whole_table table, lanes_codes c) {
+    uint8_t v[4 * LANES];
+    memcpy(v, &c, sizeof v);
+    for (int i = 0; i < 4 * LANES; i++) v[i] = table[v[i]];
+    return lanes_codes_load(v);
+}
+
 LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
     (void)eight;
     int16_t x[4];
@@ -31,6 +43,17 @@ LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, c
     lanes_codes byte = lanes_codes_set1(0xff);
     s += (c & byte) * (uint32_t)x[0] + (c >> 16 & byte) * (uint32_t)x[1];
     return s + (c >> 8 & byte) * (uint32_t)x[2] + (c >> 24) * (uint32_t)x[3];
+}
+
+LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes h, lanes_codes l,
+                                      const int32_t *words) {
+    if (eight) return whole_dot(eight, s, l, words) + (whole_dot(eight, lanes_codes_set1(0), h, words) << 8);
+    int16_t x[4], high[4];
+    memcpy(x, words, sizeof x);
+    for (int i = 0; i < 4; i++) high[i] = (int16_t)((x[i] - (int8_t)x[i]) / 256);
+    int32_t high_words[2];
+    memcpy(high_words, high, sizeof high);
+    return whole_dot(eight, whole_dot(eight, s, h, words), l, high_words);
 }
 
 #include "kernels/cpu/integer.inc"

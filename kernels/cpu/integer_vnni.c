@@ -9,6 +9,7 @@
 #define INTEGER_NAME  "avx512-vnni"
 #define INTEGER_FAST  true
 #define INTEGER_3     1
+#define INTEGER_WIDE  1
 #define SHAPES(X)     X(4, 1) X(4, 2) X(2, 4) X(1, 8)
 #define WORDS(eight)  ((eight) ? 1 : 2)
 
@@ -19,16 +20,40 @@
 typedef struct {
     __m512i low, high; /* high: of 16-bit activations */
 } whole_sum;
-LANES_INLINE whole_sum whole_zero(void) {
-    return (whole_sum){_mm512_setzero_si512(), _mm512_setzero_si512()};
+LANES_INLINE whole_sum whole_start(lanes_codes c) {
+    return (whole_sum){c, _mm512_setzero_si512()};
 }
-LANES_INLINE lanes_codes whole_of(const bool eight, whole_sum s) {
-    return eight ? s.low : _mm512_add_epi32(_mm512_slli_epi32(s.high, 8), s.low);
+LANES_INLINE lanes_codes whole_of(const bool parts, whole_sum s) {
+    return parts ? _mm512_add_epi32(_mm512_slli_epi32(s.high, 8), s.low) : s.low;
 }
 LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
     s.low = _mm512_dpbusd_epi32(s.low, c, _mm512_set1_epi32(words[0]));
     if (!eight) s.high = _mm512_dpbusd_epi32(s.high, c, _mm512_set1_epi32(words[1]));
     return s;
+}
+
+/* Higher and lower bytes of values with those of activations. */
+LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes h, lanes_codes l,
+                                      const int32_t *words) {
+    const __m512i low = _mm512_set1_epi32(words[0]);
+    if (eight) {
+        s.low = _mm512_dpbusd_epi32(s.low, l, low);
+        s.high = _mm512_dpbusd_epi32(s.high, h, low);
+        return s;
+    }
+    const __m512i high = _mm512_set1_epi32(words[1]);
+    s.low = _mm512_dpbusd_epi32(s.low, h, low);
+    s.low = _mm512_dpbusd_epi32(s.low, l, high);
+    s.high = _mm512_dpbusd_epi32(s.high, h, high);
+    return s;
+}
+
+typedef __m512i whole_table;
+LANES_INLINE whole_table whole_table_load(const uint8_t *table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
+}
+LANES_INLINE lanes_codes quads_of_table(whole_table table, lanes_codes c) {
+    return _mm512_shuffle_epi8(table, c);
 }
 
 /* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */

@@ -55,6 +55,11 @@ typedef struct qb_packed {
     float table[16]; /* value of a code: code - 2^(bits-1) (repeated to fill), or the codebook */
 
     /* codebook */
+    /* Values in whole numbers, v = unit * t, as unsigned bytes t + 128 where all of them are whole and small
+       (`wide` false, unit 1); else t = 256 high + low, with high + 128 and low + 128. */
+    bool wide;
+    float unit;
+    uint8_t low[16], high[16];
     const float *map; /* dynamic map, nested kinds */
     float *nested;    /* [ceil(n_blocks / 256)] */
     float nested_offset;

@@ -1,0 +1,124 @@
+#include "kernels/cpu/pack_scales.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool exact_in_f16(const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(values[i])) != values[i]) return false;
+    return true;
+}
+
+/* values[rows, n_groups] to [block][group][16], as float16 where that holds them all exactly. */
+static qb_status pack_groups(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory,
+                             const float *values, bool f16, void **out) {
+    int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (f16 ? 2 : 4);
+    qb_status st = memory->alloc(memory->owner, bytes, out);
+    if (st != QB_OK) return st;
+    memset(*out, 0, (size_t)bytes);
+    p->bytes += bytes;
+    for (int64_t r = 0; r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            int64_t at = (r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
+            float value = values[r * q->n_groups + g];
+            if (f16)
+                ((uint16_t *)*out)[at] = qb_f16_of_f32(value);
+            else
+                ((float *)*out)[at] = value;
+        }
+    return QB_OK;
+}
+
+static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
+    int64_t bytes = p->blocks * p->n_groups * 2 * p->bits;
+    qb_status st = memory->alloc(memory->owner, bytes + 8, &p->zeros); /* read in words of eight bytes */
+    if (st != QB_OK) return st;
+    memset(p->zeros, 0, (size_t)bytes + 8);
+    p->bytes += bytes;
+    for (int64_t r = 0; r < q->rows; r++)
+        for (int64_t g = 0; g < q->n_groups; g++) {
+            int64_t at = r / QB_BLOCK_ROWS * p->n_groups + g, bit = r % QB_BLOCK_ROWS * p->bits;
+            unsigned zero = (unsigned)(q->zeros[r * q->n_groups + g] + p->lift) << (bit & 7);
+            uint8_t *to = p->zeros + at * 2 * p->bits + (bit >> 3);
+            to[0] = (uint8_t)(to[0] | zero);
+            if (zero >> 8) to[1] = (uint8_t)(to[1] | zero >> 8); /* a 3-bit zero may straddle two bytes */
+        }
+    return QB_OK;
+}
+
+qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
+    int64_t n = q->rows * q->n_groups;
+    bool f16 = exact_in_f16(q->scales, n);
+    p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
+    qb_status st = pack_groups(p, q, memory, q->scales, f16, &p->scales);
+    if (st != QB_OK) return st;
+    if (q->offsets) {
+        p->offsets_f16 = exact_in_f16(q->offsets, n);
+        return pack_groups(p, q, memory, q->offsets, p->offsets_f16, &p->offsets);
+    }
+    bool symmetric = true;
+    for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
+    return symmetric ? QB_OK : pack_zeros(p, q, memory);
+}
+
+/* A file may bring a map of its own instead of bitsandbytes' usual one. Then the 8-bit codes cannot be
+   decoded in the kernel and the float32 absmax that the reader made of them is kept instead, as its bytes
+   will show. */
+static bool usual_map(const qb_qweight *q) {
+    const float *map = qb_dynamic_map();
+    for (int64_t b = 0; b < q->n_blocks; b++) {
+        float inner = map[q->absmax_codes[b]] * q->nested_absmax[b / QB_NESTED_BLOCK];
+        float error = fabsf(inner + q->nested_offset - q->absmax[b]);
+        if (!(error <= 1e-6f * (fabsf(inner) + fabsf(q->nested_offset)))) return false;
+    }
+    return true;
+}
+
+static qb_status pack_nested(qb_packed *p, const qb_qweight *q, int64_t entries,
+                             const qb_pack_memory *memory) {
+    int64_t real = (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK, n = entries / QB_NESTED_BLOCK + 1;
+    qb_status st = memory->alloc(memory->owner, n * 4, &p->nested);
+    if (st != QB_OK) return st;
+    memset(p->nested, 0, (size_t)n * 4);
+    memcpy(p->nested, q->nested_absmax, (size_t)real * 4);
+    p->bytes += real * 4;
+    p->nested_offset = q->nested_offset;
+    p->map = qb_dynamic_map();
+    return QB_OK;
+}
+
+qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
+    qb_status st = QB_OK;
+    bool nested = q->double_quant && usual_map(q);
+    bool aligned = q->cols % q->block_size == 0 && !p->by_row;
+    int64_t size = nested ? 1 : 4;
+    for (p->block_shift = 0; 1LL << p->block_shift < q->block_size;) p->block_shift++;
+    /* Rows that pad the last sixteen read past the real entries: their places exist and are zero. */
+    int64_t entries = p->blocks * QB_BLOCK_ROWS * (aligned ? p->n_groups : q->cols);
+    if (!aligned) entries = (entries >> p->block_shift) + 1;
+    p->scale_kind = aligned ? (nested ? QB_SCALES_NESTED : QB_SCALES_F32)
+                            : (nested ? QB_SCALES_FLAT_NESTED : QB_SCALES_FLAT);
+    QB_TRY(st, memory->alloc(memory->owner, entries * size, &p->scales));
+    p->bytes += q->n_blocks * size;
+    const uint8_t *from = nested ? q->absmax_codes : (const uint8_t *)q->absmax;
+    uint8_t *to = p->scales;
+    memset(to, 0, (size_t)(entries * size));
+    if (!aligned) {
+        memcpy(to, from, (size_t)(q->n_blocks * size));
+    } else {
+        for (int64_t r = 0; r < q->rows; r++)
+            for (int64_t g = 0; g < p->n_groups; g++)
+                memcpy(to +
+                           ((r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * size,
+                       from + (r * p->n_groups + g) * size, (size_t)size);
+    }
+    if (nested) QB_TRY(st, pack_nested(p, q, entries, memory));
+out:
+    return st;
+}
+
+float qb_packed_absmax(const qb_packed *p, int64_t index) {
+    if (p->scale_kind == QB_SCALES_FLAT) return ((const float *)p->scales)[index];
+    return p->map[((const uint8_t *)p->scales)[index]] * p->nested[index / QB_NESTED_BLOCK] +
+           p->nested_offset;
+}
