@@ -6,7 +6,7 @@
 # Does nothing when everything is there; says the command instead when it may not install.
 set -euo pipefail
 
-packages="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev liblapacke-dev libcjson-dev libarchive-dev libzip-dev libssl-dev libcurl4-openssl-dev ca-certificates libpcre2-dev libsnappy-dev libutf8proc-dev libsqlite3-dev libzstd-dev zlib1g-dev r-mathlib gnuplot-nox fonts-dejavu-core"
+packages="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libcjson-dev libarchive-dev libzip-dev libssl-dev libcurl4-openssl-dev ca-certificates libpcre2-dev libsnappy-dev libutf8proc-dev libsqlite3-dev libzstd-dev zlib1g-dev r-mathlib gnuplot-nox fonts-dejavu-core"
 case ${1:-run} in
   run) ;;
   quick) packages="$packages g++ libcmocka-dev" ;;

@@ -64,21 +64,21 @@ static qb_status put_real(qb_json *object, const char *key, double value) {
 
 /* Numbers and truth values under the class's keys. */
 static qb_status copy_values(builder *b) {
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && b->a->copied[i].from; i++) {
-        const char *name = qb_gguf_key(b, b->a->copied[i].from), *to = b->a->copied[i].to;
+    for (const qb_gguf_copied *c = b->a->copied; c && c->from; c++) {
+        const char *name = qb_gguf_key(b, c->from);
         const qb_gguf_value *v = qb_gguf_find(b->g, name);
         bool truth = v && !v->is_array && v->kind == QB_GGUF_BOOL;
         double value = 0;
         qb_status st = QB_OK;
-        if (!truth) st = qb_gguf_real(b->g, name, b->a->copied[i].required, -1e30, 1e30, &value);
+        if (!truth) st = qb_gguf_real(b->g, name, c->required, -1e30, 1e30, &value);
         if (st != QB_OK) return st;
         if (!v) continue;
-        place p = open_place(b, to);
+        place p = open_place(b, c->to);
         if (truth)
             qb_json_put_bool(p.object, p.key, *v->bytes != 0);
-        else if (b->a->copied[i].zero_is_none && !(value > 0))
+        else if (c->zero_is_none && !(value > 0))
             qb_json_put_null(p.object, p.key);
-        else if ((v->kind == QB_GGUF_F32 || v->kind == QB_GGUF_F64) && !b->a->copied[i].whole)
+        else if ((v->kind == QB_GGUF_F32 || v->kind == QB_GGUF_F64) && !c->whole)
             st = put_real(p.object, p.key, value);
         else
             qb_json_put_real(p.object, p.key, value);
@@ -89,9 +89,9 @@ static qb_status copy_values(builder *b) {
 }
 
 static void add_flags(builder *b) {
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && b->a->flags[i].tensor; i++) {
-        bool there = qb_gguf_find_tensor(b->g, b->a->flags[i].tensor) != NULL;
-        qb_json_put_bool(b->out, b->a->flags[i].to, there != b->a->flags[i].absent);
+    for (const qb_gguf_flag *f = b->a->flags; f && f->tensor; f++) {
+        bool there = qb_gguf_find_tensor(b->g, f->tensor) != NULL;
+        qb_json_put_bool(b->out, f->to, there != f->absent);
     }
     if (b->a->fixed_biases) return;
     qb_json_put_bool(b->out, "attention_bias", qb_gguf_find_tensor(b->g, "blk.0.attn_q.bias") != NULL);

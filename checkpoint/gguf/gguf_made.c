@@ -173,9 +173,9 @@ out:
 /* ---- all ---- */
 
 bool qb_gguf_is_for_made(const qb_gguf_architecture *a, const char *below) {
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->made[i].to; i++)
-        for (int p = 0; p < QB_GGUF_PIECES_MAX && a->made[i].from[p]; p++)
-            if (!strcmp(a->made[i].from[p], below)) return true;
+    for (const qb_gguf_made *row = a->made; row && row->to; row++)
+        for (int p = 0; p < QB_GGUF_PIECES_MAX && row->from[p]; p++)
+            if (!strcmp(row->from[p], below)) return true;
     return false;
 }
 
@@ -188,8 +188,7 @@ static const qb_gguf_tensor *find_in_layer(const qb_gguf *g, int64_t layer, cons
 static qb_status add_layer(qb_checkpoint *ck, const qb_gguf_architecture *a, const qb_gguf_heads *s,
                            int64_t layer, size_t *done) {
     qb_status st = QB_OK;
-    for (int i = 0; st == QB_OK && i < QB_GGUF_NAMES_MAX && a->made[i].to; i++) {
-        const qb_gguf_made *row = &a->made[i];
+    for (const qb_gguf_made *row = a->made; st == QB_OK && row->to; row++) {
         const qb_gguf_tensor *from[QB_GGUF_PIECES_MAX] = {0};
         int n = 0, there = -1, lacks = -1;
         for (; n < QB_GGUF_PIECES_MAX && row->from[n]; n++) {
@@ -224,7 +223,7 @@ qb_status qb_gguf_add_made(qb_checkpoint *ck, const qb_gguf_architecture *a) {
     size_t done = 0;
     const char *last = "";
     qb_gguf_heads s;
-    if (!a->made[0].to) return QB_OK;
+    if (!a->made) return QB_OK;
     qb_status st = read_sizes(ck->gguf, a, &s);
     for (int64_t l = 0; st == QB_OK && l < layers; l++) st = add_layer(ck, a, &s, l, &done);
     if (st == QB_OK && count_for_made(ck->gguf, a, &last) != done)
@@ -256,17 +255,17 @@ qb_status qb_gguf_add_per_layer(qb_checkpoint *ck, const qb_gguf_architecture *a
     int64_t layers = (int64_t)qb_json_number(qb_json_get(ck->config, "num_hidden_layers"));
     char name[QB_TENSOR_NAME_MAX];
     qb_status st = QB_OK;
-    for (size_t i = 0; i < sizeof a->per_layer / sizeof a->per_layer[0] && a->per_layer[i].key; i++) {
+    for (const qb_gguf_per_layer *row = a->per_layer; row && row->key; row++) {
         const qb_gguf_value *v;
-        QB_TRY(st, per_layer_of(ck->gguf, a->per_layer[i].key, layers, &v));
+        QB_TRY(st, per_layer_of(ck->gguf, row->key, layers, &v));
         for (int64_t l = 0; l < layers; l++) {
             qb_tensor_state t = {.dtype_name = "F32", .fill = fill_number};
             t.tensor.dtype = QB_DTYPE_F32;
-            t.tensor.n_dims = a->per_layer[i].scalar ? 0 : 1;
+            t.tensor.n_dims = row->scalar ? 0 : 1;
             t.tensor.shape[0] = 1;
             t.tensor.bytes = sizeof(float);
             t.mapped = v->bytes + (v->is_array ? l : 0) * t.tensor.bytes;
-            snprintf(name, sizeof name, "%s%" PRId64 ".%s", a->layer, l, a->per_layer[i].to);
+            snprintf(name, sizeof name, "%s%" PRId64 ".%s", a->layer, l, row->to);
             QB_TRY(st, add_one(ck, name, &t));
         }
     }

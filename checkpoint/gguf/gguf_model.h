@@ -5,7 +5,7 @@
 #include "checkpoint/gguf/gguf.h"
 #include "checkpoint/state.h"
 
-enum { QB_GGUF_NAMES_MAX = 24, QB_GGUF_PIECES_MAX = 3 };
+enum { QB_GGUF_PIECES_MAX = 3 };
 
 /* What "attention.sliding_window" means where it is not there. */
 typedef enum {
@@ -53,7 +53,32 @@ typedef struct qb_gguf_made {
     bool depthwise;       /* a convolution's taps: the class has [channels, 1, taps] */
 } qb_gguf_made;
 
-/* One row of gguf_architectures.def. Names are without ".weight" and ".bias"; lists end with a NULL. */
+typedef struct qb_gguf_name {
+    const char *from, *to; /* without ".weight" and ".bias" */
+} qb_gguf_name;
+
+/* Metadata that the class has a key for: numbers, truth values. */
+typedef struct qb_gguf_copied {
+    const char *from, *to; /* to: "key", or "object.key" */
+    bool required;
+    bool zero_is_none;
+    bool whole; /* the class takes a whole number, whatever the file has */
+} qb_gguf_copied;
+
+/* A key that a tensor answers. */
+typedef struct qb_gguf_flag {
+    const char *tensor, *to;
+    bool absent; /* true where the tensor is not there */
+} qb_gguf_flag;
+
+/* Metadata, whole keys: a float for each layer, or one for all, which the class has as a tensor inside. */
+typedef struct qb_gguf_per_layer {
+    const char *key, *to;
+    bool scalar; /* of no dimension */
+} qb_gguf_per_layer;
+
+/* One row of gguf_architectures.def. Lists end with a NULL, or are NULL; as arrays of the row they would be
+   pages of pointers that every start of the program has to relocate. */
 typedef struct qb_gguf_architecture {
     const char *name;   /* general.architecture */
     const char *family; /* config.json's architecture */
@@ -90,28 +115,14 @@ typedef struct qb_gguf_architecture {
     bool linear_attention;   /* ssm.* are the sizes of the gated delta rule (Qwen3-Next) */
     bool longrope_mscales;   /* the class has the attention factor as short_mscale and long_mscale */
     bool yarn_untruncated;   /* yarn's bounds are not rounded */
-    struct {
-        const char *from, *to; /* to: "key", or "object.key" */
-        bool required;
-        bool zero_is_none;
-        bool whole;              /* the class takes a whole number, whatever the file has */
-    } copied[QB_GGUF_NAMES_MAX]; /* metadata that the class has a key for: numbers, truth values */
-    struct {
-        const char *tensor, *to;
-        bool absent;            /* true where the tensor is not there */
-    } flags[QB_GGUF_NAMES_MAX]; /* keys that tensors answer */
-    struct {
-        const char *from, *to;
-    } outside[QB_GGUF_NAMES_MAX], inside[QB_GGUF_NAMES_MAX]; /* inside: of "blk.N."; to may have %h: one
-                                                                tensor for each row of the file's */
-    qb_gguf_made made[QB_GGUF_NAMES_MAX];                    /* inside */
-    struct {
-        const char *key, *to;
-        bool scalar;   /* of no dimension */
-    } per_layer[4];    /* metadata, whole keys: a float for each layer, or one for all, which the class
-                          has as a tensor inside */
-    const char *layer; /* what stands for "blk." */
-    const char *ignored[QB_GGUF_NAMES_MAX]; /* outside or inside: follow from the metadata */
+    const qb_gguf_copied *copied;
+    const qb_gguf_flag *flags;
+    const qb_gguf_name *outside, *inside; /* inside: of "blk.N."; to may have %h: one tensor for each row of
+                                             the file's */
+    const qb_gguf_made *made;             /* inside */
+    const qb_gguf_per_layer *per_layer;
+    const char *layer;          /* what stands for "blk." */
+    const char *const *ignored; /* outside or inside: follow from the metadata */
 } qb_gguf_architecture;
 
 /* By general.architecture; an unknown one is refused by name. */

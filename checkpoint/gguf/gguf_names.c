@@ -6,6 +6,23 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Lists of a row. */
+#define LIST(TYPE, ...)                                                                                      \
+    (const TYPE[]) {                                                                                         \
+        __VA_ARGS__, NOTHING                                                                                 \
+    }
+#define NOTHING                                                                                              \
+    { .to = NULL }
+#define NAMES(...)     LIST(qb_gguf_name, __VA_ARGS__)
+#define COPIED(...)    LIST(qb_gguf_copied, __VA_ARGS__)
+#define FLAGS(...)     LIST(qb_gguf_flag, __VA_ARGS__)
+#define MADE(...)      LIST(qb_gguf_made, __VA_ARGS__)
+#define PER_LAYER(...) LIST(qb_gguf_per_layer, __VA_ARGS__)
+#define IGNORED(...)                                                                                         \
+    (const char *const[]) {                                                                                  \
+        __VA_ARGS__, NULL                                                                                    \
+    }
+
 /* Llama's names, which most families have. */
 #define ENDS                                                                                                 \
     {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {                                   \
@@ -35,10 +52,10 @@
 /* Baichuan: rotary pairs are neighbours in the file's q and k, in the 13B models too, which turn nothing. */
 #define BAICHUAN                                                                                             \
     .name = "baichuan", .family = "BaichuanForCausalLM", .fixed_biases = true, .layer = "model.layers.",     \
-    .outside = {ENDS}, .inside = {NORMS, {"attn_output", "self_attn.o_proj"}, GATED},                        \
-    .made = {{{"attn_q.weight", "attn_k.weight", "attn_v.weight"},                                           \
-              "self_attn.W_pack.weight",                                                                     \
-              QB_GGUF_QUERIES_KEYS}}
+    .outside = NAMES(ENDS), .inside = NAMES(NORMS, {"attn_output", "self_attn.o_proj"}, GATED),              \
+    .made = MADE({{"attn_q.weight", "attn_k.weight", "attn_v.weight"},                                       \
+                  .to = "self_attn.W_pack.weight",                                                           \
+                  .order = QB_GGUF_QUERIES_KEYS})
 #define BAICHUAN_2                                                                                           \
     .if_vocabulary = 125696, .constants = "{\"z_loss_weight\": 0}",                                          \
     .note = "a vocabulary of 125696 is Baichuan 2's: the head's rows are divided by their lengths, as its "  \
@@ -46,26 +63,28 @@
 
 /* Of mixtures. */
 #define EXPERT_COUNTS(KEY)                                                                                   \
-    {"expert_count", KEY, true, false}, {                                                                    \
-        "expert_used_count", "num_experts_per_tok", true, false                                              \
+    {"expert_count", KEY, true, false, false}, {                                                             \
+        "expert_used_count", "num_experts_per_tok", true, false, false                                       \
     }
 #define SHARED(MODULE)                                                                                       \
     {"ffn_gate_shexp", MODULE ".gate_proj"}, {"ffn_up_shexp", MODULE ".up_proj"}, {                          \
         "ffn_down_shexp", MODULE ".down_proj"                                                                \
     }
 #define QWEN_EXPERTS                                                                                         \
-    {{"ffn_gate_exps.weight"}, "mlp.experts.%e.gate_proj.weight"},                                           \
-        {{"ffn_up_exps.weight"}, "mlp.experts.%e.up_proj.weight"}, {                                         \
-        {"ffn_down_exps.weight"}, "mlp.experts.%e.down_proj.weight"                                          \
+    {{"ffn_gate_exps.weight"}, .to = "mlp.experts.%e.gate_proj.weight"},                                     \
+        {{"ffn_up_exps.weight"}, .to = "mlp.experts.%e.up_proj.weight"}, {                                   \
+        {"ffn_down_exps.weight"}, .to = "mlp.experts.%e.down_proj.weight"                                    \
     }
 #define GRANITE_EXPERTS                                                                                      \
-    {{"ffn_gate_exps.weight", "ffn_up_exps.weight"}, "block_sparse_moe.input_linear.%e.linear.weight"}, {    \
-        {"ffn_down_exps.weight"}, "block_sparse_moe.output_linear.%e.linear.weight"                          \
+    {{"ffn_gate_exps.weight", "ffn_up_exps.weight"},                                                         \
+     .to = "block_sparse_moe.input_linear.%e.linear.weight"},                                                \
+    {                                                                                                        \
+        {"ffn_down_exps.weight"}, .to = "block_sparse_moe.output_linear.%e.linear.weight"                    \
     }
 #define GRANITE_SCALES                                                                                       \
-    {"embedding_scale", "embedding_multiplier", false, true},                                                \
-        {"residual_scale", "residual_multiplier", false, true}, {                                            \
-        "logit_scale", "logits_scaling", false, false                                                        \
+    {"embedding_scale", "embedding_multiplier", false, true, false},                                         \
+        {"residual_scale", "residual_multiplier", false, true, false}, {                                     \
+        "logit_scale", "logits_scaling", false, false, false                                                 \
     }
 
 /* As llama.cpp has them. Source: its src/models/llama4.cpp. */
@@ -79,9 +98,9 @@
         "ffn_down", "feed_forward.down_proj"                                                                 \
     }
 #define LLAMA4_EXPERTS                                                                                       \
-    {{"ffn_gate_exps.weight"}, "feed_forward.experts.%e.gate_proj.weight"},                                  \
-        {{"ffn_up_exps.weight"}, "feed_forward.experts.%e.up_proj.weight"}, {                                \
-        {"ffn_down_exps.weight"}, "feed_forward.experts.%e.down_proj.weight"                                 \
+    {{"ffn_gate_exps.weight"}, .to = "feed_forward.experts.%e.gate_proj.weight"},                            \
+        {{"ffn_up_exps.weight"}, .to = "feed_forward.experts.%e.up_proj.weight"}, {                          \
+        {"ffn_down_exps.weight"}, .to = "feed_forward.experts.%e.down_proj.weight"                           \
     }
 
 static const qb_gguf_architecture architectures[] = {
@@ -176,14 +195,11 @@ qb_status qb_gguf_tensor_name(const qb_gguf *g, const qb_gguf_architecture *a, c
     parts p = split(name);
     const char *to = NULL;
     out[0] = 0;
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->ignored[i]; i++)
-        if (same(&p, a->ignored[i])) return QB_OK;
+    for (const char *const *ignored = a->ignored; ignored && *ignored; ignored++)
+        if (same(&p, *ignored)) return QB_OK;
     if (p.n_layer && qb_gguf_is_for_made(a, p.stem)) return QB_OK;
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && !to; i++) {
-        const char *from = p.n_layer ? a->inside[i].from : a->outside[i].from;
-        if (!from) break;
-        if (same(&p, from)) to = p.n_layer ? a->inside[i].to : a->outside[i].to;
-    }
+    for (const qb_gguf_name *n = p.n_layer ? a->inside : a->outside; n->from && !to; n++)
+        if (same(&p, n->from)) to = n->to;
     if (!to || (strcmp(p.suffix, ".weight") != 0 && strcmp(p.suffix, ".bias") != 0))
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s has no place in a model of architecture %s",
                        g->file, name, a->name);

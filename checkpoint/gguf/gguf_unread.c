@@ -14,8 +14,8 @@ static const struct {
 };
 
 static bool is_copied(const qb_gguf_architecture *a, const char *name) {
-    for (int i = 0; i < QB_GGUF_NAMES_MAX && a->copied[i].from; i++)
-        if (!strcmp(a->copied[i].from, name)) return true;
+    for (const qb_gguf_copied *c = a->copied; c && c->from; c++)
+        if (!strcmp(c->from, name)) return true;
     if (qb_gguf_blocks_read(a, name)) return true;
     if (a->scale_key && !strcmp(name, "attention.scale")) return true;
     if (a->rope_by_kind && !strcmp(name, "rope.freq_base_swa")) return true;

@@ -3,7 +3,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include <cblas.h>
-#include <lapacke.h>
+#include <f77blas.h>
 #include <math.h>
 
 enum { PANEL = 256, SOLVE_TILE = 256 };
@@ -33,6 +33,14 @@ static bool pivots_good(int64_t n, const float *l, int64_t lda) {
     return true;
 }
 
+/* Of a matrix by columns. */
+static bool factor_upper(int64_t n, float *a, int64_t lda) {
+    blasint order = (blasint)n, stride = (blasint)lda, info = 0;
+    char upper = 'U';
+    spotrf_(&upper, &order, a, &stride, &info);
+    return info == 0;
+}
+
 void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bool *ok) {
     *ok = true;
     qb_blas_single_thread();
@@ -40,8 +48,7 @@ void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bo
         int64_t width = least(PANEL, n - k), below = n - k - width;
         float *diagonal = a + k * lda + k;
         /* Row-major lower is column-major upper: the factor comes out as its transpose, in place. */
-        if (LAPACKE_spotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)width, diagonal, (lapack_int)lda) != 0 ||
-            !pivots_good(width, diagonal, lda)) {
+        if (!factor_upper(width, diagonal, lda) || !pivots_good(width, diagonal, lda)) {
             *ok = false;
             return;
         }
@@ -86,8 +93,9 @@ static void inverse_leaves(void *ctx, int64_t begin, int64_t end, int worker) {
     const inverse_job *v = ctx;
     for (int64_t i = begin; i < end; i++) {
         int64_t at = i * PANEL;
-        (void)LAPACKE_strtri_work(LAPACK_COL_MAJOR, 'U', 'N', (lapack_int)least(PANEL, v->n - at),
-                                  v->a + at * v->lda + at, (lapack_int)v->lda);
+        blasint n = (blasint)least(PANEL, v->n - at), lda = (blasint)v->lda, info;
+        char upper = 'U', not_unit = 'N';
+        strtri_(&upper, &not_unit, &n, v->a + at * v->lda + at, &lda, &info); /* no pivot is zero */
     }
 }
 

@@ -8,7 +8,7 @@
 #include "tests/shim/shim.h"
 
 #include <cblas.h>
-#include <lapacke.h>
+#include <f77blas.h>
 #include <vector>
 
 struct cublasContext {
@@ -253,8 +253,9 @@ cusolverStatus_t cusolverDnXpotrf(cusolverDnHandle_t handle, cusolverDnParams_t 
     memset(host_work, 0xff, host_bytes);
     shim::enqueue(handle->stream, [=] {
         touch(device_work, device_bytes);
-        *info = LAPACKE_spotrf_work(LAPACK_COL_MAJOR, letter(uplo), static_cast<int>(n),
-                                    static_cast<float *>(a), static_cast<int>(lda));
+        char triangle = letter(uplo);
+        blasint order = static_cast<blasint>(n), stride = static_cast<blasint>(lda);
+        spotrf_(&triangle, &order, static_cast<float *>(a), &stride, info);
     });
     return CUSOLVER_STATUS_SUCCESS;
 }
@@ -272,8 +273,9 @@ cusolverStatus_t cusolverDnXtrtri(cusolverDnHandle_t handle, cublasFillMode_t up
     memset(host_work, 0xff, host_bytes);
     shim::enqueue(handle->stream, [=] {
         touch(device_work, device_bytes);
-        *info = LAPACKE_strtri_work(LAPACK_COL_MAJOR, letter(uplo), diag == CUBLAS_DIAG_UNIT ? 'U' : 'N',
-                                    static_cast<int>(n), static_cast<float *>(a), static_cast<int>(lda));
+        char triangle = letter(uplo), unit = diag == CUBLAS_DIAG_UNIT ? 'U' : 'N';
+        blasint order = static_cast<blasint>(n), stride = static_cast<blasint>(lda);
+        strtri_(&triangle, &unit, &order, static_cast<float *>(a), &stride, info);
     });
     return CUSOLVER_STATUS_SUCCESS;
 }
