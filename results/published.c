@@ -163,7 +163,8 @@ void qb_published_notes(const qb_rows *rows, const char *prefix, bool outside, q
     for (int i = 0; i < rows->n_rows; i++) {
         const qb_row *row = &rows->rows[i];
         bool fits = row->status == QB_ROW_OK && !row->projected && !strcmp(row->name, "perplexity") &&
-                    row->of->status == QB_ROW_OK && !row->of->published;
+                    row->of->status == QB_ROW_OK && !row->of->published &&
+                    !strcmp(row->of->of, row->of->model); /* what a model was tuned to is no figure of its */
         if (fits && isfinite(row->value)) put_row(row, prefix, outside, out);
     }
 }

@@ -56,6 +56,11 @@ static void test_figures__beside_what_was_measured(void **state) {
         {"opt-125m", GPTQ4, W2048, "", 36, "OUTSIDE the band 28.995 to 32.005", true},
         {"Llama-2-7b-hf", "\"method\":\"none\"", W2048, "", 5.49, "OUTSIDE the band 5.46 to 5.48", true},
         {"Mistral-7B-v0.1", "\"method\":\"none\"", W2048, "", 5.2505, "within the band 5.24 to 5.26", false},
+        /* Tuned from a published one: its picture, not its figures. */
+        {"tuned",
+         "\"method\":\"none\"},\"display\":{\"label\":\"tuned F16\",\"series\":\"tuned "
+         "F16\",\"of\":\"opt-125m\"",
+         W2048, "", 27.1, NULL, false},
         /* No band is known: both figures, no verdict. */
         {"opt-1.3b", GPTQ4, W2048, "", 15.6, "published 15.47 (+0.84 %; GPTQ paper, tables 2 and 3)\n",
          false},

@@ -122,6 +122,43 @@ static void test_run__an_adapter_is_a_row_beside_its_base(void **state) {
     qb_results_close(&r);
 }
 
+/* With `base` all models of the recipe stand in one picture, told apart by whose the case is. */
+static void test_run__models_of_one_base_stand_in_one_picture(void **state) {
+    (void)state;
+    static const struct {
+        const char *id, *label, *of;
+    } wanted[] = {
+        {"demo/rtn-4b-g32/cpu", "RTN 4b g32", "demo"},
+        {"demo-nf4/as-is/cpu", "NF4 published", "demo"},
+        {"tuned-nf4/rtn-4b-g32/cpu", "tuned-nf4 RTN 4b g32", "demo"},
+        {"demo+tuned/rtn-4b-g32/cpu", "RTN 4b g32", "demo+tuned"},
+    };
+    char *path = scratch_path("recipe-suite.json"), *out = scratch_path("recipe.json");
+    qb_str text = {0};
+    qb_results r;
+    qb_str_printf(
+        &text,
+        "{\"name\":\"t\",\"models\":[\"demo\",\"%s\",{\"model\":\"%s\",\"adapter\":\"%s\",\"label\":"
+        "\"tuned-nf4\",\"base\":\"demo\"},{\"model\":\"demo\",\"adapter\":\"%s\"}],\"methods\":[{"
+        "\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":4,\"group_size\":32}],\"datasets\":[\"demo\"],"
+        "\"protocols\":[\"gptq-64\"],\"metrics\":[\"perplexity\",\"divergence\"],\"max_windows\":1}",
+        base, base, adapter, adapter);
+    assert_ok(qb_file_write_atomic(path, text.text, text.length));
+    qb_str_free(&text);
+    outcome o = BENCH("run", "-s", path, "-o", out, "-q");
+    assert_worked(&o);
+    outcome_free(&o);
+    assert_ok(qb_results_open(out, &r));
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        assert_string_equal(text_of(&r, wanted[i].id, "display", "of"), wanted[i].of);
+        assert_string_equal(text_of(&r, wanted[i].id, "display", "label"), wanted[i].label);
+    }
+    /* The nf4 checkpoint goes back to the one model of its shapes that no adapter was merged into. */
+    assert_non_null(
+        qb_results_metric(qb_results_case(&r, "demo-nf4/as-is/cpu"), "kl_divergence", NULL, NULL));
+    qb_results_close(&r);
+}
+
 static void test_run__a_merged_model_is_made_once(void **state) {
     (void)state;
     qb_results a, b;
@@ -167,6 +204,7 @@ static void test_run__an_adapter_that_does_not_fit_ends_the_run_at_once(void **s
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_run__an_adapter_is_a_row_beside_its_base),
+        cmocka_unit_test(test_run__models_of_one_base_stand_in_one_picture),
         cmocka_unit_test(test_run__a_merged_model_is_made_once),
         cmocka_unit_test(test_run__an_adapter_that_does_not_fit_ends_the_run_at_once),
     };

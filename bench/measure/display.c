@@ -38,20 +38,20 @@ static void put_found(const qb_model *m, bool with_bits, qb_str *out) {
     put_upper(type, out);
 }
 
-qb_json *qb_display_json(const qb_quant_method *method, const qb_quant_config *config, const qb_model *found,
-                         const char *own, const char *of) {
+qb_json *qb_display_json(const qb_display *d) {
     qb_json *j = qb_json_object();
     for (int with_bits = 1; with_bits >= 0; with_bits--) {
         qb_str text = {0};
-        if (with_bits && own)
-            qb_str_text(&text, own);
-        else if (method)
-            qb_quant_title(method, config, with_bits, &text);
+        if (d->whose) qb_str_printf(&text, "%s ", d->whose);
+        if (with_bits && d->own)
+            qb_str_text(&text, d->own);
+        else if (d->method)
+            qb_quant_title(d->method, d->config, with_bits, &text);
         else
-            put_found(found, with_bits, &text);
+            put_found(d->found, with_bits, &text);
         qb_json_put_text(j, with_bits ? "label" : "series", qb_str_get(&text));
         qb_str_free(&text);
     }
-    qb_json_put_text(j, "of", of);
+    qb_json_put_text(j, "of", d->of);
     return j;
 }

@@ -5,10 +5,10 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/machine/machine.h"
-#include "bench/measure/display.h"
 #include "bench/measure/measure.h"
 #include "bench/run/child.h"
 #include "bench/run/merged.h"
+#include "bench/run/origin.h"
 #include "bench/run/rounds.h"
 #include "bench/run/supply.h"
 #include "bench/session.h"
@@ -175,75 +175,6 @@ out:
 }
 
 /* ---- divergence, in a process of its own: the base must not stand in the memory that is measured ---- */
-
-static bool is_quantized(const qb_subject *s) {
-    const qb_quantization *q = qb_checkpoint_quantization(s->model->checkpoint);
-    return q && q->method[0];
-}
-
-static bool same_shapes(const qb_config *a, const qb_config *b) {
-    return a->hidden == b->hidden && a->n_layers == b->n_layers && a->vocab == b->vocab &&
-           !strcmp(a->architecture, b->architecture);
-}
-
-/* Whether base and subject read the same ids of every text. */
-static bool same_ids(const qb_subject *a, const qb_subject *b) {
-    for (size_t i = 0; i < a->n_scorings; i++)
-        if (i >= b->n_scorings || strcmp(a->scorings[i].windows.sha256, b->scorings[i].windows.sha256) != 0)
-            return false;
-    return true;
-}
-
-/* The model that a quantized one says it was made from, or the only one that it can have been. */
-static const qb_subject *find_origin(const qb_run *run, const qb_subject *s, const char **why) {
-    const qb_subject *found = NULL;
-    const qb_suite *suite = &run->suite;
-    int own = qb_suite_model_find(suite, s->word);
-    const char *base = own >= 0 ? suite->model_entries[own].base : NULL;
-    int wanted = base ? qb_suite_model_find(suite, base) : -1;
-    for (size_t i = 0; i < run->n_subjects; i++) {
-        const qb_subject *other = &run->subjects[i];
-        if (base && wanted >= 0 && !strcmp(other->word, suite->models.items[wanted])) return other;
-        if (base || is_quantized(other) || !same_shapes(&s->model->config, &other->model->config)) continue;
-        if (found) {
-            *why = "the suite has several unquantized models of its shapes: \"base\" says which one it was "
-                   "made from";
-            return NULL;
-        }
-        found = other;
-    }
-    if (!found)
-        *why = base ? "the model that it was made from is in no case of this run"
-                    : "it came quantized, and the suite has no unquantized model of its shapes to measure it "
-                      "from";
-    return found;
-}
-
-const qb_subject *qb_case_base(const qb_run *run, const qb_case *c, const char **why) {
-    const qb_subject *s = qb_case_subject(run, c);
-    *why = NULL;
-    if (c->variant->method) return s;
-    if (!is_quantized(s)) return NULL; /* it is itself what the others are measured from */
-    const qb_subject *base = find_origin(run, s, why);
-    if (base && !same_ids(s, base))
-        *why = "its tokenizer makes other ids of the text than its unquantized model's: only models of one "
-               "vocabulary are compared token by token";
-    return *why ? NULL : base;
-}
-
-const char *qb_run_model_name(const qb_run *run, const qb_subject *s) {
-    int i = qb_suite_model_find(&run->suite, s->word);
-    const char *label = i >= 0 ? run->suite.model_entries[i].label : NULL;
-    return label ? label : s->model->name;
-}
-
-qb_json *qb_case_display(const qb_run *run, const qb_case *c) {
-    const qb_subject *s = qb_case_subject(run, c), *of = s;
-    const char *why = NULL, *own = qb_json_string(qb_json_get(c->variant->entry, "label"));
-    if (!c->variant->method && is_quantized(s)) of = find_origin(run, s, &why);
-    return qb_display_json(c->variant->method, &c->variant->config, s->model, own,
-                           qb_run_model_name(run, of ? of : s));
-}
 
 static qb_status diverge(void *ctx, qb_json **result) {
     const work *w = ctx;

@@ -6,14 +6,6 @@
 /* Everything that decides the case's result: equal configs need no second run. Caller frees. */
 qb_json *qb_case_config(const qb_run *run, const qb_case *c);
 const qb_subject *qb_case_subject(const qb_run *run, const qb_case *c);
-/* What results call the model: the suite's label, or its own name. */
-const char *qb_run_model_name(const qb_run *run, const qb_subject *s);
-/* The case's "display" (bench/measure/display.h). Caller frees. */
-qb_json *qb_case_display(const qb_run *run, const qb_case *c);
-/* The model that its divergences are measured from: its own before it was quantized; of one that came
-   quantized the suite's unquantized model of the same shapes. NULL with *why where there is none, and with
-   NULL there for a case that is such a base itself. */
-const qb_subject *qb_case_base(const qb_run *run, const qb_case *c, const char **why);
 /* Whether its quantized checkpoint seems to be in the cache; false where the cache is not to be read. */
 qb_status qb_case_is_cached(const qb_run *run, const qb_case *c, bool *cached) QB_NODISCARD;
 /* What is measured of a case at a time. */

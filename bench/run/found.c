@@ -73,7 +73,8 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
         .error = error,
         .started = started,
         .seconds = (double)(qb_now_ns() - begin) * 1e-9,
-        .display = qb_display_json(NULL, NULL, f->model, NULL, f->base ? f->base->name : f->model->name),
+        .display =
+            qb_display_json(&(qb_display){.found = f->model, .of = f->base ? f->base->name : f->model->name}),
         .config = case_config(f, f->facts.describe, base_hex),
         .model = qb_record_model(f->model, hex),
         .metrics = metrics,

@@ -9,6 +9,7 @@
 #include "bench/run/cache.h"
 #include "bench/run/casework.h"
 #include "bench/run/child.h"
+#include "bench/run/origin.h"
 #include "bench/run/probe.h"
 #include "bench/run/rounds.h"
 #include "plots/plots.h"

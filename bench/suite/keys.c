@@ -48,9 +48,12 @@ const qb_option qb_suite_model_options[] = {
     {"label", 0, QB_OPTION_TEXT, offsetof(qb_suite_model, label), NULL, 0, 0, NULL, "NAME",
      "what ids, tables and plots call it: 1 to 63 of A-Z a-z 0-9 . - _; without it the path's last part"},
     {"base", 0, QB_OPTION_TEXT, offsetof(qb_suite_model, base), NULL, 0, 0, NULL, "NAME",
-     "of a checkpoint that came quantized: the suite's unquantized model that it was made from, by label or "
-     "as it is named in models. It stands in one picture with that model's cases, and its divergences are "
-     "measured from it. Without it: the one unquantized model of its shapes"},
+     "the suite's unquantized model that it was made from, by label or as it is named in models. It stands "
+     "in "
+     "one picture with that model's cases; of a checkpoint that came quantized the divergences are measured "
+     "from it, of another the cases are called by their model too. Without it: of one that came quantized "
+     "the "
+     "one unquantized model of its shapes, of others none"},
     {"adapter", 0, QB_OPTION_TEXT, offsetof(qb_suite_model, adapter), NULL, 0, 0, NULL, "ADAPTER",
      "LoRA adapter that is merged into the model first (`bench merge`): a directory or hub id. The merged "
      "model stays in the cache and is called MODEL+ADAPTER"},
