@@ -274,8 +274,8 @@ static void test_run__a_document_that_finds_no_room_is_not_lost(void **state) {
     qb_str command = {0};
     qb_str_printf(
         &command,
-        "exec bash -c 'set -o pipefail; (trap \"\" XFSZ; ulimit -f 6; exec \"%s\" run -s \"%s\" -o \"%s\" "
-        "2>&3) 3> >(cat >\"%s\") | cat >\"%s\"'",
+        "exec bash -c 'set -o pipefail; { (trap \"\" XFSZ; ulimit -f 6; exec \"%s\" run -s \"%s\" -o \"%s\" "
+        "2>&1 >&4) | cat >\"%s\"; } 4>&1 | cat >\"%s\"'", /* a pipeline waits for both readers */
         QB_BENCH_PROGRAM, suite, document, err, out);
     int status = system(qb_str_get(&command));
     qb_str_free(&command);
