@@ -189,6 +189,10 @@ double qb_normal_p(double value, double standard_error) {
     return 2 * pnorm(fabs(value / standard_error), 0, 1, 0, 0);
 }
 
+double qb_normal_quantile(double probability) {
+    return qnorm(probability, 0, 1, 1, 0);
+}
+
 double qb_student_p(double value, double standard_error, double freedom) {
     if (standard_error == 0) return value == 0 ? 1 : 0;
     return 2 * pt(fabs(value / standard_error), freedom, 0, 0);
@@ -196,6 +200,29 @@ double qb_student_p(double value, double standard_error, double freedom) {
 
 double qb_student_quantile(double probability, double freedom) {
     return qt(probability, freedom, 1, 0);
+}
+
+/* ---- runs ---- */
+
+static double squares_about_mean(const double *x, int n) {
+    double mean = qb_mean_of(x, n), sum = 0;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return sum;
+}
+
+qb_run_effect qb_runs_differ(const double *x, int n, double x_within, const double *y, int m,
+                             double y_within) {
+    qb_run_effect e = {.difference = qb_mean_of(y, m) - qb_mean_of(x, n), .freedom = n + m - 2.0};
+    if (!(e.freedom > 0)) {
+        e.error = e.between = (double)NAN;
+        e.within = (x_within + y_within) / 2;
+        return e;
+    }
+    double scatter = (squares_about_mean(x, n) + squares_about_mean(y, m)) / e.freedom;
+    e.within = ((n - 1) * x_within + (m - 1) * y_within) / e.freedom;
+    e.between = fmax(0, scatter - e.within);
+    e.error = sqrt((e.between + x_within) / n + (e.between + y_within) / m);
+    return e;
 }
 
 /* ---- many rows ---- */

@@ -28,9 +28,25 @@ enum { QB_SIGN_FLIP_MAX = 36 };
 double qb_sign_flip_p(const double *differences, int n);
 /* Two-sided p value of an estimate with its standard error, by the normal distribution. */
 double qb_normal_p(double value, double standard_error);
+double qb_normal_quantile(double probability);
 /* The same by Student's t with that many degrees of freedom. */
 double qb_student_p(double value, double standard_error, double freedom);
 double qb_student_quantile(double probability, double freedom);
+
+/* What lies between two groups of runs when a run has an effect of its own beside the error within it: the
+   one-way random effects model by the method of moments (Searle, Casella and McCulloch, Variance Components,
+   4.5; for equal errors within, and for none, the least squares t test of the runs' figures with pooled
+   variance). A group may be a single run. */
+typedef struct qb_run_effect {
+    double difference; /* of the means, y less x */
+    double error;      /* its standard error; NaN with freedom 0 */
+    double freedom;    /* n + m - 2 */
+    double between;    /* variance between runs beyond the error within them, 0 or more; NaN with freedom 0 */
+    double within;     /* the mean squared error within a run that was taken off */
+} qb_run_effect;
+/* x_within, y_within: squared standard error of one run's figure, the mean over its group. */
+qb_run_effect qb_runs_differ(const double *x, int n, double x_within, const double *y, int m,
+                             double y_within);
 
 /* Holm's step-down: adjusted[i] <= alpha exactly where row i is rejected when the chance of one false alarm
    among all rows is held at alpha. NaN rows are not tested and stay NaN. p and adjusted may be one. False out

@@ -10,6 +10,9 @@ const qb_option qb_judging_options[] = {
      "PCT", "relative change of a perplexity that counts as moved"},
     {"speed-effect-pct", 0, QB_OPTION_REAL, FIELD(speed_effect_pct), "5", 0, 100, NULL, "PCT",
      "least relative change of a speed or time that matters"},
+    {"run-spread-pct", 0, QB_OPTION_REAL, FIELD(run_spread_pct), "5", 0, 100, NULL, "PCT",
+     "what runs of unchanged code are taken to differ by (standard deviation) where there are too few to "
+     "say"},
     {"alpha", 0, QB_OPTION_REAL, FIELD(alpha), "0.01", 1e-12, 1, NULL, "P",
      "chance of one false alarm among all rows that are tested (Holm)"},
     {"memory-tolerance-pct", 0, QB_OPTION_REAL, FIELD(memory_tolerance_pct), "2", 0, 100, NULL, "PCT",

@@ -32,6 +32,10 @@ static qb_status add_row(const pairing *c, qb_compare_row **row) {
                              .high_pct = none,
                              .p = none,
                              .p_adjusted = none,
+                             .spread_pct = none,
+                             .p_ranks = none,
+                             .p_assumed = none,
+                             .scatter_pct = none,
                              .new_low = none,
                              .new_high = none};
     return QB_OK;
@@ -124,7 +128,7 @@ static qb_status compare_times(const pairing *c, const qb_row *a, const qb_row *
     if (!before.n || !after.n || qb_row_is_noisy(b))
         say_noise(a, b, row);
     else
-        qb_judge_time(&before, &after, row);
+        qb_judge_time(&before, &after, c->out->config.run_spread_pct, row);
 out:
     qb_pool_free(&before);
     qb_pool_free(&after);
@@ -322,9 +326,10 @@ static qb_status judge_together(qb_comparison *out) {
     double *p = NULL;
     qb_status st;
     QB_TRY(st, qb_alloc(out->count + 1, sizeof *p, &p));
+    for (size_t i = 0; i < out->count; i++) out->tested += !isnan(out->rows[i].p);
     for (size_t i = 0; i < out->count; i++) {
+        qb_judge_time_tails(out, &out->rows[i]);
         p[i] = out->rows[i].p;
-        out->tested += !isnan(p[i]);
     }
     if (!qb_holm(p, (int)out->count, p))
         QB_TRY(st, qb_fail(QB_ERR_MEMORY, "out of memory while comparing %zu rows", out->count));
@@ -358,7 +363,7 @@ static void put_origin(const qb_rows *set, qb_str *out) {
 
 static qb_status check_config(const qb_compare_config *c) {
     if (!(c->perplexity_tolerance_pct >= 0 && c->speed_effect_pct >= 0 && c->memory_tolerance_pct >= 0 &&
-          c->memory_floor_mb >= 0))
+          c->memory_floor_mb >= 0 && c->run_spread_pct >= 0))
         return qb_fail(QB_ERR_USAGE, "tolerances of a comparison must be 0 %% or more");
     if (!(c->alpha > 0 && c->alpha < 1))
         return qb_fail(QB_ERR_USAGE, "alpha must lie between 0 and 1, found %g", c->alpha);

@@ -8,6 +8,8 @@ typedef struct qb_compare_config {
     double perplexity_tolerance_pct; /* relative change of a quality that counts as moved */
     double speed_effect_pct;         /* least relative change of a speed or time that matters */
     double alpha;                    /* chance of one false alarm among all rows that are tested */
+    double run_spread_pct; /* what runs of unchanged code are taken to differ by (standard deviation)
+                              where the runs at hand do not say */
     double memory_tolerance_pct;
     double memory_floor_mb; /* memory of a process or a device moved when it moved by more than this too */
     bool force;             /* compare speeds and memory although devices differ */
@@ -29,6 +31,15 @@ typedef enum {
 } qb_verdict;
 extern const char *const qb_verdict_keys[QB_N_VERDICTS]; /* "pass", "improvement", ... */
 
+/* What a time was set against. */
+typedef enum {
+    QB_BY_NOTHING,             /* not a time, or not tested */
+    QB_BY_RUNS,                /* the scatter of the runs at hand */
+    QB_BY_RUNS_AND_ASSUMPTION, /* the same, and assumed scatter: the processes are too few for their ranks */
+    QB_BY_ASSUMPTION,          /* assumed scatter: runs are too few to show theirs */
+    QB_BY_PAIRS,
+} qb_judged_by;
+
 typedef struct qb_compare_row {
     const char *id;      /* of the case; points into a document */
     qb_str metric, unit; /* "perplexity wikitext2 gptq-2048", "1"; clean text */
@@ -39,10 +50,15 @@ typedef struct qb_compare_row {
         high_pct;         /* 90 % interval of the change of a time; NaN without, infinite where unbounded */
     double p, p_adjusted; /* of the test, and by Holm over all rows; NaN: not tested */
     double new_low, new_high; /* of what the new value was made of, for charts; NaN */
-    int samples[2], runs[2];  /* old and new: what a time was judged by */
-    int pairs;                /* that a time was judged by; 0: by samples */
-    qb_paired paired;         /* of perplexities; windows 0 without */
-    int64_t sums;             /* over windows that were tested; 0: by tolerance alone */
+    /* What a time was judged by, old and new: processes are the rounds of all runs. */
+    int samples[2], runs[2], processes[2];
+    int pairs;                 /* that a time was judged by; 0: by runs */
+    qb_judged_by judged_by;    /* a time */
+    double spread_pct;         /* of runs: what they scatter by, or are taken to; NaN */
+    double p_ranks, p_assumed; /* of the processes' ranks, and by assumed scatter; NaN */
+    double scatter_pct;        /* of windows; NaN */
+    qb_paired paired;          /* of perplexities; windows 0 without */
+    int64_t sums;              /* over windows that were tested; 0: by tolerance alone */
     qb_verdict verdict;
     int64_t needed;        /* about how many would tell, of an inconclusive row; of one that passes, how many
                               would exclude a change that matters, where this is not yet so. 0: unknown, or none */

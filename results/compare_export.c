@@ -24,6 +24,7 @@ static qb_json *config_json(const qb_compare_config *config) {
     qb_json *used = qb_json_object();
     qb_json_put_real(used, "perplexity_tolerance_pct", config->perplexity_tolerance_pct);
     qb_json_put_real(used, "speed_effect_pct", config->speed_effect_pct);
+    qb_json_put_real(used, "run_spread_pct", config->run_spread_pct);
     qb_json_put_real(used, "alpha", config->alpha);
     qb_json_put_real(used, "memory_tolerance_pct", config->memory_tolerance_pct);
     qb_json_put_real(used, "memory_floor_mb", config->memory_floor_mb);
@@ -51,12 +52,20 @@ static qb_json *row_json(const qb_compare_row *row) {
         qb_json_put_int(o, "new_samples", row->samples[1]);
         qb_json_put_int(o, "old_runs", row->runs[0]);
         qb_json_put_int(o, "new_runs", row->runs[1]);
+        qb_json_put_int(o, "old_processes", row->processes[0]);
+        qb_json_put_int(o, "new_processes", row->processes[1]);
     }
     if (row->paired.windows) {
         qb_json_put_real(o, "difference_nats", row->paired.difference);
         qb_json_put_real(o, "difference_nats_stderr", row->paired.stderr_value);
         qb_json_put_int(o, "windows", row->paired.windows);
     }
+    if (row->judged_by) {
+        static const char *const words[] = {NULL, "runs", "runs_and_assumption", "assumption", "pairs"};
+        qb_json_put_text(o, "judged_by", words[row->judged_by]);
+        qb_json_put_real(o, "run_spread_pct", row->spread_pct);
+    }
+    if (!isnan(row->scatter_pct)) qb_json_put_real(o, "windows_scatter_pct", row->scatter_pct);
     if (row->needed_of) {
         qb_json_put_real(o, "needed", row->needed ? (double)row->needed : (double)NAN);
         qb_json_put_text(o, "needed_of", row->needed_of);

@@ -38,6 +38,21 @@ static void separate(size_t start, qb_str *out) {
     if (out->length > start) qb_str_text(out, "; ");
 }
 
+/* What a speed was set against, where that decided something. */
+static void put_spread(const qb_compare_row *row, size_t start, qb_str *out) {
+    bool decided = row->verdict == QB_REGRESSION || row->verdict == QB_INCONCLUSIVE;
+    if (!decided || isnan(row->spread_pct) || (row->judged_by == QB_BY_ASSUMPTION && row->spread_pct == 0))
+        return;
+    separate(start, out);
+    qb_str_printf(out,
+                  row->judged_by == QB_BY_ASSUMPTION ? "runs are taken to differ by %.2g %%"
+                                                     : "runs differ by %.2g %%",
+                  row->spread_pct);
+    if (row->judged_by == QB_BY_RUNS_AND_ASSUMPTION)
+        qb_str_printf(out, ", %d against %d processes are too few to exclude a stray one", row->processes[0],
+                      row->processes[1]);
+}
+
 void qb_compare_put_reason(const qb_compare_row *row, qb_str *out) {
     size_t start = out->length;
     if (row->paired.windows) qb_paired_put(&row->paired, out);
@@ -49,6 +64,7 @@ void qb_compare_put_reason(const qb_compare_row *row, qb_str *out) {
         separate(start, out);
         qb_str_text(out, row->why.text);
     }
+    put_spread(row, start, out);
     if (row->needed && row->verdict == QB_INCONCLUSIVE) {
         separate(start, out);
         qb_str_printf(out, "about %" PRId64 " %s would tell", row->needed, row->needed_of);
@@ -86,6 +102,39 @@ static bool nothing_decided(const qb_comparison *c) {
            0;
 }
 
+/* "; speeds set against 10 old and 1 new runs, which differ by 0.4 to 1.2 %": every verdict names the
+   variance that it rests on. */
+static void put_variance(const qb_comparison *c, qb_str *out) {
+    size_t counts[QB_BY_PAIRS + 1] = {0};
+    const qb_compare_row *any[QB_BY_PAIRS + 1] = {NULL};
+    double least = INFINITY, most = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const qb_compare_row *row = &c->rows[i];
+        counts[row->judged_by]++;
+        if (!any[row->judged_by]) any[row->judged_by] = row;
+        if (row->judged_by != QB_BY_RUNS && row->judged_by != QB_BY_RUNS_AND_ASSUMPTION) continue;
+        least = fmin(least, row->spread_pct);
+        most = fmax(most, row->spread_pct);
+    }
+    const qb_compare_row *runs = any[QB_BY_RUNS] ? any[QB_BY_RUNS] : any[QB_BY_RUNS_AND_ASSUMPTION];
+    if (runs)
+        qb_str_printf(out, "; speeds set against what runs differ by, %.2g to %.2g %% (%d old, %d new)",
+                      least, most, runs->runs[0], runs->runs[1]);
+    if (counts[QB_BY_RUNS_AND_ASSUMPTION])
+        qb_str_printf(
+            out,
+            "; %zu of them also against an assumed %g %%, since only more runs or rounds exclude a stray one",
+            counts[QB_BY_RUNS_AND_ASSUMPTION], c->config.run_spread_pct);
+    if (any[QB_BY_ASSUMPTION] && c->config.run_spread_pct > 0)
+        qb_str_printf(
+            out, "; %zu speed%s set against an assumed %g %% between runs (%d old and %d new do not tell it)",
+            counts[QB_BY_ASSUMPTION], counts[QB_BY_ASSUMPTION] > 1 ? "s" : "", c->config.run_spread_pct,
+            any[QB_BY_ASSUMPTION]->runs[0], any[QB_BY_ASSUMPTION]->runs[1]);
+    else if (any[QB_BY_ASSUMPTION])
+        qb_str_text(out, "; speeds set against what is within a run alone");
+    if (any[QB_BY_PAIRS]) qb_str_printf(out, "; speeds judged by %d pairs", any[QB_BY_PAIRS]->pairs);
+}
+
 void qb_compare_put_verdict(const qb_comparison *c, qb_str *out) {
     size_t bad = qb_comparison_count(c, QB_REGRESSION) + qb_comparison_count(c, QB_MISSING),
            open = qb_comparison_count(c, QB_INCONCLUSIVE);
@@ -105,6 +154,7 @@ void qb_compare_put_verdict(const qb_comparison *c, qb_str *out) {
         qb_str_text(out, "INCONCLUSIVE: every row is noisy");
     else
         qb_str_text(out, "no regression");
+    put_variance(c, out);
 }
 
 static bool is_aside(const qb_compare_row *row) {

@@ -100,6 +100,8 @@ qb_status qb_read_row(qb_arena *arena, const qb_json *j, const qb_row_case *of, 
     int64_t n_samples = 0;
     qb_status st = numbers_of(arena, qb_json_get(j, "samples"), &r->samples, &n_samples);
     r->n_samples = (int)n_samples;
+    if (st == QB_OK) st = numbers_of(arena, qb_json_get(j, "round_medians"), &r->rounds, &n_samples);
+    r->n_rounds = (int)n_samples;
     return st == QB_OK ? read_windowed(arena, j, &r->windowed) : st;
 }
 

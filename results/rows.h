@@ -92,6 +92,8 @@ struct qb_row {
     int64_t n; /* scored tokens, or samples */
     const double *samples;
     int n_samples;
+    const double *rounds;                       /* medians of the rounds, each a process of its own */
+    int n_rounds;                               /* 0: all samples are of one process */
     double median_low, median_high, half_width; /* interval of the median; half_width relative */
     bool noise_told, noisy;                     /* the row says whether it stayed noisy; that it did */
     const char *noise;                          /* why, or NULL */

@@ -96,22 +96,29 @@ static qb_status find_baseline(const char *name, char **out) {
     return *out ? QB_OK : QB_ERR_IO;
 }
 
-qb_status qb_runs_open(const char *word, int64_t newest, qb_runs *out) {
+static qb_status add_word(qb_runs *out, const char *word) {
     char *found = NULL;
     bool is_dir = false;
+    int before = out->n;
     qb_status st;
-    *out = (qb_runs){0};
     if (!strncmp(word, baseline_prefix, sizeof baseline_prefix - 1)) {
         QB_TRY(st, find_baseline(word + sizeof baseline_prefix - 1, &found));
         word = found;
     }
     QB_TRY(st, qb_path_look_dir(word, &is_dir));
     QB_TRY(st, is_dir ? add_directory(out, word) : add(out, word));
-    if (!out->n)
+    if (out->n == before)
         QB_TRY(st, qb_fail(QB_ERR_FORMAT, "%s holds no result document (*.json written by bench run)", word));
-    keep_newest(out, newest);
 out:
     qb_free(found);
+    return st;
+}
+
+qb_status qb_runs_open(const char *const *words, size_t n, int64_t newest, qb_runs *out) {
+    qb_status st = QB_OK;
+    *out = (qb_runs){0};
+    for (size_t i = 0; i < n && st == QB_OK; i++) st = add_word(out, words[i]);
+    if (st == QB_OK) keep_newest(out, newest);
     return st;
 }
 

@@ -56,6 +56,9 @@ static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     assert_refused(BENCH("speed", "m", "n"), 2, "unexpected argument 'n'");
     assert_refused(BENCH("tokenize", "m"), 2, "exactly one of");
     assert_refused(BENCH("compare", "a.json"), 2, "NEW is missing");
+    assert_refused(BENCH("compare", "a.json", "a2.json", "--", "--json"), 2, "NEW is missing");
+    assert_refused(BENCH("compare", "a.json", "a2.json", "b.json"), 2, "unexpected argument 'b.json'");
+    assert_refused(BENCH("compare", "no-such.json", "--", "b.json", "b2.json"), 1, "no-such.json");
     assert_refused(BENCH("project", "a.json"), 2, "--device is missing");
     assert_refused(BENCH("project", "a.json", "--device", "t5"), 2, "did you mean t4");
     assert_refused(BENCH("project", "a.json", "--device", "t4,t4"), 2, "names t4 twice");

@@ -124,8 +124,9 @@ static void test_compare__equal_documents_are_unchanged(void **state) {
     assert_int_equal(o.verdict, QB_PASS);
     assert_int_equal(o.counts[QB_PASS], 5);
     assert_non_null(strstr(o.text.text, "not compared, m/nf4 case: measured on neither side\n"));
-    assert_non_null(
-        strstr(o.text.text, "5 unchanged, 0 better, 0 worse, 0 missing, 1 not compared\nno regression\n"));
+    assert_non_null(strstr(o.text.text, "5 unchanged, 0 better, 0 worse, 0 missing, 1 not compared\nno "
+                                        "regression; speeds set against what is within "
+                                        "a run alone\n"));
     outcome_free(&o);
 }
 
@@ -142,7 +143,7 @@ static void test_compare__speed_needs_both_effect_and_significance(void **state)
     expect(DECODE, "[29.0,29.2,28.9,29.1,28.8,29.05,28.95,29.15,28.85]", QB_PASS,
            "no regression"); /* -3 %: certain, but small */
     expect(DECODE, "[26.0,26.2,25.9,26.1,25.8,26.05,25.95,26.15,25.85]", QB_REGRESSION,
-           "-13.3 %  REGRESSION  p < 0.0001  between -13.7 and -13.0 %");
+           "-13.3 %  REGRESSION  p < 0.0001  between -13.7 and -12.9 %");
     expect(DECODE, "[36.0,36.2,35.9,36.1,35.8,36.05,35.95,36.15,35.85]", QB_IMPROVEMENT, "+20.0 %");
     /* Times: down is better. */
     expect(LATENCY, "[2.3,2.31,2.29,2.32,2.28,2.305,2.295,2.315]", QB_REGRESSION, "+15.0 %");
@@ -220,7 +221,7 @@ static void test_compare__runs_of_one_side_say_what_runs_differ_by(void **state)
     outcome_free(&o);
     o = compare_sets(olds, 5, &now, &usual);
     assert_int_equal(o.counts[QB_REGRESSION], 0);
-    assert_non_null(strstr(o.text.text, " runs would"));
+    assert_non_null(strstr(o.text.text, " runs a side would"));
     outcome_free(&o);
     o = compare_sets(olds, 5, &slow, &usual);
     assert_int_equal(o.exit_code, 1);
@@ -229,6 +230,83 @@ static void test_compare__runs_of_one_side_say_what_runs_differ_by(void **state)
     for (int i = 0; i < 5; i++) qb_results_close(&runs[i]);
     qb_results_close(&now);
     qb_results_close(&slow);
+}
+
+/* A document of three rounds whose processes are that much faster than 30 tokens a second. */
+static void parse_rounds(double first, double second, double third, qb_results *out) {
+    const double rounds[] = {first, second, third};
+    static int runs;
+    double own = 1e-5 * ++runs; /* ties would make the ranks' test an approximate one */
+    qb_str row = {0}, medians = {0};
+    for (int k = 0; k < 9; k++)
+        qb_str_printf(&row, "%s%.4f", k ? "," : "[", 30 * rounds[k / 3] * (1 + 0.001 * (k % 3)));
+    for (int k = 0; k < 3; k++)
+        qb_str_printf(&medians, "%s%.4f", k ? "," : "],\"noisy\":false,\"round_medians\":[",
+                      30 * rounds[k] * 1.001 * (1 + own));
+    qb_str_printf(&row, "%s]", qb_str_get(&medians));
+    char *text = edited(DECODE, row.text);
+    parse(text, out);
+    qb_free(text);
+    qb_str_free(&row);
+    qb_str_free(&medians);
+}
+
+/* A process in some dozens is off by as much as a fault would be, each sample of it agreeing: it moves
+   neither its run's figure nor the ranks of all processes. The fault is in every one. */
+static void test_compare__a_stray_process_is_no_regression(void **state) {
+    (void)state;
+    enum { OLDS = 8 };
+    static const double off[OLDS] = {0.002, -0.004, 0.003, 0.001, -0.002, 0.004, -0.003, 0};
+    qb_compare_config config = usual;
+    qb_results runs[OLDS], now;
+    const qb_results *olds[OLDS];
+    config.run_spread_pct = 5;
+    for (int i = 0; i < OLDS; i++) {
+        parse_rounds(1 + off[i], i == 3 ? 0.92 : 1.001 + off[i], 0.998 + off[i], &runs[i]);
+        olds[i] = &runs[i];
+    }
+    parse_rounds(1.001, 0.9, 0.999, &now);
+    outcome o = compare_sets(olds, OLDS, &now, &config);
+    assert_int_equal(o.counts[QB_REGRESSION] + o.counts[QB_INCONCLUSIVE], 0);
+    outcome_free(&o);
+    qb_results_close(&now);
+    parse_rounds(0.901, 0.9, 0.899, &now);
+    o = compare_sets(olds, OLDS, &now, &config);
+    if (o.counts[QB_REGRESSION] != 1) fail_msg("%s", o.text.text);
+    assert_non_null(strstr(o.text.text, "; runs differ by 0."));
+    assert_non_null(strstr(o.text.text,
+                           "REGRESSION: 1 row worse or missing; speeds set against what runs differ "
+                           "by, "));
+    assert_non_null(strstr(o.json.text, "\"judged_by\":\t\"runs\""));
+    assert_non_null(strstr(o.json.text, "\"old_processes\":\t24"));
+    outcome_free(&o);
+    /* Three old runs and one new cannot show by ranks that none is stray: 2 / binomial(12, 3) is above 0.005.
+     */
+    o = compare_sets(olds, 3, &now, &config);
+    assert_int_equal(o.counts[QB_INCONCLUSIVE], 1);
+    assert_non_null(strstr(o.text.text, "9 against 3 processes are too few to exclude a stray one"));
+    outcome_free(&o);
+    for (int i = 0; i < OLDS; i++) qb_results_close(&runs[i]);
+    qb_results_close(&now);
+}
+
+/* One run a side does not say what runs differ by: the verdict names what was assumed. */
+static void test_compare__two_files_are_set_against_an_assumed_spread(void **state) {
+    (void)state;
+    qb_compare_config config = usual;
+    config.run_spread_pct = 5;
+    outcome o = compare_edit(DECODE, "[26.0,26.2,25.9,26.1,25.8,26.05,25.95,26.15,25.85]", &config);
+    assert_int_equal(o.counts[QB_INCONCLUSIVE], 1);
+    assert_int_equal(o.exit_code, 3);
+    assert_non_null(
+        strstr(o.text.text, "worse by 5 % or more, not proved; runs are taken to differ by 5 %; about "));
+    assert_non_null(strstr(o.text.text,
+                           "INCONCLUSIVE: 1 row cannot be told yet; 2 speeds set against an assumed 5 "
+                           "% between runs (1 old and 1 new do not tell it)"));
+    outcome_free(&o);
+    o = compare_edit(DECODE, "[16.0,16.2,15.9,16.1,15.8,16.05,15.95,16.15,15.85]", &config);
+    assert_int_equal(o.exit_code, 1); /* no two runs of unchanged code lie so far apart */
+    outcome_free(&o);
 }
 
 static void test_compare__sizes_hashes_and_lost_rows(void **state) {
@@ -307,6 +385,7 @@ static void test_compare__fewer_windows_are_another_measurement(void **state) {
     "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[" cases "]}"
 #define NLL_A        "20,21,19.5,22,20.5,18,23,20,9.5"
 #define NLL_B        "20.5,21.25,20.25,22.5,20.5,18.25,24,20.5,9.625"
+#define NLL_MOVED    "20.1,20.9,19.6,21.9,20.6,17.9,23.1,19.9,9.5"
 #define TOKENS       "10,10,10,10,10,10,10,10,5"
 #define OTHER_TOKENS "10,10,10,10,10,10,10,5,10"
 
@@ -356,6 +435,21 @@ static void test_compare__perplexities_are_paired_by_window(void **state) {
     qb_rows_free(&rows);
     qb_results_close(&other);
     qb_results_close(&both);
+}
+
+/* Wrong zero points in one linear of the demo model moved each window by 0.1 % and their sum by nothing. */
+static void test_compare__windows_that_all_moved_are_said(void **state) {
+    (void)state;
+    qb_results before, after;
+    parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("7.71", "9", NLL_A, TOKENS))), &before);
+    parse(PAIRED_DOC(PAIRED_CASE("m/gptq", "gptq", PAIRED_ROW("7.71", "9", NLL_MOVED, TOKENS))), &after);
+    outcome o = compare_sets((const qb_results *[]){&before}, 1, &after, &usual);
+    assert_int_equal(o.counts[QB_CHANGED], 1);
+    assert_int_equal(o.exit_code, 1); /* nothing else was compared */
+    assert_non_null(strstr(o.text.text, "each window moved by 0.49 % (root mean square), up and down"));
+    outcome_free(&o);
+    qb_results_close(&before);
+    qb_results_close(&after);
 }
 
 static void test_compare__few_windows_tell_no_error(void **state) {
@@ -507,7 +601,8 @@ static void test_compare__junit_counts_what_failed_and_was_skipped(void **state)
     format_edit(DECODE, slow, "junit", &out);
     assert_non_null(strstr(out.text, "tests=\"7\" failures=\"2\" errors=\"0\" skipped=\"1\""));
     assert_non_null(strstr(out.text, "<testcase classname=\"gate\" name=\"verdict\" time=\"0\"><failure "
-                                     "type=\"gate\" message=\"REGRESSION: 1 row worse or missing\"/>"));
+                                     "type=\"gate\" message=\"REGRESSION: 1 row worse or missing; speeds set "
+                                     "against what is within a run alone\"/>"));
     assert_non_null(strstr(out.text,
                            "<testcase classname=\"m/gptq\" name=\"decode tg128\" time=\"0\"><failure "
                            "type=\"regression\" message=\"decode tg128: 30 tok/s to 26 tok/s, -13.3 %"));
@@ -523,7 +618,7 @@ static void test_compare__markdown_is_one_table_and_escapes(void **state) {
     (void)state;
     qb_str out = {0};
     format_edit(DECODE, slow, "markdown", &out);
-    assert_non_null(strstr(out.text, "### Benchmarks: REGRESSION: 1 row worse or missing\n"));
+    assert_non_null(strstr(out.text, "### Benchmarks: REGRESSION: 1 row worse or missing; speeds set"));
     assert_non_null(
         strstr(out.text, "| m/gptq | decode tg128 | 30 tok/s | 26 tok/s | -13.3 % | **REGRESSION"));
     qb_str_free(&out);
@@ -587,13 +682,13 @@ static void test_runs__of_a_directory_come_by_time(void **state) {
     write_document(dir, "c.json", from, "2026-11-23T06:10:00Z");
     write_document(dir, "broken.json", "\"cases\":[", "\"cases\":{");
     write_document(dir, "notes.txt", from, from);
-    assert_ok(qb_runs_open(dir, 2, &runs));
+    assert_ok(qb_runs_open((const char *[]){dir}, 1, 2, &runs));
     assert_int_equal(runs.n, 2);
     assert_non_null(strstr(runs.documents[0].path, "c.json"));
     assert_non_null(strstr(runs.documents[1].path, "a.json"));
     /* A run is no baseline of itself. */
     char *newest = qb_path_join(dir, "a.json");
-    assert_ok(qb_runs_open(newest, 20, &now));
+    assert_ok(qb_runs_open((const char *[]){newest}, 1, 20, &now));
     qb_runs_without(&runs, &now);
     assert_int_equal(runs.n, 1);
     qb_runs_without(&now, &now);
@@ -608,17 +703,20 @@ static void test_runs__need_a_document(void **state) {
     (void)state;
     char *dir = scratch_make();
     qb_runs runs;
-    assert_fails(qb_runs_open(dir, 20, &runs), QB_ERR_FORMAT, "holds no result document");
+    assert_fails(qb_runs_open((const char *[]){dir}, 1, 20, &runs), QB_ERR_FORMAT,
+                 "holds no result document");
     qb_runs_close(&runs);
-    assert_fails(qb_runs_open("no-such.json", 20, &runs), QB_ERR_NOT_FOUND, "no-such.json");
+    assert_fails(qb_runs_open((const char *[]){"no-such.json"}, 1, 20, &runs), QB_ERR_NOT_FOUND,
+                 "no-such.json");
     qb_runs_close(&runs);
-    assert_fails(qb_runs_open("baseline:none", 20, &runs), QB_ERR_IO, "no baseline \"none\"");
+    assert_fails(qb_runs_open((const char *[]){"baseline:none"}, 1, 20, &runs), QB_ERR_IO,
+                 "no baseline \"none\"");
     qb_runs_close(&runs);
-    assert_fails(qb_runs_open("baseline:../x", 20, &runs), QB_ERR_IO, "no baseline");
+    assert_fails(qb_runs_open((const char *[]){"baseline:../x"}, 1, 20, &runs), QB_ERR_IO, "no baseline");
     qb_runs_close(&runs);
     write_document(dir, "mine.json", "30.0", "30.0");
     assert_int_equal(setenv("BENCH_BASELINES", dir, 1), 0);
-    assert_ok(qb_runs_open("baseline:mine", 20, &runs));
+    assert_ok(qb_runs_open((const char *[]){"baseline:mine"}, 1, 20, &runs));
     assert_int_equal(runs.n, 1);
     qb_runs_close(&runs);
     unsetenv("BENCH_BASELINES");
@@ -634,6 +732,9 @@ int main(void) {
         cmocka_unit_test(test_compare__noisy_rows_decide_nothing),
         cmocka_unit_test(test_compare__levels_hold_for_all_rows_together),
         cmocka_unit_test(test_compare__runs_of_one_side_say_what_runs_differ_by),
+        cmocka_unit_test(test_compare__a_stray_process_is_no_regression),
+        cmocka_unit_test(test_compare__two_files_are_set_against_an_assumed_spread),
+        cmocka_unit_test(test_compare__windows_that_all_moved_are_said),
         cmocka_unit_test(test_compare__sizes_hashes_and_lost_rows),
         cmocka_unit_test(test_compare__repeated_rows_are_paired_in_order),
         cmocka_unit_test(test_compare__what_is_not_comparable_is_said),

@@ -214,6 +214,13 @@ static void test_run__speeds_are_measured_in_rounds(void **state) {
     r = opened(out);
     assert_int_equal(qb_results_unmeasured(&r), 0);
     qb_results_close(&r);
+    /* Several runs a side, with an option behind them. */
+    o = BENCH("compare", out, out, out, "--", out, out, "--json");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "\"old_runs\":\t3"));
+    assert_non_null(strstr(o.out, "\"new_runs\":\t2"));
+    assert_non_null(strstr(o.out, "\"old_processes\":\t6"));
+    outcome_free(&o);
 }
 
 /* A checkpoint that goes with its case cannot wait for another round, which is said. */

@@ -65,6 +65,52 @@ static void test_sign_flip__equals_scipys_permutations(void **state) {
     pairs_equal(*state, "sign_flip", qb_sign_flip_p);
 }
 
+static double number(const qb_json *c, const char *key) {
+    return qb_json_number(qb_json_get(c, key));
+}
+
+static void test_runs_differ__equals_statsmodels_least_squares(void **state) {
+    double x[MAX_VALUES], y[MAX_VALUES];
+    int cases = 0;
+    for (const qb_json *c = qb_json_first(qb_json_get(*state, "run_figures")); c;
+         c = qb_json_next(c), cases++) {
+        int n = read_values(qb_json_get(c, "x"), x), m = read_values(qb_json_get(c, "y"), y);
+        qb_run_effect e = qb_runs_differ(x, n, 0, y, m, 0);
+        near_to(e.difference, number(c, "difference"));
+        near_to(e.error, number(c, "error"));
+        near_to(e.freedom, number(c, "freedom"));
+        near_to(qb_student_p(e.difference, e.error, e.freedom), number(c, "p"));
+    }
+    assert_int_equal(cases, 5);
+}
+
+/* statsmodels maximises by iteration and stops near the optimum, hence the tolerance. */
+static void test_runs_differ__equals_statsmodels_mixed_model(void **state) {
+    double x[MAX_VALUES], y[MAX_VALUES];
+    int cases = 0;
+    for (const qb_json *c = qb_json_first(qb_json_get(*state, "run_rounds")); c;
+         c = qb_json_next(c), cases++) {
+        int n = read_values(qb_json_get(c, "x"), x), m = read_values(qb_json_get(c, "y"), y);
+        qb_run_effect e = qb_runs_differ(x, n, number(c, "within"), y, m, number(c, "within"));
+        assert_true(fabs(e.difference - number(c, "difference")) < 1e-6);
+        assert_true(fabs(e.error / number(c, "error") - 1) < 1e-3);
+        assert_true(fabs(e.between / number(c, "between") - 1) < 1e-2);
+    }
+    assert_int_equal(cases, 3);
+}
+
+/* One run a side tells nothing of runs; runs that scatter less than the error within them have no more of it
+   than that; a worse known new run makes the difference less sure. */
+static void test_runs_differ__where_there_is_little_to_tell(void **state) {
+    (void)state;
+    double a = 1, b = 2, four[] = {1, 1.01, 0.99, 1};
+    qb_run_effect e = qb_runs_differ(&a, 1, 0.5, &b, 1, 0.5);
+    assert_true(e.difference == 1 && e.freedom == 0 && isnan(e.error) && isnan(e.between));
+    e = qb_runs_differ(four, 4, 0.04, &b, 1, 0.04);
+    assert_true(e.between == 0 && fabs(e.error - sqrt(0.04 * 1.25)) < 1e-12);
+    assert_true(qb_runs_differ(four, 4, 0.04, &b, 1, 0.16).error > e.error);
+}
+
 static void test_holm__equals_statsmodels(void **state) {
     double p[MAX_VALUES], expected[MAX_VALUES], found[MAX_VALUES];
     int cases = 0;
@@ -175,6 +221,9 @@ int main(void) {
         cmocka_unit_test(test_mann_whitney__equals_scipy),
         cmocka_unit_test(test_wilcoxon__equals_scipy),
         cmocka_unit_test(test_sign_flip__equals_scipys_permutations),
+        cmocka_unit_test(test_runs_differ__equals_statsmodels_least_squares),
+        cmocka_unit_test(test_runs_differ__equals_statsmodels_mixed_model),
+        cmocka_unit_test(test_runs_differ__where_there_is_little_to_tell),
         cmocka_unit_test(test_holm__equals_statsmodels),
         cmocka_unit_test(test_holm__leaves_rows_without_a_test_out),
         cmocka_unit_test(test_tests__of_little_or_nothing),

@@ -86,7 +86,7 @@ static qb_status open_word(const char *word, qb_history **out) {
     qb_status st;
     QB_TRY(st, qb_path_look_dir(word, &is_dir));
     if (!is_dir) return qb_history_open(word, false, out);
-    QB_TRY(st, qb_runs_open(word, MAX_RUNS, &runs));
+    QB_TRY(st, qb_runs_open(&word, 1, MAX_RUNS, &runs));
     QB_TRY(st, qb_history_open(NULL, true, out));
     for (int i = 0; i < runs.n; i++) {
         bool added;
