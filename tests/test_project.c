@@ -177,7 +177,11 @@ static void test_project__a_projection_is_not_compared_with_a_measurement(void *
     qb_rows before, after;
     qb_comparison comparison;
     qb_str text = {0};
-    const qb_compare_config config = {0.1, 5, 0.01, 2, 0, true, false};
+    const qb_compare_config config = {.perplexity_tolerance_pct = 0.1,
+                                      .speed_effect_pct = 5,
+                                      .alpha = 0.01,
+                                      .memory_tolerance_pct = 2,
+                                      .force = true};
     make_document("3.6e9", &measured);
     qb_json *c = project(&measured, "h200", 2048);
     /* The same id, so that compare pairs them. */
