@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/json.h"
+#include "base/threads.h"
 #include "kernels/qweight.h"
 
 enum { QB_MAX_DIMS = 8 };
@@ -46,6 +47,9 @@ typedef struct qb_tensor_spec {
 qb_status qb_checkpoint_synthetic(const qb_json *config, const qb_tensor_spec *specs, size_t n, uint64_t seed,
                                   qb_checkpoint **out) QB_NODISCARD;
 void qb_checkpoint_close(qb_checkpoint *ck);
+/* Lends threads to whatever makes or unpacks values from now on; NULL ends it. What is asked of the
+   checkpoint must meanwhile come from the one thread that runs loops on them. */
+void qb_checkpoint_use_threads(qb_checkpoint *ck, qb_threads *threads);
 
 const qb_json *qb_checkpoint_config(const qb_checkpoint *ck);     /* config.json, never NULL */
 const char *qb_checkpoint_config_source(const qb_checkpoint *ck); /* the file it was read from, for errors */

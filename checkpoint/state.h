@@ -52,6 +52,7 @@ struct qb_checkpoint {
     struct qb_gguf *gguf; /* in the arena; NULL for other containers */
     bool synthetic;
     uint64_t seed;
+    qb_threads *threads;  /* qb_checkpoint_use_threads */
     pthread_mutex_t lock; /* holders, filling, owned, tensor.data, warned */
     pthread_cond_t filled;
     unsigned warned; /* bits of qb_checkpoint_warning */

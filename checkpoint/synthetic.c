@@ -20,20 +20,37 @@ static void quantile_table(float stddev, uint16_t table[SHARES]) {
     }
 }
 
-static void fill_normal(uint64_t seed, float stddev, int64_t n, uint16_t *out) {
+enum { VALUES_A_DRAW = 4, GRAIN = 1 << 18 };
+
+typedef struct {
+    uint64_t seed;
     uint16_t table[SHARES];
-    quantile_table(stddev, table);
-    int64_t i = 0;
-    uint64_t counter = 0;
-    for (; i + 4 <= n; i += 4) {
-        uint64_t bits = qb_noise_u64(seed, counter++);
+    uint16_t *out;
+} normal_run;
+
+/* begin is a multiple of VALUES_A_DRAW. */
+static void fill_range(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const normal_run *run = ctx;
+    const uint16_t *table = run->table;
+    uint16_t *out = run->out;
+    int64_t i = begin;
+    uint64_t counter = (uint64_t)(begin / VALUES_A_DRAW);
+    for (; i + VALUES_A_DRAW <= end; i += VALUES_A_DRAW) {
+        uint64_t bits = qb_noise_u64(run->seed, counter++);
         out[i] = table[bits & (SHARES - 1)];
         out[i + 1] = table[bits >> 16 & (SHARES - 1)];
         out[i + 2] = table[bits >> 32 & (SHARES - 1)];
         out[i + 3] = table[bits >> 48 & (SHARES - 1)];
     }
-    for (uint64_t bits = qb_noise_u64(seed, counter); i < n; i++, bits >>= 16)
+    for (uint64_t bits = qb_noise_u64(run->seed, counter); i < end; i++, bits >>= 16)
         out[i] = table[bits & (SHARES - 1)];
+}
+
+static void fill_normal(qb_threads *threads, uint64_t seed, float stddev, int64_t n, uint16_t *out) {
+    normal_run run = {.seed = seed, .out = out};
+    quantile_table(stddev, run.table);
+    qb_parallel_for(threads, n, GRAIN, fill_range, &run);
 }
 
 static qb_status fill(const qb_checkpoint *ck, const qb_tensor_state *t, void *out) {
@@ -42,7 +59,7 @@ static qb_status fill(const qb_checkpoint *ck, const qb_tensor_state *t, void *o
     if (t->tensor.n_dims == 1)
         for (int64_t i = 0; i < n; i++) values[i] = 0x3c00; /* 1.0: norms that change nothing */
     else
-        fill_normal(qb_noise_u64(ck->seed, qb_name_hash(t->tensor.name)), t->stddev, n, values);
+        fill_normal(ck->threads, qb_noise_u64(ck->seed, qb_name_hash(t->tensor.name)), t->stddev, n, values);
     return QB_OK;
 }
 

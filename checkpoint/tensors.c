@@ -105,6 +105,10 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
     pthread_mutex_unlock(&ck->lock);
 }
 
+void qb_checkpoint_use_threads(qb_checkpoint *ck, qb_threads *threads) {
+    ck->threads = threads;
+}
+
 void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *tensor) {
     const qb_tensor_state *t = tensor ? &ck->tensors[tensor->index] : NULL;
     if (t && t->mapped) qb_map_prefetch(t->mapped, (size_t)t->stored_bytes);

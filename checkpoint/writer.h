@@ -33,7 +33,11 @@ qb_status qb_writer_plan(qb_writer *w, const char *name, qb_dtype dtype, int n_d
                          const int64_t *shape) QB_NODISCARD;
 /* Ends planning: writes the headers and reserves the space (a full disk shows here, not hours later). */
 qb_status qb_writer_begin(qb_writer *w) QB_NODISCARD;
-/* All bytes of one planned tensor. */
+/* Lends threads to the layouts' packing; NULL ends it. From then on one thread at a time puts, that which
+   runs loops on them. */
+void qb_writer_use_threads(qb_writer *w, qb_threads *threads);
+qb_threads *qb_writer_threads(const qb_writer *w); /* or NULL */
+/* All bytes of one planned tensor; the system begins to write them to the disk. */
 qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_t bytes) QB_NODISCARD;
 /* Further files of the directory. */
 qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *text) QB_NODISCARD;

@@ -363,6 +363,7 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
     for (int64_t l = 0; l < c->n_layers; l++) QB_TRY(st, check_steps(m, dev->backend, &t->layers[l], l));
     QB_TRY(st, check_steps(m, dev->backend, &t->leave, c->n_layers));
     m->dev = dev;
+    qb_checkpoint_use_threads(m->checkpoint, dev->threads);
     QB_TRY(st, load_embedding(m, &head));
     QB_TRY(st, load_list(m, -1, -1, QB_PLACE_DEVICE, &m->enter));
     QB_TRY(st, load_list(m, c->n_layers, t->tied_head ? t->head : -1, QB_PLACE_DEVICE, &m->leave));
@@ -382,6 +383,7 @@ out:
 
 void qb_model_unload(qb_model *m) {
     if (!m->dev) return;
+    qb_checkpoint_use_threads(m->checkpoint, NULL);
     const qb_backend *be = m->dev->backend;
     for (int64_t l = 0; m->blocks && l < m->config.n_layers; l++) qb_block_free(m, &m->blocks[l]);
     free_list(m, &m->enter);

@@ -8,6 +8,7 @@
 #include "quant/passes.h"
 #include "quant/plan.h"
 #include "quant/steps.h"
+#include "quant/store.h"
 #include "quant/stream.h"
 #include "quant/target.h"
 
@@ -20,8 +21,9 @@ typedef struct {
     const qb_quant_method *method;
     const qb_quant_config *config;
     qb_target_run target;
-    float *weight;  /* one linear in float32, the largest fits */
-    bool host_only; /* qb_site_job.host_only */
+    qb_store *store; /* where quantized linears go */
+    float *weight;   /* one linear in float32, the largest fits */
+    bool host_only;  /* qb_site_job.host_only */
     qb_calibration calibration;
     qb_block ahead; /* the next block, once it is loaded */
     bool has_ahead;
@@ -45,14 +47,13 @@ static qb_status check_dense(const char *module, const qb_weight *from) {
     return QB_OK;
 }
 
-/* Writes one quantized linear; *q becomes what a reader of the file will find. */
-static qb_status store_linear(run_state *r, const qb_site_linear *l, qb_qweight *q,
-                              qb_module_report *report) {
+/* *q becomes what a reader of the file will find, and is reported as such. */
+static qb_status settle_linear(run_state *r, const qb_site_linear *l, qb_qweight *q,
+                               qb_module_report *report) {
     const char *module = l->module;
     qb_status st = qb_qweight_round_scales(q);
     if (st != QB_OK) return qb_fail_prefix(st, "%s", module);
     QB_TRY(st, qb_steps_check(module, l->from, q));
-    QB_TRY(st, r->target.layout->put(r->target.writer, module, q));
     report->bits = qb_qweight_bits_per_weight(q) * (double)(q->rows * q->cols);
     qb_qweight_as_read(q);
     QB_TRY(st, qb_quant_report_add(r->report, report));
@@ -117,8 +118,9 @@ static qb_status replace_linear(site *s, int64_t i, qb_qweight *q) {
 /* qb_site_job.take */
 static qb_status take_linear(void *ctx, int64_t i, qb_qweight *q, qb_module_report *report) {
     site *s = ctx;
-    qb_status st = store_linear(s->r, &s->linears[i], q, report);
+    qb_status st = settle_linear(s->r, &s->linears[i], q, report);
     if (st == QB_OK && s->b) st = replace_linear(s, i, q);
+    if (st == QB_OK) return qb_store_put(s->r->store, s->names[i], q);
     qb_qweight_free(q);
     return st;
 }
@@ -162,6 +164,11 @@ out:
     return st;
 }
 
+/* Blocks 0 .. blocks-1 are in the store. */
+static qb_status save_blocks(run_state *r, int64_t blocks) {
+    return qb_store_save(r->store, qb_target_state(&r->target, blocks, r->report));
+}
+
 static qb_status quantize_by_linear(run_state *r) {
     const qb_topology *t = &r->m->topology;
     qb_status st = QB_OK;
@@ -170,7 +177,7 @@ static qb_status quantize_by_linear(run_state *r) {
         for (size_t i = 0; i < list->n_linears; i++)
             if (list->linears[i].quantized)
                 QB_TRY(st, quantize_alone(r, layer, (int16_t)i, &list->linears[i]));
-        QB_TRY(st, qb_target_save(&r->target, layer + 1, r->report));
+        QB_TRY(st, save_blocks(r, layer + 1));
         qb_progress_update(&r->progress, (double)(layer + 1));
     }
 out:
@@ -313,19 +320,23 @@ out:
     return st;
 }
 
-/* Stores the stream when that is due. A disk without room for it costs time after a kill, and no more. */
-static void store_stream(run_state *r, int64_t blocks) {
+/* Stores the stream when that is due, behind what it goes with. A disk without room for it costs time after a
+   kill, and no more. */
+static qb_status store_stream(run_state *r, int64_t blocks) {
     int64_t begun = qb_now_ns();
     double since = (double)(begun - r->stream_stored_ns) * 1e-9;
     if (!r->stream_path || blocks == r->m->config.n_layers || since < r->target.target->stream_every_s ||
         since < 20 * r->stream_cost_s)
-        return;
+        return QB_OK;
+    qb_status st = qb_store_drain(r->store);
+    if (st != QB_OK) return st;
     if (qb_stream_save(&r->calibration, r->stream_path, blocks) != QB_OK) {
         qb_warn("the calibration stream is not stored: %s", qb_error_text());
         qb_error_clear();
     }
     r->stream_stored_ns = qb_now_ns();
     r->stream_cost_s = (double)(r->stream_stored_ns - begun) * 1e-9;
+    return QB_OK;
 }
 
 static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int64_t other_bytes) {
@@ -346,9 +357,9 @@ static qb_status quantize_by_block(run_state *r, const qb_windows *windows, int6
         qb_block_prefetch(r->m, layer + 1);
         st = quantize_block(r, &block);
         qb_block_free(r->m, &block);
-        if (st == QB_OK) st = qb_target_save(&r->target, layer + 1, r->report);
+        if (st == QB_OK) st = save_blocks(r, layer + 1);
         if (st != QB_OK) goto out;
-        store_stream(r, layer + 1);
+        QB_TRY(st, store_stream(r, layer + 1));
     }
 out:
     if (r->has_ahead) qb_block_free(r->m, &r->ahead);
@@ -400,7 +411,9 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
         qb_info("the Hessians of a block are held in parts: %lld passes over the calibration tokens in place "
                 "of %lld",
                 (long long)plan.hessian_passes, (long long)plan.stages);
+    qb_checkpoint_use_threads(m->checkpoint, dev->threads);
     QB_TRY(st, qb_target_open(m, method, config, target, report, &r.target));
+    QB_TRY(st, qb_store_open(r.target.writer, r.target.layout, dev, &r.store));
     QB_TRY(st, qb_alloc((size_t)largest_linear(&m->topology), sizeof *r.weight, &r.weight));
     qb_progress_begin(&r.progress, (double)m->config.n_layers, "quantizing %s with %s", m->name,
                       method->name);
@@ -408,11 +421,16 @@ qb_status qb_quantize_model(qb_model *m, qb_device *dev, const qb_quant_method *
         QB_TRY(st, quantize_by_block(&r, calibration, qb_quant_plan_other_bytes(&plan)));
     else
         QB_TRY(st, quantize_by_linear(&r));
+    QB_TRY(st, qb_store_drain(r.store));
+    qb_store_close(r.store);
+    r.store = NULL;
     st = qb_target_finish(&r.target, method->needs ? calibration : NULL, report);
 out:
     qb_progress_end(&r.progress);
     qb_calibration_free(&r.calibration);
+    qb_store_close(r.store);
     qb_target_close(&r.target, st);
+    qb_checkpoint_use_threads(m->checkpoint, NULL);
     qb_free(r.weight);
     if (st != QB_OK) qb_quant_report_free(report);
     return st;

@@ -308,16 +308,14 @@ out:
     return st;
 }
 
-qb_status qb_target_save(qb_target_run *t, int64_t blocks, const qb_quant_report *report) {
-    if (!t->target->fingerprint) return QB_OK;
+qb_json *qb_target_state(const qb_target_run *t, int64_t blocks, const qb_quant_report *report) {
+    if (!t->target->fingerprint) return NULL;
     qb_json *state = qb_json_object(), *body = qb_quant_report_json(report);
     qb_json_put_int(state, "blocks", blocks);
     qb_json_put_real(state, "seconds", seconds_so_far(t));
     qb_json_put(state, "modules", qb_json_copy(qb_json_get(body, "modules")));
-    qb_status st = qb_writer_save(t->writer, state);
-    qb_json_free(state);
     qb_json_free(body);
-    return st;
+    return state;
 }
 
 static qb_status create_writer(const qb_quant_target *target, qb_writer **out) {
@@ -343,7 +341,9 @@ qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const
     const qb_json *state = qb_writer_saved(out->writer);
     if (state) return restore(out, state, report);
     QB_TRY(st, qb_target_copy_others(m, &out->modules, QB_DTYPE_COUNT, out->writer));
-    QB_TRY(st, qb_target_save(out, 0, report));
+    qb_json *none = qb_target_state(out, 0, report);
+    st = qb_writer_save(out->writer, none);
+    qb_json_free(none);
 out:
     return st;
 }

@@ -46,8 +46,9 @@ typedef struct qb_target_run {
 qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const qb_quant_config *config,
                          const qb_quant_target *target, qb_quant_report *report,
                          qb_target_run *out) QB_NODISCARD;
-/* Saves that blocks 0 .. blocks-1 are done, with the reports of their modules. */
-qb_status qb_target_save(qb_target_run *t, int64_t blocks, const qb_quant_report *report) QB_NODISCARD;
+/* What qb_writer_save is given once blocks 0 .. blocks-1 are put: their number and the reports of their
+   modules. NULL where nothing is kept for another run. */
+qb_json *qb_target_state(const qb_target_run *t, int64_t blocks, const qb_quant_report *report);
 /* Fills the report's sums, writes it and the model card, and publishes. calibration may be NULL. */
 qb_status qb_target_finish(qb_target_run *t, const qb_windows *calibration,
                            qb_quant_report *report) QB_NODISCARD;

@@ -115,11 +115,11 @@ static void measure_bits(int bits, const qb_qweight *q, uint32_t *words, uint8_t
     double pack = 0, unpack = 0;
     for (int i = 0; i < ROUNDS; i++) {
         int64_t begun = cpu_ns();
-        qb_bits_pack_transposed(q->codes, ROWS, COLS, bits, words);
+        qb_bits_pack_transposed(NULL, q->codes, ROWS, COLS, bits, words);
         double rate = gb_per_s(begun);
         if (rate > pack) pack = rate;
         begun = cpu_ns();
-        qb_bits_unpack_transposed(words, ROWS, COLS, bits, codes);
+        qb_bits_unpack_transposed(NULL, words, ROWS, COLS, bits, codes);
         rate = gb_per_s(begun);
         if (rate > unpack) unpack = rate;
     }

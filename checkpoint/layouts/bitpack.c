@@ -129,9 +129,21 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
  */
 enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
 
-void qb_bits_pack_transposed(const uint8_t *codes, int64_t rows, int64_t cols, int bits, uint32_t *words) {
-    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
-    for (int64_t c = 0; c < cols; c += TILE_COLS) {
+typedef struct {
+    uint8_t *codes; /* [rows, cols] */
+    int64_t rows, cols;
+    int bits;
+    uint32_t *words; /* [cols * bits / 32, rows] */
+} transposition;
+
+static void pack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const transposition *run = ctx;
+    const uint8_t *codes = run->codes;
+    int64_t rows = run->rows, cols = run->cols;
+    int bits = run->bits;
+    uint32_t *words = run->words, row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
+    for (int64_t c = begin; c < end; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
@@ -146,9 +158,15 @@ void qb_bits_pack_transposed(const uint8_t *codes, int64_t rows, int64_t cols, i
     }
 }
 
-void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, uint8_t *codes) {
+static void unpack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const transposition *run = ctx;
+    const uint32_t *words = run->words;
+    int64_t rows = run->rows, cols = run->cols;
+    int bits = run->bits;
+    uint8_t *codes = run->codes;
     uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
-    for (int64_t c = 0; c < cols; c += TILE_COLS) {
+    for (int64_t c = begin; c < end; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
@@ -161,4 +179,16 @@ void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols
             }
         }
     }
+}
+
+void qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
+                             uint32_t *words) {
+    transposition run = {(uint8_t *)(uintptr_t)codes, rows, cols, bits, words}; /* read only */
+    qb_parallel_for(threads, cols, TILE_COLS, pack_columns, &run);
+}
+
+void qb_bits_unpack_transposed(qb_threads *threads, const uint32_t *words, int64_t rows, int64_t cols,
+                               int bits, uint8_t *codes) {
+    transposition run = {codes, rows, cols, bits, (uint32_t *)(uintptr_t)words}; /* read only */
+    qb_parallel_for(threads, cols, TILE_COLS, unpack_columns, &run);
 }

@@ -118,7 +118,8 @@ static qb_status read_codes(qb_checkpoint *ck, const parts *p, qb_qweight *q) {
         QB_TRY(st, qb_alloc((size_t)(n_words * p->rows), sizeof *regrouped, &regrouped));
         regroup_words(words, width, n_words, p->rows, regrouped);
     }
-    qb_bits_unpack_transposed(regrouped ? regrouped : words, p->rows, p->cols, p->bits, q->codes);
+    qb_bits_unpack_transposed(ck->threads, regrouped ? regrouped : words, p->rows, p->cols, p->bits,
+                              q->codes);
 out:
     qb_free(regrouped);
     qb_checkpoint_release(ck, p->qweight);

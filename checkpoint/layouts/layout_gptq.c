@@ -79,7 +79,7 @@ static qb_status put_qweight(qb_writer *w, const char *module, const qb_qweight 
     qb_status st;
     QB_TRY(st, check_codes(module, "code", q->codes, q->rows * q->cols, q->bits));
     QB_TRY(st, qb_alloc((size_t)n, sizeof *words, &words));
-    qb_bits_pack_transposed(q->codes, q->rows, q->cols, q->bits, words);
+    qb_bits_pack_transposed(qb_writer_threads(w), q->codes, q->rows, q->cols, q->bits, words);
     st = qb_layout_put(w, module, "qweight", words, n * 4);
     qb_free(words);
 out:

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* sync_file_range */
 #include "checkpoint/writer.h"
 
 #include "base/file.h"
@@ -270,6 +271,19 @@ out:
 
 /* ---- put ---- */
 
+void qb_writer_use_threads(qb_writer *w, qb_threads *threads) {
+    w->threads = threads;
+}
+
+qb_threads *qb_writer_threads(const qb_writer *w) {
+    return w->threads;
+}
+
+/* The disk works while the next tensor is packed; a hint, which some file systems do not take. */
+static void begin_writeback(int fd, int64_t offset, int64_t bytes) {
+    (void)sync_file_range(fd, (off_t)offset, (off_t)bytes, SYNC_FILE_RANGE_WRITE);
+}
+
 qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_t bytes) {
     uint32_t position;
     if (!w->begun) return qb_fail(QB_ERR_INTERNAL, "tensor %.200s is put before writing began", name);
@@ -283,6 +297,7 @@ qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_
     const qb_out_shard *s = &w->shards[p->shard];
     qb_status st = write_at(s->fd, data, (size_t)bytes, s->data_begin + p->offset, s->name);
     if (st != QB_OK) atomic_store(&w->failed, true);
+    if (st == QB_OK) begin_writeback(s->fd, s->data_begin + p->offset, bytes);
     return st != QB_OK ? qb_fail_prefix(st, "%s", w->staging.target) : st;
 }
 

@@ -43,6 +43,7 @@ struct qb_writer {
     bool begun;
     struct qb_writer_journal *journal; /* NULL unless resumable; writer_resume.c */
     atomic_bool failed;                /* a put could not write */
+    qb_threads *threads;               /* qb_writer_use_threads */
 };
 
 /* What a kept directory holds is taken over when it was begun with the same fingerprint and the same headers
