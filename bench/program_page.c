@@ -28,6 +28,7 @@ const qb_variable qb_program_variables[] = {
     {"BENCH_MAX_TEXT_GB", "the most that a dataset file may take, decompressed (8 GB)"},
     {"HF_HUB_CACHE", "the Hugging Face cache; else $HF_HOME/hub, or ~/.cache/huggingface/hub"},
     {"BENCH_SHARE", "suites, plot scripts and the demo model, when not beside the program"},
+    {"BENCH_CUDA_DEPENDENT", "0: a token's CUDA kernels begin only when the one before has ended"},
     {"BENCH_SIMD", "the most of the processor's vector instructions to use: generic, avx2 or avx512"},
     {NULL, NULL},
 };

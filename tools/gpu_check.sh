@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can say, in one command that ends inside nine minutes on an H200:
 # build, the gpu tests (whole models' perplexity among them), compute-sanitizer on them, ceilings, decode and prefill of a
-# synthetic Llama-2-7B in every format, its GPTQ, the op sweep, its decode with kernels that overlap, and a profile.
+# synthetic Llama-2-7B in every format, its GPTQ, the op sweep, its decode with kernels that do not overlap, and a profile.
 #   tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [--only STEPS] [RESULT.json]
 #   --prebuilt  takes the programs in FOLDER/bin rather than building (tools/gpu_bundle.sh brings them; no compiler is needed)
 #   --seconds   when all must be over (535)
@@ -157,11 +157,11 @@ quantize() {
   rm -rf "$scratch/llama2-7b-gptq"
 }
 op_sweep() { "$bin/bench_cuda" --json; }
-# The decode step with kernels that begin before those ahead of them end: the same bits twice, and its speed.
+# The decode step whose kernels begin only when those ahead of them have ended: the same bits twice, and its speed.
 overlap() {
   [ "${capability%%.*}" -ge 9 ] || { echo "compute capability $capability has no dependent launches"; return 77; }
   [ -d "$scratch/llama2-7b-int4" ] || { echo "the step speed left no model"; return 77; }
-  export BENCH_CUDA_DEPENDENT=1
+  export BENCH_CUDA_DEPENDENT=0
   "$bin/test_cuda_decode" >&2 || return 1
   "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 0 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json
 }

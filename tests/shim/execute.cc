@@ -46,6 +46,7 @@ void become(thread *t) {
 
 uint64_t random_state = 0;
 const void *running_kernel = nullptr;
+bool is_dependent = false;
 const std::function<void()> *kernel_body = nullptr;
 std::vector<thread> threads;
 std::vector<warp> warps;
@@ -91,6 +92,8 @@ void check_exit() {
     warp *w = current->of;
     for (const meeting &m : w->open)
         if (m.mask & (1u << current->lane)) fail_here("exits while its warp waits for it at a collective");
+    if (is_dependent && !current->waited)
+        fail_here("exits without having waited for the kernel that it is a dependent of");
     w->exited |= 1u << current->lane;
     if (barriers[0].arrived) fail_here("exits while others of its block wait at a barrier");
     n_exited++;
@@ -129,7 +132,7 @@ void run_block() {
     n_started = n_exited = 0;
     for (barrier_state &b : barriers) b.arrived = 0, b.sum = 0, b.waiting.clear();
     for (warp &w : warps) w.exited = 0, w.open.clear();
-    for (thread &t : threads) t.waits_for = nullptr, t.copies.clear(), t.copy_groups = 0;
+    for (thread &t : threads) t.waits_for = nullptr, t.copies.clear(), t.copy_groups = 0, t.waited = false;
     shuffle(start_order);
     while (n_exited < n_threads) {
         if (n_started < n_threads) {
@@ -223,10 +226,10 @@ void collective(const char *what, unsigned mask, void *argument, void (*compute)
         if ((mask >> lane & 1) && lane != current->lane) wake(first + lane);
 }
 
-void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, bool dependent,
               const std::function<void()> &body) {
     if (current) fail("a kernel is launched from within a kernel");
-    running_kernel = kernel, kernel_body = &body;
+    running_kernel = kernel, kernel_body = &body, is_dependent = dependent;
     gridDim = grid, blockDim = block;
     prepare(block);
     uint64_t n_blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;

@@ -37,13 +37,16 @@ struct thread {
     int answer;                     /* of __syncthreads_or and its like */
     std::vector<async_copy> copies; /* not yet waited for */
     int copy_groups;                /* closed so far */
+    bool waited;                    /* for the kernel before */
 };
 
 extern thread *current;
 extern unsigned char *dynamic_shared; /* 16-byte aligned; ends exactly where it ends under AddressSanitizer */
 
-/* Runs body, which calls the kernel, once a thread. */
-void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+/* Runs body, which calls the kernel, once a thread. dependent: it may begin before the kernel ahead of it has
+   ended, and every thread has to wait for that one: who does not could end first, and the next kernel, which
+   waits for this one alone, would no longer wait for all that was queued before it. */
+void run_grid(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, bool dependent,
               const std::function<void()> &body);
 
 /* Barrier `id` of the block for `count` threads (0: all). Gives how many came with a true predicate. */

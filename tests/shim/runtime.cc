@@ -124,9 +124,13 @@ cudaError_t launch(const cudaLaunchConfig_t &c, const void *kernel, std::functio
     if (c.dynamicSmemBytes > dynamic_shared_limit(kernel)) return note(cudaErrorInvalidValue);
     dim3 grid = c.gridDim, block = c.blockDim;
     size_t bytes = c.dynamicSmemBytes;
+    bool dependent = false;
+    for (unsigned i = 0; i < c.numAttrs; i++)
+        if (c.attrs[i].id == cudaLaunchAttributeProgrammaticStreamSerialization)
+            dependent = c.attrs[i].val.programmaticStreamSerializationAllowed != 0;
     enqueue(c.stream, [=] {
         launches++;
-        run_grid(kernel, grid, block, bytes, body);
+        run_grid(kernel, grid, block, bytes, dependent, body);
     });
     return cudaSuccess;
 }

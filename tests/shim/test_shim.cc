@@ -131,6 +131,25 @@ static __global__ void part_kernel(int how, int *out) {
     out[0] = slot;
 }
 
+static __global__ void waits_kernel(unsigned threads) {
+    if (threadIdx.x < threads) ptx::wait_for_previous_kernel();
+}
+
+/* A dependent kernel of which a thread never waits breaks the order of those behind it. */
+static void test_shim__dependents_that_do_not_wait_end_the_program(void **) {
+    for (unsigned threads : {64u, 63u, 0u})
+        for (bool dependent : {false, true}) {
+            int end = ending_of([threads, dependent] {
+                ok(qb_launch_with(dependent, waits_kernel, dim3(2), dim3(64), 0, nullptr, threads));
+                cudaDeviceSynchronize();
+            });
+            if (threads == 64 || !dependent)
+                assert_int_equal(end, 0);
+            else
+                assert_true(WIFSIGNALED(end));
+        }
+}
+
 static void test_shim__threads_that_part_end_the_program(void **) {
     for (int how = 0; how < 7; how++) {
         int end = ending_of([how] {
@@ -463,6 +482,7 @@ int main() {
         cmocka_unit_test(test_shim__every_thread_runs_once),
         cmocka_unit_test(test_shim__barriers_hold_and_missing_ones_show),
         cmocka_unit_test(test_shim__barriers_that_count),
+        cmocka_unit_test(test_shim__dependents_that_do_not_wait_end_the_program),
         cmocka_unit_test(test_shim__threads_that_part_end_the_program),
         cmocka_unit_test(test_shim__launches_are_checked),
 #if defined(__SANITIZE_ADDRESS__)

@@ -58,7 +58,9 @@ template <int table> uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     return r;
 }
 
-inline void wait_for_previous_kernel() {}
+inline void wait_for_previous_kernel() {
+    shim::current->waited = true;
+}
 inline void let_next_kernel_begin() {}
 
 } // namespace ptx
