@@ -241,7 +241,7 @@ static void test_cuda_decode__takes_few_launches(void **state) {
         int32_t id = 1;
         int64_t before = qb_shim_launches();
         fused_step(&s, &id, t, logits);
-        assert_int_equal(qb_shim_launches() - before, 2 + 6 * m->config.n_layers);
+        assert_int_equal(qb_shim_launches() - before, 2 + 5 * m->config.n_layers);
     }
     qb_free(logits);
     session_close(&s);

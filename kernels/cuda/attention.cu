@@ -2,28 +2,46 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/place.cuh"
 
-int64_t qb_attention_bound(int64_t visible) {
-    int64_t bound = ATTENTION_FIRST_BOUND;
-    while (bound < visible) bound *= 2;
-    return bound;
+extern "C" {
+#include "base/memory.h"
 }
 
-/* Blocks for two on every multiprocessor, in splits no shorter than 64 keys (below that joining them costs
-   more than reading them) and no longer than what the scores' shared memory holds. */
+/* One block a head up to ATTENTION_ALONE_KEYS; the splits of more keys have a grid that serves all. */
+int64_t qb_attention_bound(int64_t visible) {
+    return visible <= ATTENTION_ALONE_KEYS ? ATTENTION_ALONE_KEYS : ATTENTION_MAX_VISIBLE;
+}
+
+/* Where blocks are this many times what the device holds at once, splits no longer even them out. */
+constexpr int64_t EVEN_WAVES = 4;
+
+/* The fewest splits that leave little of the device idle: whole waves of resident blocks, or nearly. */
+static int most_splits(int64_t blocks, int64_t slots) {
+    int best = 1;
+    double best_use = 0.0;
+    if (blocks > EVEN_WAVES * slots) return 1;
+    const int64_t widest = blocks <= slots ? slots / blocks : EVEN_WAVES;
+    for (int n = 1; n <= widest && n <= ATTENTION_MAX_SPLITS; n++) {
+        const int64_t waves = (blocks * n + slots - 1) / slots;
+        const double use = static_cast<double>(blocks * n) / static_cast<double>(waves * slots);
+        if (use > best_use + 0.02) best = n, best_use = use;
+    }
+    return best;
+}
+
+static int64_t slots_of(int block_heads, int multiprocessors) {
+    return static_cast<int64_t>(qb_attention_resident(block_heads)) * multiprocessors;
+}
+
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
                                  int64_t value_dim, int multiprocessors) {
-    const int64_t bound = qb_attention_bound(visible);
-    const int64_t blocks =
-        n_seq * n_kv_heads * ((n_heads / n_kv_heads + ATTENTION_BLOCK_HEADS - 1) / ATTENTION_BLOCK_HEADS);
-    int64_t split = ATTENTION_MAX_SPLIT;
-    while (split > 64 && blocks * (bound / split) < 2 * static_cast<int64_t>(multiprocessors)) split /= 2;
-    while (split < ATTENTION_MAX_SPLIT && bound / split > ATTENTION_MAX_SPLITS) split *= 2;
+    const int group = static_cast<int>(n_heads / n_kv_heads), heads = qb_attention_block_heads(group);
+    const int64_t blocks = n_seq * n_kv_heads * ((group + heads - 1) / heads);
     attention_plan p;
-    p.bound = bound;
-    p.split = static_cast<int32_t>(split);
-    p.n_splits = static_cast<int32_t>((visible + split - 1) / split);
+    p.bound = qb_attention_bound(visible);
+    p.most_splits = most_splits(blocks, slots_of(heads, multiprocessors));
+    p.n_splits = p.bound <= ATTENTION_ALONE_KEYS ? 1 : p.most_splits;
     p.partial_floats = p.n_splits > 1 ? n_seq * n_heads * p.n_splits * value_dim : 0;
-    p.partial_bytes = p.n_splits > 1 ? (p.partial_floats + 2 * n_seq * n_heads * p.n_splits) * 4 : 0;
+    p.partial_bytes = p.n_splits > 1 ? (p.partial_floats + 1 + 2 * n_seq * n_heads * p.n_splits) * 4 : 0;
     return p;
 }
 
@@ -45,11 +63,46 @@ attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend
     return a;
 }
 
-void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial) {
-    a->split = p.split;
+void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial, uint32_t *arrived) {
+    a->most_splits = p.most_splits;
     a->n_splits = p.n_splits;
     a->partial = static_cast<float *>(partial);
     a->partial_sums = reinterpret_cast<float2 *>(a->partial + (p.partial_floats + 1) / 2 * 2);
+    a->arrived = arrived;
+}
+
+struct attention_state {
+    uint32_t *arrived;
+};
+
+static void free_state(cuda_device *d, void *opaque) {
+    qb_cuda_free(&d->base, static_cast<attention_state *>(opaque)->arrived);
+    qb_free(opaque);
+}
+
+qb_status qb_attention_arrived(cuda_device *d, uint32_t **out) {
+    auto &part = d->parts[QB_CUDA_PART_ATTENTION];
+    if (!part.state) {
+        const qb_status st = qb_alloc_zero(1, sizeof(attention_state), &part.state);
+        if (st != QB_OK) return st;
+        part.free = free_state;
+    }
+    attention_state *state = static_cast<attention_state *>(part.state);
+    if (!state->arrived) {
+        /* as many as there are blocks where several splits are worth it */
+        const int64_t bytes =
+            EVEN_WAVES * slots_of(1, d->multiprocessors) * static_cast<int64_t>(sizeof(uint32_t));
+        uint32_t *arrived;
+        qb_status st = qb_cuda_alloc(&d->base, QB_MEMORY_WORKSPACE, bytes, &arrived);
+        if (st != QB_OK) return st;
+        if ((st = qb_cuda_clear(&d->base, arrived, bytes)) != QB_OK) {
+            qb_cuda_free(&d->base, arrived);
+            return st;
+        }
+        state->arrived = arrived;
+    }
+    *out = state->arrived;
+    return QB_OK;
 }
 
 static qb_status check_widths(const qb_attend_attr *attr) {
@@ -124,7 +177,11 @@ extern "C" qb_status qb_cuda_attention(qb_device *dev, const qb_attention *op) {
     const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->attr->heads, kv->n_kv_heads,
                                                   kv->value_dim, d->multiprocessors);
     void *partial = NULL;
-    if (plan.partial_bytes && (st = qb_cuda_scratch(d, plan.partial_bytes, &partial)) != QB_OK) return st;
-    qb_attention_cut(&a, plan, partial);
+    uint32_t *arrived = NULL;
+    if (plan.n_splits > 1) {
+        if ((st = qb_cuda_scratch(d, plan.partial_bytes, &partial)) != QB_OK) return st;
+        if ((st = qb_attention_arrived(d, &arrived)) != QB_OK) return st;
+    }
+    qb_attention_cut(&a, plan, partial, arrived);
     return qb_cuda_status(d, qb_attention_decode(a, d->stream), "attention");
 }

@@ -1,22 +1,48 @@
 /* Attention over the cache: what its two kernels share, and the launches that the op and the decode step use.
-   Decode (one row a sequence) cuts the visible keys into splits, one block each, and joins the splits in a
-   fixed order; prefill is one online-softmax kernel on tensor cores. */
+   Decode (one row a sequence) cuts the visible keys into splits, one block each, of which the last joins all
+   in a fixed order; prefill is one online-softmax kernel on tensor cores. */
 #pragma once
 
 #include "kernels/cuda/cuda.cuh"
 
 #include <cuda_bf16.h>
 
-/* The decode kernels hold a head in a warp, a split's scores and all splits' weights in shared memory. */
+/* The decode kernel holds a head in a warp, and the weights of all splits in shared memory. */
 enum {
     ATTENTION_MAX_HEAD_DIM = 256,
-    ATTENTION_BLOCK_HEADS = 8, /* query heads that a block takes together */
-    ATTENTION_MAX_SPLIT = 512,
-    ATTENTION_MAX_SPLITS = 2048,
-    ATTENTION_MAX_VISIBLE = ATTENTION_MAX_SPLIT * ATTENTION_MAX_SPLITS,
+    ATTENTION_BLOCK_HEADS = 8, /* query heads that a block takes together, at most */
+    ATTENTION_ALONE_KEYS =
+        256, /* up to so many keys one block a head is faster than splits that are joined */
+    ATTENTION_SPLIT_KEYS = 128, /* the shortest split: a tile for each of a block's warps */
+    ATTENTION_SPLIT_STEP = 16,
+    ATTENTION_MAX_SPLITS = 64,
+    ATTENTION_MAX_VISIBLE = 1 << 20,
     ATTENTION_MAX_GRID = 65535 / ATTENTION_BLOCK_HEADS,
-    ATTENTION_FIRST_BOUND = 256,
 };
+
+/* Query heads that a block is made for, of `group` that share a key head. */
+__host__ __device__ constexpr int qb_attention_block_heads(int group) {
+    return group <= 2 ? group : group <= 4 ? 4 : ATTENTION_BLOCK_HEADS;
+}
+/* Blocks that share a multiprocessor: what the sums of so many heads leave of the registers. */
+__host__ __device__ constexpr int qb_attention_resident(int block_heads) {
+    return block_heads <= 4 ? 2 : 1;
+}
+
+/* How `visible` keys are cut into at most `most` splits of even length: the same for a token whether it is
+   computed alone or by a captured step that serves many positions. */
+struct attention_split {
+    int length, live; /* keys of each but the last; splits */
+};
+__host__ __device__ __forceinline__ attention_split qb_attention_split(int visible, int most) {
+    const int by_keys =
+        visible <= ATTENTION_ALONE_KEYS ? 1 : (visible + ATTENTION_SPLIT_KEYS - 1) / ATTENTION_SPLIT_KEYS;
+    const int n = by_keys < most ? by_keys : most;
+    if (n == 1) return {visible, 1};
+    const int even = (visible + n - 1) / n,
+              length = (even + ATTENTION_SPLIT_STEP - 1) / ATTENTION_SPLIT_STEP * ATTENTION_SPLIT_STEP;
+    return {length, (visible + length - 1) / length};
+}
 
 /* The decode step's share: q, k and v come as their products left them; the kernel adds the biases, turns q
    and k to their position and stores k and v in the cache before it reads them. k NULL: the op alone, q is
@@ -69,25 +95,28 @@ struct attention_args {
     float scale_log2; /* score scale times log2(e): the softmax works in powers of two */
     attention_shape shape;
     /* decode only */
-    int32_t split, n_splits; /* keys a block; splits that the grid holds */
+    int32_t most_splits, n_splits; /* that keys are cut into; that the grid holds, no fewer than are live */
     float *partial;       /* [n_seq][n_heads][n_splits][value_dim]: values weighted by 2^(score - largest) */
     float2 *partial_sums; /* [n_seq][n_heads][n_splits]: largest score, sum of the weights */
+    uint32_t *arrived;    /* [n_seq][grid.y]: splits that have finished; 0 between launches */
     attention_append append;
     bool dependent; /* launched while the kernel before still runs (launch.cuh) */
 };
 
-/* How the keys 0 .. visible - 1 are cut. The length of a split follows from `bound`, the power of two at or
-   above visible (and ATTENTION_FIRST_BOUND), so that it is the same for a token whether it is computed alone
-   or by a captured step that serves all positions below the bound. */
+/* Splits and memory of a launch that serves all positions below `bound`, the least bound at or above
+   visible. */
 struct attention_plan {
     int64_t bound;
-    int32_t split, n_splits;
+    int32_t most_splits, n_splits;
     int64_t partial_floats, partial_bytes; /* 0 when one block sees all keys and writes the result itself */
 };
 int64_t qb_attention_bound(int64_t visible);
 attention_plan qb_attention_plan(int64_t visible, int64_t n_seq, int64_t n_heads, int64_t n_kv_heads,
                                  int64_t value_dim, int multiprocessors);
-void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial);
+void qb_attention_cut(attention_args *a, const attention_plan &p, void *partial, uint32_t *arrived);
+/* The device's counters for attention_args.arrived, made when first asked for. Not while its stream is
+   captured. */
+qb_status qb_attention_arrived(cuda_device *d, uint32_t **out) QB_NODISCARD;
 
 /* QB_OK when the kernels take these shapes. */
 qb_status qb_attention_check(const qb_kv *kv, const qb_attend_attr *attr, int64_t n_seq, int64_t first,

@@ -12,6 +12,7 @@ extern "C" {
 /* Parts with state of their own, which lives as long as the device. */
 typedef enum {
     QB_CUDA_PART_MATMUL,
+    QB_CUDA_PART_ATTENTION,
     QB_CUDA_PART_DECODE,
     QB_CUDA_PART_GPTQ,
     QB_CUDA_PART_TRANSFER,

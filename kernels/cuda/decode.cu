@@ -92,20 +92,6 @@ qb_status state_of(cuda_device *dev, decode_state **out) {
     return QB_OK;
 }
 
-/* Most that the plans of any position in the cache ask for, so that the slab, whose address graphs hold,
- * stays. */
-int64_t largest_partial(const cuda_device *dev, const qb_attend_attr &a, int64_t n_seq, int64_t capacity) {
-    int64_t largest = 0;
-    for (int64_t visible = 1; visible < 2 * capacity; visible *= 2) {
-        const attention_plan p =
-            qb_attention_plan(visible, n_seq, a.heads, a.kv_heads, a.value_dim, dev->multiprocessors);
-        const attention_plan full =
-            qb_attention_plan(p.bound, n_seq, a.heads, a.kv_heads, a.value_dim, dev->multiprocessors);
-        if (full.partial_bytes > largest) largest = full.partial_bytes;
-    }
-    return largest;
-}
-
 bool same_shape(const qb_kv &a, const qb_kv &b) {
     return a.dtype == b.dtype && a.n_layers == b.n_layers && a.n_seq == b.n_seq && a.capacity == b.capacity &&
            a.n_kv_heads == b.n_kv_heads && a.head_dim == b.head_dim && a.value_dim == b.value_dim &&
@@ -116,8 +102,10 @@ void look_at_steps(const cuda_device *dev, const qb_step_weights *w, decode_fact
     for (int64_t i = 0; i < w->n_steps; i++) {
         if (w->steps[i].kind == QB_STEP_ROPE) f->turns = true;
         if (w->steps[i].kind != QB_STEP_ATTEND) continue;
-        const int64_t bytes = largest_partial(dev, w->steps[i].u.attend, f->n_seq, f->kv.capacity);
-        if (bytes > f->partial_bytes) f->partial_bytes = bytes;
+        const qb_attend_attr &a = w->steps[i].u.attend;
+        const attention_plan all = qb_attention_plan(f->kv.capacity, f->n_seq, a.heads, a.kv_heads,
+                                                     a.value_dim, dev->multiprocessors);
+        if (all.partial_bytes > f->partial_bytes) f->partial_bytes = all.partial_bytes;
     }
 }
 
@@ -250,6 +238,7 @@ extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const 
     s.dev = dev, s.d = d, s.kv = kv, s.n_seq = n_seq, s.logits = logits, s.dependent = state->dependent;
     /* for all positions below the bound: what is captured serves them */
     s.bound = qb_attention_bound(first + 1);
+    if ((st = qb_attention_arrived(dev, &s.arrived)) != QB_OK) return st;
     if ((st = take_experts(state, &s)) != QB_OK || (st = lay_out(state, &s)) != QB_OK) return st;
     decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
     memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);

@@ -143,7 +143,7 @@ qb_status qb_decode_attend(decode_queue *q, const decode_list &l, const qb_step 
     qb_attention_cut(&a,
                      qb_attention_plan(s.bound, s.n_seq, attr.heads, attr.kv_heads, attr.value_dim,
                                        s.dev->multiprocessors),
-                     s.partial);
+                     s.partial, s.arrived);
     if (append) {
         const qb_rope_attr none = {}, &rope = append->rope ? append->rope->u.rope : none;
         a.append = {q->slot(append->k),

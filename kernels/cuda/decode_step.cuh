@@ -12,12 +12,13 @@ struct decode_step {
     const qb_decoder *d;
     const qb_kv *kv;
     int64_t n_seq;
-    int64_t bound; /* attention is cut for all positions below it (qb_attention_plan) */
+    int64_t bound; /* attention serves all positions below it (qb_attention_plan) */
     float *logits;
     bool dependent; /* each kernel may begin while the one before still runs */
     /* On the device; addresses follow from the slab and the shape alone. */
     float *slots[QB_SLOTS_MAX]; /* [n_seq][width], routed [n_seq][top_k][width]; the logits' is `logits` */
     float *partial;             /* what the attention plans ask for */
+    uint32_t *arrived;          /* the device's (qb_attention_arrived) */
     int32_t *first;             /* the position */
     int32_t *chosen;            /* [n_seq][top_k]: the experts of each token, ascending */
     float *weight;              /* [n_seq][top_k] beside them */

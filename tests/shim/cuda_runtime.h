@@ -324,6 +324,11 @@ template <typename T> T atomicAdd(T *p, T v) {
     *p = old + v;
     return old;
 }
+inline unsigned atomicInc(unsigned *p, unsigned most) {
+    unsigned old = *p;
+    *p = old >= most ? 0 : old + 1;
+    return old;
+}
 template <typename T> T atomicMax(T *p, T v) {
     T old = *p;
     if (v > old) *p = v;
