@@ -47,6 +47,7 @@ typedef struct picture {
     qb_arena arena;
     qb_figure figure;
     double low, high;
+    bool noisy; /* one of its points */
 } picture;
 
 /* A line, which bears the case's name at its end, and behind it a series of its own for each change. */
@@ -65,8 +66,9 @@ static qb_status add_series(picture *p, const qb_history_series *s, int nth) {
                 QB_TRY(st, format(&p->arena, &label, "%+.1f %% %s%s",
                                   100 * (s->changes[k].after / s->changes[k].before - 1),
                                   s->changes[k].worse ? "worse" : "better", label ? ", " : ""));
-        f->points[f->n_points++] =
-            (qb_point){point->run + 1, point->value, (point->high - point->low) / 2, label, line};
+        f->points[f->n_points++] = (qb_point){point->run + 1, point->value, (point->high - point->low) / 2,
+                                              label,          line,         point->noisy};
+        p->noisy |= point->noisy;
         p->low = fmin(p->low, point->value);
         p->high = fmax(p->high, point->value);
     }
@@ -92,8 +94,9 @@ static qb_status fill(const qb_history_view *v, int first, picture *p) {
     qb_history_name(like, &title);
     QB_TRY(st, format(&p->arena, &f->title, "%s over %d runs", qb_str_get(&title), v->n_runs));
     QB_TRY(st, format(&p->arena, &f->subtitle,
-                      "from %.18s, %.10s, to %.18s, %.10s · change points say by how much", v->runs[0].git,
-                      v->runs[0].created, v->runs[v->n_runs - 1].git, v->runs[v->n_runs - 1].created));
+                      "from %.18s, %.10s, to %.18s, %.10s · change points say by how much%s", v->runs[0].git,
+                      v->runs[0].created, v->runs[v->n_runs - 1].git, v->runs[v->n_runs - 1].created,
+                      p->noisy ? " · crossed: noisy, not looked into" : ""));
     f->x_label = "run";
     QB_TRY(st, format(&p->arena, &f->y_label, "%s (%s)", like->metric,
                       like->higher_is_better ? "higher is better" : "lower is better"));

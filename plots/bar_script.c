@@ -41,12 +41,18 @@ void qb_bar_value(double value, qb_str *out) {
         qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
 }
 
+/* The ways of filling a bar; plots/bars.gp knows them by these numbers. */
+enum { PLAIN, PROJECTED, NOISY };
+
 static void put_bars(const qb_bar *bars, int n, qb_str *out) {
     bool inner = false, mark = false;
     qb_str_text(out, "$bars << QB_END\n");
     for (int i = 0; i < n; i++) {
         qb_str_printf(out, "%d %.12g %.12g %d %.12g %.12g %d\n", n - i, bars[i].value, bars[i].spread,
-                      bars[i].hue, bars[i].inner, bars[i].mark, bars[i].projected);
+                      bars[i].hue, bars[i].inner, bars[i].mark,
+                      bars[i].projected ? PROJECTED
+                      : bars[i].noisy   ? NOISY
+                                        : PLAIN);
         inner |= bars[i].inner > 0;
         mark |= bars[i].mark > 0;
     }
@@ -129,7 +135,7 @@ void qb_bars_csv(const qb_bar_chart *c, qb_str *csv) {
         qb_str_text(csv, ",");
         qb_csv_text(names[k], csv);
     }
-    qb_str_text(csv, "\r\n");
+    qb_str_text(csv, ",noisy\r\n");
     for (int i = 0; i < c->n; i++) {
         const double values[] = {c->bars[i].value, c->bars[i].spread, c->bars[i].inner, c->bars[i].mark};
         qb_csv_text(c->bars[i].series, csv);
@@ -140,6 +146,6 @@ void qb_bars_csv(const qb_bar_chart *c, qb_str *csv) {
             qb_str_text(csv, ",");
             if (values[k] > 0) qb_number_text(values[k], csv);
         }
-        qb_str_text(csv, "\r\n");
+        qb_str_text(csv, c->bars[i].noisy ? ",1\r\n" : ",0\r\n");
     }
 }

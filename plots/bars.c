@@ -11,7 +11,8 @@ enum { MAX_ROWS = 60 };
 typedef bool (*bar_fn)(const qb_picture_job *job, const qb_entry *e, qb_bar *out);
 
 typedef struct bar_kind {
-    const char *title, *x_label, *tail, *protocol; /* tail and protocol go into the subtitle, may be NULL */
+    const char *title, *x_label, *protocol; /* the protocol goes into the subtitle, may be NULL */
+    bool speed;
     const char *outer_name, *inner_name, *mark_name;
     bar_fn read;
     double unit;
@@ -28,7 +29,12 @@ static qb_status draw_bars(const qb_picture_job *job, const bar_kind *kind, cons
                           .bars = bars,
                           .n = n};
     snprintf(name, sizeof name, "%s%s", job->name, panel->suffix);
-    qb_status st = qb_sheet_subtitle(job->sheet, panel, kind->protocol, kind->tail, &chart.subtitle);
+    const char *tail = NULL;
+    bool noisy = false;
+    for (int i = 0; i < n; i++) noisy |= bars[i].noisy;
+    qb_status st = QB_OK;
+    if (kind->speed) st = qb_sheet_speed_tail(job->sheet, noisy ? "hatched" : NULL, &tail);
+    if (st == QB_OK) st = qb_sheet_subtitle(job->sheet, panel, kind->protocol, tail, &chart.subtitle);
     return st == QB_OK ? job->easel->bars(job->easel, name, &chart) : st;
 }
 
@@ -67,6 +73,7 @@ static bool read_prefill(const qb_picture_job *job, const qb_entry *e, qb_bar *o
     if (!r) return false;
     out->value = or_zero(r->value);
     out->spread = r->sd;
+    out->noisy = qb_row_is_noisy(r);
     return out->value > 0;
 }
 
@@ -88,7 +95,7 @@ qb_status qb_picture_prefill(const qb_picture_job *job) {
     const bar_kind kind = {.title = "Prefill speed",
                            .x_label = "prompt tokens per second (higher is better)",
                            .protocol = qb_rows_headline(job->sheet->rows, "prefill"),
-                           .tail = qb_sheet_speed_tail(job->sheet),
+                           .speed = true,
                            .read = read_prefill,
                            .unit = 1};
     return draw_panels(job, &kind);

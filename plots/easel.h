@@ -7,7 +7,7 @@
 typedef struct qb_bar {
     const char *label, *series;
     int hue;
-    bool projected;
+    bool projected, noisy;             /* noisy: measured, and it stayed so; hatched */
     double value, spread, inner, mark; /* 0: none */
 } qb_bar;
 

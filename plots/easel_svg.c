@@ -166,8 +166,10 @@ static void put_points(const qb_figure *f, const qb_placed *p, int series, doubl
         qb_html_text(t->label ? t->label : s->name, out);
         qb_str_printf(out, ": %.5g", t->y);
         if (t->spread > 0) qb_str_printf(out, " &#177; %.2g", t->spread);
-        qb_str_printf(out, " at %.4g</title>", t->x);
+        qb_str_printf(out, " at %.4g%s</title>", t->x, t->noisy ? ", stayed noisy" : "");
         put_mark(s->hue, s->variant > 0 || s->projected, x, y, 5, out);
+        if (t->noisy)
+            qb_str_printf(out, "<path class=\"noisy\" d=\"M%.1f,%.1fl14,14m0,-14l-14,14\"/>", x - 7, y - 7);
         qb_str_text(out, "</g>\n");
     }
 }
@@ -237,6 +239,7 @@ static void put_bar(const qb_bar *b, const qb_axis *x, qb_box area, double y, qb
     if (b->spread > 0) qb_str_printf(out, " &#177; %.2g", b->spread);
     if (b->inner > 0) qb_str_printf(out, ", of it %.4g", b->inner);
     if (b->mark > 0) qb_str_printf(out, ", mark %.4g", b->mark);
+    if (b->noisy) qb_str_text(out, ", stayed noisy");
     qb_str_printf(out, "</title><rect class=\"bar%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"16\"/>",
                   b->projected   ? " hollow"
                   : b->inner > 0 ? " pale"
@@ -245,6 +248,11 @@ static void put_bar(const qb_bar *b, const qb_axis *x, qb_box area, double y, qb
     if (b->inner > 0)
         qb_str_printf(out, "<rect class=\"bar\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"16\"/>",
                       area.x0, y - 8, qb_axis_place(x, b->inner) * width);
+    for (double at = area.x0 + 6; b->noisy && at < end - 2;
+         at += 8) { /* slanted lines in the paper's colour */
+        double tall = fmin(16, end - at);
+        qb_str_printf(out, "<path class=\"hatch\" d=\"M%.1f,%.1fl%.1f,%.1f\"/>", at, y + 8, tall, -tall);
+    }
     qb_str_text(out, "</g>\n");
     double last = b->value + b->spread;
     if (b->spread > 0)

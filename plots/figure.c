@@ -100,6 +100,17 @@ static void put_references(const qb_figure *f, qb_str *script) {
     }
 }
 
+static void put_noisy(const qb_figure *f, qb_str *script) {
+    int n = 0;
+    qb_str_text(script, "$noisy << QB_END\n");
+    for (int i = 0; i < f->n_points; i++) {
+        if (!f->points[i].noisy) continue;
+        qb_str_printf(script, "%.12g %.12g\n", f->points[i].x, f->points[i].y);
+        n++;
+    }
+    qb_str_printf(script, "%sQB_END\nn_noisy = %d\n", n ? "" : "0 0\n", n > 0);
+}
+
 static void put_points(const qb_figure *f, qb_str *script) {
     qb_str hues = {0}, variants = {0}, joined_hues = {0}, joined_variants = {0}, lines = {0};
     qb_str projected = {0}, joined_projected = {0};
@@ -129,6 +140,7 @@ static void put_points(const qb_figure *f, qb_str *script) {
     qb_str_printf(script, "%sQB_END\n", f->n_front ? "" : "0 0\n");
     qb_str_printf(script, "n_series = %d\nn_lines = %d\nn_fronts = %d\n", f->n_series, joined,
                   f->n_front > 1);
+    put_noisy(f, script);
     put_references(f, script);
     put_variable("series_hue", qb_str_get(&hues), script);
     put_variable("series_variant", qb_str_get(&variants), script);
@@ -274,7 +286,7 @@ void qb_figure_csv(const qb_figure *f, qb_str *csv) {
     qb_csv_text(f->x_label, csv);
     qb_str_text(csv, ",");
     qb_csv_text(f->y_label, csv);
-    qb_str_text(csv, ",half error bar\r\n");
+    qb_str_text(csv, ",half error bar,noisy\r\n");
     for (int i = 0; i < f->n_points; i++) {
         const qb_point *p = &f->points[i];
         qb_csv_text(f->series[p->series].name, csv);
@@ -285,13 +297,13 @@ void qb_figure_csv(const qb_figure *f, qb_str *csv) {
             qb_str_text(csv, ",");
             qb_number_text(values[k], csv);
         }
-        qb_str_text(csv, "\r\n");
+        qb_str_text(csv, p->noisy ? ",1\r\n" : ",0\r\n");
     }
     for (int i = 0; i < f->n_references; i++) {
         qb_str_text(csv, "reference,");
         qb_csv_text(f->references[i].label, csv);
         qb_str_text(csv, ",,");
         qb_number_text(f->references[i].y, csv);
-        qb_str_text(csv, ",\r\n");
+        qb_str_text(csv, ",,\r\n");
     }
 }

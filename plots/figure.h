@@ -11,6 +11,7 @@ typedef struct qb_point {
     double x, y, spread; /* spread: half the error bar, NaN without */
     const char *label;
     int series;
+    bool noisy; /* measured, and it stayed noisy: crossed */
 } qb_point;
 
 typedef struct qb_series {
@@ -64,7 +65,7 @@ double qb_figure_y(const qb_figure *f, const qb_placed *p, double y);
 /* The whole script of a scatter plot: data, labels placed, scatter.gp. */
 qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena,
                             qb_str *script) QB_NODISCARD;
-/* The data that the plot shows: series, label, x, y, half the error bar. */
+/* The data that the plot shows: series, label, x, y, half the error bar, whether it stayed noisy. */
 void qb_figure_csv(const qb_figure *f, qb_str *csv);
 /* One label at a pixel, vertically centred. */
 void qb_figure_text(qb_canvas canvas, const char *text, double x, double y, bool flush_right,

@@ -16,7 +16,7 @@ typedef struct sample {
     const qb_entry *entry;
     double x, y, spread, floor_value, part;
     int group; /* of one hue and variant, in the pareto picture split by being on the front */
-    bool on_front;
+    bool on_front, noisy;
 } sample;
 
 typedef struct samples {
@@ -52,7 +52,8 @@ static qb_status gather(const qb_picture_job *job, const qb_panel *panel, figure
                     .y = r->value,
                     .spread = quality ? r->stderr_value : r->sd,
                     .floor_value = r->floor,
-                    .part = r->part};
+                    .part = r->part,
+                    .noisy = !quality && qb_row_is_noisy(r)};
         if (s.x > 0 && s.y > 0) out->items[out->n++] = s;
     }
     return st;
@@ -93,7 +94,7 @@ static qb_status fill_figure(qb_arena *arena, samples *s, bool joined, qb_figure
         /* A projected line has its name once, at its end: no point of it is an observation of its own. */
         bool end = i + 1 == s->n || s->items[i + 1].group != a->group;
         const char *label = !a->entry->projected ? a->entry->label : end ? a->entry->series : NULL;
-        f->points[i] = (qb_point){a->x, a->y, a->spread, label, a->group};
+        f->points[i] = (qb_point){a->x, a->y, a->spread, label, a->group, a->noisy};
         qb_series *series = &f->series[a->group];
         /* On a front the marks tell who is on it, else which variant of the method it is. */
         *series = (qb_series){.name = a->entry->series,
@@ -137,7 +138,8 @@ static qb_status add_baselines(qb_arena *arena, const samples *all, qb_figure *f
         if (!s->entry->unquantized) continue;
         qb_reference *r = &f->references[f->n_references++];
         *r = (qb_reference){.y = s->y, .projected = s->entry->projected};
-        st = text_line(arena, &r->label, "unquantized, %s", s->entry->label, s->y);
+        st = text_line(arena, &r->label, s->noisy ? "unquantized, %s, noisy" : "unquantized, %s",
+                       s->entry->label, s->y);
     }
     return st;
 }
@@ -378,6 +380,12 @@ static qb_axis speed_axis(const qb_figure *f) {
     return qb_axis_fit(log ? min : 0, max, 0.08, log, !log);
 }
 
+static bool any_noisy(const qb_figure *f) {
+    for (int i = 0; i < f->n_points; i++)
+        if (f->points[i].noisy) return true;
+    return false;
+}
+
 qb_status qb_picture_decode_bits(const qb_picture_job *job) {
     qb_arena *arena = &job->sheet->arena;
     const char *protocol = qb_rows_headline(job->sheet->rows, "decode");
@@ -389,6 +397,7 @@ qb_status qb_picture_decode_bits(const qb_picture_job *job) {
         qb_figure f = {.title = "Decode speed against bits per weight",
                        .x_label = "bits per weight, scales included",
                        .y_label = "tokens per second (higher is better)"};
+        const char *tail;
         samples s;
         qb_panel speed = panels[i];
         speed.protocol = protocol;
@@ -399,7 +408,8 @@ qb_status qb_picture_decode_bits(const qb_picture_job *job) {
         QB_TRY(st, fill_figure(arena, &s, true, &f));
         f.y = speed_axis(&f);
         f.x = x_axis(&f, 0.1, false);
-        QB_TRY(st, qb_sheet_subtitle(job->sheet, &speed, NULL, qb_sheet_speed_tail(job->sheet), &f.subtitle));
+        QB_TRY(st, qb_sheet_speed_tail(job->sheet, any_noisy(&f) ? "crossed" : NULL, &tail));
+        QB_TRY(st, qb_sheet_subtitle(job->sheet, &speed, NULL, tail, &f.subtitle));
         QB_TRY(st, draw(job, &panels[i], "", &f));
     }
 out:

@@ -188,7 +188,10 @@ static bool has_projected(const qb_sheet *s) {
     return false;
 }
 
-const char *qb_sheet_speed_tail(const qb_sheet *s) {
-    return has_projected(s) ? "median, bars: ± 1 sd · pale and hollow: projected, not measured"
-                            : "median, bars: ± 1 sd";
+qb_status qb_sheet_speed_tail(qb_sheet *s, const char *noisy, const char **out) {
+    qb_str text = {0};
+    qb_str_text(&text, "median, bars: ± 1 sd");
+    if (noisy) qb_str_printf(&text, " · %s: stayed noisy", noisy);
+    if (has_projected(s)) qb_str_text(&text, " · pale and hollow: projected, not measured");
+    return keep(&s->arena, &text, out);
 }

@@ -48,6 +48,6 @@ bool qb_panel_has(const qb_panel *panel, const qb_entry *entry);
  * holds for; parts may be NULL. */
 qb_status qb_sheet_subtitle(qb_sheet *sheet, const qb_panel *panel, const char *protocol, const char *tail,
                             const char **out) QB_NODISCARD;
-/* The end of a speed's subtitle: what its bars are, and
-   how projected figures are drawn where there are any. */
-const char *qb_sheet_speed_tail(const qb_sheet *sheet);
+/* The end of a speed's subtitle: what its bars are, how projected figures are drawn where there are any, and
+   noisy ones: `noisy` says what their marks are ("crossed"), NULL where the picture has none. */
+qb_status qb_sheet_speed_tail(qb_sheet *sheet, const char *noisy, const char **out) QB_NODISCARD;

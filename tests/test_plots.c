@@ -167,7 +167,7 @@ static void test_labels__of_random_sets_are_clear_and_told_apart(void **state) {
                 double bits = 2.2 + 1.9 * k + 0.3 * next_random(&seed);
                 snprintf(names[i], sizeof names[i], "%s %db g128", methods[s], k + 2);
                 points[i] =
-                    (qb_point){bits, 8.2 + 5 * exp(-k) * next_random(&seed), (double)NAN, names[i], s};
+                    (qb_point){bits, 8.2 + 5 * exp(-k) * next_random(&seed), (double)NAN, names[i], s, false};
             }
         }
         f.references[f.n_references++] = (qb_reference){.y = 8, .label = "unquantized, F16: 8.000"};
@@ -417,6 +417,54 @@ static void test_plots__projected_cases_are_drawn_apart(void **state) {
     scratch_remove(dir);
 }
 
+/* A row that stayed noisy is marked wherever it is drawn, and the picture says what the mark means; in
+   pictures without one the words are absent. */
+static void test_plots__noisy_rows_are_marked(void **state) {
+    (void)state;
+    need_gnuplot();
+    char *dir = scratch_make(), *text;
+    qb_results r;
+    int n;
+    assert_ok(qb_results_open(QB_SOURCE_DIR "/results/baselines/smollm2.json", &r));
+    assert_ok(draw(&r, dir, "decode-bits,prefill,memory", &n));
+    text = read_file(dir, "decode-bits.svg", NULL);
+    expect_in(text, "crossed: stayed noisy");
+    qb_free(text);
+    text = read_file(dir, "prefill.svg", NULL);
+    expect_in(text, "hatched: stayed noisy");
+    qb_free(text);
+    text = read_file(dir, "memory.svg", NULL);
+    assert_null(strstr(text, "noisy"));
+    qb_free(text);
+    qb_rows rows;
+    const qb_results *document = &r;
+    assert_ok(qb_rows_read(&document, 1, &rows));
+    assert_ok(qb_plots_draw(
+        &rows, &(qb_plots_request){.dir = dir, .only = "decode-bits,prefill", .sources = true}, &n));
+    text = read_file(dir, "decode-bits.csv", NULL); /* the file's own checkpoint, and none else */
+    expect_in(text, "half error bar,noisy\r\n");
+    expect_in(text, ",1\r\n");
+    expect_in(text, ",0\r\n");
+    qb_free(text);
+    text = read_file(dir, "decode-bits.gp", NULL);
+    expect_in(text, "n_noisy = 1");
+    qb_free(text);
+    text = read_file(dir, "prefill.gp", NULL);
+    expect_in(text, " 0 0 2\n"); /* a bar that is hatched */
+    qb_free(text);
+    qb_rows_free(&rows);
+    /* None of them noisy. */
+    for (const qb_json *c = qb_json_first(qb_json_get(r.doc, "cases")); c; c = qb_json_next(c))
+        for (const qb_json *m = qb_json_first(qb_json_get(c, "metrics")); m; m = qb_json_next(m))
+            if (qb_json_get(m, "noisy")) qb_json_put_bool((qb_json *)(uintptr_t)m, "noisy", false);
+    assert_ok(draw(&r, dir, "decode-bits,prefill", &n));
+    text = read_file(dir, "decode-bits.svg", NULL);
+    assert_null(strstr(text, "noisy"));
+    qb_free(text);
+    qb_results_close(&r);
+    scratch_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axis__tics_are_round_and_few),
@@ -426,6 +474,7 @@ int main(void) {
         cmocka_unit_test(test_sheet__methods_keep_their_colours),
         cmocka_unit_test(test_plots__draw_every_format_with_every_label),
         cmocka_unit_test(test_plots__projected_cases_are_drawn_apart),
+        cmocka_unit_test(test_plots__noisy_rows_are_marked),
         cmocka_unit_test(test_plots__every_registered_plot_draws_the_example),
         cmocka_unit_test(test_plots__hostile_names_are_only_text),
         cmocka_unit_test(test_plots__bad_requests_fail_clearly),

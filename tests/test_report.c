@@ -6,14 +6,13 @@
 
 #include <ctype.h>
 
-static char *report_of(const char *const *paths, size_t n, const char *dir) {
+static char *report_of(const char *const *paths, size_t n, const char *only, const char *dir) {
     qb_result_set *set;
     int n_files;
     char *path = qb_path_join(dir, "report.html"), *text;
     assert_ok(qb_alloc_zero(1, sizeof *set, &set));
     assert_ok(qb_result_set_open(paths, n, set));
-    assert_ok(
-        qb_report_write(set, &(qb_report_request){.dir = dir, .figures = {.only = "pareto"}}, &n_files));
+    assert_ok(qb_report_write(set, &(qb_report_request){.dir = dir, .figures = {.only = only}}, &n_files));
     assert_true(n_files >= 4);
     assert_ok(qb_file_read(path, 16 << 20, &text, NULL));
     qb_result_set_close(set);
@@ -61,6 +60,20 @@ static void expect_in(const char *text, const char *words) {
     if (!strstr(text, words)) fail_msg("the page lacks \"%s\"", words);
 }
 
+/* Rows that stayed noisy are marked in the page's figures as in the table, and their values say so. */
+static void test_report__marks_noisy_rows(void **state) {
+    (void)state;
+    static const char *const path = QB_SOURCE_DIR "/results/baselines/smollm2.json";
+    static const char *const words[] = {"<path class=\"noisy\"", "crossed: stayed noisy",
+                                        "<path class=\"hatch\"", "hatched: stayed noisy",
+                                        ", stayed noisy</title>"};
+    char *dir = scratch_make(), *text = report_of(&path, 1, "decode-bits,prefill", dir);
+    expect_well_formed(text);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) expect_in(text, words[i]);
+    qb_free(text);
+    scratch_remove(dir);
+}
+
 static void test_report__is_one_page_without_a_network(void **state) {
     (void)state;
     static const char *const paths[] = {QB_SOURCE_DIR "/tests/golden/results/example.json",
@@ -71,7 +84,7 @@ static void test_report__is_one_page_without_a_network(void **state) {
                                         "prefers-color-scheme: dark", "@media print",
                                         "bench run --suite demo"};
     for (size_t n = 1; n <= 2; n++) {
-        char *dir = scratch_make(), *text = report_of(paths, n, dir);
+        char *dir = scratch_make(), *text = report_of(paths, n, "pareto", dir);
         expect_well_formed(text);
         assert_null(strstr(text, "http:"));
         assert_null(strstr(text, "https:"));
@@ -84,6 +97,7 @@ static void test_report__is_one_page_without_a_network(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_report__marks_noisy_rows),
         cmocka_unit_test(test_report__is_one_page_without_a_network),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
