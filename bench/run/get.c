@@ -24,6 +24,17 @@ static qb_status get_model(const char *word) {
     return st;
 }
 
+/* What the divergences of a checkpoint that came quantized are measured from, though --only left it out. */
+static qb_status get_base(const qb_suite *suite, const qb_case *c) {
+    int own = qb_suite_model_find(suite, c->model);
+    const char *base = own >= 0 ? suite->model_entries[own].base : NULL;
+    int at = base ? qb_suite_model_find(suite, base) : -1;
+    if (at < 0 || c->variant->method || !qb_suite_measures(suite, "divergence")) return QB_OK;
+    const qb_suite_model *adapted = qb_suite_adapted(suite, suite->models.items[at]);
+    qb_status st = get_model(adapted ? adapted->path : suite->models.items[at]);
+    return st == QB_OK && adapted ? get_model(adapted->adapter_path) : st;
+}
+
 static qb_status get_split(const char *name, bool calibration, const char *data_dir) {
     const qb_dataset *d = name ? qb_dataset_find(name) : NULL;
     qb_located found;
@@ -53,6 +64,7 @@ qb_status qb_run_fetch(const qb_run *run) {
         const qb_suite_model *adapted = qb_suite_adapted(suite, c->model);
         st = get_model(adapted ? adapted->path : c->model);
         if (st == QB_OK && adapted) st = get_model(adapted->adapter_path);
+        if (st == QB_OK) st = get_base(suite, c);
         if (st == QB_OK && c->variant->method) st = get_split(c->variant->config.calibration, true, data);
     }
     if (qb_suite_needs(suite) & QB_METRIC_WINDOWS)

@@ -1,8 +1,10 @@
 #include "bench/run/origin.h"
 
+#include "base/log.h"
 #include "bench/measure/display.h"
 #include "bench/run/casework.h"
 #include "bench/run/merged.h"
+#include "bench/session.h"
 
 #include <string.h>
 
@@ -30,7 +32,7 @@ static const qb_suite_model *entry_of(const qb_run *run, const qb_subject *s) {
     return i >= 0 ? &run->suite.model_entries[i] : &none;
 }
 
-/* The model that the suite says it was made from; NULL where it is in no case of this run. */
+/* The model that the suite says it was made from; NULL where it is not open in this run. */
 static const qb_subject *find_said(const qb_run *run, const char *base) {
     int wanted = qb_suite_model_find(&run->suite, base);
     for (size_t i = 0; wanted >= 0 && i < run->n_subjects; i++)
@@ -56,7 +58,7 @@ static const qb_subject *find_origin(const qb_run *run, const qb_subject *s, con
         found = other;
     }
     if (!found)
-        *why = base ? "the model that it was made from is in no case of this run"
+        *why = base ? "the model that it was made from could not be opened"
                     : "it came quantized, and the suite has no unquantized model of its shapes to measure it "
                       "from";
     return found;
@@ -77,6 +79,61 @@ const qb_subject *qb_case_base(const qb_run *run, const qb_case *c, const char *
 const char *qb_run_model_name(const qb_run *run, const qb_subject *s) {
     const char *label = entry_of(run, s)->label;
     return label ? label : s->model->name;
+}
+
+/* ---- models that no case of the run measures ---- */
+
+static bool is_open(const qb_run *run, const char *word) {
+    for (size_t i = 0; i < run->n_subjects; i++)
+        if (!strcmp(run->subjects[i].word, word)) return true;
+    return false;
+}
+
+/* What the subject can have been made from, told by opening the model's headers alone; nothing is read of one
+   that cannot. */
+static qb_status look(const qb_subject_request *r, const char *word, const qb_subject *s, bool *fits) {
+    qb_subject other = {.word = word};
+    qb_status st;
+    *fits = false;
+    QB_TRY(st, qb_session_spec(word, r->synthetic, &other.spec));
+    QB_TRY(st, qb_model_open(other.spec, &other.model));
+    *fits = !is_quantized(&other) && same_shapes(&s->model->config, &other.model->config);
+out:
+    qb_subject_free(&other);
+    return st;
+}
+
+static void open_origin(qb_run *run, const qb_subject_request *r, const qb_subject *s, const char *word) {
+    bool said = entry_of(run, s)->base != NULL, fits = said;
+    qb_status st = said ? QB_OK : look(r, word, s, &fits);
+    if (st == QB_OK && fits) {
+        st = qb_subject_open(r, word, &run->subjects[run->n_subjects]);
+        if (st == QB_OK) run->n_subjects++;
+    }
+    if (st != QB_OK)
+        qb_warn(
+            "%s, which no case of this run measures, cannot be opened, so nothing is measured from it: %s",
+            word, qb_error_text());
+}
+
+void qb_run_open_origins(qb_run *run, const qb_subject_request *request) {
+    const qb_suite *suite = &run->suite;
+    bool tried[QB_NAMES_MAX] = {false};
+    if (!qb_suite_measures(suite, "divergence")) return;
+    for (size_t i = 0; i < run->cases.count; i++) {
+        const qb_case *c = &run->cases.items[i];
+        const qb_subject *s = qb_case_subject(run, c);
+        if (c->variant->method || !is_quantized(s)) continue;
+        const char *base = entry_of(run, s)->base;
+        int wanted = base ? qb_suite_model_find(suite, base) : -1;
+        for (int m = 0; m < suite->models.n; m++) {
+            const char *word = suite->models.items[m];
+            bool may = base ? m == wanted : !qb_suite_adapted(suite, word);
+            if (!may || tried[m] || is_open(run, word)) continue;
+            tried[m] = base != NULL; /* another one's shapes may fit */
+            open_origin(run, request, s, word);
+        }
+    }
 }
 
 qb_json *qb_case_display(const qb_run *run, const qb_case *c) {

@@ -5,6 +5,10 @@
 
 /* What results call the model: the suite's label, or its own name. */
 const char *qb_run_model_name(const qb_run *run, const qb_subject *s);
+/* Opens the models that the divergences of the run's cases are measured from and that no case measures
+   itself, because --only left them out. One that cannot be opened is a warning: the other rows need it not.
+ */
+void qb_run_open_origins(qb_run *run, const qb_subject_request *request);
 /* The case's "display" (bench/measure/display.h). Caller frees. */
 qb_json *qb_case_display(const qb_run *run, const qb_case *c);
 /* The model that its divergences are measured from: its own before it was quantized; of one that came

@@ -94,6 +94,7 @@ static qb_status open_subjects(qb_run *run) {
         st = qb_subject_open(&request, word, &run->subjects[run->n_subjects]);
         if (st == QB_OK) run->n_subjects++;
     }
+    if (st == QB_OK) qb_run_open_origins(run, &request);
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         char label[96];
         qb_record_found_label(qb_case_subject(run, &run->cases.items[i])->model, label);
@@ -378,9 +379,14 @@ static void put_measured(qb_str *line, const qb_rows *rows, const qb_row_case *c
     if (c->cached) qb_str_text(line, " (cached)");
 }
 
-static qb_status tell(const qb_run *run, size_t index, const qb_case *c) {
+/* The line of a finished case. Only its own record is read: reading the whole document after each case would
+   take the square of their number. Which speed it shows is the table's choice. */
+static qb_status tell(const qb_run *run, size_t index, const qb_case *c, const qb_json *record) {
     static const char *const words[] = {"ok", "skipped", "failed"};
-    const qb_results *results = &run->results;
+    qb_json *doc = qb_json_object(), *cases = qb_json_array();
+    qb_json_push(cases, qb_json_copy(record));
+    qb_json_put(doc, "cases", cases);
+    const qb_results one = {.doc = doc}, *results = &one;
     qb_rows rows;
     qb_str line = {0}, name = {0};
     qb_status st = qb_rows_read(&results, 1, &rows);
@@ -398,6 +404,7 @@ static qb_status tell(const qb_run *run, size_t index, const qb_case *c) {
     qb_str_free(&line);
     qb_str_free(&name);
     qb_rows_free(&rows);
+    qb_json_free(doc);
     return st;
 }
 
@@ -436,8 +443,7 @@ static qb_status take_record(qb_run *run, size_t index, qb_json *record, qb_stat
     qb_status st = keep_record(run, c, record);
     const qb_json *kept = qb_results_case(&run->results, c->id);
     bool going_on = ok && kept && qb_results_rounds(kept, &done, &of) && done < of && done > 0;
-    /* Behind the document: which speed row it shows is the table's choice. */
-    if (st == QB_OK && kept && !going_on) st = tell(run, index, c);
+    if (st == QB_OK && kept && !going_on) st = tell(run, index, c, kept);
     if (st == QB_OK && !ok && !run->options->keep_going)
         return qb_fail(QB_ERR_INTERNAL, "%s failed, and --no-keep-going ends the run", c->id);
     return st;
