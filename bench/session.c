@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/gguf_tokenizer.h"
+#include "hub/cache.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,21 +46,24 @@ bool qb_spec_is_synthetic(const char *spec) {
     return !strncmp(spec, synthetic_prefix, sizeof synthetic_prefix - 1);
 }
 
-/* A word that is no path is said to be one: which snapshot is measured is the user's business. */
-static qb_status resolve(const char *word, char **spec) {
-    qb_status st = qb_model_resolve(word, spec);
-    if (st == QB_OK && strcmp(word, *spec) != 0 && strcmp(word, "demo") != 0)
-        qb_info("%s is taken from the hub's cache: %s", word, *spec);
+qb_status qb_session_find(const char *word, char **path) {
+    char revisions[128];
+    qb_status st = qb_model_resolve(word, path);
+    if (st != QB_OK || !strcmp(word, *path) || !strcmp(word, "demo")) return st;
+    st = qb_hub_revisions(*path, revisions);
+    if (st == QB_OK)
+        qb_info("%s is taken from the hub's cache: %s (%s%s)", word, *path,
+                *revisions ? "revision " : "no revision leads to it: the last of its snapshots", revisions);
     return st;
 }
 
 qb_status qb_session_spec(const char *word, bool synthetic, char **spec) {
     *spec = NULL;
-    if (!synthetic || qb_spec_is_synthetic(word)) return resolve(word, spec);
+    if (!synthetic || qb_spec_is_synthetic(word)) return qb_session_find(word, spec);
     /* A known shape needs no directory; any other word must lead to a config.json. */
     char *dir = NULL;
     if (!qb_known_model_find(word)) {
-        qb_status st = resolve(word, &dir);
+        qb_status st = qb_session_find(word, &dir);
         if (st != QB_OK) return st;
     }
     qb_str text = {0};

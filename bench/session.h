@@ -11,6 +11,9 @@ qb_status qb_session_backend(const char *name, const qb_backend **out) QB_NODISC
 qb_status qb_session_device(const qb_compute *compute, qb_device **out) QB_NODISCARD;
 void qb_session_close(qb_device *dev); /* takes NULL */
 
+/* A model's or an adapter's word -> its directory or file (qb_model_resolve); a note says which snapshot and
+   revision of the hub's cache it was found in. Free with qb_free. */
+qb_status qb_session_find(const char *word, char **path) QB_NODISCARD;
 /* MODEL -> what qb_model_open takes. synthetic asks for
    random weights of the model's shapes. Free with qb_free. */
 qb_status qb_session_spec(const char *word, bool synthetic, char **spec) QB_NODISCARD;

@@ -211,6 +211,17 @@ static qb_status collect_refs(const char *folder, const char *below, int depth, 
     return st;
 }
 
+qb_status qb_hub_revisions(const char *snapshot, char out[128]) {
+    qb_hub_entry e = {0};
+    char *snapshots = qb_path_dir(snapshot), *folder = snapshots ? qb_path_dir(snapshots) : NULL;
+    snprintf(e.commit, sizeof e.commit, "%s", qb_path_base(snapshot));
+    qb_status st = folder ? collect_refs(folder, "", 0, &e) : qb_fail(QB_ERR_MEMORY, "out of memory");
+    memcpy(out, e.refs, sizeof e.refs);
+    qb_free(folder);
+    qb_free(snapshots);
+    return st;
+}
+
 /* "models--org--name" -> "org/name"; a "--" behind the first belongs to a name of an older day. */
 static void id_of(const char *folder, const char *prefix, char out[256]) {
     const char *p = folder + strlen(prefix), *cut = strstr(p, "--");

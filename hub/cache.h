@@ -21,6 +21,10 @@ qb_status qb_hub_snapshot(const char *cache, const qb_hub_repo *repo, char **dir
 /* "../models--ORG--NAME/snapshots/COMMIT" -> "NAME", cut to the room; false for any other path. */
 bool qb_hub_name_of(const char *path, char *out, size_t room);
 
+/* The revisions that lead to a snapshot's folder ("main, v1.0"), "" where none does: then it was the last in
+   order. Any other path has none. */
+qb_status qb_hub_revisions(const char *snapshot, char out[128]) QB_NODISCARD;
+
 /* A snapshot that lies in the cache. */
 typedef struct qb_hub_entry {
     char id[256];

@@ -202,6 +202,26 @@ static void test_hub__list_models_shows_the_cache(void **state) {
     unsetenv("HF_HUB_CACHE");
 }
 
+/* One whose file of weights holds none: what is looked at is the note, and that it was read. */
+static void test_an_adapter_is_found_by_its_id(void) {
+    static const char config[] = "{\"peft_type\":\"LORA\",\"r\":1,\"target_modules\":[\"q_proj\"]}";
+    qb_hub hub = {.cache = cache, .copies = true};
+    qb_hub_repo tuned = {QB_HUB_MODEL, "org/tuned", NULL};
+    assert_ok(qb_hub_make_folders(cache, &tuned));
+    char *blob = qb_hub_blob(cache, &tuned, ETAG);
+    assert_ok(qb_file_write_atomic(blob, config, sizeof config - 1));
+    assert_ok(qb_hub_link(&hub, &tuned, COMMIT_B, "adapter_config.json", ETAG));
+    assert_ok(qb_hub_set_ref(cache, &tuned, COMMIT_B));
+    qb_free(blob);
+    char *out = scratch_path("merged");
+    outcome o = BENCH("merge", "org/demo", "org/tuned", "-o", out);
+    assert_int_equal(o.code, 1);
+    assert_non_null(strstr(o.err, "org/tuned is taken from the hub's cache: "));
+    assert_non_null(strstr(o.err, COMMIT_B " (revision main)"));
+    assert_non_null(strstr(o.err, "adapter_model"));
+    outcome_free(&o);
+}
+
 /* The demo model, laid into the cache, is found by its id in every command, which says where; its name is the
    repository's, not the commit. */
 static void test_hub__a_model_is_found_by_its_id(void **state) {
@@ -226,6 +246,7 @@ static void test_hub__a_model_is_found_by_its_id(void **state) {
     outcome o = BENCH("inspect", "org/demo");
     assert_worked(&o);
     assert_non_null(strstr(o.err, "org/demo is taken from the hub's cache: "));
+    assert_non_null(strstr(o.err, COMMIT_A " (revision main)"));
     outcome_free(&o);
     qb_model *m;
     char *spec;
@@ -234,6 +255,14 @@ static void test_hub__a_model_is_found_by_its_id(void **state) {
     assert_string_equal(m->name, "demo");
     qb_model_close(m);
     qb_free(spec);
+    test_an_adapter_is_found_by_its_id();
+    char *ref = qb_path_join(cache, "models--org--demo/refs/main");
+    assert_int_equal(remove(ref), 0);
+    qb_free(ref);
+    o = BENCH("inspect", "org/demo");
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, COMMIT_A " (no revision leads to it: the last of its snapshots)"));
+    outcome_free(&o);
     assert_refused(BENCH("eval", "org/absent", "--dataset", "demo"), 1, "`bench fetch org/absent` gets it");
     unsetenv("HF_HUB_CACHE");
 }

@@ -128,7 +128,7 @@ static qb_status merge_words(const merge_options *o, bool json, const char *base
     qb_status st;
     QB_TRY(st, parse_dtype(o->dtype, &as));
     QB_TRY(st, qb_session_model(base, false, &m));
-    QB_TRY(st, qb_model_resolve(word, &dir));
+    QB_TRY(st, qb_session_find(word, &dir));
     QB_TRY(st, qb_adapter_open(dir, o->residual_base, &a));
     QB_TRY(st, qb_session_check_output(m, o->output, o->force));
     compare_bases(&a, m);

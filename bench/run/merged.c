@@ -103,7 +103,7 @@ qb_status qb_merged_open(const qb_merged_request *request, qb_merged *out) {
     *out = (qb_merged){.supply.own.lock_fd = -1};
     qb_status st;
     QB_TRY(st, qb_session_spec(request->base, false, &base));
-    QB_TRY(st, qb_model_resolve(request->adapter, &adapter));
+    QB_TRY(st, qb_session_find(request->adapter, &adapter));
     st = provide(&(job){request, base, adapter, out});
 out:
     qb_free(base);
