@@ -1,17 +1,15 @@
 #include "adapter/plan.h"
 
 #include "adapter/match.h"
-#include "base/log.h"
-#include "checkpoint/layout.h"
+#include "adapter/places.h"
 #include "checkpoint/safetensors.h"
-#include "model/owners.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *adapter_dir(const qb_merge_plan *p) {
+const char *qb_merge_adapter_dir(const qb_merge_plan *p) {
     return qb_checkpoint_dir(p->adapter->checkpoint);
 }
 
@@ -38,8 +36,8 @@ qb_status qb_merge_expect(const qb_merge_plan *p, const qb_part *part, int64_t r
         snprintf(wanted, sizeof wanted, "[%" PRId64 ", %" PRId64 "]", rows, cols);
     else
         snprintf(wanted, sizeof wanted, "[%" PRId64 "]", rows);
-    return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %s (%s), found %s%s", adapter_dir(p), t->name,
-                   wanted, why, qb_part_shape(part, found),
+    return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %s (%s), found %s%s", qb_merge_adapter_dir(p),
+                   t->name, wanted, why, qb_part_shape(part, found),
                    strstr(why, "base") ? ": is this the base that the adapter was made for?" : "");
 }
 
@@ -67,86 +65,20 @@ const qb_edit *qb_merge_edits(const qb_merge_plan *p, const char *tensor, int64_
     return *n ? &p->edits[low] : NULL;
 }
 
-/* ---- where a module's weight is ---- */
-
-typedef struct {
-    char tensor[QB_NAME_BYTES + 8];
-    int64_t rows, cols; /* as the file has it; cols 0: a vector */
-    const qb_linear *linear;
-    bool turned; /* a linear that lies as [in, out] */
-} place;
-
-int64_t qb_merge_layer_of(const qb_model *m, const char *path) {
-    const qb_list *l = &m->topology.layers[0];
-    const char *pattern = l->n_linears ? l->linears[0].prefix : "", *hole = strstr(pattern, "%d");
-    size_t n = hole ? (size_t)(hole - pattern) : 0;
-    if (n == 0 || strncmp(path, pattern, n) != 0 || path[n] < '0' || path[n] > '9') return -1;
-    long long layer = strtoll(path + n, NULL, 10);
-    return layer < m->topology.n_layers ? (int64_t)layer : -1;
-}
-
-/* A router's module has other names in some files than in transformers' memory since its fifth version
-   ("mlp.gate", "router"): a layer has one. */
-static const qb_linear *router_of(const qb_model *m, const char *path, int64_t *layer) {
-    const char *last = strrchr(path, '.');
-    *layer = qb_merge_layer_of(m, path);
-    if (*layer < 0 || !last || (strcmp(last, ".gate") != 0 && strcmp(last, ".router") != 0)) return NULL;
-    const qb_list *l = &m->topology.layers[*layer];
-    for (size_t i = 0; i < l->n_linears; i++)
-        if (!l->linears[i].quantized && l->linears[i].rows == m->topology.experts) return &l->linears[i];
-    return NULL;
-}
-
-static void of_linear(const qb_linear *l, int64_t layer, place *out) {
-    out->linear = l;
-    out->turned = l->stored == QB_STORED_COLUMNS;
-    out->rows = out->turned ? l->cols : l->rows;
-    out->cols = out->turned ? l->rows : l->cols;
-    qb_linear_name(l, layer, out->tensor);
-    strcat(out->tensor, ".weight");
-}
-
-/* The weight of module `path`; false when the base has none. */
-static bool find_weight(const qb_merge_plan *p, const char *path, place *out) {
-    const qb_model *m = p->model;
-    int64_t layer;
-    *out = (place){0};
-    if (strlen(path) >= QB_NAME_BYTES) return false;
-    snprintf(out->tensor, sizeof out->tensor, "%s.weight", path);
-    const qb_owner *o = qb_owners_find(m->owners, out->tensor);
-    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, out->tensor);
-    if (o && o->kind == QB_OWNER_LINEAR && o->linear) {
-        of_linear(o->linear, o->layer, out);
-        return true;
-    }
-    if (o && o->kind == QB_OWNER_EMBED) {
-        out->rows = m->topology.vocab;
-        out->cols = m->topology.embed_width;
-        return true;
-    }
-    if (t && t->n_dims <= 2) {
-        out->rows = t->shape[0];
-        out->cols = t->n_dims == 2 ? t->shape[1] : 0;
-        return true;
-    }
-    const qb_linear *router = router_of(m, path, &layer);
-    if (router) of_linear(router, layer, out);
-    return router != NULL;
-}
-
 static qb_status no_module(const qb_merge_plan *p, const qb_part *part) {
     return qb_fail(
         QB_ERR_FORMAT,
         "%s: tensor %.200s is for %.200s, which the base %s does not have: is this the base that the "
         "adapter was made for (%.100s)?",
-        adapter_dir(p), part->tensor->name, part->path, p->model->name,
+        qb_merge_adapter_dir(p), part->tensor->name, part->path, p->model->name,
         p->adapter->config.base ? p->adapter->config.base : "it does not say which");
 }
 
 /* ---- LoRA ---- */
 
-static qb_status missing(const qb_merge_plan *p, const char *path, const char *what) {
-    return qb_fail(QB_ERR_FORMAT, "%s: %.200s has no %s: is the file complete?", adapter_dir(p), path, what);
+qb_status qb_merge_missing(const qb_merge_plan *p, const char *path, const char *what) {
+    return qb_fail(QB_ERR_FORMAT, "%s: %.200s has no %s: is the file complete?", qb_merge_adapter_dir(p),
+                   path, what);
 }
 
 static bool is_module(const char *path, const char *tensor) {
@@ -173,7 +105,7 @@ static qb_status check_targeted(const qb_merge_plan *p, const qb_part *part, cha
         QB_ERR_FORMAT,
         "%s: tensor %.200s is there, but adapter_config.json does not name its module (target_modules, "
         "exclude_modules, layers_to_transform): files of two adapters?",
-        adapter_dir(p), part->tensor->name);
+        qb_merge_adapter_dir(p), part->tensor->name);
 }
 
 static qb_status check_rank(const qb_merge_plan *p, const qb_part *a, int64_t found, int64_t expected) {
@@ -182,19 +114,20 @@ static qb_status check_rank(const qb_merge_plan *p, const qb_part *a, int64_t fo
     return qb_fail(QB_ERR_FORMAT,
                    "%s: tensor %.200s is %s: a rank of %" PRId64 ", but adapter_config.json says %" PRId64
                    " (r, rank_pattern)",
-                   adapter_dir(p), a->tensor->name, qb_part_shape(a, shape), found, expected);
+                   qb_merge_adapter_dir(p), a->tensor->name, qb_part_shape(a, shape), found, expected);
 }
 
-static qb_status plan_bias(qb_merge_plan *p, const qb_part_group *g, const place *w, double scale) {
+static qb_status plan_bias(qb_merge_plan *p, const qb_part_group *g, const qb_merge_place *w, double scale) {
     char name[QB_NAME_BYTES + 8];
     if (!g->b_bias)
-        return p->adapter->config.lora_bias && g->a ? missing(p, g->path, "lora_B.bias (lora_bias is true)")
-                                                    : QB_OK;
+        return p->adapter->config.lora_bias && g->a
+                   ? qb_merge_missing(p, g->path, "lora_B.bias (lora_bias is true)")
+                   : QB_OK;
     snprintf(name, sizeof name, "%.*s.bias", (int)(strlen(w->tensor) - 7), w->tensor);
     const qb_tensor *t = qb_checkpoint_find(p->model->checkpoint, name);
     if (!t)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s adds to %.200s, but the base has no such bias",
-                       adapter_dir(p), g->b_bias->tensor->name, name);
+                       qb_merge_adapter_dir(p), g->b_bias->tensor->name, name);
     qb_status st = qb_merge_expect(p, g->b_bias, t->shape[0], 0, "the base's bias");
     return st == QB_OK
                ? qb_merge_add(p, name, &(qb_edit){.kind = QB_EDIT_BIAS, .a = g->b_bias, .scale = scale})
@@ -203,16 +136,16 @@ static qb_status plan_bias(qb_merge_plan *p, const qb_part_group *g, const place
 
 static qb_status plan_lora(qb_merge_plan *p, const qb_part_group *g) {
     char key[QB_NAME_BYTES + 8];
-    place w;
+    qb_merge_place w;
     bool taken = false, embed = g->embed_a || g->embed_b;
     const qb_part *a = embed ? g->embed_a : g->a, *b = embed ? g->embed_b : g->b;
-    if (!a || !b) return missing(p, g->path, a ? "lora_B" : "lora_A");
+    if (!a || !b) return qb_merge_missing(p, g->path, a ? "lora_B" : "lora_A");
     if (a->tensor->n_dims != 2 || b->tensor->n_dims != 2)
         return qb_merge_expect(p, a->tensor->n_dims != 2 ? a : b, 1, 1, "a matrix");
     qb_status st = embed ? QB_OK : qb_merge_plan_experts(p, g, &taken);
     if (st != QB_OK || taken) return st;
     qb_edit e = {.kind = QB_EDIT_LORA, .a = a, .b = b, .magnitude = g->magnitude, .n_experts = 1};
-    if (g->depth > 0 || !find_weight(p, g->path, &w) || !w.cols) return no_module(p, a);
+    if (g->depth > 0 || !qb_merge_place_of(p, g->path, &w) || !w.cols) return no_module(p, a);
     QB_TRY(st, check_targeted(p, a, key));
     QB_TRY(st, qb_adapter_rank(&p->adapter->config, key, &e.rank, &e.scale));
     QB_TRY(st, check_rank(p, a, a->tensor->shape[0], e.rank));
@@ -224,10 +157,10 @@ static qb_status plan_lora(qb_merge_plan *p, const qb_part_group *g) {
         QB_TRY(st, qb_merge_expect(p, g->magnitude, out, 0, "one magnitude an output of the base"));
     if (p->adapter->config.dora != (g->magnitude != NULL)) {
         st = p->adapter->config.dora
-                 ? missing(p, g->path, "lora_magnitude_vector (use_dora is true)")
+                 ? qb_merge_missing(p, g->path, "lora_magnitude_vector (use_dora is true)")
                  : qb_fail(QB_ERR_FORMAT,
                            "%s: tensor %.200s is of DoRA, but adapter_config.json does not say use_dora",
-                           adapter_dir(p), g->magnitude->tensor->name);
+                           qb_merge_adapter_dir(p), g->magnitude->tensor->name);
         goto out;
     }
     QB_TRY(st, qb_merge_add(p, w.tensor, &e));
@@ -245,7 +178,7 @@ static bool ends_in(const char *path, const char *name) {
 
 static qb_status plan_tokens(qb_merge_plan *p, const qb_part_group *g) {
     const qb_json *list = p->adapter->config.token_indices;
-    place w;
+    qb_merge_place w;
     if (qb_json_is_object(list)) {
         const qb_json *j = qb_json_first(list);
         while (j && !ends_in(g->path, qb_json_key(j))) j = qb_json_next(j);
@@ -253,8 +186,8 @@ static qb_status plan_tokens(qb_merge_plan *p, const qb_part_group *g) {
     }
     if (!list)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: trainable_token_indices names no rows for it",
-                       adapter_dir(p), g->tokens->tensor->name);
-    if (!find_weight(p, g->path, &w) || w.turned || !w.cols) return no_module(p, g->tokens);
+                       qb_merge_adapter_dir(p), g->tokens->tensor->name);
+    if (!qb_merge_place_of(p, g->path, &w) || w.turned || !w.cols) return no_module(p, g->tokens);
     qb_status st = qb_merge_expect(p, g->tokens, qb_json_count(list), w.cols,
                                    "the rows that trainable_token_indices lists, of the base's width");
     for (const qb_json *j = qb_json_first(list); st == QB_OK && j; j = qb_json_next(j))
@@ -277,36 +210,21 @@ static qb_status check_saved(const qb_merge_plan *p, const qb_part *part, bool i
         QB_ERR_FORMAT,
         "%s: tensor %.200s is there, but adapter_config.json does not say so (modules_to_save, bias): "
         "files of two adapters?",
-        adapter_dir(p), part->tensor->name);
+        qb_merge_adapter_dir(p), part->tensor->name);
 }
 
-static qb_status resized(const qb_merge_plan *p, const qb_part *part, const place *w) {
+static qb_status resized(const qb_merge_plan *p, const qb_part *part, const qb_merge_place *w) {
     return qb_fail(
         QB_ERR_UNSUPPORTED,
         "%s: tensor %.200s has %" PRId64 " rows, %s in the base has %" PRId64
         ": the vocabulary was resized before training; resize the base alike (resize_token_embeddings, "
         "save_pretrained) and merge onto that",
-        adapter_dir(p), part->tensor->name, part->tensor->shape[0], w->tensor, w->rows);
-}
-
-/* The base's tensor of that name, whichever way it is stored. */
-static bool find_tensor(const qb_merge_plan *p, const char *name, place *out) {
-    size_t n = strlen(name);
-    char module[QB_NAME_BYTES];
-    if (n > 7 && n - 7 < sizeof module && !strcmp(name + n - 7, ".weight")) {
-        snprintf(module, sizeof module, "%.*s", (int)(n - 7), name);
-        return find_weight(p, module, out);
-    }
-    const qb_tensor *t = qb_checkpoint_find(p->model->checkpoint, name);
-    if (!t || n >= sizeof out->tensor || t->n_dims > 2) return false;
-    *out = (place){.rows = t->shape[0], .cols = t->n_dims == 2 ? t->shape[1] : 0};
-    snprintf(out->tensor, sizeof out->tensor, "%s", name);
-    return true;
+        qb_merge_adapter_dir(p), part->tensor->name, part->tensor->shape[0], w->tensor, w->rows);
 }
 
 static qb_status plan_whole(qb_merge_plan *p, const qb_part *part) {
-    place w;
-    if (!find_tensor(p, part->path, &w)) return no_module(p, part);
+    qb_merge_place w;
+    if (!qb_merge_tensor_of(p, part->path, &w)) return no_module(p, part);
     bool is_table = !strcmp(w.tensor, p->embed) || !strcmp(w.tensor, p->head);
     qb_status st = check_saved(p, part, is_table);
     if (st != QB_OK) return st;
@@ -360,114 +278,6 @@ static qb_status plan_parts(qb_merge_plan *p) {
     return st;
 }
 
-/* ---- what the config names and the file lacks ---- */
-
-static bool has_lora(const qb_merge_plan *p, const char *tensor) {
-    for (size_t i = 0; i < p->count; i++)
-        if (p->edits[i].kind == QB_EDIT_LORA && !strcmp(p->edits[i].tensor, tensor)) return true;
-    return false;
-}
-
-static qb_status incomplete(const qb_merge_plan *p, const char *name) {
-    return qb_fail(
-        QB_ERR_FORMAT,
-        "%s: adapter_config.json names %.200s, but there is no tensor for it: is the file complete, and "
-        "this the adapter's base?",
-        adapter_dir(p), name);
-}
-
-/* Routers are modules of other kinds in newer programs, and experts lie in one parameter: their absence says
-   nothing. "all-linear" leaves the head out. */
-static qb_status check_list(const qb_merge_plan *p, const qb_list *l, int64_t layer, bool in_blocks) {
-    const qb_adapter_config *c = &p->adapter->config;
-    char name[QB_NAME_BYTES + 8];
-    qb_status st = QB_OK;
-    for (size_t i = 0; st == QB_OK && i < l->n_linears; i++) {
-        bool targeted, asked = in_blocks ? l->linears[i].quantized : !qb_adapter_targets_all_linear(c);
-        if (l->linears[i].expert >= 0 || !asked) continue;
-        qb_linear_name(&l->linears[i], layer, name);
-        st = qb_adapter_targets(c, name, &targeted);
-        if (st != QB_OK || !targeted) continue;
-        strcat(name, ".weight");
-        if (!has_lora(p, name)) st = incomplete(p, name);
-    }
-    return st;
-}
-
-static qb_status check_embedding(const qb_merge_plan *p) {
-    bool targeted;
-    qb_status st = qb_adapter_targets(&p->adapter->config, p->model->topology.embed, &targeted);
-    if (st != QB_OK || !targeted || qb_adapter_targets_all_linear(&p->adapter->config)) return st;
-    return has_lora(p, p->embed) ? QB_OK : incomplete(p, p->embed);
-}
-
-static qb_status check_parameters(const qb_merge_plan *p) {
-    const qb_adapter_config *c = &p->adapter->config;
-    if (!c->target_parameters) return QB_OK;
-    for (size_t i = 0; i < p->count; i++)
-        if (p->edits[i].kind == QB_EDIT_LORA) return QB_OK;
-    return missing(p, qb_json_string(qb_json_first(c->target_parameters)), "tensors (target_parameters)");
-}
-
-static qb_status check_complete(const qb_merge_plan *p) {
-    const qb_topology *t = &p->model->topology;
-    qb_status st = QB_OK;
-    for (int64_t layer = 0; st == QB_OK && layer < t->n_layers; layer++)
-        st = check_list(p, &t->layers[layer], layer, true);
-    if (st == QB_OK) st = check_list(p, &t->enter, -1, false);
-    if (st == QB_OK) st = check_list(p, &t->leave, t->n_layers, false);
-    if (st == QB_OK) st = check_embedding(p);
-    if (st == QB_OK) st = check_parameters(p);
-    if (st != QB_OK || p->count > 0) return st;
-    return qb_fail(QB_ERR_FORMAT, "%s: the adapter changes nothing", adapter_dir(p));
-}
-
-/* ---- tied heads ---- */
-
-static bool is_of(const qb_edit *e, const char *tensor) {
-    return !strcmp(e->tensor, tensor);
-}
-
-/* In PEFT a tied head keeps the base's table while the embedding has a LoRA or a saved copy of its own, and
-   the other way round; both get the rows of single tokens. */
-static qb_status untie(qb_merge_plan *p) {
-    size_t n = p->count;
-    bool own_whole = false, own_rows = false;
-    qb_status st = QB_OK;
-    for (size_t i = 0; i < n; i++) {
-        own_whole = own_whole || (is_of(&p->edits[i], p->head) && p->edits[i].kind == QB_EDIT_WHOLE);
-        own_rows = own_rows || (is_of(&p->edits[i], p->head) && p->edits[i].kind == QB_EDIT_ROWS);
-    }
-    for (size_t i = 0; st == QB_OK && i < n; i++) {
-        qb_edit e = p->edits[i];
-        if (is_of(&e, p->embed) && e.follows_tie && !(e.kind == QB_EDIT_ROWS ? own_rows : own_whole))
-            st = qb_merge_add(p, p->head, &e);
-    }
-    p->unties = true;
-    qb_info("%s: the head is tied to the embedding in the base and differs in the adapter: both are written",
-            p->model->name);
-    return st;
-}
-
-static qb_status settle_tie(qb_merge_plan *p) {
-    bool differs = false, any = false;
-    if (!p->model->topology.tied_head) return QB_OK;
-    for (size_t i = 0; i < p->count; i++) {
-        const qb_edit *e = &p->edits[i];
-        bool head = is_of(e, p->head), embed = is_of(e, p->embed);
-        differs = differs || ((head || embed) && !e->follows_tie) || (head && e->kind == QB_EDIT_ROWS);
-        any = any || embed || head;
-    }
-    p->drops_head = any && !differs;
-    if (differs) return untie(p);
-    /* The head's copy of the base's table is the embedding's. */
-    size_t kept = 0;
-    for (size_t i = 0; i < p->count; i++)
-        if (!is_of(&p->edits[i], p->head)) p->edits[kept++] = p->edits[i];
-    p->count = kept;
-    return QB_OK;
-}
-
 /* ---- the whole ---- */
 
 qb_status qb_merge_plan_make(const qb_model *m, const qb_adapter *a, qb_merge_plan *out) {
@@ -478,8 +288,8 @@ qb_status qb_merge_plan_make(const qb_model *m, const qb_adapter *a, qb_merge_pl
     qb_linear_name(&t->leave.linears[t->head], t->n_layers, out->head);
     strcat(out->head, ".weight");
     QB_TRY(st, plan_parts(out));
-    QB_TRY(st, check_complete(out));
-    QB_TRY(st, settle_tie(out));
+    QB_TRY(st, qb_merge_check_complete(out));
+    QB_TRY(st, qb_merge_settle_tables(out));
     if (out->count) qsort(out->edits, out->count, sizeof *out->edits, compare);
 out:
     return st;

@@ -59,6 +59,13 @@ typedef struct qb_part_group {
 qb_status qb_merge_plan_experts(qb_merge_plan *p, const qb_part_group *g, bool *taken) QB_NODISCARD;
 /* The layer's number in "model.layers.3.mlp"; -1. */
 int64_t qb_merge_layer_of(const qb_model *m, const char *path);
+const char *qb_merge_adapter_dir(const qb_merge_plan *p);
+/* The error of a module that lacks a part. */
+qb_status qb_merge_missing(const qb_merge_plan *p, const char *path, const char *what) QB_NODISCARD;
+/* complete.c: fails where the config names a module that has no tensors. */
+qb_status qb_merge_check_complete(const qb_merge_plan *p) QB_NODISCARD;
+/* tables.c: which of embedding and head are written, and with how many rows. */
+qb_status qb_merge_settle_tables(qb_merge_plan *p) QB_NODISCARD;
 /* Fails unless the part has this shape. */
 qb_status qb_merge_expect(const qb_merge_plan *p, const qb_part *part, int64_t rows, int64_t cols,
                           const char *why) QB_NODISCARD;
