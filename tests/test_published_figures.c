@@ -56,6 +56,7 @@ static void test_figures__beside_what_was_measured(void **state) {
         {"opt-125m", GPTQ4, W2048, "", 36, "OUTSIDE the band 28.995 to 32.005", true},
         {"Llama-2-7b-hf", "\"method\":\"none\"", W2048, "", 5.49, "OUTSIDE the band 5.46 to 5.48", true},
         {"Mistral-7B-v0.1", "\"method\":\"none\"", W2048, "", 5.2505, "within the band 5.24 to 5.26", false},
+        {"Qwen2.5-7B", "\"method\":\"none\"", W2048, "", 6.862, "OUTSIDE the band 6.84 to 6.86", true},
         /* Tuned from a published one: its picture, not its figures. */
         {"tuned",
          "\"method\":\"none\"},\"display\":{\"label\":\"tuned F16\",\"series\":\"tuned "
