@@ -8,21 +8,23 @@
 #   shared.tar.xz  of the shared test material what the tests of whole models read, as far as the limit allows
 #   on_device.sh   tools/gpu_on_device.sh
 #   xz             and its library, for machines that have none
-#   tools/gpu_bundle.sh [--arch "90-real"] [--no-build] [--shared FOLDER] [--limit MIB] [--level N]
+#   tools/gpu_bundle.sh [--arch "90-real"] [--no-build] [--shared FOLDER] [--limit MIB] [--level N] [--no-sysroot]
 #   --arch      the compute capabilities to build for (default: 90-real; every one more is some MiB)
 #   --no-build  packs build-cuda/ as it is
 #   --shared    the test material (default: $QB_SHARED, else ../shared; without it those tests skip there, counted and said)
 #   --limit     what .gpu and the tree may have together (64 MiB); models that do not fit are left out, and it is said
 #   --level     xz's, 0 (fast) to 9 (2)
+#   --no-sysroot  leaves out what --build needs there
 # Exit 77 without nvcc.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/local/cuda/bin"
-usage() { echo "usage: tools/gpu_bundle.sh [--arch LIST] [--no-build] [--shared FOLDER] [--limit MIB] [--level N]" >&2; exit 2; }
-arch=90-real build=yes shared=${QB_SHARED:-../shared} limit=64 level=2
+usage() { echo "usage: tools/gpu_bundle.sh [--arch LIST] [--no-build] [--shared FOLDER] [--limit MIB] [--level N] [--no-sysroot]" >&2; exit 2; }
+arch=90-real build=yes sysroot=yes shared=${QB_SHARED:-../shared} limit=64 level=2
 while [ $# -gt 0 ]; do
   case $1 in
     --no-build) build=no; shift; continue ;;
+    --no-sysroot) sysroot=no; shift; continue ;;
     --arch | --shared | --limit | --level) [ $# -ge 2 ] || usage ;;
     *) usage ;;
   esac
@@ -96,6 +98,8 @@ ldd "$sys/bin/pkgconf" | awk '/libpkgconf/ { print $3 }' | while read -r library
 printf '#!/bin/sh\nhere=$(dirname "$0")\nLD_LIBRARY_PATH="$here/../../lib" exec "$here/pkgconf" "$@"\n' >"$sys/bin/pkg-config"
 chmod +x "$sys/bin/pkg-config"
 
+[ $sysroot = yes ] || rm -rf "$sys"
+
 {
   printf 'source=%s\narch="%s"\nrevision=%s\n' "$PWD" "$arch" "$(git describe --always --dirty --abbrev=12)"
   printf 'cuda_libraries="%s"\n' "$(tr '\n' ' ' <"$work/cuda" | sed 's/ $//')"
@@ -106,29 +110,40 @@ mkdir .gpu
 cp tools/gpu_on_device.sh .gpu/on_device.sh
 cp -L "$(command -v xz)" .gpu/xz
 ldd .gpu/xz | awk '/liblzma/ { print $1, $3 }' | while read -r name path; do cp -L "$path" ".gpu/$name"; done
-pack() { # FOLDER NAME LEVEL
-  tar -C "$1" --sort=name --mtime=@0 --owner=0 --group=0 -cf - . | xz --threads=1 --lzma2=preset="$3",dict=64MiB --stdout >".gpu/$2.tar.xz"
+pack() { # FOLDER NAME LEVEL FILTER...
+  local folder=$1 name=$2 lzma=--lzma2=preset="$3",dict=128MiB
+  shift 3
+  tar -C "$folder" --sort=name --mtime=@0 --owner=0 --group=0 -cf - . | xz --threads=1 "$@" "$lzma" --stdout >".gpu/$name.tar.xz"
 }
-pack "$tree" bundle "$level"
+filter=""
+case $(uname -m) in x86_64) filter=--x86 ;; aarch64) filter=--arm64 ;; esac
+pack "$tree" bundle "$level" ${filter:+"$filter"}
 tree_bytes=$({ git ls-files -z; git ls-files -zo --exclude-standard; } | xargs -0 du -cb 2>/dev/null | awk '$2 == "total" { n += $1 } END { print n + 0 }')
 room() { echo $(((limit << 20) - tree_bytes - $(du -sb .gpu | cut -f1))); }
 
 # What the tests of whole models read: perplexity against golden figures first.
 carried=""
 if [ -e "$shared/data/wikitext2/wiki.test.raw" ]; then
-  mkdir -p "$work/shared/data/wikitext2" "$work/shared/golden" "$work/shared/models"
+  mkdir -p "$work/shared"/data/{wikitext2,ptb,c4} "$work/shared/golden" "$work/shared/models" "$work/shared/tokenizers/llama2"
   cp -L "$shared/data/wikitext2/wiki.test.raw" "$work/shared/data/wikitext2/"
-  cp -L "$shared"/golden/*.json "$work/shared/golden/"
+  cp -L "$shared"/golden/perplexity-*.json "$work/shared/golden/"
+  # The golden figures are of these too, and whole wikitext2 is timed with Llama-2's tokens.
+  cp -L "$shared"/data/ptb/ptb.{test,valid}.txt "$work/shared/data/ptb/" && cp -L "$shared"/data/c4/c4-validation*.jsonl "$work/shared/data/c4/" ||
+    echo "ptb or c4 is not in $shared: a test of golden figures will fail"
+  cp -L "$shared"/tokenizers/llama2/tokenizer{.model,_config.json} "$work/shared/tokenizers/llama2/" ||
+    echo "no tokenizers/llama2 in $shared: the step perplexity will skip"
+  packed_size=$(tar -C "$work/shared" -cf - . | xz -6 --stdout | wc -c) # of text
   for model in wikimini-hf stories260K-hf babyllama-tok105-hf; do
     [ -d "$shared/models/$model" ] || { echo "no $model in $shared/models"; continue; }
-    size=$(($(du -sbL "$shared/models/$model" | cut -f1) + $(du -sb "$work/shared" | cut -f1))) # weights hardly shrink
+    size=$(($(du -sbL "$shared/models/$model" | cut -f1) + packed_size)) # weights hardly shrink
     [ $size -lt "$(room)" ] || { echo "left out for lack of room: $model; its tests will skip"; continue; }
     cp -rL "$shared/models/$model" "$work/shared/models/"
+    packed_size=$size
     carried="$carried $model"
   done
 fi
 if [ -n "$carried" ]; then
-  pack "$work/shared" shared 0
+  pack "$work/shared" shared 6
 else
   echo "no models in $shared: the tests of whole models will skip"
 fi

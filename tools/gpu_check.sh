@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a machine with an NVIDIA GPU can say, in one command that ends inside nine minutes on an H200:
 # build, the gpu tests (whole models' perplexity among them), compute-sanitizer on them, ceilings, decode and prefill of a
-# synthetic Llama-2-7B in every format, its GPTQ, the op sweep, its decode with kernels that do not overlap, and a profile.
+# synthetic Llama-2-7B in every format, wikitext2's perplexity on it, its GPTQ, the op sweep, its decode with kernels that do
+# not overlap, a profile of the decode kernels, and the times of all kernels of a prefill and of GPTQ.
 #   tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [--only STEPS] [RESULT.json]
 #   --prebuilt  takes the programs in FOLDER/bin rather than building (tools/gpu_bundle.sh brings them; no compiler is needed)
 #   --seconds   when all must be over (535)
@@ -11,7 +12,7 @@
 # whatever ends the check leaves what was measured; "complete" says whether it came to its end.
 # Exit 77 without GPU or toolkit, 1 when a step failed or ran out of time. A step that skips says why and fails nothing.
 set -uo pipefail
-all="tests memcheck racecheck ceilings speed gptq op_sweep overlap profile"
+all="tests memcheck racecheck ceilings speed perplexity gptq op_sweep overlap profile kernels_prefill kernels_gptq"
 prebuilt="" total=535 logs="" only="" result=gpu_check.json
 usage() { echo "usage: tools/gpu_check.sh [--prebuilt FOLDER] [--seconds N] [--logs FOLDER] [--only STEP,...] [RESULT.json]; steps: $all" >&2; exit 2; }
 while [ $# -gt 0 ]; do
@@ -43,7 +44,7 @@ top=${prebuilt:-$PWD/build-cuda} bin=${prebuilt:-$PWD/build-cuda}/bin
 steps="" failed=0 complete=false began=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 revision=$(git describe --always --dirty 2>/dev/null || { [ -n "$prebuilt" ] && sed -n 's/^revision=//p' "$prebuilt/bundle" 2>/dev/null; })
 device=$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader | head -n 1)
-documents="ceilings speed gptq op_sweep overlap profile"
+documents="ceilings speed perplexity gptq op_sweep overlap profile kernels_prefill kernels_gptq"
 
 quote() { # text as a JSON string
   printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\010\013\014\016-\037' | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | sed ':a;N;$!ba;s/\n/\\n/g')"
@@ -136,12 +137,20 @@ sanitize() {
     compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 20 "$program" || { echo "$program under $tool"; return 1; }
   done
 }
-# speed_of NAME OPTIONS...: decode and prefill of the synthetic Llama-2-7B that `bench quantize OPTIONS` makes.
+# int4_model: the synthetic Llama-2-7B that several steps measure, made by whichever comes first.
+int4_model() {
+  local model=$scratch/llama2-7b-int4
+  [ -d "$model" ] || "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method rtn --bits 4 --group-size 128 -o "$model" >/dev/null
+}
+# speed_of NAME OPTIONS...: decode and prefill of the synthetic Llama-2-7B that `bench quantize OPTIONS` makes; decode of eight
+# sequences too.
 speed_of() {
   local name=$1 model=$scratch/llama2-7b-$1
   shift
   [ -d "$model" ] || "$bin/bench" quantize llama2-7b --synthetic --backend cuda "$@" -o "$model" >/dev/null || return 1
-  "$bin/bench" speed "$model" --backend cuda --prefill 512,2048 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json || return 1
+  "$bin/bench" speed "$model" --backend cuda --prefill 512,2048 --decode 128 --depth 0,2048 --batch 1 --repeat 5 --json || return 1
+  echo ,
+  "$bin/bench" speed "$model" --backend cuda --prefill 0 --decode 128 --depth 0 --batch 8 --repeat 5 --json || return 1
   [ "$name" = int4 ] || rm -rf "$model"
 }
 speed() {
@@ -150,6 +159,14 @@ speed() {
     speed_of int8 --method rtn --bits 8 --group-size 128 && echo , && speed_of int3 --method rtn --bits 3 --group-size 128 && echo , &&
     speed_of int2 --method rtn --bits 2 --group-size 64 || return 1
   echo ']'
+}
+# All of wikitext2 through the int4 model, with Llama-2's tokens: the weights are noise, the work is that of the real ones.
+perplexity() {
+  local shared=${QB_SHARED:-../shared} model=$scratch/llama2-7b-int4
+  [ -e "$shared/tokenizers/llama2/tokenizer.model" ] && [ -e "$shared/data/wikitext2" ] ||
+    { echo "no tokenizers/llama2 or no wikitext2 in $shared"; return 77; }
+  int4_model && cp -L "$shared"/tokenizers/llama2/tokenizer.model "$shared"/tokenizers/llama2/tokenizer_config.json "$model/" || return 1
+  "$bin/bench" eval "$model" --backend cuda --dataset wikitext2 --protocol gptq-2048 --data "$shared/data" --json
 }
 quantize() {
   "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
@@ -160,7 +177,7 @@ op_sweep() { "$bin/bench_cuda" --json; }
 # The decode step whose kernels begin only when those ahead of them have ended: the same bits twice, and its speed.
 overlap() {
   [ "${capability%%.*}" -ge 9 ] || { echo "compute capability $capability has no dependent launches"; return 77; }
-  [ -d "$scratch/llama2-7b-int4" ] || { echo "the step speed left no model"; return 77; }
+  int4_model || return 1
   export BENCH_CUDA_DEPENDENT=0
   "$bin/test_cuda_decode" >&2 || return 1
   "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 0 --decode 128 --depth 0,2048 --batch 1,8 --repeat 5 --json
@@ -168,7 +185,7 @@ overlap() {
 # What bounds the kernels of one token at depth 2048: ncu's counters, where the machine has it and lets it read them.
 profile() {
   command -v ncu >/dev/null || { echo "ncu is not installed"; return 77; }
-  [ -d "$scratch/llama2-7b-int4" ] || { echo "the step speed left no model"; return 77; }
+  int4_model || return 1
   ncu --clock-control none --graph-profiling node -k 'regex:residual_kernel|mlp_kernel|project_kernel|decode_kernel|join_kernel|argmax_kernel' \
     --launch-skip 200 --launch-count 14 --csv \
     --metrics gpu__time_duration.sum,dram__bytes_read.sum.per_second,sm__inst_issued.avg.per_cycle_active,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio \
@@ -176,7 +193,31 @@ profile() {
     { echo "ncu may not read this machine's counters, or failed: see profile.err"; return 77; }
 }
 
-export -f build programs gpu_tests sanitize speed_of speed quantize op_sweep overlap profile
+# kernel_times COMMAND...: its kernels by name, grid and block, of at most $launches launches: "total_us,launches,name,grid,block",
+# the longest first. The program is ended behind them.
+kernel_times() {
+  command -v ncu >/dev/null || { echo "ncu is not installed"; return 77; }
+  ncu --clock-control none --graph-profiling node --launch-skip "$skipped" --launch-count "$launches" --kill yes --csv --print-units base \
+    --metrics gpu__time_duration.sum "$@" >"$scratch/kernels.csv"
+  awk -F '","' 'BEGIN { print "total_us,launches,name,grid,block" }
+    $13 == "gpu__time_duration.sum" {
+      time = $15; gsub(/[",]/, "", time); key = "\"" $5 "\",\"" $9 "\",\"" $8 "\""; n[key]++; sum[key] += time / 1000; all++
+    }
+    END { for (key in n) printf "%.1f,%d,%s\n", sum[key], n[key], key | "sort -t, -k1,1nr | head -n 60"; exit !all }' "$scratch/kernels.csv" ||
+    { echo "ncu may not read this machine's counters, or failed: see the step's .err"; return 77; }
+}
+# Of a prompt of 2048 tokens, the loading ahead of it included (pack_kernel).
+kernels_prefill() {
+  int4_model || return 1
+  skipped=0 launches=6000 kernel_times "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 2048 --decode 0 --batch 1 --repeat 1
+}
+# Of about one layer's GPTQ of 16 windows of 2048.
+kernels_gptq() {
+  skipped=200 launches=5000 kernel_times "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
+    --samples 16 --seqlen 2048 -o "$scratch/llama2-7b-kernels"
+}
+
+export -f build programs gpu_tests sanitize int4_model speed_of speed perplexity quantize op_sweep overlap profile kernel_times kernels_prefill kernels_gptq
 export capability work scratch bin top
 echo "$device"
 
@@ -186,10 +227,13 @@ if { [ -n "$prebuilt" ] && step programs 30 bash -c programs; } || { [ -z "$preb
   wanted racecheck && step racecheck 50 bash -c "sanitize racecheck"
   wanted ceilings && step ceilings 30 "$bin/bench" doctor --json
   wanted speed && step speed 120 bash -c speed
+  wanted perplexity && step perplexity 60 bash -c perplexity
   wanted gptq && step gptq 150 bash -c quantize
   wanted op_sweep && step op_sweep 45 bash -c op_sweep
   wanted overlap && step overlap 40 bash -c overlap
   wanted profile && step profile 60 bash -c profile
+  wanted kernels_prefill && step kernels_prefill 60 bash -c kernels_prefill
+  wanted kernels_gptq && step kernels_gptq 60 bash -c kernels_gptq
 fi
 [ -n "$only" ] || complete=true
 write_result

@@ -70,6 +70,10 @@ if [ ! -e "$source" ]; then
 fi
 [ -e "$source/build-cuda" ] || ln -s "$top" "$source/build-cuda" 2>>"$OUT/setup.log" || say "$source/build-cuda cannot be made: tests that run bench will skip"
 
+if [ $build = yes ] && [ ! -d "$top/sysroot" ]; then
+  say "the bundle was made with --no-sysroot: nothing to build with"
+  exit 1
+fi
 if [ $build = yes ]; then
   # shellcheck disable=SC2016
   { PKG_CONFIG_LIBDIR=$top/sysroot/lib/pkgconfig cmake --preset cuda -B "$top/build" -DCMAKE_CUDA_ARCHITECTURES="$arch" \
