@@ -205,11 +205,12 @@ static void sum_on(qb_device *dev, const float *h, int64_t n, qb_hessian_sum *su
 
 /* What one code that goes the other way moves on: with the factor's and the products' last bits changed at
    random, as libraries differ in them, up to 24 of 12288 codes and 4e-3 of a small weight's output error. The
-   shim's libraries are the host's. */
+   shim's libraries are the host's. The device takes the weights' own forms of factors rounded to 11 bits,
+   which shows most where H is indefinite and terms cancel. */
 #ifdef QB_SHIM
-static const double error_tolerance = 1e-3, norm_tolerance = 1e-5;
+static const double error_tolerance = 5e-3, norm_tolerance = 2e-3;
 #else
-static const double error_tolerance = 2e-2, norm_tolerance = 1e-4;
+static const double error_tolerance = 2e-2, norm_tolerance = 2e-3;
 #endif
 
 typedef struct {
@@ -326,6 +327,7 @@ static void test_cuda_gptq__agrees_with_the_host(void **state) {
     qb_quant_config c = usual;
     expect_agreement(&c, 192, false);
     expect_agreement(&c, 256, true);
+    expect_agreement(&c, 1088, true); /* forms in several panels */
     for (int bits = 2; bits <= 8; bits += bits == 4 ? 4 : 1) {
         c = usual;
         c.bits = bits, c.symmetric = false, c.group_size = 128;

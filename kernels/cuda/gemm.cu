@@ -1,7 +1,7 @@
-/* Many tokens, and Hessians: float16 into cuBLAS, float32 sums. Weights are dequantized in panels that the
-   second level cache can hold between the kernel that writes one and the GEMM that reads it; activations are
-   converted once. Both are scaled by powers of two, so that no float32 activation and no weight is too large
-   for float16. */
+/* Many tokens, and Hessians: float16 into cuBLAS, float32 sums. Weights are dequantized in panels, whole
+   matrices but for the largest: fewer rows leave multiprocessors idle, which costs more than the second level
+   cache saves; activations are converted once. Both are scaled by powers of two, so that no float32
+   activation and no weight is too large for float16. */
 #include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/matrix_kernels.h"
 
@@ -9,10 +9,12 @@
 
 namespace {
 
-constexpr int64_t PANEL_BYTES = 32 << 20;  /* dequantized weights at once */
+constexpr int64_t PANEL_BYTES = 48 << 20, PANEL_MOST = 128 << 20; /* dequantized weights at once */
 constexpr int64_t CHUNK_TOKENS = 16 << 10; /* activations at once; a panel is dequantized once a chunk */
 constexpr int64_t ALIGNMENT = QB_CUDA_SCRATCH_ALIGNMENT;
-constexpr int HESSIAN_PANELS = 8, HESSIAN_PANEL_LEAST = 256;
+/* The tile of a GEMM that one multiprocessor computes at a time, as cuBLAS cuts large ones. */
+constexpr int64_t GEMM_TILE_ROWS = 128, GEMM_TILE_COLS = 256;
+constexpr int HESSIAN_PANELS = 16, HESSIAN_PANEL_LEAST = 256;
 
 int64_t aligned(int64_t bytes) {
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -59,6 +61,19 @@ qb_status gemm_f32(cuda_device *d, float *y, const float *x, int64_t T, const qb
     return st;
 }
 
+int64_t share(int64_t all, int64_t parts) {
+    return (all + parts - 1) / parts;
+}
+
+/* Rows of each of a matrix's panels, for T tokens. */
+int64_t rows_of_panel(const cuda_device *d, int64_t rows, int64_t row_bytes, int64_t T) {
+    const int64_t tiles = share(rows, GEMM_TILE_ROWS) * share(T, GEMM_TILE_COLS),
+                  busy = tiles * 32 / (d->multiprocessors * 31), fewest = share(rows * row_bytes, PANEL_MOST);
+    int64_t count = least(share(rows * row_bytes, PANEL_BYTES), busy);
+    if (count < fewest) count = fewest;
+    return share(share(rows, count), QB_TILE_ROWS) * QB_TILE_ROWS;
+}
+
 struct panels {
     const qb_cuda_view *v;
     bool direct; /* the weights are what cuBLAS can read */
@@ -73,8 +88,7 @@ qb_status plan_panels(cuda_device *d, const qb_cuda_matrix *m, int64_t T, panels
     p->v = v;
     p->direct = v->kind == QB_CODES_F16 && v->cols % 8 == 0 && !m->pinned;
     p->k = p->direct ? v->cols : v->padded_cols;
-    p->rows = p->direct ? v->rows : (PANEL_BYTES / (p->k * 2) / QB_TILE_ROWS + 1) * QB_TILE_ROWS;
-    p->rows = least(p->rows, (v->rows + QB_TILE_ROWS - 1) / QB_TILE_ROWS * QB_TILE_ROWS);
+    p->rows = p->direct ? v->rows : rows_of_panel(d, v->rows, p->k * 2, least(T, CHUNK_TOKENS));
     const int64_t x_bytes = aligned(least(T, CHUNK_TOKENS) * p->k * 2),
                   w_bytes = p->direct ? 0 : p->rows * p->k * 2;
     unsigned char *scratch;
@@ -139,6 +153,30 @@ struct gram {
     }
 };
 
+/* Rounds of tiles, one a multiprocessor, that the products of panels of `side` rows of a triangle take. */
+int64_t hessian_rounds(const cuda_device *d, int64_t n, int64_t side) {
+    int64_t rounds = 0;
+    for (int64_t row = 0; row < n; row += side) {
+        const int64_t down = share(least(side, n - row), GEMM_TILE_ROWS);
+        rounds += share(down * share(least(side, n - row), GEMM_TILE_COLS), d->multiprocessors);
+        if (row > 0) rounds += share(down * share(row, GEMM_TILE_COLS), d->multiprocessors);
+    }
+    return rounds;
+}
+
+/* Many panels leave little of the half that nobody needs, and few keep all multiprocessors busy. */
+int64_t hessian_side(const cuda_device *d, int64_t n) {
+    int64_t best = 0, best_rounds = 0;
+    for (int64_t count = 1; count <= HESSIAN_PANELS; count++) {
+        int64_t side = share(share(n, count), 64) * 64;
+        if (count > 1 && side < HESSIAN_PANEL_LEAST) break;
+        const int64_t rounds = hessian_rounds(d, n, side);
+        if (best && rounds >= best_rounds) continue;
+        best = side, best_rounds = rounds;
+    }
+    return least(best, n);
+}
+
 /* Rows row .. row + side of the lower triangle: what lies left of the diagonal tile in place, the tile itself
    by way of `tile`, for above the diagonal h is not ours. */
 qb_status hessian_panel(const gram &g, float *h, int64_t n, int64_t row, int64_t side, float *tile) {
@@ -172,9 +210,7 @@ extern "C" qb_status qb_cuda_hessian(qb_device *dev, float *h, const float *x, i
     cuda_device *d = cuda_of(dev);
     if (T <= 0 || n <= 0) return QB_OK;
     const int64_t width = (n + 7) / 8 * 8, chunk = least(T, CHUNK_TOKENS);
-    int64_t side = ((n + HESSIAN_PANELS - 1) / HESSIAN_PANELS + 63) / 64 * 64;
-    if (side < HESSIAN_PANEL_LEAST) side = HESSIAN_PANEL_LEAST;
-    side = least(side, n);
+    const int64_t side = hessian_side(d, n);
     unsigned char *scratch;
     qb_status st =
         qb_cuda_scratch(d, QB_CONVERT_BYTES + aligned(side * side * 4) + chunk * width * 2, &scratch);

@@ -12,7 +12,7 @@ using qb::all_lanes;
 using qb::warps_a_block;
 using qb::weight_view;
 
-constexpr int64_t shared_columns = 128, most_columns = 512, error_rows = 1024;
+constexpr int64_t shared_columns = 128, most_columns = 512, form_rows = 4096, form_cols = 1024;
 
 /* Rows of all weights, one below the other. */
 struct stack {
@@ -165,6 +165,23 @@ __global__ void __launch_bounds__(32 * warps_a_block) quantize_columns(stack s, 
     }
 }
 
+/* The nearest of 11 bits, which is what tensor cores read of a float32: they cut the rest off, and a sum of
+   what is cut off would lean to one side. What is not finite stays so. */
+__device__ __forceinline__ float round_tf32(float v) {
+    if (!isfinite(v)) return v;
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits = (bits + 0x1000u) & ~0x1fffu;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+__global__ void __launch_bounds__(256) round_all(float *x, int64_t n) {
+    int64_t stride = static_cast<int64_t>(gridDim.x) * 256;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x; i < n; i += stride)
+        x[i] = round_tf32(x[i]);
+}
+
 /* w - q in `w`, or the weight itself, dead columns 0: their inputs are, so they count nothing. */
 __global__ void __launch_bounds__(256) difference(stack s, int64_t row0, int64_t rows, bool of_weight) {
     int64_t column = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;
@@ -174,22 +191,23 @@ __global__ void __launch_bounds__(256) difference(stack s, int64_t row0, int64_t
     for (int64_t row = row0 + blockIdx.y; row < row0 + rows; row += gridDim.y) {
         int64_t i = row * s.cols + column, grid = row * s.q.n_groups + group;
         float value = s.source[i];
-        if (!of_weight) value -= s.q.stored(i, grid);
+        value = of_weight ? round_tf32(value) : value - s.q.stored(i, grid);
         s.w[i] = dead ? 0.0F : value;
     }
 }
 
-/* out[row] = product[row] . w[row], in float64. */
+/* out[row] (+)= product[row] . w[row, first column ..], in float64; n columns. */
 __global__ void __launch_bounds__(32 * warps_a_block)
-    dot_rows(stack s, const float *product, int64_t row0, int64_t rows, double *out) {
+    dot_rows(stack s, const float *product, int64_t n, int64_t column, int64_t row0, int64_t rows,
+             double *out) {
     int64_t row = warp_index();
     if (row >= rows) return;
-    const float *a = product + row * s.cols, *b = s.w + (row0 + row) * s.cols;
+    const float *a = product + row * n, *b = s.w + (row0 + row) * s.cols + column;
     double sum = 0;
-    for (int64_t k = threadIdx.x % 32; k < s.cols; k += 32)
+    for (int64_t k = threadIdx.x % 32; k < n; k += 32)
         sum += static_cast<double>(a[k]) * static_cast<double>(b[k]);
     sum = qb::warp_sum(sum);
-    if (threadIdx.x % 32 == 0) out[row0 + row] = sum;
+    if (threadIdx.x % 32 == 0) out[row0 + row] = column > 0 ? out[row0 + row] + sum : sum;
 }
 
 /* ---- the host's side ---- */
@@ -241,20 +259,38 @@ qb_status run_columns(cuda_device *d, const stack &s) {
     return QB_OK;
 }
 
-/* The rows' quadratic forms d H d^T into out[rows]; overwrites s.w. */
+/* product[rows, n] = alpha w[row0 .., k0 .. k0 + k) H[k0 .., column .. column + n) + beta product. */
+qb_status form_product(cuda_device *d, const stack &s, bool of_weight, int64_t row0, int64_t rows, int64_t k0,
+                       int64_t k, int64_t column, int64_t n, float alpha, float beta, float *product) {
+    return qb_cublas_status(
+        d,
+        cublasGemmEx(d->blas, CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(n), static_cast<int>(rows),
+                     static_cast<int>(k), &alpha, s.h.h + k0 * s.cols + column, CUDA_R_32F,
+                     static_cast<int>(s.cols), s.w + row0 * s.cols + k0, CUDA_R_32F, static_cast<int>(s.cols),
+                     &beta, product, CUDA_R_32F, static_cast<int>(n),
+                     of_weight ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "gptq");
+}
+
+/* The rows' quadratic forms d H d^T into out[rows]; overwrites s.w. H is symmetric: what lies below the
+   blocks on its diagonal counts twice. Those of the weights, which only relate errors to something, are taken
+   last and of factors rounded to 11 bits (the tensor cores'), H itself among them: a change of some 1e-4.
+   Errors are what compensation leaves of larger terms, and need all bits. */
 qb_status quadratic_forms(cuda_device *d, const stack &s, bool of_weight, float *product, double *out) {
-    const float one = 1, zero = 0;
     QB_LAUNCH(d, "gptq", difference, column_grid(s, s.rows), 256, 0, d->stream, s, 0, s.rows, of_weight);
-    for (int64_t row0 = 0; row0 < s.rows; row0 += error_rows) {
-        int64_t rows = s.rows - row0 < error_rows ? s.rows - row0 : error_rows;
-        int n = static_cast<int>(s.cols);
-        QB_STEP(qb_cublas_status(d,
-                                 cublasSgemm(d->blas, CUBLAS_OP_N, CUBLAS_OP_N, n, static_cast<int>(rows), n,
-                                             &one, s.h.h, n, s.w + row0 * s.cols, n, &zero, product, n),
-                                 "gptq"));
-        QB_LAUNCH(d, "gptq", dot_rows, qb_blocks(rows, warps_a_block), 32 * warps_a_block, 0, d->stream, s,
-                  product, row0, rows, out);
-    }
+    if (of_weight) QB_LAUNCH(d, "gptq", round_all, 1024, 256, 0, d->stream, s.h.h, s.cols * s.cols);
+    for (int64_t row0 = 0; row0 < s.rows; row0 += form_rows)
+        for (int64_t column = 0; column < s.cols; column += form_cols) {
+            int64_t rows = s.rows - row0 < form_rows ? s.rows - row0 : form_rows;
+            int64_t n = s.cols - column < form_cols ? s.cols - column : form_cols,
+                    below = s.cols - column - n;
+            QB_STEP(form_product(d, s, of_weight, row0, rows, column, n, column, n, 1, 0, product));
+            if (below > 0)
+                QB_STEP(
+                    form_product(d, s, of_weight, row0, rows, column + n, below, column, n, 2, 1, product));
+            QB_LAUNCH(d, "gptq", dot_rows, qb_blocks(rows, warps_a_block), 32 * warps_a_block, 0, d->stream,
+                      s, product, n, column, row0, rows, out);
+        }
     return QB_OK;
 }
 
@@ -388,7 +424,8 @@ qb_status round_failures(cuda_device *d, stack s, qb_gptq_problem *p, const form
 
 qb_status solve(cuda_device *d, qb_gptq_problem *p, qb::device_memory *memory, stack s, double *host) {
     forms f = {};
-    f.product = memory->take<float>((s.rows < error_rows ? s.rows : error_rows) * s.cols);
+    f.product = memory->take<float>((s.rows < form_rows ? s.rows : form_rows) *
+                                    (s.cols < form_cols ? s.cols : form_cols));
     f.error = memory->take<double>(s.rows);
     f.norm = memory->take<double>(s.rows);
     f.host = host;
