@@ -65,6 +65,7 @@ if [ "$mode" = all ]; then
   check "result documents against the JSON Schema" tools/check_schema.sh
   check "demo" tools/check_demo.sh
   check "examples of nightly gates" tools/check_examples.sh
+  check "packages" tools/check_package.sh
   suite "tests (ASan, UBSan)" debug build-debug
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh

@@ -10,7 +10,7 @@ packages="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libcjson-de
 case ${1:-run} in
   run) ;;
   quick) packages="$packages g++ libcmocka-dev" ;;
-  test) packages="$packages g++ libcmocka-dev git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck" ;;
+  test) packages="$packages g++ libcmocka-dev git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck dpkg-dev" ;;
   *) echo "usage: tools/install_deps.sh [run|quick|test]" >&2; exit 2 ;;
 esac
 
