@@ -1,6 +1,7 @@
 /* A comparison for people: the terminal's table, and Markdown for a comment on a change. */
 #include "results/compare.h"
 
+#include "results/sink.h"
 #include "results/text.h"
 
 #include <inttypes.h>
@@ -308,14 +309,6 @@ qb_status qb_compare_write_text(const qb_comparison *c, qb_str *out) {
 
 /* ---- Markdown ---- */
 
-/* A cell: what would end it or begin markup is escaped. */
-static void put_escaped(const char *text, qb_str *out) {
-    for (; *text; text++) {
-        if (strchr("|\\`*_<>[]", *text)) qb_str_text(out, "\\");
-        qb_str_append(out, text, 1);
-    }
-}
-
 static void put_markdown_row(const qb_compare_row *row, qb_str *out) {
     qb_str_text(out, "|");
     for (int k = 0; k < N_CELLS; k++) {
@@ -323,14 +316,14 @@ static void put_markdown_row(const qb_compare_row *row, qb_str *out) {
         put_cell(row, k, &cell);
         bool strong = k == 5 && (row->verdict == QB_REGRESSION || row->verdict == QB_MISSING);
         qb_str_text(out, strong ? " **" : " ");
-        put_escaped(qb_str_get(&cell), out);
+        qb_markdown_text(qb_str_get(&cell), out);
         qb_str_text(out, strong ? "** |" : " |");
         qb_str_free(&cell);
     }
     qb_str why = {0};
     qb_compare_put_reason(row, &why);
     qb_str_text(out, " ");
-    put_escaped(qb_str_get(&why), out);
+    qb_markdown_text(qb_str_get(&why), out);
     qb_str_text(out, " |\n");
     qb_str_free(&why);
 }

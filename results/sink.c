@@ -105,6 +105,13 @@ void qb_latex_text(const char *text, qb_str *out) {
     }
 }
 
+void qb_markdown_text(const char *text, qb_str *out) {
+    for (; *text; text++) {
+        if (strchr("|\\`*_<>[]", *text)) qb_str_text(out, "\\");
+        qb_str_append(out, text, 1);
+    }
+}
+
 void qb_csv_text(const char *text, qb_str *out) {
     /* A spreadsheet takes what begins like this for a formula. */
     bool formula = *text && strchr("=+-@\t\r", *text), quoted = formula || text[strcspn(text, ",\"\r\n")];

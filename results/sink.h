@@ -28,6 +28,8 @@ qb_status qb_results_print(const qb_results *r, const char *format, qb_str *out)
 void qb_html_text(const char *text, qb_str *out);
 /* Text inside LaTeX. */
 void qb_latex_text(const char *text, qb_str *out);
+/* A cell or a line of Markdown: what would end it or begin markup is escaped. */
+void qb_markdown_text(const char *text, qb_str *out);
 /* A field of RFC 4180, quoted where it has to be. */
 void qb_csv_text(const char *text, qb_str *out);
 /* The shortest form that reads back as the same double; nothing for NaN. */

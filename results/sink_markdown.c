@@ -5,17 +5,10 @@
 
 enum { MAX_REASON_COLUMNS = 150 };
 
-static void put_escaped(const char *text, qb_str *out) {
-    for (const char *p = text; *p; p++) {
-        if (strchr("|\\`*_[]<>", *p)) qb_str_text(out, "\\");
-        qb_str_append(out, p, 1);
-    }
-}
-
 static void put_escaped_clean(const char *text, qb_str *out) {
     qb_str s = {0};
     qb_text_clean(text, MAX_REASON_COLUMNS, &s);
-    put_escaped(qb_str_get(&s), out);
+    qb_markdown_text(qb_str_get(&s), out);
     qb_str_free(&s);
 }
 
@@ -23,7 +16,7 @@ static void put_header(const qb_table_column *c, qb_str *out) {
     for (int line = 0, put = 0; line < QB_HEADER_LINES; line++) {
         if (!*c->header[line]) continue;
         if (put++) qb_str_text(out, line == 1 && !c->protocol ? " " : "<br>");
-        put_escaped(c->header[line], out);
+        qb_markdown_text(c->header[line], out);
     }
 }
 
@@ -39,7 +32,7 @@ static qb_status write_markdown(const qb_table *t, qb_str *out) {
     for (int row = 0; row < t->rows->n_cases; row++) {
         for (int i = 0; i < t->n_columns; i++) {
             qb_str_text(out, i ? " " : "| ");
-            put_escaped(qb_table_at(t, row, i)->text, out);
+            qb_markdown_text(qb_table_at(t, row, i)->text, out);
             qb_str_text(out, " |");
         }
         qb_str_text(out, "\n");
@@ -51,7 +44,7 @@ static qb_status write_markdown(const qb_table *t, qb_str *out) {
         if (c->status == QB_ROW_OK) continue;
         qb_str_text(out, below ? "- " : "\n- ");
         below = true;
-        put_escaped(c->label, out);
+        qb_markdown_text(c->label, out);
         qb_str_text(out, c->status == QB_ROW_SKIPPED ? " skipped: " : " failed: ");
         put_escaped_clean(c->error, out);
         qb_str_text(out, "\n");

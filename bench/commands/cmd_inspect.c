@@ -1,25 +1,33 @@
 /* bench inspect: what a checkpoint is. */
+#include "base/log.h"
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/session.h"
 #include "model/inspect.h"
+#include "results/sheet.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+typedef struct {
+    const char *format;
+} inspect_options;
+
+static const qb_option rows[] = {QB_FORMAT_OPTION(inspect_options, format), {0}};
+
 static const qb_page page = {
     .name = "inspect",
     .summary = "show what a checkpoint is, and what is odd about it",
-    .synopsis = "inspect MODEL [--json]",
+    .synopsis = "inspect MODEL [--format FORMAT]",
     .description =
         "Reads every tensor and prints family, layout, bits a weight, groups, act-order, sizes by module and "
         "in\n"
         "all, and oddities: zero points against their label, missing and unread tensors, NaN and infinity,\n"
         "constant tensors, scales of 0, group indices of nothing but 0. Modules of one kind share a line; "
         "--json\n"
-        "lists each.",
+        "lists each. The other formats give a table of the modules, and oddities as warnings.",
     .examples = "bench inspect ./Llama-2-7B-GPTQ\n"
                 "bench inspect ./Llama-2-7B-GPTQ --json | jq '.oddities'",
     .exit_status =
@@ -138,25 +146,42 @@ static void print_report(const qb_json *r) {
     print_oddities(r);
 }
 
+/* The modules, one a row; what is odd goes to standard error, since a table has no place for it. */
+static qb_status print_sheet(const qb_json *r, const char *format) {
+    qb_str text = {0};
+    for (const qb_json *o = qb_json_first(qb_json_get(r, "oddities")); o; o = qb_json_next(o)) {
+        const char *where = qb_json_string(qb_json_get(o, "where"));
+        qb_warn("%s: %s%s%s", qb_json_true(qb_json_get(o, "damage")) ? "damaged" : "odd", where ? where : "",
+                where ? ": " : "", qb_json_string(qb_json_get(o, "text")));
+    }
+    qb_status st = qb_sheet_print(qb_json_get(r, "modules"), format, &text);
+    if (st == QB_OK) qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
+    return st;
+}
+
 static qb_status inspect_main(int argc, char **argv, int *exit_code) {
+    inspect_options options;
     qb_common common;
-    qb_option_set sets[] = {{"COMMON OPTIONS", qb_common_options, &common}};
+    qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
     const char *word = NULL;
     char *spec = NULL;
     qb_json *report = NULL;
     size_t n_words;
     bool done;
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 1, argc, argv, &word, 1, &n_words, &done));
+    QB_TRY(st, qb_command_parse(&page, sets, 2, argc, argv, &word, 1, &n_words, &done));
     if (done) goto out;
     if (!word) return qb_command_missing(&page, "MODEL");
     QB_TRY(st, qb_session_spec(word, false, &spec));
     report = qb_inspect(spec);
     const char *error = qb_json_string(qb_json_get(report, "error"));
-    if (common.json)
+    if (common.json || !strcmp(options.format, "json"))
         st = qb_output_json(report);
     else if (error)
         st = qb_fail(QB_ERR_FORMAT, "%s", error);
+    else if (strcmp(options.format, "text") != 0)
+        st = print_sheet(report, options.format);
     else
         print_report(report);
     if (!qb_json_true(qb_json_get(report, "sound"))) *exit_code = 1;

@@ -7,20 +7,27 @@
 #include "hub/cache.h"
 #include "model/model.h"
 #include "plots/plots.h"
+#include "results/sheet.h"
 
 #include <string.h>
+
+typedef struct {
+    const char *format;
+} list_options;
+
+static const qb_option rows[] = {QB_FORMAT_OPTION(list_options, format), {0}};
 
 static const qb_page page = {
     .name = "list",
     .summary = "show the suites, models, families, methods, layouts, datasets, protocols, metrics, backends "
                "or plots",
-    .synopsis =
-        "list suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots [--json]",
+    .synopsis = "list suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots "
+                "[--format FORMAT]",
     .description =
         "Prints what the program knows by name, one a line: the name and what it is; of models also every\n"
         "snapshot that lies in the Hugging Face cache. Without a word it\n"
         "prints all of them. --json gives arrays of objects with name, summary and, where there is one,\n"
-        "the source that defines it.",
+        "the source that defines it; other formats give a table of what is no list within.",
     .examples = "bench list suites\n"
                 "bench list methods --json",
     .words = "suites|models|families|methods|layouts|datasets|protocols|metrics|backends|plots",
@@ -153,12 +160,12 @@ static qb_json *list_protocols(void) {
     static const struct {
         const char *name;
         qb_protocol_kind kind;
-    } rows[] = {{"gptq-<n>", QB_PROTOCOL_GPTQ},
+    } kinds[] = {{"gptq-<n>", QB_PROTOCOL_GPTQ},
                 {"llamacpp-<n>", QB_PROTOCOL_LLAMACPP},
                 {"strided-<n>-<stride>", QB_PROTOCOL_STRIDED}};
     qb_json *array = qb_json_array();
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        qb_json_push(array, item(rows[i].name, qb_protocol_summary(rows[i].kind)));
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        qb_json_push(array, item(kinds[i].name, qb_protocol_summary(kinds[i].kind)));
     return array;
 }
 
@@ -237,44 +244,82 @@ static qb_status unknown_registry(const char *word) {
                    qb_did_you_mean(word, names, N_REGISTRIES, hint));
 }
 
-static qb_status list_one(size_t index, bool json) {
+static qb_status print_sheet(const qb_json *array, const char *format) {
+    qb_str text = {0};
+    qb_status st = qb_sheet_print(array, format, &text);
+    if (st == QB_OK) qb_output_bytes(qb_str_get(&text), text.length);
+    qb_str_free(&text);
+    return st;
+}
+
+static qb_status list_one(size_t index, const char *format) {
     qb_json *array = registries[index].list();
     qb_status st = QB_OK;
-    if (json)
-        st = qb_output_json(array);
+    if (strcmp(format, "text") != 0)
+        st = print_sheet(array, format);
     else
         print_items(array, "");
     qb_json_free(array);
     return st;
 }
 
-static qb_status list_all(bool json) {
-    qb_json *top = qb_json_object();
+static qb_status list_all_text(void) {
     for (size_t i = 0; i < N_REGISTRIES; i++) {
         qb_json *array = registries[i].list();
-        if (!json) {
-            qb_output("%s%s\n", i ? "\n" : "", registries[i].name);
-            print_items(array, "    ");
-        }
-        qb_json_put(top, registries[i].name, array);
+        qb_output("%s%s\n", i ? "\n" : "", registries[i].name);
+        print_items(array, "    ");
+        qb_json_free(array);
     }
-    qb_status st = json ? qb_output_json(top) : QB_OK;
+    return QB_OK;
+}
+
+static qb_status list_all_json(void) {
+    qb_json *top = qb_json_object();
+    for (size_t i = 0; i < N_REGISTRIES; i++) qb_json_put(top, registries[i].name, registries[i].list());
+    qb_status st = qb_output_json(top);
     qb_json_free(top);
     return st;
 }
 
+/* One table of all: what every registry has. */
+static qb_status list_all_sheet(const char *format) {
+    qb_json *all = qb_json_array();
+    for (size_t i = 0; i < N_REGISTRIES; i++) {
+        qb_json *array = registries[i].list();
+        for (const qb_json *j = qb_json_first(array); j; j = qb_json_next(j)) {
+            qb_json *row = qb_json_object();
+            qb_json_put_text(row, "list", registries[i].name);
+            qb_json_put_text(row, "name", qb_json_string(qb_json_get(j, "name")));
+            qb_json_put_text(row, "summary", qb_json_string(qb_json_get(j, "summary")));
+            qb_json_push(all, row);
+        }
+        qb_json_free(array);
+    }
+    qb_status st = print_sheet(all, format);
+    qb_json_free(all);
+    return st;
+}
+
+static qb_status list_all(const char *format) {
+    return !strcmp(format, "text")   ? list_all_text()
+           : !strcmp(format, "json") ? list_all_json()
+                                     : list_all_sheet(format);
+}
+
 static qb_status list_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
+    list_options options;
     qb_common common;
-    qb_option_set sets[] = {{"OPTIONS", qb_common_options, &common}};
+    qb_option_set sets[] = {{"OPTIONS", rows, &options}, {"COMMON OPTIONS", qb_common_options, &common}};
     const char *word = NULL;
     size_t n_words;
     bool done;
-    qb_status st = qb_command_parse(&page, sets, 1, argc, argv, &word, 1, &n_words, &done);
+    qb_status st = qb_command_parse(&page, sets, 2, argc, argv, &word, 1, &n_words, &done);
     if (st != QB_OK || done) return st;
-    if (!n_words) return list_all(common.json);
+    const char *format = common.json ? "json" : options.format;
+    if (!n_words) return list_all(format);
     for (size_t i = 0; i < N_REGISTRIES; i++)
-        if (!strcmp(registries[i].name, word)) return list_one(i, common.json);
+        if (!strcmp(registries[i].name, word)) return list_one(i, format);
     return unknown_registry(word);
 }
 
