@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/colour.h"
 #include "base/text.h"
 
 #include <stdarg.h>
@@ -19,7 +20,9 @@ void qb_log_error(const char *text) {
     qb_str clean = {0};
     qb_log_end_line();
     qb_text_clean(text, 0, &clean);
-    fprintf(stderr, "bench: %s\n", clean.failed ? "out of memory" : qb_str_get(&clean));
+    bool colour = qb_colour_wanted(STDERR_FILENO);
+    fprintf(stderr, "%sbench:%s %s\n", qb_colour_begin(QB_RED, colour), qb_colour_end(colour),
+            clean.failed ? "out of memory" : qb_str_get(&clean));
     qb_str_free(&clean);
 }
 
@@ -73,7 +76,8 @@ void qb_warn(const char *fmt, ...) {
         return;
     }
     qb_log_end_line();
-    fprintf(stderr, "warning: %s\n", text);
+    bool colour = qb_colour_wanted(STDERR_FILENO);
+    fprintf(stderr, "%swarning:%s %s\n", qb_colour_begin(QB_YELLOW, colour), qb_colour_end(colour), text);
 }
 
 static void draw(qb_progress *p, bool last) {

@@ -76,3 +76,37 @@ bool qb_text_escape_json(const char *json, size_t n, qb_str *out) {
     if (found) qb_str_append(out, kept, (size_t)(end - kept));
     return found;
 }
+
+/* Characters, each taken for one column. */
+static int columns_of(const char *text, size_t n) {
+    int columns = 0;
+    for (size_t i = 0; i < n; i++) columns += ((uint8_t)text[i] & 0xC0) != 0x80;
+    return columns;
+}
+
+void qb_text_wrap_from(const char *text, int first, int indent, int columns, qb_str *out) {
+    int column = first;
+    bool begun = false;
+    while (*text == ' ') text++;
+    while (*text) {
+        size_t n = strcspn(text, " ");
+        int width = columns_of(text, n);
+        if (begun && column + 1 + width > columns) {
+            qb_str_printf(out, "\n%*s", indent, "");
+            column = indent;
+        } else if (begun) {
+            qb_str_text(out, " ");
+            column++;
+        }
+        qb_str_append(out, text, n);
+        column += width;
+        begun = true;
+        text += n;
+        while (*text == ' ') text++;
+    }
+    qb_str_text(out, "\n");
+}
+
+void qb_text_wrap(const char *text, int indent, int columns, qb_str *out) {
+    qb_text_wrap_from(text, indent, indent, columns, out);
+}

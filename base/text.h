@@ -13,3 +13,9 @@ void qb_text_clean_lines(const char *text, size_t n, qb_str *out);
 /* For printed JSON: such characters as \u escapes, which mean the same; invalid UTF-8 as U+FFFD. Appends
    nothing and returns false where there are none. */
 bool qb_text_escape_json(const char *json, size_t n, qb_str *out);
+
+/* Appends `text`, whose first line begins at column `indent` (the caller put the blanks), broken at blanks so
+   that lines end before `columns` where words allow, every further line indented; ends with a newline.
+   `_from`: the first line begins elsewhere. */
+void qb_text_wrap(const char *text, int indent, int columns, qb_str *out);
+void qb_text_wrap_from(const char *text, int first, int indent, int columns, qb_str *out);

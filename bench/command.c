@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { EXIT_CLOSED_PIPE = 141 }; /* 128 + SIGPIPE, what a shell shows for a program that the signal ended */
@@ -50,6 +51,8 @@ const qb_option qb_common_options[] = {
      "keep progress and notes off standard error; warnings and errors stay"},
     {"verbose", 'v', QB_OPTION_BOOL, offsetof(qb_common, verbose), NULL, 0, 0, NULL, NULL,
      "say more on standard error"},
+    {"color", 0, QB_OPTION_CHOICE, offsetof(qb_common, color), "auto", 0, 0, "auto|always|never", "WHEN",
+     "colours; auto: on a terminal, unless NO_COLOR is set"},
     {"help", 'h', QB_OPTION_BOOL, offsetof(qb_common, help), NULL, 0, 0, NULL, NULL, "show this page"},
     {0},
 };
@@ -106,7 +109,7 @@ static qb_status print_text(void *user, const qb_page *page, const qb_option_set
     qb_str_text(&out, "\nEXIT STATUS\n");
     indented(&out, page->exit_status ? page->exit_status : qb_usual_exit_status);
     qb_status st = qb_str_status(&out);
-    if (st == QB_OK) qb_output_bytes(qb_str_get(&out), out.length);
+    if (st == QB_OK) qb_output_painted(qb_str_get(&out), out.length, NULL, true);
     qb_str_free(&out);
     return st;
 }
@@ -133,6 +136,19 @@ static bool asks_help(int argc, char **argv) {
     for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
     return false;
+}
+
+void qb_command_colour(int argc, char **argv) {
+    static const char name[] = "--color";
+    size_t n = sizeof name - 1;
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strncmp(argv[i], name, n) != 0) continue;
+        const char *value = argv[i][n] == '='             ? argv[i] + n + 1
+                            : !argv[i][n] && i + 1 < argc ? argv[i + 1]
+                                                          : "";
+        if (!strcmp(value, "always")) qb_colour_set(QB_COLOUR_ALWAYS);
+        if (!strcmp(value, "never")) qb_colour_set(QB_COLOUR_NEVER);
+    }
 }
 
 qb_status qb_command_parse(const qb_page *page, const qb_option_set *sets, size_t n_sets, int argc,
@@ -187,6 +203,27 @@ void qb_output_bytes(const void *bytes, size_t n) {
     }
     if (fwrite(bytes, 1, n, stdout) != n) note_failure();
     qb_str_free(&clean);
+}
+
+void qb_output_painted(const char *text, size_t n, const qb_painted_word *words, bool heads) {
+    qb_str clean = {0}, painted = {0};
+    if (!qb_colour_wanted(STDOUT_FILENO)) {
+        qb_output_bytes(text, n);
+        return;
+    }
+    qb_text_clean_lines(text, n, &clean); /* the colours alone steer the terminal */
+    qb_colour_text(qb_str_get(&clean), clean.length, words, heads, &painted);
+    if (clean.failed || painted.failed ||
+        fwrite(qb_str_get(&painted), 1, painted.length, stdout) != painted.length)
+        note_failure();
+    qb_str_free(&clean);
+    qb_str_free(&painted);
+}
+
+int qb_output_columns(void) {
+    struct winsize size;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || !size.ws_col) return 100;
+    return size.ws_col < 40 ? 40 : size.ws_col > 120 ? 120 : size.ws_col;
 }
 
 qb_status qb_output_json(const qb_json *json) {

@@ -2,6 +2,7 @@
    the writing of standard output. */
 #pragma once
 
+#include "base/colour.h"
 #include "base/option.h"
 
 typedef struct qb_command {
@@ -40,6 +41,7 @@ extern const qb_variable qb_program_variables[];
 
 /* Options of every subcommand. */
 typedef struct qb_common {
+    const char *color; /* read by qb_command_colour before anything else */
     bool json, quiet, verbose, help;
 } qb_common;
 extern const qb_option qb_common_options[];
@@ -54,6 +56,8 @@ typedef struct qb_compute {
 } qb_compute;
 extern const qb_option qb_compute_options[];
 
+/* Heeds --color among the words of a command line; a wrong value is left to the rows. */
+void qb_command_colour(int argc, char **argv);
 /* Sets every default, prints the page and sets *done when --help is among the words, else parses and sets the
    log level. The sets must hold qb_common_options as the last one. Words beyond max_words are a usage error.
  */
@@ -66,6 +70,9 @@ qb_status qb_command_missing(const qb_page *page, const char *what) QB_NODISCARD
 /* Standard output: data only. What could not be written is told by qb_output_finish. */
 void qb_output(const char *fmt, ...) QB_PRINTF(1, 2);
 void qb_output_bytes(const void *bytes, size_t n);
+/* The same, in colours where they are wanted (base/colour.h). */
+void qb_output_painted(const char *text, size_t n, const qb_painted_word *words, bool heads);
+int qb_output_columns(void); /* of the terminal, between 40 and 120; 100 where there is none */
 qb_status qb_output_json(const qb_json *json) QB_NODISCARD;
 bool qb_output_broken(void);                             /* a write failed already */
 qb_status qb_output_finish(int *exit_code) QB_NODISCARD; /* a closed pipe ends quietly with exit code 141 */

@@ -1,5 +1,7 @@
 #include "bench/completion.h"
 
+#include "bench/help/topics.h"
+
 #include <string.h>
 
 const char qb_completion_shells[] = "bash|zsh|fish";
@@ -42,6 +44,12 @@ static void spaced(qb_str *out, const char *choices) {
 static void command_names(qb_str *out) {
     for (size_t i = 0; qb_command_at(i); i++) qb_str_printf(out, "%s ", qb_command_at(i)->name);
     qb_str_text(out, "help");
+}
+
+/* What stands behind `help`. */
+static void help_names(qb_str *out) {
+    for (size_t i = 0; qb_command_at(i); i++) qb_str_printf(out, "%s ", qb_command_at(i)->name);
+    for (size_t i = 0; qb_topic_at(i); i++) qb_str_printf(out, "%s%s", i ? " " : "", qb_topic_at(i)->name);
 }
 
 /* ---- bash ---- */
@@ -102,7 +110,7 @@ static qb_status bash(qb_str *out) {
     command_names(out);
     qb_str_text(
         out, " --help --version\"\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n    help) _bench_words \"");
-    command_names(out);
+    help_names(out);
     qb_str_text(out, "\" ;;\n");
     for (size_t i = 0; st == QB_OK && qb_command_at(i); i++)
         st = qb_command_describe(qb_command_at(i), bash_command, out);
@@ -183,10 +191,15 @@ static qb_status zsh(qb_str *out) {
         zsh_text(out, qb_command_at(i)->summary);
         qb_str_text(out, "'\n");
     }
-    qb_str_text(
-        out,
-        "      'help:show the page of a command'\n    )\n    _describe command commands\n    return\n  fi\n"
-        "  shift words\n  ((CURRENT--))\n  case $words[1] in\n");
+    qb_str_text(out, "      'help:show the page of a command or topic'\n    )\n");
+    for (size_t i = 0; qb_topic_at(i); i++) {
+        qb_str_printf(out, i ? "      '%s:" : "    local -a topics=(\n      '%s:", qb_topic_at(i)->name);
+        zsh_text(out, qb_topic_at(i)->summary);
+        qb_str_text(out, "'\n");
+    }
+    qb_str_text(out, "    )\n    [[ $words[2] == help ]] && _describe topic topics\n"
+                     "    _describe command commands\n    return\n  fi\n"
+                     "  shift words\n  ((CURRENT--))\n  case $words[1] in\n");
     for (size_t i = 0; st == QB_OK && qb_command_at(i); i++)
         st = qb_command_describe(qb_command_at(i), zsh_command, out);
     qb_str_text(out, "  esac\n}\n"
@@ -255,8 +268,9 @@ static qb_status fish(qb_str *out) {
         fish_text(out, qb_command_at(i)->summary);
         qb_str_text(out, "\n");
     }
-    qb_str_text(out, "complete -c bench -f -n '__fish_use_subcommand; or __bench_is help' -a '");
-    command_names(out);
+    qb_str_text(out, "complete -c bench -f -n '__fish_use_subcommand' -a help\n"
+                     "complete -c bench -f -n '__bench_is help' -a '");
+    help_names(out);
     qb_str_text(out, "'\n");
     for (size_t i = 0; st == QB_OK && qb_command_at(i); i++)
         st = qb_command_describe(qb_command_at(i), fish_command, out);

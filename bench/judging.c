@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "bench/command.h"
 
+#include <string.h>
+
 #define FIELD(field) offsetof(qb_compare_config, field)
 const qb_option qb_judging_options[] = {
     {"perplexity-tolerance-pct", 0, QB_OPTION_REAL, FIELD(perplexity_tolerance_pct), "0.1", 0, 100, NULL,
@@ -35,11 +37,17 @@ out:
     return st;
 }
 
+static const qb_painted_word verdicts[] = {
+    {"REGRESSION", QB_RED},      {"MISSING", QB_RED},  {"INCOMPLETE", QB_RED}, {"improved", QB_GREEN},
+    {"INCONCLUSIVE", QB_YELLOW}, {"noisy", QB_YELLOW}, {NULL, QB_BOLD}};
+
 qb_status qb_judging_write(const qb_comparison *c, const char *format, const char *output) {
     qb_str text = {0};
     qb_status st = qb_compare_format_find(format)->write(c, &text);
     if (st == QB_OK && output)
         st = qb_file_write_atomic(output, text.text, text.length);
+    else if (st == QB_OK && !strcmp(format, "text"))
+        qb_output_painted(qb_str_get(&text), text.length, verdicts, false);
     else if (st == QB_OK)
         qb_output_bytes(qb_str_get(&text), text.length);
     qb_str_free(&text);

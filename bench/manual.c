@@ -1,5 +1,6 @@
 #include "bench/manual.h"
 
+#include "bench/help/topics.h"
 #include "bench/machine/machine.h"
 
 #include <ctype.h>
@@ -127,6 +128,9 @@ static qb_status program(qb_str *out) {
     synopsis(out, page->synopsis);
     qb_str_text(out, ".SH COMMANDS\n");
     for (size_t i = 0; qb_command_at(i); i++) rows(out, qb_command_at(i)->name, qb_command_at(i)->summary);
+    qb_str_text(out, ".SH TOPICS\n");
+    plain(out, "Of bench help TOPIC:\n", strlen("Of bench help TOPIC:\n"));
+    for (size_t i = 0; qb_topic_at(i); i++) rows(out, qb_topic_at(i)->name, qb_topic_at(i)->summary);
     qb_str_text(out, ".SH DESCRIPTION\n");
     paragraphs(out, page->description);
     qb_str_text(out, ".SH ENVIRONMENT\n");

@@ -6,7 +6,7 @@ const qb_page qb_program_page = {
     .summary = "quantize language models and measure perplexity, speed and memory",
     .synopsis = "COMMAND [options]\n"
                 "COMMAND --help\n"
-                "help COMMAND\n"
+                "help COMMAND|TOPIC [markdown]\n"
                 "--version",
     .description =
         "MODEL is a Hugging Face directory, quantized or not; a GGUF file; \"demo\", the little model that\n"
@@ -25,10 +25,20 @@ const qb_page qb_program_page = {
 const qb_variable qb_program_variables[] = {
     {"BENCH_DATA", "where dataset files are looked for besides --data DIR"},
     {"BENCH_CACHE", "quantized checkpoints and data; else $XDG_CACHE_HOME/quantbench or ~/.cache/quantbench"},
+    {"BENCH_BASELINES", "where `bench compare baseline:NAME` looks first"},
     {"BENCH_MAX_TEXT_GB", "the most that a dataset file may take, decompressed (8 GB)"},
-    {"HF_HUB_CACHE", "the Hugging Face cache; else $HF_HOME/hub, or ~/.cache/huggingface/hub"},
-    {"BENCH_SHARE", "suites, plot scripts and the demo model, when not beside the program"},
+    {"BENCH_SHARE", "suites, plot scripts, these pages and the demo model, when not beside the program"},
     {"BENCH_CUDA_DEPENDENT", "0: a token's CUDA kernels begin only when the one before has ended"},
     {"BENCH_SIMD", "the most of the processor's vector instructions to use: generic, avx2 or avx512"},
+    {"OPENBLAS_CORETYPE",
+     "OpenBLAS's choice of kernels; set by the program at its start when OpenBLAS does not know the "
+     "processor, and left alone when it is set"},
+    {"HF_HUB_CACHE", "the Hugging Face cache; else $HF_HOME/hub, or ~/.cache/huggingface/hub"},
+    {"HF_TOKEN", "for models that need a licence; else the file $HF_TOKEN_PATH or $HF_HOME/token"},
+    {"HF_HUB_OFFLINE", "1: no request is made; TRANSFORMERS_OFFLINE says the same"},
+    {"HF_ENDPOINT", "another hub than https://huggingface.co; further HF_ variables: `bench help hub`"},
+    {"SSL_CERT_FILE", "certificates to trust, in place of the system's"},
+    {"TMPDIR", "where `bench ab` and `bench bisect` work when nothing is to be kept (/tmp)"},
+    {"NO_COLOR", "set to anything: no colours, unless --color always asks for them"},
     {NULL, NULL},
 };

@@ -24,5 +24,9 @@ done < <(git grep -nIE '\.\./shared' -- . ':!tests' ':!tools')
 while read -r name; do
   grep -q "\`$name\`" docs/families.md || wrong "docs/families.md: does not name the GGUF architecture $name"
 done < <(sed -n 's/^ *\.name = "\(.*\)",$/\1/p' checkpoint/gguf/gguf_architectures.def checkpoint/gguf/gguf_mixtures.def | sort -u)
+# Variables of the environment that a user may set stand in `bench help environment`, or in docs/hub.md where they are the hub's.
+while read -r name; do
+  grep -qF "$name" bench/program_page.c docs/hub.md || wrong "bench/program_page.c: does not name the variable $name"
+done < <(git grep -ohE '(getenv|variable|is_set|seconds_of)\("[A-Z_]+"' -- '*.c' ':!tests' | sed 's/.*"\(.*\)"/\1/' | sort -u | grep -vxE 'HOME|TERM|BENCH_BLAS_RESTARTED')
 [ $bad = 0 ] && echo "every document that is named is there"
 exit $bad

@@ -1,4 +1,5 @@
 /* The keys of a suite for people: `bench help suite` and docs/suites.md, from the same rows that read it. */
+#include "base/text.h"
 #include "bench/suite/keys.h"
 #include "bench/suite/variant.h"
 
@@ -17,8 +18,8 @@ static const char example[] =
     "{\n"
     "    \"name\": \"published\",\n"
     "    \"models\": [\"./SmolLM2-135M\",\n"
-    "               {\"model\": \"./SmolLM2-135M-Q4_K_M.gguf\", \"label\": \"Q4_K_M\", "
-    "\"base\": \"./SmolLM2-135M\"}],\n"
+    "               {\"model\": \"./SmolLM2-135M-Q4_K_M.gguf\", \"label\": \"Q4_K_M\",\n"
+    "                \"base\": \"./SmolLM2-135M\"}],\n"
     "    \"methods\": [{\"method\": \"none\"},\n"
     "                {\"method\": \"gptq\", \"bits\": [4, 3], \"group_size\": 128, "
     "\"models\": [\"./SmolLM2-135M\"]}],\n"
@@ -43,26 +44,6 @@ static void put_escaped(const char *text, qb_str *out) {
     }
 }
 
-/* Wrapped at blanks, every line after the first indented. */
-static void put_wrapped(const char *text, int indent, qb_str *out) {
-    int column = indent;
-    while (*text) {
-        size_t n = strcspn(text, " ");
-        if (column > indent && column + 1 + (int)n > TEXT_COLUMNS) {
-            qb_str_printf(out, "\n%*s", indent, "");
-            column = indent;
-        } else if (column > indent) {
-            qb_str_text(out, " ");
-            column++;
-        }
-        qb_str_append(out, text, n);
-        column += (int)n;
-        text += n;
-        while (*text == ' ') text++;
-    }
-    qb_str_text(out, "\n");
-}
-
 static void put_heading(const writer *w, const char *title, const char *text) {
     qb_str_printf(w->out, w->markdown ? "\n## %s\n\n" : "\n%s\n", title);
     if (!text) return;
@@ -70,7 +51,7 @@ static void put_heading(const writer *w, const char *title, const char *text) {
     if (w->markdown)
         qb_str_printf(w->out, "%s\n", text);
     else
-        put_wrapped(text, 4, w->out);
+        qb_text_wrap(text, 4, TEXT_COLUMNS, w->out);
     if (w->markdown) qb_str_text(w->out, "\n");
 }
 
@@ -95,7 +76,7 @@ static void put_item(const writer *w, const char *key, const char *kind, const c
     if (*initial) qb_str_printf(&text, " [%s]", initial);
     qb_str_printf(w->out, "    %-*s", KEY_COLUMN - 4, key);
     if ((int)strlen(key) >= KEY_COLUMN - 4) qb_str_printf(w->out, "\n%*s", KEY_COLUMN, "");
-    put_wrapped(qb_str_get(&text), KEY_COLUMN, w->out);
+    qb_text_wrap(qb_str_get(&text), KEY_COLUMN, TEXT_COLUMNS, w->out);
     w->out->failed |= text.failed;
     qb_str_free(&text);
 }
@@ -142,13 +123,11 @@ static void put_keys(const writer *w, const qb_suite_key *keys) {
 }
 
 static void put_groups(const writer *w) {
-    for (size_t i = 0; qb_metric_group_at(i); i++)
-        if (w->markdown)
-            qb_str_printf(w->out, "- `%s`: %s\n", qb_metric_group_at(i)->name,
-                          qb_metric_group_at(i)->summary);
-        else
-            qb_str_printf(w->out, "    %-*s%s\n", KEY_COLUMN - 4, qb_metric_group_at(i)->name,
-                          qb_metric_group_at(i)->summary);
+    for (size_t i = 0; qb_metric_group_at(i); i++) {
+        const qb_metric_group *g = qb_metric_group_at(i);
+        qb_str_printf(w->out, w->markdown ? "- `%s`: %s\n" : "    %-16s", g->name, g->summary);
+        if (!w->markdown) qb_text_wrap(g->summary, KEY_COLUMN, TEXT_COLUMNS, w->out);
+    }
 }
 
 qb_status qb_suite_help(bool markdown, qb_str *out) {
