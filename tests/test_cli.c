@@ -53,7 +53,7 @@ static void test_cli__usage_errors_suggest_the_nearest(void **state) {
     assert_refused(BENCH("quantize", "m", "--method", "rtn", "--bits", "99", "-o", "x"), 2, "--bits");
     assert_refused(BENCH("eval"), 2, "MODEL is missing");
     assert_refused(BENCH("speed", "m", "--repeat", "none"), 2, "--repeat");
-    assert_refused(BENCH("speed", "m", "n"), 2, "unexpected argument 'n'");
+    assert_refused(BENCH("inspect", "m", "n"), 2, "unexpected argument 'n'");
     assert_refused(BENCH("tokenize", "m"), 2, "exactly one of");
     assert_refused(BENCH("compare", "a.json"), 2, "NEW is missing");
     assert_refused(BENCH("compare", "a.json", "a2.json", "--", "--json"), 2, "NEW is missing");

@@ -5,7 +5,8 @@
 #include "bench/command.h"
 #include "bench/measure/divergence_text.h"
 #include "bench/run/found.h"
-#include "bench/run/plan.h"
+#include "bench/run/score_plan.h"
+#include "bench/run/several.h"
 #include "bench/session.h"
 #include "eval/activations.h"
 #include "eval/divergence.h"
@@ -61,21 +62,25 @@ static const qb_option rows[] = {
 
 static const qb_page page = {
     .name = "eval",
-    .summary = "measure the perplexity of a model",
-    .synopsis = "eval MODEL [--dataset NAME,NAME] [--protocol NAME,NAME] [--data DIR] [--json]",
-    .description = "Scores each dataset under each protocol and prints the perplexity with its standard "
-                   "error. A perplexity is\n"
-                   "comparable only with those of the same protocol, window, tokenizer and file: the result "
-                   "document (--json)\n"
-                   "names them all, with hashes of file and ids. Windows that exceed the model's positions "
-                   "are refused.\n"
-                   "\n"
-                   "With --base both models read each window side by side and nothing of it is stored: the "
-                   "figures bear the\n"
-                   "names of llama.cpp's --kl-divergence, and are of exact logits.\n"
-                   "\n"
-                   "A model that is larger than memory runs layer by layer over all windows at once.",
-    .examples = "bench eval demo --dataset demo --protocol gptq-256\n"
+    .summary = "measure the perplexity of models",
+    .synopsis = "eval MODEL... [--dataset NAME,NAME] [--protocol NAME,NAME] [--data DIR] [--json]",
+    .description =
+        "Scores each dataset under each protocol and prints the perplexity with its standard "
+        "error. A perplexity is\n"
+        "comparable only with those of the same protocol, window, tokenizer and file: the result "
+        "document (--json)\n"
+        "names them all, with hashes of file and ids. Windows that exceed the model's positions "
+        "are refused.\n"
+        "\n"
+        "With --base both models read each window side by side and nothing of it is stored: the "
+        "figures bear the\n"
+        "names of llama.cpp's --kl-divergence, and are of exact logits.\n"
+        "\n"
+        "A model that is larger than memory runs layer by layer over all windows at once. Several models are "
+        "measured\n"
+        "one after another, each in a process of its own, into one document.",
+    .examples = "bench eval ./Llama-2-7b-hf ./w4-gptq ./w4-nf4 --base ./Llama-2-7b-hf --format markdown\n"
+                "bench eval demo --dataset demo --protocol gptq-256\n"
                 "bench eval ./Llama-2-7b-hf --dataset wikitext2 --protocol gptq-2048 --data ./data --json\n"
                 "bench eval ./llama2-7b-w4 --dataset wikitext2,./notes.txt --protocol strided-1024-512\n"
                 "bench eval ./llama2-7b-w4 --base ./Llama-2-7b-hf --protocol llamacpp-512 --max-windows 40",
@@ -153,21 +158,31 @@ static void print_perplexity(const qb_row *row) {
     qb_output(")\n");
 }
 
-/* The document's rows in words, or its table in another form. */
-static qb_status print_result(const qb_results *results, const qb_rows *measured, const char *format,
-                              bool as_json) {
-    qb_str text = {0};
-    qb_status st = QB_OK;
-    if (as_json) return qb_output_json(results->doc);
-    for (int i = 0; !strcmp(format, "text") && i < measured->n_rows; i++) {
-        const qb_row *row = &measured->rows[i];
-        if (isnan(row->value)) continue;
-        if (!strcmp(row->name, "kl_divergence")) qb_divergence_print(row);
-        if (!strcmp(row->name, "perplexity")) print_perplexity(row);
+/* The cases' rows in words. */
+static void print_cases(const qb_rows *measured) {
+    for (int k = 0; k < measured->n_cases; k++) {
+        const qb_row_case *c = &measured->cases[k];
+        if (measured->n_cases > 1) qb_output("%s\n", c->id);
+        for (int i = 0; i < c->n_rows; i++) {
+            const qb_row *row = &c->rows[i];
+            if (isnan(row->value)) continue;
+            if (!strcmp(row->name, "kl_divergence")) qb_divergence_print(row);
+            if (!strcmp(row->name, "perplexity")) print_perplexity(row);
+        }
     }
-    if (strcmp(format, "text") != 0) st = qb_rows_print(measured, format, &text);
+}
+
+/* The document's rows in words, or its table in another form. */
+static qb_status print_result(const qb_results *results, const char *format, bool as_json) {
+    qb_rows measured = {0};
+    qb_str text = {0};
+    if (as_json) return qb_output_json(results->doc);
+    qb_status st = qb_rows_read(&results, 1, &measured);
+    if (st == QB_OK && !strcmp(format, "text")) print_cases(&measured);
+    if (st == QB_OK && strcmp(format, "text") != 0) st = qb_rows_print(&measured, format, &text);
     qb_output_bytes(qb_str_get(&text), text.length);
     qb_str_free(&text);
+    qb_rows_free(&measured);
     return st;
 }
 
@@ -183,96 +198,6 @@ static void warn_substitutes(const qb_json *data) {
         const char *note = qb_json_string(qb_json_get(f, "note"));
         if (note) qb_warn("%s: %s", qb_json_string(qb_json_get(f, "file")), note);
     }
-}
-
-/* What a scoring takes, together with its base where there is one, and the weights that it reads. */
-static qb_status make_plan(const eval_options *o, const qb_model *m, const qb_model *base,
-                           const qb_scoring *s, qb_perplexity_plan *out, double *weights) {
-    int64_t budget = (int64_t)(o->memory_gb * 1e9);
-    *weights = (double)(qb_model_weight_bytes(m) + (base ? qb_model_weight_bytes(base) : 0));
-    return base ? qb_divergence_plan_make(m, base, &s->windows, budget, out)
-                : qb_perplexity_plan_make(m, &s->windows, budget, out);
-}
-
-/* One line a scoring, before anything is loaded: what it takes and how it will run. */
-static qb_status describe_plan(const eval_options *o, const qb_model *m, const qb_model *base,
-                               const qb_scoring *s, const qb_ceilings *ceilings, qb_str *out) {
-    qb_perplexity_plan plan;
-    double weights;
-    char peak[32], time[32];
-    qb_status st = make_plan(o, m, base, s, &plan, &weights);
-    if (st != QB_OK) return st;
-    qb_str_printf(out, "%s, %s: %" PRId64 " windows, ", s->windows.dataset, s->windows.protocol,
-                  s->windows.count);
-    if (base) qb_str_printf(out, "two models, ");
-    if (plan.layer_major)
-        qb_str_printf(out, "layer by layer in %" PRId64 " %s", plan.passes,
-                      plan.passes == 1 ? "pass" : "passes");
-    else
-        qb_str_text(out, "all weights held");
-    qb_str_printf(out, ", planned peak memory %s",
-                  qb_format_bytes((double)(qb_resident_bytes() + plan.peak_bytes), peak));
-    if (ceilings)
-        qb_str_printf(out, ", about %s",
-                      qb_format_seconds(qb_plan_seconds(plan.flops, weights, ceilings), time));
-    return QB_OK;
-}
-
-static qb_status push_plan(const eval_options *o, const qb_model *m, const qb_model *base,
-                           const qb_scoring *s, const qb_ceilings *ceilings, qb_json *all) {
-    qb_perplexity_plan plan;
-    double weights;
-    qb_status st = make_plan(o, m, base, s, &plan, &weights);
-    if (st != QB_OK) return st;
-    qb_json *j = qb_json_object();
-    qb_json_put_text(j, "dataset", s->windows.dataset);
-    qb_json_put_text(j, "protocol", s->windows.protocol);
-    qb_json_put_int(j, "windows", s->windows.count);
-    qb_json_put_bool(j, "layer_major", plan.layer_major);
-    qb_json_put_int(j, "peak_bytes", qb_resident_bytes() + plan.peak_bytes);
-    qb_json_put_real(j, "flop", plan.flops);
-    qb_json_put_real(j, "seconds", qb_plan_seconds(plan.flops, weights, ceilings));
-    qb_json_push(all, j);
-    return QB_OK;
-}
-
-static qb_status print_plans(const eval_options *o, qb_model *m, qb_model *base, const qb_scoring *scorings,
-                             size_t n, const qb_compute *compute, bool as_json) {
-    qb_device *dev = NULL;
-    qb_ceilings ceilings;
-    qb_json *all = qb_json_array();
-    qb_status st;
-    QB_TRY(st, qb_session_device(compute, &dev));
-    m->dev = dev; /* plans ask it what memory there is */
-    if (base) base->dev = dev;
-    QB_TRY(st, dev->backend->ceilings(dev, &ceilings));
-    for (size_t i = 0; st == QB_OK && i < n; i++) {
-        qb_str line = {0};
-        if (as_json)
-            st = push_plan(o, m, base, &scorings[i], &ceilings, all);
-        else if ((st = describe_plan(o, m, base, &scorings[i], &ceilings, &line)) == QB_OK)
-            qb_output("%s\n", qb_str_get(&line));
-        qb_str_free(&line);
-    }
-    if (as_json && st == QB_OK) st = qb_output_json(all);
-out:
-    qb_json_free(all);
-    m->dev = NULL;
-    if (base) base->dev = NULL;
-    qb_session_close(dev);
-    return st;
-}
-
-static qb_status announce_plans(const eval_options *o, const qb_model *m, const qb_model *base,
-                                const qb_scoring *scorings, size_t n) {
-    qb_status st = QB_OK;
-    for (size_t i = 0; st == QB_OK && i < n; i++) {
-        qb_str line = {0};
-        if ((st = describe_plan(o, m, base, &scorings[i], NULL, &line)) == QB_OK)
-            qb_info("%s", qb_str_get(&line));
-        qb_str_free(&line);
-    }
-    return st;
 }
 
 /* The base reads the ids that the model's tokenizer makes, so its own must make the same. */
@@ -298,6 +223,115 @@ out:
     return st;
 }
 
+/* One model and what is asked of it. */
+typedef struct {
+    eval_options options; /* a copy: its defaults are the model's */
+    char protocol[32];
+    qb_found found;
+    qb_model *base;
+    qb_scoring *scorings;
+    size_t n;
+} subject;
+
+static qb_status subject_open(const eval_options *options, const char *word, subject *s) {
+    qb_tokenizer *t = NULL;
+    qb_status st;
+    *s = (subject){.options = *options};
+    QB_TRY(st, qb_session_model(word, false, &s->found.model));
+    fill_defaults(word, s->found.model, s->protocol, &s->options);
+    QB_TRY(st, qb_session_tokenizer(s->found.model, &t));
+    QB_TRY(st, qb_alloc_zero(SCORINGS_MAX, sizeof *s->scorings, &s->scorings));
+    s->found.data = qb_json_array();
+    QB_TRY(st, open_scorings(&s->options, s->found.model, t, s->found.data, s->scorings, &s->n));
+    warn_substitutes(s->found.data);
+    if (s->options.base) {
+        QB_TRY(st, qb_session_model(s->options.base, false, &s->base));
+        QB_TRY(st, check_base_ids(&s->options, s->base, s->scorings, s->n));
+        s->found.base = s->base;
+    }
+out:
+    qb_tokenizer_close(t);
+    return st;
+}
+
+static void subject_close(subject *s) {
+    for (size_t i = 0; i < s->n; i++) qb_scoring_free(&s->scorings[i]);
+    qb_free(s->scorings);
+    qb_json_free(s->found.config);
+    qb_json_free(s->found.data);
+    qb_model_close(s->found.model);
+    qb_model_close(s->base);
+    qb_session_close(s->found.dev);
+}
+
+typedef struct {
+    const eval_options *options;
+    const qb_compute *compute;
+} eval;
+
+/* The perplexities of a document of one case go into the card beside the weights. */
+static qb_status put_card(const qb_model *m, const qb_results *results) {
+    qb_rows measured;
+    qb_status st = qb_rows_read(&results, 1, &measured);
+    if (st == QB_OK) st = qb_card_put_perplexities(m->path, measured.cases);
+    qb_rows_free(&measured);
+    return st;
+}
+
+static qb_status measure_model(void *user, const char *word, qb_results *out) {
+    const eval *e = user;
+    subject s;
+    qb_status st;
+    QB_TRY(st, subject_open(e->options, word, &s));
+    QB_TRY(st, qb_session_device(e->compute, &s.found.dev));
+    s.found.model->dev = s.found.dev; /* plans ask it what memory there is */
+    if (s.base) s.base->dev = s.found.dev;
+    const qb_score_plan plan = {s.found.model, s.base, s.scorings, s.n, s.options.memory_gb};
+    QB_TRY(st, qb_score_plan_announce(&plan));
+    s.found.config = eval_config(&s.options);
+    qb_measuring what = {.scorings = s.scorings,
+                         .n_scorings = s.n,
+                         .base = s.base,
+                         .memory_bytes = (int64_t)(s.options.memory_gb * 1e9),
+                         .activations = s.options.activations};
+    st = qb_found_measure(&s.found, &what, out);
+    if (st == QB_OK && s.options.card) st = put_card(s.found.model, out);
+out:
+    subject_close(&s);
+    return st;
+}
+
+/* --dry-run: a line a scoring, or one array of all of them. */
+static qb_status plan_models(const eval *e, const char *const *words, size_t n, bool as_json) {
+    qb_json *all = as_json ? qb_json_array() : NULL;
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < n; i++) {
+        subject s;
+        st = subject_open(e->options, words[i], &s);
+        if (st == QB_OK && n > 1 && !as_json) qb_output("%s\n", s.found.model->name);
+        const qb_score_plan plan = {s.found.model, s.base, s.scorings, s.n, s.options.memory_gb};
+        if (st == QB_OK) st = qb_score_plan_print(&plan, e->compute, all);
+        subject_close(&s);
+    }
+    if (st == QB_OK && as_json) st = qb_output_json(all);
+    qb_json_free(all);
+    return st;
+}
+
+static qb_status check(const eval_options *o) {
+    if (o->card && strcmp(o->activations, "f32"))
+        return qb_fail(QB_ERR_USAGE,
+                       "--card puts perplexities of float32 activations into the card: leave out "
+                       "--activations %s",
+                       o->activations);
+    if (o->base && o->card) return qb_fail(QB_ERR_USAGE, "--card takes perplexities: leave --base away");
+    if (o->base && strcmp(o->activations, "f32") != 0)
+        return qb_fail(QB_ERR_USAGE,
+                       "--base compares models under float32 activations: leave out --activations %s",
+                       o->activations);
+    return QB_OK;
+}
+
 static qb_status eval_main(int argc, char **argv, int *exit_code) {
     (void)exit_code;
     eval_options options;
@@ -306,80 +340,28 @@ static qb_status eval_main(int argc, char **argv, int *exit_code) {
     qb_option_set sets[] = {{"OPTIONS", rows, &options},
                             {"COMPUTING", qb_compute_options, &compute},
                             {"COMMON OPTIONS", qb_common_options, &common}};
-    const char *word = NULL;
-    char protocol[32];
-    size_t n_words, n = 0;
+    const char *words[QB_SEVERAL_MAX];
+    size_t n_words;
     bool done;
-    qb_found found = {0};
-    qb_tokenizer *t = NULL;
-    qb_model *base = NULL;
-    qb_scoring *scorings = NULL;
+    eval e = {&options, &compute};
     qb_results results = {0};
-    qb_rows measured = {0};
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, &word, 1, &n_words, &done));
+    QB_TRY(st, qb_command_parse(&page, sets, 3, argc, argv, words, QB_SEVERAL_MAX, &n_words, &done));
     if (done) goto out;
-    if (!word) return qb_command_missing(&page, "MODEL");
-    if (options.card && strcmp(options.activations, "f32"))
-        return qb_fail(QB_ERR_USAGE,
-                       "--card puts perplexities of float32 activations into the card: leave out "
-                       "--activations %s",
-                       options.activations);
-    if (options.base && options.card)
-        return qb_fail(QB_ERR_USAGE, "--card takes perplexities: leave --base away");
-    if (options.base && strcmp(options.activations, "f32") != 0)
-        return qb_fail(QB_ERR_USAGE,
-                       "--base compares models under float32 activations: leave out --activations %s",
-                       options.activations);
-    QB_TRY(st, qb_session_model(word, false, &found.model));
-    fill_defaults(word, found.model, protocol, &options);
-    QB_TRY(st, qb_session_tokenizer(found.model, &t));
-    QB_TRY(st, qb_alloc_zero(SCORINGS_MAX, sizeof *scorings, &scorings));
-    found.data = qb_json_array();
-    QB_TRY(st, open_scorings(&options, found.model, t, found.data, scorings, &n));
-    warn_substitutes(found.data);
-    if (options.base) {
-
-        QB_TRY(st, qb_session_model(options.base, false, &base));
-        QB_TRY(st, check_base_ids(&options, base, scorings, n));
-        found.base = base;
-    }
-    qb_tokenizer_close(t);
-    t = NULL;
+    if (!n_words) return qb_command_missing(&page, "MODEL");
+    QB_TRY(st, check(&options));
     if (options.dry_run) {
-        st = print_plans(&options, found.model, base, scorings, n, &compute, common.json);
+        st = plan_models(&e, words, n_words, common.json);
         goto out;
     }
-    QB_TRY(st, qb_session_device(&compute, &found.dev));
-    found.model->dev = found.dev; /* plans ask it what memory there is */
-    if (base) base->dev = found.dev;
-    QB_TRY(st, announce_plans(&options, found.model, base, scorings, n));
-    found.config = eval_config(&options);
-    qb_measuring what = {.scorings = scorings,
-                         .n_scorings = n,
-                         .base = base,
-                         .memory_bytes = (int64_t)(options.memory_gb * 1e9),
-                         .activations = options.activations};
-    st = qb_found_measure(&found, &what, &results);
+    st = qb_several_measure(words, n_words, false, measure_model, &e, &results);
     if (results.doc) {
-        const qb_results *document = &results;
-        qb_status shown = qb_rows_read(&document, 1, &measured);
-        if (shown == QB_OK) shown = print_result(&results, &measured, options.format, common.json);
+        qb_status shown = print_result(&results, options.format, common.json);
         if (st == QB_OK) st = shown;
     }
-    if (st == QB_OK && options.card) st = qb_card_put_perplexities(found.model->path, measured.cases);
 out:
-    qb_rows_free(&measured);
-    for (size_t i = 0; i < n; i++) qb_scoring_free(&scorings[i]);
-    qb_free(scorings);
     qb_results_close(&results);
-    qb_tokenizer_close(t);
-    qb_json_free(found.config);
-    qb_json_free(found.data);
-    qb_model_close(found.model);
-    qb_model_close(base);
-    qb_session_close(found.dev);
     return st;
 }
 
-const qb_command qb_command_eval = {"eval", "measure the perplexity of a model", eval_main};
+const qb_command qb_command_eval = {"eval", "measure the perplexity of models", eval_main};

@@ -161,8 +161,8 @@ static qb_json *list_protocols(void) {
         const char *name;
         qb_protocol_kind kind;
     } kinds[] = {{"gptq-<n>", QB_PROTOCOL_GPTQ},
-                {"llamacpp-<n>", QB_PROTOCOL_LLAMACPP},
-                {"strided-<n>-<stride>", QB_PROTOCOL_STRIDED}};
+                 {"llamacpp-<n>", QB_PROTOCOL_LLAMACPP},
+                 {"strided-<n>-<stride>", QB_PROTOCOL_STRIDED}};
     qb_json *array = qb_json_array();
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         qb_json_push(array, item(kinds[i].name, qb_protocol_summary(kinds[i].kind)));

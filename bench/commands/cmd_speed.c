@@ -6,6 +6,7 @@
 #include "bench/run/found.h"
 #include "bench/run/plan.h"
 #include "bench/run/probe.h"
+#include "bench/run/several.h"
 #include "bench/session.h"
 #include "results/sink.h"
 
@@ -31,8 +32,8 @@ static const qb_option rows[] = {
 
 static const qb_page page = {
     .name = "speed",
-    .summary = "measure how fast a model reads and writes tokens",
-    .synopsis = "speed MODEL [--prefill N,N] [--decode N,N] [--repeat N] [--prompts FILE] [--json]",
+    .summary = "measure how fast models read and writes tokens",
+    .synopsis = "speed MODEL... [--prefill N,N] [--decode N,N] [--repeat N] [--prompts FILE] [--json]",
     .description = "Times prefill (pp<N>: N prompt tokens at once) and decode (tg<N>: N tokens one after "
                    "another) apart, at each\n"
                    "depth and batch size, after a warm-up that does not count. Each row keeps its raw "
@@ -46,9 +47,14 @@ static const qb_page page = {
                    "\n"
                    "--prompts times whole prompts of a file, prefill and generation together; a blank line "
                    "ends a prompt.\n"
-                   "--prompts default takes the prompts that come with the program.",
+                   "--prompts default takes the prompts that come with the program.\n"
+                   "\n"
+                   "Several models are measured one after another, each in a process of its own, into one "
+                   "document; `bench run`\n"
+                   "samples them by turns, which compares better.",
     .examples = "bench speed ./llama2-7b-w4 --prefill 512 --decode 128 --repeat 5 --json\n"
                 "bench speed demo --prefill 64,128 --decode 32 --prompts default\n"
+                "bench speed ./w4-gptq ./w4-nf4 --format markdown\n"
                 "bench speed synthetic:tinyllama-1.1b --decode 32 --depth 0,1024 --batch 1,4",
 };
 
@@ -107,6 +113,13 @@ static void print_row(const qb_row *row) {
               qb_row_is_noisy(row) ? '!' : ' ', spread, row->unit, row->n, part);
 }
 
+static void print_case(const qb_row_case *c, bool one_of_several) {
+    if (one_of_several) qb_output("%s\n", c->id);
+    for (int i = 0; i < c->n_rows; i++) print_row(&c->rows[i]);
+    print_activations(c);
+    print_notes(c);
+}
+
 static qb_status print_result(const qb_results *results, const char *format, bool as_json) {
     qb_rows measured;
     qb_str text = {0};
@@ -118,9 +131,7 @@ static qb_status print_result(const qb_results *results, const char *format, boo
     } else if (st == QB_OK) {
         qb_output("%-22s %-16s %14s %8s  %10s %-6s %8s %8s\n", "metric", "protocol", "median", "95 %", "sd",
                   "unit", "samples", "ceiling");
-        for (int i = 0; i < measured.n_rows; i++) print_row(&measured.rows[i]);
-        if (measured.n_cases) print_activations(measured.cases);
-        if (measured.n_cases) print_notes(measured.cases);
+        for (int k = 0; k < measured.n_cases; k++) print_case(&measured.cases[k], measured.n_cases > 1);
     }
     qb_str_free(&text);
     qb_rows_free(&measured);
@@ -147,7 +158,8 @@ static qb_status check_positions(const qb_model *m, const qb_speed_config *c) {
 
 /* Where the weights would lie, the bytes that cross the bus for a token, and what that costs. */
 static qb_status print_placement(const qb_model *m, qb_device *dev, const qb_speed_config *config,
-                                 const qb_ceilings *ceilings, const qb_compute *compute, bool as_json) {
+                                 const qb_ceilings *ceilings, const qb_compute *compute, bool as_json,
+                                 qb_json *plans) {
     qb_placement p;
     double bus = 0;
     qb_str line = {0};
@@ -158,14 +170,92 @@ static qb_status print_placement(const qb_model *m, qb_device *dev, const qb_spe
     const double *rate = bus > 0 ? &bus : NULL;
     if (as_json) {
         qb_json *j = qb_placement_json(&p, rate, ceilings);
-        st = qb_output_json(j);
-        qb_json_free(j);
+        if (plans) {
+            qb_json_put_text(j, "model", m->name);
+            qb_json_push(plans, j);
+        } else {
+            st = qb_output_json(j);
+            qb_json_free(j);
+        }
     } else {
         qb_placement_describe(&p, rate, ceilings, &line);
         qb_output("%s: %s\n", m->name, qb_str_get(&line));
     }
 out:
     qb_str_free(&line);
+    return st;
+}
+
+/* What a measurement of one model takes. */
+typedef struct {
+    const speed_options *options;
+    const qb_speed_config *config;
+    const qb_compute *compute;
+    qb_device_facts
+        facts;      /* of the device, ceilings included; the first measurement in a process takes them */
+    qb_json *plans; /* of --dry-run --json with several models; NULL: printed at once */
+} speed;
+
+static qb_status open_model(const speed *s, const char *word, qb_found *found, qb_windows *prompts) {
+    qb_status st;
+    QB_TRY(st, qb_session_model(word, s->options->synthetic, &found->model));
+    QB_TRY(st, check_positions(found->model, s->config));
+    QB_TRY(st, open_prompts(found->model, s->config->prompts, prompts));
+out:
+    return st;
+}
+
+static qb_status plan_model(speed *s, const char *word, bool as_json) {
+    qb_found found = {0};
+    qb_windows prompts = {0};
+    qb_status st;
+    QB_TRY(st, open_model(s, word, &found, &prompts));
+    QB_TRY(st, qb_session_device(s->compute, &found.dev));
+    st =
+        print_placement(found.model, found.dev, s->config, &s->facts.ceilings, s->compute, as_json, s->plans);
+out:
+    qb_windows_free(&prompts);
+    qb_model_close(found.model);
+    qb_session_close(found.dev);
+    return st;
+}
+
+static qb_status measure_model(void *user, const char *word, qb_results *out) {
+    speed *s = user;
+    qb_found found = {0};
+    qb_windows prompts = {0};
+    qb_ceilings ceilings = s->facts.ceilings;
+    qb_status st;
+    QB_TRY(st, open_model(s, word, &found, &prompts));
+    QB_TRY(st, qb_session_device(s->compute, &found.dev));
+    found.facts = s->facts;
+    s->facts = (qb_device_facts){0};
+    found.config = qb_json_object();
+    qb_json *config = qb_json_object();
+    qb_options_to_json(qb_speed_options, s->config, config);
+    qb_json_put(found.config, "speed", config);
+    qb_measuring what = {.speed = s->config,
+                         .prompts = prompts.count ? &prompts : NULL,
+                         .ceilings = &ceilings,
+                         .memory = true,
+                         .determinism = true,
+                         .offload = s->compute->offload};
+    st = qb_found_measure(&found, &what, out);
+out:
+    qb_windows_free(&prompts);
+    qb_json_free(found.config);
+    qb_device_facts_free(&found.facts);
+    qb_model_close(found.model);
+    qb_session_close(found.dev);
+    return st;
+}
+
+static qb_status plan_all(speed *s, const char *const *words, size_t n, bool as_json) {
+    qb_status st = QB_OK;
+    if (as_json && n > 1) s->plans = qb_json_array();
+    for (size_t i = 0; st == QB_OK && i < n; i++) st = plan_model(s, words[i], as_json);
+    if (st == QB_OK && s->plans) st = qb_output_json(s->plans);
+    qb_json_free(s->plans);
     return st;
 }
 
@@ -179,50 +269,37 @@ static qb_status speed_main(int argc, char **argv, int *exit_code) {
                             {"OPTIONS", rows, &options},
                             {"COMPUTING", qb_compute_options, &compute},
                             {"COMMON OPTIONS", qb_common_options, &common}};
-    const char *word = NULL;
+    const char *words[QB_SEVERAL_MAX];
     size_t n_words;
     bool done;
-    qb_found found = {0};
-    qb_windows prompts = {0};
+    speed s = {.options = &options, .config = &config, .compute = &compute};
     qb_results results = {0};
-    qb_ceilings ceilings;
     qb_status st;
-    QB_TRY(st, qb_command_parse(&page, sets, 4, argc, argv, &word, 1, &n_words, &done));
+    QB_TRY(st, qb_command_parse(&page, sets, 4, argc, argv, words, QB_SEVERAL_MAX, &n_words, &done));
     if (done) goto out;
-    if (!word) return qb_command_missing(&page, "MODEL");
-    QB_TRY(st, qb_session_model(word, options.synthetic, &found.model));
-    QB_TRY(st, check_positions(found.model, &config));
-    QB_TRY(st, open_prompts(found.model, config.prompts, &prompts));
-    QB_TRY(st, qb_device_probe(&compute, true, &found.facts));
-    ceilings = found.facts.ceilings;
-    QB_TRY(st, qb_session_device(&compute, &found.dev));
+    if (!n_words) return qb_command_missing(&page, "MODEL");
+    for (size_t i = 0; i < n_words; i++) { /* before the ceilings take their second */
+        qb_found found = {0};
+        qb_windows prompts = {0};
+        st = open_model(&s, words[i], &found, &prompts);
+        qb_windows_free(&prompts);
+        qb_model_close(found.model);
+        if (st != QB_OK) goto out;
+    }
+    QB_TRY(st, qb_device_probe(&compute, true, &s.facts));
     if (options.dry_run) {
-        st = print_placement(found.model, found.dev, &config, &ceilings, &compute, common.json);
+        st = plan_all(&s, words, n_words, common.json);
         goto out;
     }
-    found.config = qb_json_object();
-    qb_json *speed = qb_json_object();
-    qb_options_to_json(qb_speed_options, &config, speed);
-    qb_json_put(found.config, "speed", speed);
-    qb_measuring what = {.speed = &config,
-                         .prompts = prompts.count ? &prompts : NULL,
-                         .ceilings = &ceilings,
-                         .memory = true,
-                         .determinism = true,
-                         .offload = compute.offload};
-    st = qb_found_measure(&found, &what, &results);
+    st = qb_several_measure(words, n_words, options.synthetic, measure_model, &s, &results);
     if (results.doc) {
         qb_status shown = print_result(&results, options.format, common.json);
         if (st == QB_OK) st = shown;
     }
 out:
     qb_results_close(&results);
-    qb_windows_free(&prompts);
-    qb_json_free(found.config);
-    qb_device_facts_free(&found.facts);
-    qb_model_close(found.model);
-    qb_session_close(found.dev);
+    qb_device_facts_free(&s.facts);
     return st;
 }
 
-const qb_command qb_command_speed = {"speed", "measure how fast a model reads and writes tokens", speed_main};
+const qb_command qb_command_speed = {"speed", "measure how fast models read and write tokens", speed_main};

@@ -45,7 +45,7 @@ qb_status qb_topic_print(const qb_topic *topic, bool markdown, int columns, qb_s
     if (!topic->page) return environment(markdown, columns, out);
     char *share = qb_share_dir(), *docs = share ? qb_path_join(share, "docs") : NULL,
          *path = docs ? qb_path_join(docs, topic->page) : NULL, *text = NULL;
-    size_t n;
+    size_t n = 0;
     qb_status st =
         path ? qb_file_read(path, PAGE_MAX_BYTES, &text, &n) : qb_fail(QB_ERR_MEMORY, "out of memory");
     if (st == QB_OK && markdown)
