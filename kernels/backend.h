@@ -168,6 +168,9 @@ struct qb_backend {
     /* y[T, rows] = x[T, cols] * W^T. Few rows read the packed codes directly; many dequantize panels into
      * GEMM. */
     qb_status (*matmul)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
+    /* The same, of the x that the last matmul had: neither x nor anything it points to has changed since, so
+       that what was made of it then may serve. Optional: matmul. */
+    qb_status (*matmul_again)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
     /* H[n, n] += x[T, n]^T x[T, n]; only the lower triangle (row >= column) is written. */
     qb_status (*hessian)(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
 

@@ -15,6 +15,7 @@ typedef struct {
     float *slots[QB_SLOTS_MAX];
     const qb_span *s;
     int64_t rows;
+    bool again; /* the step reads what the linear before it read */
 } run;
 
 static int64_t rows_of(const qb_span *s) {
@@ -46,7 +47,9 @@ static qb_status run_linear(const run *r, const qb_step *p) {
         if (rows == 0) return QB_OK;
     }
     float *y = at(r, p->out) + first * width(r, p->out);
-    qb_status st = r->be->matmul(r->dev, y, at(r, p->in) + first * width(r, p->in), rows, matrix);
+    qb_status (*matmul)(qb_device *, float *, const float *, int64_t, const qb_matrix *) =
+        r->again && r->be->matmul_again ? r->be->matmul_again : r->be->matmul;
+    qb_status st = matmul(r->dev, y, at(r, p->in) + first * width(r, p->in), rows, matrix);
     return st == QB_OK && bias ? r->be->add_bias(r->dev, y, bias, rows, matrix->rows) : st;
 }
 
@@ -146,6 +149,11 @@ static qb_status run_step(const run *r, const qb_step *p) {
     return qb_fail(QB_ERR_INTERNAL, "no such step: %d", (int)p->kind);
 }
 
+static bool reads_the_same(const qb_step *before, const qb_step *p) {
+    return before->kind == QB_STEP_LINEAR && p->kind == QB_STEP_LINEAR && before->in == p->in &&
+           before->out != p->in && before->expert < 0 && p->expert < 0;
+}
+
 static qb_status run_list(qb_model *m, const qb_step_weights *w, int64_t from, int64_t to, qb_workspace *ws,
                           float *x, float *logits, const qb_span *s) {
     run r = {.m = m,
@@ -163,7 +171,10 @@ static qb_status run_list(qb_model *m, const qb_step_weights *w, int64_t from, i
     r.slots[QB_SLOT_X] = x;
     r.slots[m->topology.logits_slot] = logits;
     qb_status st = QB_OK;
-    for (int64_t i = from; st == QB_OK && i < to; i++) st = run_step(&r, &w->steps[i]);
+    for (int64_t i = from; st == QB_OK && i < to; i++) {
+        r.again = i > from && reads_the_same(&w->steps[i - 1], &w->steps[i]);
+        st = run_step(&r, &w->steps[i]);
+    }
     return st;
 }
 

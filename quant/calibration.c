@@ -146,6 +146,30 @@ static qb_status buffer_floats(const qb_topology *t, int64_t limit, int64_t floa
     return st;
 }
 
+/* A device of its own takes as many tokens at once as its backend wishes, for each batch reads and writes
+   whole Hessians and makes panels of whole weights, where the activations take no more than an eighth of what
+   is free. */
+static qb_status widen_batches(const qb_topology *t, qb_device *dev, const qb_windows *w,
+                               qb_calibration_memory *memory) {
+    if (!dev->backend->separate_memory) return QB_OK;
+    int64_t available = dev->backend->available_bytes(dev);
+    if (available < 0) return QB_ERR_IO;
+    int64_t sequences = dev->backend->batch_rows / w->max_length;
+    if (sequences > w->count) sequences = w->count;
+    for (; sequences > memory->batch_sequences; sequences /= 2) {
+        int64_t rows = sequences * w->max_length, workspace = qb_workspace_bytes(t, rows),
+                kv = qb_kv_bytes(t, QB_DTYPE_F32, 1, sequences, w->max_length);
+        if (workspace + kv > available / 8) continue;
+        memory->stream_bytes += (rows - memory->batch_rows) * t->hidden * (int64_t)sizeof(float);
+        memory->batch_sequences = sequences;
+        memory->batch_rows = rows;
+        memory->workspace_bytes = workspace;
+        memory->kv_bytes = kv;
+        break;
+    }
+    return QB_OK;
+}
+
 qb_status qb_calibration_create(qb_model *m, const qb_windows *windows, bool true_sequential,
                                 int64_t other_bytes, qb_calibration *c) {
     *c = (qb_calibration){.m = m, .state = -1};
@@ -155,6 +179,7 @@ qb_status qb_calibration_create(qb_model *m, const qb_windows *windows, bool tru
     QB_TRY(st, check_windows(windows, &tokens));
     QB_TRY(st, qb_calibration_size(&m->topology, tokens, windows->count, windows->max_length, true_sequential,
                                    other_bytes, &c->memory));
+    QB_TRY(st, widen_batches(&m->topology, m->dev, windows, &c->memory));
     QB_TRY(st, keep_what_fits(&m->topology, m->dev, &c->memory));
     const qb_calibration_memory *memory = &c->memory;
     int64_t row_bytes = m->config.hidden * (int64_t)sizeof(float);

@@ -82,7 +82,7 @@ static float *multiply(const qb_matrix *m, const float *x, int64_t T) {
     assert_ok(cuda->matmul(dev, dy, dx, T, m));
     assert_ok(cuda->download(dev, y, dy, (T * m->rows + 1) * 4));
     assert_true(y[T * m->rows] == guard);
-    assert_ok(cuda->matmul(dev, dy, dx, T, m));
+    assert_ok(cuda->matmul_again(dev, dy, dx, T, m));
     float *again = cuda_get_floats(dev, dy, T * m->rows);
     assert_memory_equal(y, again, (size_t)(T * m->rows) * 4);
     qb_free(again);
@@ -246,6 +246,39 @@ static void test_cuda_matmul__outliers_beyond_float16(void **state) {
     cuda->matrix_free(dev, &m);
     qb_weight_free(&weight);
     qb_free(w);
+}
+
+/* Matrices of other exponents, orders and paddings after one another, with what else takes the scratch
+   between: the bits are those of a product by itself. */
+static void test_cuda_matmul__what_was_converted_serves_again(void **state) {
+    (void)state;
+    enum { ROWS = 32, COLS = 256, T = 70 };
+    float *x = noise_new(T * COLS), *dx = cuda_put_floats(dev, x, T * COLS), *dy, *h;
+    qb_matrix before = {0};
+    assert_ok(cuda->alloc(dev, QB_MEMORY_ACTIVATIONS, T * ROWS * 4, &dy));
+    assert_ok(cuda->alloc(dev, QB_MEMORY_WORKSPACE, COLS * COLS * 4, &h));
+    for (int i = 0; i < 2 * FORMATS; i++) {
+        qb_qweight *q = weight_new(&formats[i % FORMATS], ROWS, COLS);
+        qb_weight weight = {.rows = ROWS, .cols = COLS, .packed = q};
+        qb_matrix m;
+        for (int64_t g = 0; q->scales && g < ROWS * q->n_groups; g++)
+            q->scales[g] *= 1.0f + 7.0f * (float)(i % 3);
+        assert_ok(cuda->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+        assert_ok(cuda->matmul(dev, dy, dx, T, &m));
+        float *alone = cuda_get_floats(dev, dy, T * ROWS);
+        if (before.packed) assert_ok(cuda->matmul(dev, dy, dx, T, &before));
+        if (i >= FORMATS) assert_ok(cuda->hessian(dev, h, dx, 1 + i % T, COLS));
+        assert_ok(cuda->matmul_again(dev, dy, dx, T, &m));
+        float *again = cuda_get_floats(dev, dy, T * ROWS);
+        assert_memory_equal(alone, again, T * ROWS * 4);
+        cuda->matrix_free(dev, &before);
+        before = m;
+        qb_weight_free(&weight);
+        qb_free(alone), qb_free(again);
+    }
+    cuda->matrix_free(dev, &before);
+    cuda->free(dev, dx), cuda->free(dev, dy), cuda->free(dev, h);
+    qb_free(x);
 }
 
 static void test_cuda_matmul__what_is_not_finite_stays_so(void **state) {
@@ -446,6 +479,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_matmul__dense_types),
         cmocka_unit_test(test_cuda_matmul__activations_of_any_size),
         cmocka_unit_test(test_cuda_matmul__outliers_beyond_float16),
+        cmocka_unit_test(test_cuda_matmul__what_was_converted_serves_again),
         cmocka_unit_test(test_cuda_matmul__what_is_not_finite_stays_so),
         cmocka_unit_test(test_cuda_matmul__weights_of_any_size),
         cmocka_unit_test(test_cuda_matmul__another_nested_map),

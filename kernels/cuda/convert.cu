@@ -59,6 +59,7 @@ __global__ void convert_kernel(plain_rows rows, int64_t T, int64_t padded_cols, 
         scalars[0] = squared ? back * back : back * power_of_two(-exponent);
         scalars[1] = 0.0f;
         scalars[2] = 1.0f;
+        scalars[3] = back;
     }
     const int64_t quads = padded_cols / 4, all = T * quads;
     for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + thread; i < all;
@@ -69,6 +70,10 @@ __global__ void convert_kernel(plain_rows rows, int64_t T, int64_t padded_cols, 
             make_uint2(bits_of(__floats2half2_rn(v.x * scale, v.y * scale)),
                        bits_of(__floats2half2_rn(v.z * scale, v.w * scale)));
     }
+}
+
+__global__ void rescale_kernel(int exponent, float *scalars) {
+    if (threadIdx.x == 0) scalars[0] = scalars[3] * power_of_two(-exponent);
 }
 
 dim3 blocks_for(const cuda_device *d, int64_t threads) {
@@ -106,6 +111,11 @@ extern "C" qb_status qb_cuda_convert(cuda_device *d, const float *x, int64_t T, 
                           rows, T, padded_cols, largest, static_cast<int>(search.x), exponent, squared,
                           static_cast<half *>(to), scalars);
     return qb_cuda_status(d, error, "converting activations");
+}
+
+extern "C" qb_status qb_cuda_convert_again(cuda_device *d, int exponent, float *work) {
+    return qb_cuda_status(d, qb_launch(rescale_kernel, dim3(1), dim3(32), 0, d->stream, exponent, work),
+                          "converting activations");
 }
 
 extern "C" qb_status qb_cuda_largest_bf16(cuda_device *d, const void *x, int64_t n, float *work,

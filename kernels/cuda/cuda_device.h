@@ -20,6 +20,7 @@ typedef enum {
     QB_CUDA_PART_COUNT
 } qb_cuda_part;
 
+enum { QB_CUDA_IDLE_MOST = 64 };
 typedef struct cuda_device cuda_device;
 typedef struct qb_cuda_allocation {
     void *pointer;
@@ -47,6 +48,12 @@ struct cuda_device {
 
     void *scratch; /* grows to the largest need seen; ops use it one at a time (qb_cuda_scratch) */
     int64_t scratch_bytes;
+    uint64_t scratch_uses; /* calls of qb_cuda_scratch */
+    struct { /* what gemm.cu converted last, and still lies in the scratch while `use` is the last */
+        const float *x;
+        int64_t T, cols, stride;
+        uint64_t order, use;
+    } converted;
     void *results; /* pinned host memory of QB_CUDA_RESULT_BYTES for what ops give back */
 
     qb_memory memory;                            /* device memory by kind */
@@ -54,6 +61,11 @@ struct cuda_device {
     int64_t pinned_now_bytes, pinned_peak_bytes; /* host memory held for the device */
     qb_cuda_allocation *allocations;             /* live ones, unordered */
     size_t n_allocations, allocation_capacity;
+
+    void *
+        idle[QB_CUDA_IDLE_MOST]; /* of the allocations those that qb_cuda_borrow may hand out, oldest first */
+    size_t n_idle;
+    int64_t idle_bytes;
 
     bool lost; /* a fault in a kernel or on the bus: nothing works until the process ends */
     qb_ceilings ceilings;
@@ -82,6 +94,11 @@ qb_status qb_cuda_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void
 qb_status qb_cuda_alloc_pinned(cuda_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
 /* Either; takes NULL. Waits for the device. */
 void qb_cuda_free(qb_device *dev, void *pointer);
+/* Workspace of one op out of blocks that earlier ops gave back, or new; what is queued before may still use
+   it, and what is queued after the giving back may too. Kept blocks are given up before an allocation fails.
+ */
+qb_status qb_cuda_borrow(cuda_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
+void qb_cuda_give_back(cuda_device *d, void *pointer);
 /* At least `bytes` of scratch, 256-byte aligned, valid until the next call; what is queued on `stream` before
    may still use the old one. Not while the stream is captured, unless it need not grow. */
 qb_status qb_cuda_scratch(cuda_device *d, int64_t bytes, void *out_pointer) QB_NODISCARD;
@@ -156,6 +173,7 @@ qb_status qb_cuda_ceilings(qb_device *dev, qb_ceilings *out);
 qb_status qb_cuda_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out);
 void qb_cuda_matrix_free(qb_device *dev, qb_matrix *m);
 qb_status qb_cuda_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
+qb_status qb_cuda_matmul_again(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
 qb_status qb_cuda_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
 /* monitor.c, quantize_round.cu, gptq.cu */
 qb_status qb_cuda_monitor(qb_device *dev, qb_monitor *out);

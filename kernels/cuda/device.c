@@ -5,6 +5,8 @@
 #include "base/memory.h"
 #include "base/str.h"
 
+#include <string.h>
+
 static const double mib = 1.0 / (1 << 20);
 
 static int64_t held_bytes(const cuda_device *d) {
@@ -40,10 +42,15 @@ static qb_status out_of_memory(const cuda_device *d, int64_t bytes, int64_t free
 
 static int64_t cuda_available_bytes(const qb_device *dev) {
     const cuda_device *d = (const cuda_device *)dev;
-    int64_t available = qb_cuda_raw_free_bytes(d);
+    int64_t available = qb_cuda_raw_free_bytes(d) + d->idle_bytes;
     if (d->memory_limit <= 0) return available;
-    int64_t left = d->memory_limit - held_bytes(d);
+    int64_t left = d->memory_limit - held_bytes(d) + d->idle_bytes;
     return left < 0 ? 0 : left < available ? left : available;
+}
+
+static void drop_idle(cuda_device *d) {
+    while (d->n_idle > 0) qb_cuda_free(&d->base, d->idle[--d->n_idle]);
+    d->idle_bytes = 0;
 }
 
 static qb_status add_allocation(cuda_device *d, qb_cuda_allocation a, void **out) {
@@ -53,9 +60,14 @@ static qb_status add_allocation(cuda_device *d, qb_cuda_allocation a, void **out
     qb_status st =
         qb_grow(&d->allocations, &d->allocation_capacity, d->n_allocations + 1, sizeof *d->allocations);
     if (st != QB_OK) return st;
+    if (!a.pinned && d->memory_limit > 0 && a.bytes > d->memory_limit - held_bytes(d)) drop_idle(d);
     if (!a.pinned && d->memory_limit > 0 && a.bytes > d->memory_limit - held_bytes(d))
         return out_of_memory(d, a.bytes, cuda_available_bytes(&d->base));
     st = qb_cuda_raw_alloc(d, a.pinned, a.bytes, &a.pointer);
+    if (st == QB_ERR_MEMORY && !a.pinned && d->n_idle > 0) {
+        drop_idle(d);
+        st = qb_cuda_raw_alloc(d, a.pinned, a.bytes, &a.pointer);
+    }
     if (st == QB_ERR_MEMORY && !a.pinned) return out_of_memory(d, a.bytes, cuda_available_bytes(&d->base));
     if (st == QB_ERR_MEMORY)
         return qb_fail(st, "out of pinned host memory: asked for %.1f MiB beside %.1f MiB held",
@@ -88,6 +100,48 @@ void qb_cuda_free(qb_device *dev, void *pointer) {
     } /* not from this allocator: a leak is better than a wild free */
 }
 
+static int64_t bytes_of(const cuda_device *d, const void *pointer) {
+    for (size_t i = d->n_allocations; i-- > 0;)
+        if (d->allocations[i].pointer == pointer) return d->allocations[i].bytes;
+    return -1;
+}
+
+static void *take_idle(cuda_device *d, size_t i) {
+    void *pointer = d->idle[i];
+    d->idle_bytes -= bytes_of(d, pointer);
+    memmove(d->idle + i, d->idle + i + 1, (--d->n_idle - i) * sizeof *d->idle);
+    return pointer;
+}
+
+/* The smallest block that does, if it wastes no more than a quarter. */
+qb_status qb_cuda_borrow(cuda_device *d, int64_t bytes, void *out_pointer) {
+    void **out = out_pointer;
+    size_t best = d->n_idle;
+    int64_t best_bytes = bytes + bytes / 4 + 1;
+    for (size_t i = 0; i < d->n_idle; i++) {
+        int64_t has = bytes_of(d, d->idle[i]);
+        if (has < bytes || has >= best_bytes) continue;
+        best = i;
+        best_bytes = has;
+    }
+    if (best == d->n_idle) return qb_cuda_alloc(&d->base, QB_MEMORY_WORKSPACE, bytes, out);
+    *out = take_idle(d, best);
+    return QB_OK;
+}
+
+void qb_cuda_give_back(cuda_device *d, void *pointer) {
+    int64_t bytes = pointer ? bytes_of(d, pointer) : -1, most = d->total_bytes / 16;
+    if (bytes < 0) return;
+    while (d->n_idle > 0 && (d->n_idle == QB_CUDA_IDLE_MOST || d->idle_bytes + bytes > most))
+        qb_cuda_free(&d->base, take_idle(d, 0));
+    if (bytes > most) {
+        qb_cuda_free(&d->base, pointer);
+        return;
+    }
+    d->idle[d->n_idle++] = pointer;
+    d->idle_bytes += bytes;
+}
+
 qb_status qb_cuda_scratch(cuda_device *d, int64_t bytes, void *out_pointer) {
     void **out = out_pointer;
     if (bytes > d->scratch_bytes) {
@@ -98,6 +152,7 @@ qb_status qb_cuda_scratch(cuda_device *d, int64_t bytes, void *out_pointer) {
         d->scratch_bytes = bytes;
     }
     *out = d->scratch;
+    d->scratch_uses++;
     return QB_OK;
 }
 
@@ -106,6 +161,7 @@ static void cuda_close(qb_device *dev) {
     cuda_device *d = cuda_of(dev);
     for (int i = 0; i < QB_CUDA_PART_COUNT; i++)
         if (d->parts[i].state) d->parts[i].free(d, d->parts[i].state);
+    drop_idle(d);
     qb_cuda_runtime_close(d);
     qb_cuda_free(dev, d->scratch);
     qb_cuda_free(dev, d->blas_workspace);
@@ -174,6 +230,7 @@ const qb_backend qb_backend_cuda = {
     .matrix_create = qb_cuda_matrix_create,
     .matrix_free = qb_cuda_matrix_free,
     .matmul = qb_cuda_matmul,
+    .matmul_again = qb_cuda_matmul_again,
     .hessian = qb_cuda_hessian,
     .norm = qb_cuda_norm,
     .rope = qb_cuda_rope,

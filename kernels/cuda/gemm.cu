@@ -83,11 +83,16 @@ struct panels {
     float *scalars;
 };
 
+int64_t operand_columns(const qb_cuda_matrix *m) {
+    return m->view.kind == QB_CODES_F16 && m->view.cols % 8 == 0 && !m->pinned ? m->view.cols
+                                                                               : m->view.padded_cols;
+}
+
 qb_status plan_panels(cuda_device *d, const qb_cuda_matrix *m, int64_t T, panels *p) {
     const qb_cuda_view *v = &m->view;
     p->v = v;
     p->direct = v->kind == QB_CODES_F16 && v->cols % 8 == 0 && !m->pinned;
-    p->k = p->direct ? v->cols : v->padded_cols;
+    p->k = operand_columns(m);
     p->rows = p->direct ? v->rows : rows_of_panel(d, v->rows, p->k * 2, least(T, CHUNK_TOKENS));
     const int64_t x_bytes = aligned(least(T, CHUNK_TOKENS) * p->k * 2),
                   w_bytes = p->direct ? 0 : p->rows * p->k * 2;
@@ -98,6 +103,16 @@ qb_status plan_panels(cuda_device *d, const qb_cuda_matrix *m, int64_t T, panels
     p->x = reinterpret_cast<half *>(scratch + QB_CONVERT_BYTES);
     p->w = reinterpret_cast<half *>(scratch + QB_CONVERT_BYTES + x_bytes);
     return QB_OK;
+}
+
+bool is_converted(const cuda_device *d, const qb_cuda_matrix *m, const float *x, int64_t T) {
+    return d->converted.use == d->scratch_uses && d->converted.x == x && d->converted.T == T &&
+           d->converted.cols == m->view.cols && d->converted.stride == operand_columns(m) &&
+           d->converted.order == m->view.order;
+}
+
+void note_converted(cuda_device *d, const qb_cuda_matrix *m, const float *x, int64_t T, int64_t stride) {
+    d->converted = {x, T, m->view.cols, stride, m->view.order, d->scratch_uses};
 }
 
 /* y[n, rows] of one chunk, whose activations are converted. */
@@ -193,14 +208,20 @@ qb_status hessian_panel(const gram &g, float *h, int64_t n, int64_t row, int64_t
 } // namespace
 
 extern "C" qb_status qb_cuda_gemm(cuda_device *d, float *y, const float *x, int64_t T,
-                                  const qb_cuda_matrix *m) {
+                                  const qb_cuda_matrix *m, bool again) {
     if (m->view.kind == QB_CODES_F32) return gemm_f32(d, y, x, T, m);
     panels p = {};
+    const void *held = d->scratch;
+    again = again && is_converted(d, m, x, T);
     qb_status st = plan_panels(d, m, T, &p);
+    again = again && held == d->scratch; /* it may have had to grow */
     for (int64_t t = 0; t < T && st == QB_OK; t += CHUNK_TOKENS) {
         const int64_t n = least(CHUNK_TOKENS, T - t);
-        st = qb_cuda_convert(d, x + t * m->view.cols, n, m->view.cols, m->view.source, p.k,
-                             p.direct ? 0 : m->view.exponent, false, p.x, p.scalars);
+        const int exponent = p.direct ? 0 : m->view.exponent;
+        st = again ? qb_cuda_convert_again(d, exponent, p.scalars)
+                   : qb_cuda_convert(d, x + t * m->view.cols, n, m->view.cols, m->view.source, p.k, exponent,
+                                     false, p.x, p.scalars);
+        if (T <= CHUNK_TOKENS) note_converted(d, m, x, T, p.k);
         if (st == QB_OK) st = multiply_panels(d, &p, y + t * m->view.rows, n);
     }
     return st;

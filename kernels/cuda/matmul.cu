@@ -104,10 +104,19 @@ qb_status matmul_tensor(cuda_device *d, float *y, const float *x, int64_t T, con
 
 } // namespace
 
-extern "C" qb_status qb_cuda_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
+static qb_status matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w, bool again) {
     cuda_device *d = cuda_of(dev);
     if (T <= 0 || w->rows <= 0) return QB_OK;
     const qb_cuda_matrix *m = qb_cuda_matrix_of(w);
     if (T <= TENSOR_TOKENS && m->view.kind != QB_CODES_F32) return matmul_tensor(d, y, x, T, m->view);
-    return qb_cuda_gemm(d, y, x, T, m);
+    return qb_cuda_gemm(d, y, x, T, m, again);
+}
+
+extern "C" qb_status qb_cuda_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
+    return matmul(dev, y, x, T, w, false);
+}
+
+extern "C" qb_status qb_cuda_matmul_again(qb_device *dev, float *y, const float *x, int64_t T,
+                                          const qb_matrix *w) {
+    return matmul(dev, y, x, T, w, true);
 }

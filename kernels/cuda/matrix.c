@@ -8,12 +8,15 @@
 #include "kernels/cuda/order.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
     PACK_BYTES = 32 << 20, /* neutral codes on the device at once */
     WEIGHT_EXPONENT = 13,  /* the largest weight of a float16 panel is below 2^14 */
     TABLE_FLOATS = 16 + 256,
+    CHECK_GRAIN = 1 << 20, /* elements a thread looks at */
+    SCALE_ROWS = 64,       /* rows of scales a thread puts in place: whole tiles, which share bytes */
 };
 
 static int64_t least(int64_t a, int64_t b) {
@@ -45,10 +48,25 @@ static int exponent_for(double largest) {
 
 /* ---- checks: the neutral form may have been read from a file ---- */
 
-static qb_status check_below(const uint8_t *values, int64_t n, int limit, const char *what) {
+typedef struct {
+    const uint8_t *values;
+    int limit;
+    atomic_bool found;
+} limit_check;
+
+static void look_above(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    limit_check *run = ctx;
     uint8_t largest = 0;
-    for (int64_t i = 0; i < n; i++) largest = values[i] > largest ? values[i] : largest;
-    if (largest < limit) return QB_OK;
+    for (int64_t i = begin; i < end; i++) largest = run->values[i] > largest ? run->values[i] : largest;
+    if (largest >= run->limit) atomic_store(&run->found, true);
+}
+
+static qb_status check_below(qb_threads *threads, const uint8_t *values, int64_t n, int limit,
+                             const char *what) {
+    limit_check run = {values, limit, false};
+    qb_parallel_for(threads, n, CHECK_GRAIN, look_above, &run);
+    if (!atomic_load(&run.found)) return QB_OK;
     for (int64_t i = 0; i < n; i++)
         if (values[i] >= limit)
             return qb_fail(QB_ERR_FORMAT, "%s %d at element %lld of a quantized weight; expected below %d",
@@ -56,13 +74,13 @@ static qb_status check_below(const uint8_t *values, int64_t n, int limit, const 
     return QB_OK;
 }
 
-static qb_status check_codes(const qb_qweight *q) {
+static qb_status check_codes(qb_threads *threads, const qb_qweight *q) {
     qb_status st = QB_OK;
     int limit = q->coding == QB_CODING_CODEBOOK ? 16 : 1 << q->bits;
     if (limit > 255) return QB_OK;
-    QB_TRY(st, check_below(q->codes, q->rows * q->cols, limit, "code"));
+    QB_TRY(st, check_below(threads, q->codes, q->rows * q->cols, limit, "code"));
     if (q->coding == QB_CODING_AFFINE && q->zeros)
-        QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, limit, "zero point"));
+        QB_TRY(st, check_below(threads, q->zeros, q->rows * q->n_groups, limit, "zero point"));
 out:
     return st;
 }
@@ -127,10 +145,62 @@ static float scale_of(const pack_job *j, int64_t row, int64_t part) {
                                            : q->scales[row * q->n_groups + j->order.group[part]];
 }
 
-static bool scales_exact_in_f16(const qb_qweight *q) {
-    for (int64_t i = 0; i < q->rows * q->n_groups; i++)
-        if (qb_f32_of_f16(qb_f16_of_f32(q->scales[i])) != q->scales[i]) return false;
-    return true;
+typedef struct {
+    const qb_qweight *q;
+    atomic_bool inexact;
+} exactness;
+
+static void look_for_inexact(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    exactness *run = ctx;
+    const float *scales = run->q->scales;
+    for (int64_t i = begin; i < end; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(scales[i])) != scales[i]) {
+            atomic_store(&run->inexact, true);
+            return;
+        }
+}
+
+static bool scales_exact_in_f16(const pack_job *j) {
+    exactness run = {j->q, false};
+    qb_parallel_for(j->d->base.threads, j->q->rows * j->q->n_groups, CHECK_GRAIN / 16, look_for_inexact,
+                    &run);
+    return !atomic_load(&run.inexact);
+}
+
+typedef struct {
+    const pack_job *j;
+    int64_t size; /* bytes of a scale: 1 nested, 2 float16, 4 float32; of a zero point: its bits */
+    void *to;
+} place_run;
+
+static void place_scales(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const place_run *run = ctx;
+    const pack_job *j = run->j;
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t p = 0; p < j->order.n_parts; p++) {
+            int64_t at = qb_scale_index(r, p, j->order.n_parts);
+            if (run->size == 1)
+                ((uint8_t *)run->to)[at] = j->q->absmax_codes[block_of(j, r, p)];
+            else if (run->size == 2)
+                ((uint16_t *)run->to)[at] = qb_f16_of_f32(scale_of(j, r, p));
+            else
+                ((float *)run->to)[at] = scale_of(j, r, p);
+        }
+}
+
+static void place_zeros(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const place_run *run = ctx;
+    const pack_job *j = run->j;
+    uint8_t *to = run->to;
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t p = 0; p < j->order.n_parts; p++) {
+            int64_t bit = qb_scale_index(r, p, j->order.n_parts) * run->size;
+            unsigned zero = j->q->zeros[r * j->q->n_groups + j->order.group[p]];
+            to[bit / 8] = (uint8_t)(to[bit / 8] | zero << bit % 8);
+        }
 }
 
 static qb_status make_scales(pack_job *j) {
@@ -138,23 +208,15 @@ static qb_status make_scales(pack_job *j) {
     bool book = j->q->coding == QB_CODING_CODEBOOK;
     bool nested = book && j->q->double_quant && j->group_cols == j->q->block_size &&
                   j->q->block_size >= QB_UNIT_COLS && usual_map(j->q);
-    v->scale_kind = nested                               ? QB_VIEW_SCALES_NESTED
-                    : !book && scales_exact_in_f16(j->q) ? QB_VIEW_SCALES_F16
-                                                         : QB_VIEW_SCALES_F32;
+    v->scale_kind = nested                            ? QB_VIEW_SCALES_NESTED
+                    : !book && scales_exact_in_f16(j) ? QB_VIEW_SCALES_F16
+                                                      : QB_VIEW_SCALES_F32;
     int64_t size = nested ? 1 : v->scale_kind == QB_VIEW_SCALES_F16 ? 2 : 4;
     void *to;
     qb_status st = array_make(j, SCALES, scale_entries(j), size, &to);
     if (st != QB_OK) return st;
-    for (int64_t r = 0; r < j->q->rows; r++)
-        for (int64_t p = 0; p < j->order.n_parts; p++) {
-            int64_t at = qb_scale_index(r, p, j->order.n_parts);
-            if (nested)
-                ((uint8_t *)to)[at] = j->q->absmax_codes[block_of(j, r, p)];
-            else if (size == 2)
-                ((uint16_t *)to)[at] = qb_f16_of_f32(scale_of(j, r, p));
-            else
-                ((float *)to)[at] = scale_of(j, r, p);
-        }
+    place_run run = {j, size, to};
+    qb_parallel_for(j->d->base.threads, j->q->rows, SCALE_ROWS, place_scales, &run);
     if (!nested) return QB_OK;
     /* Rows that pad the last tile read past the real ones: their places exist and are zero. */
     int64_t n = (j->q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK;
@@ -178,12 +240,8 @@ static qb_status make_zeros(pack_job *j) {
     uint8_t *to;
     qb_status st = array_make(j, ZEROS, scale_entries(j) * width / 8, 1, &to);
     if (st != QB_OK) return st;
-    for (int64_t r = 0; r < q->rows; r++)
-        for (int64_t p = 0; p < j->order.n_parts; p++) {
-            int64_t bit = qb_scale_index(r, p, j->order.n_parts) * width;
-            unsigned zero = q->zeros[r * q->n_groups + j->order.group[p]];
-            to[bit / 8] = (uint8_t)(to[bit / 8] | zero << bit % 8);
-        }
+    place_run run = {j, width, to};
+    qb_parallel_for(j->d->base.threads, q->rows, SCALE_ROWS, place_zeros, &run);
     return QB_OK;
 }
 
@@ -370,7 +428,7 @@ static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place pla
     bool book = q->coding == QB_CODING_CODEBOOK;
     qb_status st;
     pack_job j = {.d = d, .q = q, .row_tiles = (q->rows + QB_TILE_ROWS - 1) / QB_TILE_ROWS};
-    QB_TRY(st, check_codes(q));
+    QB_TRY(st, check_codes(d->base.threads, q));
     j.group_cols = book ? gcd(q->cols, q->block_size) : q->group_size;
     QB_TRY(st, qb_column_order_make(q->cols, j.group_cols, book ? q->cols / j.group_cols : q->n_groups,
                                     book ? NULL : q->g_idx, &j.order));

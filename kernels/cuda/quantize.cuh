@@ -92,19 +92,19 @@ __device__ void find_grid(qb_grid_rule rule, const Values &value_of, int64_t n, 
     if (rule.mse) search_grid(rule, value_of, n, lo, hi, maxq, scale, zero);
 }
 
-/* Device memory of one problem, freed with it. Out of memory is told once, by status(). */
+/* Device memory of one problem, given back with it. Out of memory is told once, by status(). */
 class device_memory {
   public:
     explicit device_memory(cuda_device *d) : device(d) {}
     device_memory(const device_memory &) = delete;
     device_memory &operator=(const device_memory &) = delete;
     ~device_memory() {
-        while (count > 0) qb_cuda_free(&device->base, blocks[--count]);
+        while (count > 0) qb_cuda_give_back(device, blocks[--count]);
     }
     template <typename T> T *take(int64_t n) {
         void *p = nullptr;
         if (state != QB_OK || count == max_blocks) return nullptr;
-        state = qb_cuda_alloc(&device->base, QB_MEMORY_WORKSPACE, n * static_cast<int64_t>(sizeof(T)), &p);
+        state = qb_cuda_borrow(device, n * static_cast<int64_t>(sizeof(T)), &p);
         if (state == QB_OK) blocks[count++] = p;
         return static_cast<T *>(p);
     }
