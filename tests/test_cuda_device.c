@@ -128,6 +128,36 @@ static void test_cuda_device__memory_limit(void **state) {
     assert_null(dev);
 }
 
+/* Workspace that was given back serves again, counts as available, and makes room for whatever needs it. */
+static void test_cuda_device__kept_workspace_gives_way(void **state) {
+    (void)state;
+    enum { MIB = 1 << 20 };
+    qb_device *dev;
+    void *a, *b, *c, *all;
+    assert_ok(cuda->open(&(qb_device_options){.threads = 1, .memory_bytes = 100 * MIB}, &dev));
+    cuda_device *d = cuda_of(dev);
+    int64_t left = cuda->available_bytes(dev);
+    assert_ok(qb_cuda_borrow(d, MIB, &a));
+    qb_cuda_give_back(d, a);
+    assert_int_equal(cuda->available_bytes(dev), left);
+    assert_ok(qb_cuda_borrow(d, MIB / 2, &b)); /* a quarter may be wasted, not half */
+    assert_ptr_not_equal(a, b);
+    assert_ok(qb_cuda_borrow(d, MIB - 1000, &c));
+    assert_ptr_equal(a, c);
+    qb_cuda_give_back(d, b), qb_cuda_give_back(d, c), qb_cuda_give_back(d, NULL);
+    assert_int_equal(d->n_idle, 2);
+    assert_int_equal(d->idle_bytes, MIB + MIB / 2);
+    assert_ok(cuda->alloc(dev, QB_MEMORY_WEIGHTS, left, &all));
+    assert_int_equal(d->n_idle, 0);
+    cuda->free(dev, all);
+    for (int i = 0; i < QB_CUDA_IDLE_MOST + 3; i++) { /* of sizes that never fit one another */
+        assert_ok(qb_cuda_borrow(d, 100 + 150 * (int64_t)i * i, &a));
+        qb_cuda_give_back(d, a);
+        assert_true(d->n_idle <= QB_CUDA_IDLE_MOST && d->idle_bytes <= d->total_bytes / 16);
+    }
+    cuda_close_device(dev);
+}
+
 static void test_cuda_device__scratch_grows(void **state) {
     (void)state;
     qb_device *dev = cuda_open_device();
@@ -343,6 +373,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_device__new_memory_is_filled_before_it_is_used),
         cmocka_unit_test(test_cuda_device__memory_is_counted),
         cmocka_unit_test(test_cuda_device__memory_limit),
+        cmocka_unit_test(test_cuda_device__kept_workspace_gives_way),
         cmocka_unit_test(test_cuda_device__scratch_grows),
         cmocka_unit_test(test_cuda_device__timer_and_ceilings),
         cmocka_unit_test(test_cuda_device__index_that_does_not_exist),
