@@ -64,6 +64,7 @@ if [ "$mode" = all ]; then
   check "clang-tidy" tools/check_tidy.sh
   check "result documents against the JSON Schema" tools/check_schema.sh
   check "demo" tools/check_demo.sh
+  check "the pages in a browser" tools/check_report.sh build/bin/bench results/baselines/demo.json
   check "examples of nightly gates" tools/check_examples.sh
   check "packages" tools/check_package.sh
   suite "tests (ASan, UBSan)" debug build-debug

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "plots/figure.h"
+#include "results/text.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -32,14 +33,17 @@ static void file_name(const qb_history_series *s, char name[NAME_BYTES]) {
 
 static qb_status format(qb_arena *arena, const char **out, const char *fmt, ...) QB_PRINTF(3, 4);
 static qb_status format(qb_arena *arena, const char **out, const char *fmt, ...) {
-    qb_str text = {0};
+    qb_str text = {0}, clean = {0};
     va_list args;
     va_start(args, fmt);
     qb_str_vprintf(&text, fmt, args);
     va_end(args);
-    qb_status st = qb_str_status(&text);
-    if (st == QB_OK) st = qb_arena_strdup(arena, qb_str_get(&text), out);
+    qb_text_clean(qb_str_get(&text), 0, &clean); /* names may be cut within a character */
+    clean.failed |= text.failed;
+    qb_status st = qb_str_status(&clean);
+    if (st == QB_OK) st = qb_arena_strdup(arena, qb_str_get(&clean), out);
     qb_str_free(&text);
+    qb_str_free(&clean);
     return st;
 }
 

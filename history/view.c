@@ -36,7 +36,10 @@ static int newest_first(const void *a, const void *b) {
 static void put_run(const qb_history_run *run, qb_str *out) {
     qb_text_clean(*run->git ? run->git : "no commit", 18, out);
     qb_str_text(out, " (");
-    for (int i = 0; i < 10 && run->created[i]; i++) qb_str_append(out, run->created + i, 1);
+    qb_str day = {0};
+    qb_str_printf(&day, "%.10s", run->created);
+    qb_text_clean(qb_str_get(&day), 0, out);
+    qb_str_free(&day);
     qb_str_text(out, ")");
 }
 
@@ -58,7 +61,10 @@ static void put_entry(const qb_history_view *v, const entry *e, qb_str *out) {
     put_run(&v->runs[s->points[e->change->point - 1].run], out);
     qb_str_text(out, " to ");
     put_run(&v->runs[e->run], out);
-    if (*s->device) qb_str_printf(out, "  %s", s->device);
+    if (*s->device) {
+        qb_str_text(out, "  ");
+        qb_text_clean(s->device, 60, out);
+    }
     qb_str_text(out, "\n");
     qb_str_free(&unit);
 }

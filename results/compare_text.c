@@ -24,7 +24,7 @@ void qb_compare_put_value(double value, const char *unit, qb_str *out) {
     else if (!strcmp(unit, "1"))
         qb_str_printf(out, "%.5g", value);
     else
-        qb_str_printf(out, "%.4g %s", value, unit);
+        qb_str_printf(out, fabs(value) >= 1e4 && fabs(value) < 1e7 ? "%.0f %s" : "%.4g %s", value, unit);
 }
 
 void qb_compare_put_change(double pct, qb_str *out) {

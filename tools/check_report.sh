@@ -1,10 +1,18 @@
 #!/usr/bin/env bash
-# The report's page in headless Chromium: it loads without an error, sorts, filters, hides a method and prints to PDF.
-# usage: check_report.sh BENCH RESULT.json [DIR]; 77 where no Chromium is installed. DIR keeps the pages and screenshots.
+# The report's page in headless Chromium: it loads without an error, sorts, filters, hides a method, tells its marks to the
+# keyboard and prints to PDF; the history's page of the same result filters too. DIR keeps the pages and screenshots: desktop
+# and phone, light and dark. 77 where no Chromium is installed.
+# usage: check_report.sh BENCH RESULT.json [DIR]
 set -euo pipefail
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 [ -n "$browser" ] || { echo "no Chromium is installed"; exit 77; }
-bench=$1 result=$2 dir=${3:-$(mktemp -d)}
+bench=$1 result=$2 dir=${3:-}
+if [ -z "$dir" ]; then
+  dir=$(mktemp -d)
+  trap 'rm -rf "$dir"' EXIT
+fi
+mkdir -p "$dir"
+dir=$(cd "$dir" && pwd)
 "$bench" report "$result" -o "$dir" --quiet
 run() { "$browser" --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$dir/profile" "$@" 2>"$dir/browser.log"; }
 cat >"$dir/probe.js" <<'JS'
@@ -38,19 +46,64 @@ cat >"$dir/probe.js" <<'JS'
     parts.every(function (part) { return getComputedStyle(part).display === "none"; }));
   button.click();
   check("shows it again", parts.every(function (part) { return getComputedStyle(part).display !== "none"; }));
+  function key(name) { document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: name, bubbles: true })); }
+  var plot = document.querySelector("svg.plot"), marks = plot.querySelectorAll(".tip"), tip = document.getElementById("tip");
+  check("one stop of the tabulator a figure", plot.querySelectorAll("[tabindex='0']").length === 1);
+  marks[0].focus();
+  check("tells the mark in focus", !tip.hidden && tip.textContent === marks[0].getAttribute("aria-label"));
+  key("ArrowRight");
+  check("arrows go to the next mark", document.activeElement === marks[1] && tip.textContent === marks[1].getAttribute("aria-label"));
+  key("End");
+  check("End goes to the last", document.activeElement === marks[marks.length - 1]);
+  key("Escape");
+  check("Escape hides the words", tip.hidden);
+  key("Home");
+  check("Home goes to the first", document.activeElement === marks[0] && plot.querySelectorAll("[tabindex='0']").length === 1);
+  check("every button and field has a name", Array.prototype.every.call(document.querySelectorAll("button, input"), function (part) {
+    return part.textContent.trim() || part.getAttribute("aria-label") || (part.labels && part.labels.length);
+  }));
+  check("needs no network", performance.getEntriesByType("resource").length === 0);
   check("loads without errors", !window.failed);
   document.body.setAttribute("data-probe", said.join("; "));
 }());
 JS
-# The page with the probe behind its own script, and errors counted from the first.
-{ sed -e 's|<head>|<head><script>window.onerror = function () { window.failed = true; };</script>|' -e '/<\/body>/,$d' "$dir/report.html"
-  echo "<script>"; cat "$dir/probe.js"; echo "</script></body></html>"; } >"$dir/probe.html"
-said=$(run --dump-dom "file://$dir/probe.html" | grep -o 'data-probe="[^"]*"' || true)
+# probe PAGE: what probe.js says of the page, put behind its own script, with errors counted from the first.
+probe() {
+  { sed -e 's|<head>|<head><script>window.onerror = function () { window.failed = true; };</script>|' -e '/<\/body>/,$d' "$1"
+    echo "<script>"; cat "$dir/probe.js"; echo "</script></body></html>"; } >"$dir/probe.html"
+  run --dump-dom "file://$dir/probe.html" | grep -o 'data-probe="[^"]*"' || true
+}
+said=$(probe "$dir/report.html")
 echo "$said"
 case $said in *FAILED* | "") exit 1 ;; esac
 run --print-to-pdf="$dir/report.pdf" "file://$dir/report.html"
 [ "$(head -c 5 "$dir/report.pdf")" = "%PDF-" ] || { echo "it does not print"; exit 1; }
-run --window-size=1280,3000 --screenshot="$dir/desktop.png" "file://$dir/report.html"
-run --window-size=400,3000 --screenshot="$dir/phone.png" "file://$dir/report.html"
+# Three nights of the result, whose speeds differ a little.
+mkdir -p "$dir/runs"
+for day in 1 2 3; do
+  sed -e "s/\(\"created\":[[:space:]]*\"[0-9-]*\)T[0-9]*/\1T0$day/" -e "s/\(\"value\":[[:space:]]*[0-9]*\)\.\([0-9]\)/\1.$day/" "$result" >"$dir/runs/$day.json"
+done
+"$bench" history "$dir/runs" -o "$dir/history" --no-plots --quiet >"$dir/history.txt"
+cat >"$dir/probe.js" <<'JS'
+(function () {
+  var box = document.getElementById("find"), sections = document.querySelectorAll("section[data-name]");
+  box.value = "perplexity";
+  box.dispatchEvent(new Event("input"));
+  var shown = Array.prototype.filter.call(sections, function (part) { return !part.hidden; });
+  var fine = shown.length > 0 && shown.length < sections.length &&
+    shown.every(function (part) { return part.dataset.name.indexOf("perplexity") >= 0; });
+  document.body.setAttribute("data-probe", (fine && !window.failed && !performance.getEntriesByType("resource").length ? "ok" : "FAILED") +
+    " the history's page filters");
+}());
+JS
+said=$(probe "$dir/history/index.html")
+echo "$said"
+case $said in *FAILED* | "") exit 1 ;; esac
+for page in report history/index; do
+  name=${page%/*}
+  run --window-size=1280,3000 --screenshot="$dir/$name-desktop.png" "file://$dir/$page.html"
+  run --window-size=500,3000 --screenshot="$dir/$name-phone.png" "file://$dir/$page.html"
+  run --blink-settings=preferredColorScheme=0 --window-size=1280,3000 --screenshot="$dir/$name-dark.png" "file://$dir/$page.html"
+done
 rm -rf "$dir/profile"
 echo "the report works in $("$browser" --version 2>/dev/null)"

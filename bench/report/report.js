@@ -40,6 +40,10 @@
     document.querySelectorAll("[data-toggle]").forEach(function (button) {
       if (button.dataset.toggle === series) { button.setAttribute("aria-pressed", String(!off[series])); }
     });
+    document.querySelectorAll("svg.plot").forEach(function (plot) {
+      var first = plot.querySelector(".series:not(.hidden) .tip"), stop = plot.querySelector(".tip[tabindex=\"0\"]");
+      if (first && stop && stop.closest(".hidden")) { stop.setAttribute("tabindex", "-1"); first.setAttribute("tabindex", "0"); }
+    });
     show();
   }
 
@@ -70,13 +74,46 @@
     if (!title) { return; }
     var words = title.textContent;
     mark.setAttribute("aria-label", words);
+    mark.setAttribute("role", "img");
     title.remove();
-    mark.addEventListener("pointermove", function (event) {
+    function tell(x, y) {
       tip.textContent = words;
       tip.hidden = false;
-      tip.style.left = Math.min(event.clientX + 12, innerWidth - tip.offsetWidth - 8) + "px";
-      tip.style.top = Math.max(event.clientY - 34, 4) + "px";
-    });
+      tip.style.left = Math.max(4, Math.min(x + 12, innerWidth - tip.offsetWidth - 8)) + "px";
+      tip.style.top = Math.max(y - 34, 4) + "px";
+    }
+    mark.addEventListener("pointermove", function (event) { tell(event.clientX, event.clientY); });
     mark.addEventListener("pointerleave", function () { tip.hidden = true; });
+    mark.addEventListener("focus", function () {
+      var box = mark.getBoundingClientRect();
+      tell(box.right, box.top);
+    });
+    mark.addEventListener("blur", function () { tip.hidden = true; });
+  });
+
+  /* One stop of the tabulator a figure; arrows, Home and End go from mark to mark, those of hidden methods aside. */
+  document.querySelectorAll("svg.plot").forEach(function (plot) {
+    var marks = Array.prototype.slice.call(plot.querySelectorAll(".tip"));
+    if (!marks.length) { return; }
+    plot.setAttribute("role", "group");
+    plot.setAttribute("aria-label", plot.getAttribute("aria-label") + " Arrow keys go from mark to mark.");
+    function stop(at) { marks.forEach(function (mark, i) { mark.setAttribute("tabindex", i === at ? "0" : "-1"); }); }
+    function shown(mark) { return !mark.closest(".hidden"); }
+    stop(0);
+    plot.addEventListener("focusin", function (event) {
+      var at = marks.indexOf(event.target);
+      if (at >= 0) { stop(at); }
+    });
+    plot.addEventListener("keydown", function (event) {
+      var at = marks.indexOf(document.activeElement), step, next, keys = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+      if (event.key === "Escape") { tip.hidden = true; return; }
+      if (event.key === "Home") { at = -1; step = 1; }
+      else if (event.key === "End") { at = marks.length; step = -1; }
+      else { step = keys[event.key]; }
+      if (!step) { return; }
+      for (next = at + step; next >= 0 && next < marks.length && !shown(marks[next]); next += step) { }
+      if (next >= 0 && next < marks.length) { marks[next].focus(); }
+      event.preventDefault();
+    });
   });
 }());
