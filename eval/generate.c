@@ -38,11 +38,18 @@ static int32_t sample(const float *logits, int64_t vocab, const qb_generate_conf
     return list[m > 0 ? m - 1 : 0].id;
 }
 
+/* Greedy tokens that a backend with a loop of its own computes before the text is looked at: what stands
+   behind its end is thrown away. */
+enum { AHEAD = 8 };
+
 typedef struct {
     qb_workspace ws;
     qb_kv kv;
     float *x, *logits, *host;
     candidate *list;
+    int32_t ids[AHEAD]; /* greedy: computed ahead, of which n_ids are there and `at` have been given */
+    int64_t n_ids, at;
+    qb_status ended; /* what came behind them */
 } generator;
 
 static qb_status generator_create(qb_model *m, qb_device *dev, int64_t capacity, int64_t chunk, bool sampling,
@@ -68,6 +75,23 @@ static qb_status check_logits(qb_model *m, const float *logits) {
     qb_status st = m->dev->backend->all_finite(m->dev, logits, m->config.vocab, &finite);
     if (st != QB_OK || finite) return st;
     return qb_fail(QB_ERR_NUMERIC, "the logits hold a NaN or an infinity");
+}
+
+/* The token behind `id`, which stands at span->first; of at most `left` that are still wanted. */
+static qb_status greedy_next(generator *g, qb_model *m, const qb_span *span, int64_t left, int32_t *id) {
+    qb_status st;
+    if (g->at == g->n_ids) {
+        const int64_t ahead = m->dev->backend->decode_greedy ? AHEAD : 1;
+        QB_TRY(st, g->ended);
+        g->at = 0;
+        g->ended = qb_model_greedy(m, &g->ws, g->x, id, span, left < ahead ? left : ahead, g->logits, g->ids,
+                                   &g->n_ids);
+        if (g->n_ids == 0) QB_TRY(st, g->ended);
+    }
+    *id = g->ids[g->at++];
+    st = QB_OK;
+out:
+    return st;
 }
 
 static bool ends_text(const qb_config *c, const qb_generate_config *config, int32_t id) {
@@ -98,20 +122,22 @@ qb_status qb_generate(qb_model *m, qb_device *dev, const int32_t *prompt, int64_
     QB_TRY(st, generator_create(m, dev, n_prompt + config->tokens, chunk, sampling, &g));
     qb_span span = {1, n_prompt, 0, &g.kv, 0};
     QB_TRY(st, qb_model_prefill(m, &g.ws, g.x, prompt, &span, g.logits));
+    int32_t id = 0;
     for (int64_t i = 0; i < config->tokens; i++) {
-        int32_t id;
+        if (i > 0) {
+            span = (qb_span){1, 1, n_prompt + i - 1, &g.kv, 0};
+            QB_TRY(st, sampling ? qb_model_next(m, &g.ws, g.x, &id, &span, g.logits)
+                                : greedy_next(&g, m, &span, config->tokens - i, &id));
+        }
         if (sampling) {
             QB_TRY(st, check_logits(m, g.logits));
             QB_TRY(st, dev->backend->download(dev, g.host, g.logits, c->vocab * (int64_t)sizeof(float)));
             id = sample(g.host, c->vocab, config, &rng, g.list);
-        } else {
+        } else if (i == 0) {
             QB_TRY(st, dev->backend->argmax(dev, g.logits, 1, c->vocab, &id));
         }
         if (ends_text(c, config, id)) break;
         if (!emit(ctx, id)) break;
-        if (i + 1 == config->tokens) break;
-        span = (qb_span){1, 1, n_prompt + i, &g.kv, 0};
-        QB_TRY(st, qb_model_next(m, &g.ws, g.x, &id, &span, g.logits));
     }
 out:
     st = qb_model_explain(m, st);

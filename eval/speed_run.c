@@ -52,11 +52,10 @@ qb_status qb_speed_prompt(qb_speed_run *r, const int32_t *ids, int64_t n_tok) {
 }
 
 qb_status qb_speed_tokens(qb_speed_run *r, int64_t first, int64_t n) {
-    for (int64_t i = 0; i < n; i++) {
-        qb_span span = {r->n_seq, 1, first + i, &r->kv, 0};
-        qb_status st = qb_model_next(r->m, &r->ws, r->x, r->next, &span, r->logits);
-        if (st == QB_OK) st = choose(r);
-        if (st != QB_OK) return st;
-    }
-    return QB_OK;
+    qb_span span = {r->n_seq, 1, first, &r->kv, 0};
+    int64_t done;
+    qb_status st = qb_model_greedy(r->m, &r->ws, r->x, r->next, &span, n, r->logits, r->ids, &done);
+    if (st == QB_OK && n > 0)
+        memcpy(r->next, r->ids + (n - 1) * r->n_seq, (size_t)r->n_seq * sizeof *r->next);
+    return st;
 }

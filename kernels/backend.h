@@ -237,6 +237,12 @@ struct qb_backend {
        QB_ERR_UNSUPPORTED (nothing done) when this model or n_seq has no fused step: the plain ops serve. */
     qb_status (*decode)(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                         int64_t n_seq, int64_t first, float *logits);
+    /* The same for n tokens after each other, each the argmax of the step before: chosen[n][n_seq] in host
+       memory, the host looking up only now and then. *n_chosen: rows of it that are there, fewer than n only
+       where the status is QB_ERR_NUMERIC (as argmax) or another error. */
+    qb_status (*decode_greedy)(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
+                               int64_t n_seq, int64_t first, int64_t n, float *logits, int32_t *chosen,
+                               int64_t *n_chosen);
     /* Sensors of the device; does not wait for queued ops. QB_ERR_UNSUPPORTED where there are none to read.
      */
     qb_status (*monitor)(qb_device *dev, qb_monitor *out);

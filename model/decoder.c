@@ -255,6 +255,28 @@ out:
     return st;
 }
 
+qb_status qb_model_greedy(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                          int64_t n, float *logits, int32_t *chosen, int64_t *n_chosen) {
+    const qb_backend *be = m->dev->backend;
+    qb_status st;
+    *n_chosen = 0;
+    if (be->decode_greedy && m->resident) {
+        QB_TRY(st, check_ids(&m->config, ids, s->n_seq));
+        st = be->decode_greedy(m->dev, &m->decoder, s->kv, ids, s->n_seq, s->first, n, logits, chosen,
+                               n_chosen);
+        if (st != QB_ERR_UNSUPPORTED) return st;
+        qb_error_clear();
+    }
+    for (int64_t i = 0; i < n; i++, ++*n_chosen) {
+        qb_span span = {s->n_seq, 1, s->first + i, s->kv, 0};
+        QB_TRY(st, qb_model_next(m, ws, x, i ? chosen + (i - 1) * s->n_seq : ids, &span, logits));
+        QB_TRY(st, be->argmax(m->dev, logits, s->n_seq, m->config.vocab, chosen + i * s->n_seq));
+    }
+    st = QB_OK;
+out:
+    return st;
+}
+
 int64_t qb_prefill_piece(const qb_backend *backend, int64_t n_seq, int64_t n_tok) {
     int64_t wish = (backend->batch_rows < QB_PREFILL_ROWS ? backend->batch_rows : QB_PREFILL_ROWS) / n_seq,
             piece = wish > QB_PREFILL_TOKENS ? wish : QB_PREFILL_TOKENS;

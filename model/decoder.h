@@ -49,6 +49,11 @@ qb_status qb_model_forward(qb_model *m, qb_workspace *ws, float *x, const int32_
    sequence takes the backend's fused step where it has one. */
 qb_status qb_model_next(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
                         float *logits) QB_NODISCARD;
+/* n tokens of each of s->n_seq sequences after each other, from ids[n_seq] at position s->first on (s->n_tok
+   is not read), each the largest logit's of the step before: chosen[n][n_seq]. By the backend's own loop
+   where it has one. *n_chosen: rows of `chosen` that hold ids, fewer than n where the status is not QB_OK. */
+qb_status qb_model_greedy(qb_model *m, qb_workspace *ws, float *x, const int32_t *ids, const qb_span *s,
+                          int64_t n, float *logits, int32_t *chosen, int64_t *n_chosen) QB_NODISCARD;
 /* Tokens of each of n_seq sequences that are computed at once of a prompt of n_tok: QB_PREFILL_TOKENS, or
    more where the backend wishes more rows to a matmul (batch_rows), up to QB_PREFILL_ROWS rows, for they cost
    memory. */

@@ -144,6 +144,76 @@ static void test_cuda_decode__replays_across_a_bound(void **state) {
     qb_model_close(m);
 }
 
+/* Ids chosen on the device against steps whose logits the host looks at, across the bound and over more
+   tokens than one run takes. */
+static void compare_greedy(qb_model *m, int64_t n_seq, int64_t first, int64_t tokens) {
+    const qb_config *c = &m->config;
+    const qb_backend *be = m->dev->backend;
+    int64_t capacity = first + tokens, n = n_seq * c->vocab, n_got;
+    session steps = session_open(m, n_seq, capacity, QB_DTYPE_F16),
+            loop = session_open(m, n_seq, capacity, QB_DTYPE_F16);
+    float *a = noise_new(n), *b = noise_new(n);
+    int32_t *ids, *got, next[8];
+    assert_ok(qb_alloc((size_t)(n_seq * capacity), sizeof *ids, &ids));
+    assert_ok(qb_alloc((size_t)(n_seq * tokens), sizeof *got, &got));
+    random_ids(c, 3, n_seq * capacity, ids);
+    if (first > 0) {
+        prefill(&steps, ids, first);
+        prefill(&loop, ids, first);
+    }
+    memcpy(next, ids, (size_t)n_seq * sizeof *next);
+    other_order(7);
+    assert_ok(be->decode_greedy(m->dev, &m->decoder, &loop.kv, next, n_seq, first, tokens, loop.logits, got,
+                                &n_got));
+    other_order(0);
+    assert_int_equal(n_got, tokens);
+    for (int64_t t = 0; t < tokens; t++) {
+        fused_step(&steps, next, first + t, a);
+        assert_ok(be->argmax(m->dev, steps.logits, n_seq, c->vocab, next));
+        assert_memory_equal(got + t * n_seq, next, (size_t)n_seq * sizeof *next);
+    }
+    read_logits(&loop, b);
+    assert_memory_equal(a, b, (size_t)n * sizeof *a); /* of the last step */
+    qb_free(a);
+    qb_free(b);
+    qb_free(ids);
+    qb_free(got);
+    session_close(&steps);
+    session_close(&loop);
+}
+
+static void test_cuda_decode__chooses_on_the_device(void **state) {
+    (void)state;
+    for (size_t i = 0; i < N_CONFIGS; i++) {
+        qb_model *m = model_open(&configs[i], 5, on_cuda);
+        compare_greedy(m, i % 2 ? 3 : 1, 0, STEPS);
+        qb_model_close(m);
+    }
+    qb_model *m = model_open(&configs[0], 5, on_cuda);
+    compare_greedy(m, 2, 256 - REPLAYED / 2, REPLAYED);
+    compare_greedy(m, 1, 0, 64 + STEPS);
+    qb_model_close(m);
+}
+
+/* The rows before are given, and the error is that of argmax. */
+static void test_cuda_decode__stops_where_logits_are_not_finite(void **state) {
+    (void)state;
+    qb_model *m = model_open(&configs[0], 5, on_cuda);
+    const qb_backend *be = on_cuda->backend;
+    session s = session_open(m, 1, 8, QB_DTYPE_F32);
+    int32_t first = 1, got[8];
+    int64_t n_got;
+    /* a key that is no number is seen from position 4 on */
+    assert_ok(be->decode_greedy(on_cuda, &m->decoder, &s.kv, &first, 1, 0, 4, s.logits, got, &n_got));
+    float bad = NAN;
+    assert_ok(be->upload(on_cuda, s.kv.k, &bad, sizeof bad));
+    assert_fails(be->decode_greedy(on_cuda, &m->decoder, &s.kv, &first, 1, 4, 3, s.logits, got, &n_got),
+                 QB_ERR_NUMERIC, "row 0");
+    assert_int_equal(n_got, 0);
+    session_close(&s);
+    qb_model_close(m);
+}
+
 /* Caches freed and made anew, batches that change, models that go, more shapes than graphs are kept. */
 static void test_cuda_decode__follows_what_changes(void **state) {
     (void)state;
@@ -243,6 +313,11 @@ static void test_cuda_decode__takes_few_launches(void **state) {
         fused_step(&s, &id, t, logits);
         assert_int_equal(qb_shim_launches() - before, 2 + 5 * m->config.n_layers);
     }
+    /* chosen on the device: the first ids, and a token each with its argmax */
+    int32_t id = 1, ids[4];
+    int64_t before = qb_shim_launches(), n;
+    assert_ok(on_cuda->backend->decode_greedy(on_cuda, &m->decoder, &s.kv, &id, 1, 4, 4, s.logits, ids, &n));
+    assert_int_equal(qb_shim_launches() - before, 1 + 4 * (3 + 5 * m->config.n_layers));
     qb_free(logits);
     session_close(&s);
     qb_model_close(m);
@@ -256,6 +331,8 @@ static int run(void) {
         cmocka_unit_test(test_cuda_decode__every_format_equals_the_plain_ops),
         cmocka_unit_test(test_cuda_decode__mixed_formats_equal_the_plain_ops),
         cmocka_unit_test(test_cuda_decode__replays_across_a_bound),
+        cmocka_unit_test(test_cuda_decode__chooses_on_the_device),
+        cmocka_unit_test(test_cuda_decode__stops_where_logits_are_not_finite),
         cmocka_unit_test(test_cuda_decode__follows_what_changes),
         cmocka_unit_test(test_cuda_decode__survives_a_grown_scratch),
         cmocka_unit_test(test_cuda_decode__refuses_what_does_not_fit),

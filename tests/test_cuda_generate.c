@@ -25,11 +25,13 @@ static qb_model *load(const char *dir, qb_device *dev) {
     return m;
 }
 
-static text greedy(const char *dir, qb_device *dev, int tokens) {
+/* stop: the id that ends the text, or none for -1. */
+static text greedy(const char *dir, qb_device *dev, int tokens, int32_t stop) {
     text t = {.n = 0};
     int32_t bos = 1;
     qb_model *m = load(dir, dev);
-    qb_generate_config config = {.tokens = tokens, .ignore_eos = true};
+    qb_generate_config config = {
+        .tokens = tokens, .ignore_eos = stop < 0, .stops = &stop, .n_stops = stop < 0 ? 0 : 1};
     assert_ok(qb_generate(m, dev, &bos, 1, &config, keep, &t));
     qb_model_close(m);
     return t;
@@ -41,9 +43,15 @@ static void test_cuda_generate__greedy_text_equals_the_cpu(void **state) {
     for (int i = 0; i < 2; i++) {
         char dir[1024];
         snprintf(dir, sizeof dir, "%s", shared_path(models[i]));
-        text want = greedy(dir, on_cpu, 40), got = greedy(dir, on_cuda, 40);
+        text want = greedy(dir, on_cpu, 40, -1), got = greedy(dir, on_cuda, 40, -1);
         assert_int_equal(got.n, want.n);
         assert_memory_equal(got.ids, want.ids, (size_t)want.n * sizeof *want.ids);
+        /* an end amid the tokens that the device computes ahead */
+        int first = 0;
+        while (want.ids[first] != want.ids[13]) first++;
+        got = greedy(dir, on_cuda, 40, want.ids[13]);
+        assert_int_equal(got.n, first);
+        assert_memory_equal(got.ids, want.ids, (size_t)first * sizeof *want.ids);
     }
 }
 

@@ -185,6 +185,9 @@ qb_status qb_cuda_check_step(const qb_step *step);
 qb_status qb_cuda_attention(qb_device *dev, const qb_attention *a);
 qb_status qb_cuda_decode(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                          int64_t n_seq, int64_t first, float *logits);
+qb_status qb_cuda_decode_greedy(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
+                                int64_t n_seq, int64_t first, int64_t n, float *logits, int32_t *chosen,
+                                int64_t *n_chosen);
 
 #ifdef __cplusplus
 }

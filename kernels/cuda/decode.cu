@@ -29,7 +29,7 @@ enum { DECODE_GRAPHS = 16 };
 struct graph_key {
     uint64_t decoder;
     const void *k, *v, *state, *logits, *slab, *scratch;
-    int64_t scratch_bytes, kv_dtype, kv_seq, capacity, n_seq, bound;
+    int64_t scratch_bytes, kv_dtype, kv_seq, capacity, n_seq, bound, greedy;
 };
 
 /* What follows from a model, a cache's shape and a batch; looked at anew only when one of them is another. */
@@ -169,7 +169,7 @@ graph_key key_of(const decode_state *state, const decode_step &s) {
     k.k = s.kv->k, k.v = s.kv->v, k.state = s.kv->state, k.logits = s.logits, k.slab = state->slab;
     k.scratch = s.dev->scratch, k.scratch_bytes = s.dev->scratch_bytes;
     k.kv_dtype = s.kv->dtype, k.kv_seq = s.kv->n_seq, k.capacity = s.kv->capacity;
-    k.n_seq = s.n_seq, k.bound = s.bound;
+    k.n_seq = s.n_seq, k.bound = s.bound, k.greedy = s.greedy;
     return k;
 }
 
@@ -221,11 +221,9 @@ qb_status run(decode_state *state, const decode_step &s) {
     return qb_cuda_status(s.dev, cudaGraphLaunch(e->exec, s.dev->stream), "decode step");
 }
 
-} // namespace
-
-extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
-                                    int64_t n_seq, int64_t first, float *logits) {
-    cuda_device *dev = cuda_of(base);
+/* All of a step of up to position `last` but its bound, and the device's state. */
+qb_status prepare(cuda_device *dev, const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t first,
+                  int64_t last, float *logits, decode_state **out_state, decode_step *s) {
     decode_state *state;
     qb_status st = state_of(dev, &state);
     if (st != QB_OK) return st;
@@ -234,17 +232,75 @@ extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const 
         return qb_fail(QB_ERR_UNSUPPORTED, "no fused step for %lld sequences of this model",
                        (long long)n_seq);
     if ((st = check_position(d, kv, facts, first)) != QB_OK) return st;
-    decode_step s = {};
-    s.dev = dev, s.d = d, s.kv = kv, s.n_seq = n_seq, s.logits = logits, s.dependent = state->dependent;
-    /* for all positions below the bound: what is captured serves them */
-    s.bound = qb_attention_bound(first + 1);
-    if ((st = qb_attention_arrived(dev, &s.arrived)) != QB_OK) return st;
-    if ((st = take_experts(state, &s)) != QB_OK || (st = lay_out(state, &s)) != QB_OK) return st;
+    if ((st = check_position(d, kv, facts, last)) != QB_OK) return st;
+    *s = {};
+    s->dev = dev, s->d = d, s->kv = kv, s->n_seq = n_seq, s->logits = logits, s->dependent = state->dependent;
+    if ((st = qb_attention_arrived(dev, &s->arrived)) != QB_OK) return st;
+    s->greedy_ids.arrived = s->arrived; /* attention is through when the choice begins */
+    if ((st = take_experts(state, s)) != QB_OK) return st;
+    *out_state = state;
+    return lay_out(state, s);
+}
+
+decode_tokens tokens_of(const int32_t *ids, int64_t n_seq, int64_t first) {
     decode_tokens tokens = {static_cast<int32_t>(first), static_cast<int32_t>(n_seq), {}};
     memcpy(tokens.ids, ids, static_cast<size_t>(n_seq) * sizeof *ids);
+    return tokens;
+}
+
+/* n steps of up to QB_DECODE_RUN, without a wait between them; their ids to host memory. */
+qb_status run_greedy(decode_state *state, decode_step *s, const int32_t *ids, int64_t first, int64_t n,
+                     int32_t *chosen) {
+    qb_status st = qb_cuda_status(
+        s->dev, qb_decode_begin(tokens_of(ids, s->n_seq, first), s->greedy_ids, s->first, s->dev->stream),
+        "embedding");
+    for (int64_t i = 0; st == QB_OK && i < n; i++) {
+        s->bound = qb_attention_bound(first + i + 1);
+        st = run(state, *s);
+    }
+    if (st != QB_OK) return st;
+    return qb_cuda_download(&s->dev->base, chosen, s->greedy_ids.history,
+                            n * s->n_seq * static_cast<int64_t>(sizeof *chosen));
+}
+
+} // namespace
+
+extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
+                                    int64_t n_seq, int64_t first, float *logits) {
+    cuda_device *dev = cuda_of(base);
+    decode_state *state;
+    decode_step s;
+    qb_status st = prepare(dev, d, kv, n_seq, first, first, logits, &state, &s);
+    if (st != QB_OK) return st;
+    /* for all positions below the bound: what is captured serves them */
+    s.bound = qb_attention_bound(first + 1);
     st = qb_cuda_status(dev,
-                        qb_decode_embed(tokens, d->embed, qb_decode_embed_position(d), s.slots[d->embed_slot],
-                                        s.first, dev->stream),
+                        qb_decode_embed(tokens_of(ids, n_seq, first), d->embed, qb_decode_embed_position(d),
+                                        s.slots[d->embed_slot], s.first, dev->stream),
                         "embedding");
     return st == QB_OK ? run(state, s) : st;
+}
+
+extern "C" qb_status qb_cuda_decode_greedy(qb_device *base, const qb_decoder *d, const qb_kv *kv,
+                                           const int32_t *ids, int64_t n_seq, int64_t first, int64_t n,
+                                           float *logits, int32_t *chosen, int64_t *n_chosen) {
+    decode_state *state;
+    decode_step s;
+    *n_chosen = 0;
+    if (n < 1) return QB_OK;
+    qb_status st = prepare(cuda_of(base), d, kv, n_seq, first, first + n - 1, logits, &state, &s);
+    if (st != QB_OK) return st;
+    s.greedy = true;
+    for (int64_t done = 0; done < n; done += QB_DECODE_RUN) {
+        const int64_t some = n - done < QB_DECODE_RUN ? n - done : QB_DECODE_RUN;
+        int32_t *to = chosen + done * n_seq;
+        st = run_greedy(state, &s, done == 0 ? ids : to - n_seq, first + done, some, to);
+        if (st != QB_OK) return st;
+        for (int64_t i = 0; i < some; i++, ++*n_chosen)
+            for (int64_t seq = 0; seq < n_seq; seq++)
+                if (to[i * n_seq + seq] < 0)
+                    return qb_fail(QB_ERR_NUMERIC, "the logits of row %lld hold a NaN or an infinity",
+                                   (long long)seq);
+    }
+    return QB_OK;
 }

@@ -14,15 +14,30 @@ __device__ __forceinline__ float table_element(const void *table, qb_dtype dtype
     return static_cast<const float *>(table)[i];
 }
 
-__global__ void __launch_bounds__(THREADS)
-    embed_kernel(decode_tokens t, const void *table, qb_dtype dtype, int dim, const float *embed_position,
-                 float *x, int32_t *dev_first) {
+struct embed_table {
+    const void *rows;
+    qb_dtype dtype;
+    int dim;
+    const float *position; /* rows that are added by position, or NULL */
+};
+
+__device__ __forceinline__ void embed_element(const embed_table &t, int32_t id, int32_t position, float *x) {
     const int seq = blockIdx.y, i = blockIdx.x * THREADS + threadIdx.x;
-    if (seq == 0 && i == 0) *dev_first = t.first;
-    if (i >= dim) return;
-    float v = table_element(table, dtype, static_cast<int64_t>(t.ids[seq]) * dim + i);
-    if (embed_position) v += embed_position[static_cast<int64_t>(t.first) * dim + i];
-    x[static_cast<int64_t>(seq) * dim + i] = v;
+    if (i >= t.dim) return;
+    float v = table_element(t.rows, t.dtype, static_cast<int64_t>(id) * t.dim + i);
+    if (t.position) v += t.position[static_cast<int64_t>(position) * t.dim + i];
+    x[static_cast<int64_t>(seq) * t.dim + i] = v;
+}
+
+__global__ void __launch_bounds__(THREADS)
+    embed_kernel(decode_tokens t, embed_table table, float *x, int32_t *dev_first) {
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) *dev_first = t.first;
+    embed_element(table, t.ids[blockIdx.y], t.first, x);
+}
+
+__global__ void __launch_bounds__(THREADS)
+    embed_next_kernel(const int32_t *ids, const int32_t *dev_first, embed_table table, float *x) {
+    embed_element(table, ids[blockIdx.y], *dev_first, x);
 }
 
 __global__ void __launch_bounds__(NORM_WARPS * 32)
@@ -63,8 +78,17 @@ dim3 grid_of(int64_t n, int64_t n_seq) {
 
 cudaError_t qb_decode_embed(const decode_tokens &t, const qb_matrix *table, const float *embed_position,
                             float *x, int32_t *dev_first, cudaStream_t stream) {
-    return qb_launch(embed_kernel, grid_of(table->cols, t.n_seq), dim3(THREADS), 0, stream, t, table->dense,
-                     table->dtype, static_cast<int>(table->cols), embed_position, x, dev_first);
+    const embed_table rows = {table->dense, table->dtype, static_cast<int>(table->cols), embed_position};
+    return qb_launch(embed_kernel, grid_of(table->cols, t.n_seq), dim3(THREADS), 0, stream, t, rows, x,
+                     dev_first);
+}
+
+cudaError_t qb_decode_embed_next(const int32_t *ids, const int32_t *dev_first, int64_t n_seq,
+                                 const qb_matrix *table, const float *embed_position, float *x,
+                                 cudaStream_t stream) {
+    const embed_table rows = {table->dense, table->dtype, static_cast<int>(table->cols), embed_position};
+    return qb_launch(embed_next_kernel, grid_of(table->cols, n_seq), dim3(THREADS), 0, stream, ids, dev_first,
+                     rows, x);
 }
 
 cudaError_t qb_decode_residual_norm(const decode_norm &n, int64_t n_seq, float *x, const float *y,

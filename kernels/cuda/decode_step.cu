@@ -255,14 +255,32 @@ static qb_status queue_list(decode_queue *q, const qb_step_weights *w, int64_t l
     return st;
 }
 
+static qb_status queue_embedding(const decode_step &s) {
+    const qb_decoder *d = s.d;
+    return qb_cuda_status(s.dev,
+                          qb_decode_embed_next(s.greedy_ids.next, s.first, s.n_seq, d->embed,
+                                               qb_decode_embed_position(d), s.slots[d->embed_slot],
+                                               s.dev->stream),
+                          "embedding");
+}
+
+static qb_status queue_choice(const decode_step &s) {
+    return qb_cuda_status(s.dev,
+                          qb_decode_choose(s.logits, s.n_seq, s.d->slot_width[s.d->logits_slot], s.greedy_ids,
+                                           s.first, qb_decode_device_of(s)),
+                          "argmax");
+}
+
 qb_status qb_decode_queue(const decode_step &s) {
     const qb_decoder *d = s.d;
     decode_queue q(s);
-    qb_status st = queue_list(&q, d->enter, -1, qb_decode_embed_position(d) ? 1 : 0);
+    qb_status st = s.greedy ? queue_embedding(s) : QB_OK;
+    if (st == QB_OK) st = queue_list(&q, d->enter, -1, qb_decode_embed_position(d) ? 1 : 0);
     for (int64_t layer = 0; st == QB_OK && layer < d->n_layers; layer++)
         st = queue_list(&q, d->blocks[layer], layer, 0);
     if (st == QB_OK) st = queue_list(&q, d->leave, -1, 0);
-    return st == QB_OK ? qb_decode_settle(&q, d->logits_slot) : st;
+    if (st == QB_OK) st = qb_decode_settle(&q, d->logits_slot);
+    return st == QB_OK && s.greedy ? queue_choice(s) : st;
 }
 
 /* ---- what is served, and where it lies ---- */
@@ -418,6 +436,10 @@ int64_t qb_decode_layout(decode_step *s, int64_t partial_bytes, void *slab) {
     s->first = reinterpret_cast<int32_t *>(take(sizeof(int32_t)));
     s->chosen =
         reinterpret_cast<int32_t *>(take(d->top_k * s->n_seq * static_cast<int64_t>(sizeof(int32_t))));
+    s->greedy_ids.next = reinterpret_cast<int32_t *>(take(s->n_seq * 4));
+    s->greedy_ids.history = reinterpret_cast<int32_t *>(take(QB_DECODE_RUN * s->n_seq * 4));
+    s->greedy_ids.n_done = reinterpret_cast<int32_t *>(take(4));
+    s->greedy_ids.parts = take(qb_decode_parts_bytes(s->n_seq, d->slot_width[d->logits_slot]));
     s->weight = take(d->top_k * s->n_seq * static_cast<int64_t>(sizeof(float)));
     return at;
 }

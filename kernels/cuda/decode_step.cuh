@@ -23,6 +23,8 @@ struct decode_step {
     int32_t *chosen;            /* [n_seq][top_k]: the experts of each token, ascending */
     float *weight;              /* [n_seq][top_k] beside them */
     const decode_experts *experts;
+    bool greedy; /* ids come from `greedy_ids`, and the largest logit's go there */
+    decode_chosen greedy_ids;
 };
 
 /* QB_OK when every step of the lists is one that the captured step computes; what is not listed is refused.
@@ -34,5 +36,6 @@ int64_t qb_decode_layout(decode_step *s, int64_t partial_bytes, void *slab);
 /* The table's row of position 0 where the first step only adds positions to the embedding, which the
    embedding's kernel then does; NULL otherwise. */
 const float *qb_decode_embed_position(const qb_decoder *d);
-/* Queues all but the embedding: its slot and `first` are set by what was queued before. */
+/* Queues the step. Unless it is greedy the embedding is left out: its slot and `first` are set by what was
+   queued before. */
 qb_status qb_decode_queue(const decode_step &s) QB_NODISCARD;

@@ -258,6 +258,7 @@ const qb_backend qb_backend_cuda = {
     .round = qb_cuda_round,
     .gptq = qb_cuda_gptq,
     .decode = qb_cuda_decode,
+    .decode_greedy = qb_cuda_decode_greedy,
     .concat = qb_cuda_concat,
     .conv = qb_cuda_conv,
     .delta = qb_cuda_delta,
