@@ -11,7 +11,7 @@ command -v nvcc >/dev/null || { echo "no CUDA toolkit: nvcc is not installed"; e
 # small; what they cost is to be measured on a device.
 allowed='quantize_columns<(1|2|4|8|16),=400
 (mlp|residual)_kernel<=48
-decode_kernel<=32
+decode_kernel<__half, 4, =16
 matmul_kernel<0, true, false, (1, 1|4, 2)>=24
 prefill_kernel<__half, 80, 64, true>=4'
 
