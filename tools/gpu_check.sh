@@ -186,7 +186,7 @@ overlap() {
 profile() {
   command -v ncu >/dev/null || { echo "ncu is not installed"; return 77; }
   int4_model || return 1
-  ncu --clock-control none --graph-profiling node -k 'regex:residual_kernel|mlp_kernel|project_kernel|decode_kernel|join_kernel|argmax_kernel' \
+  ncu --clock-control none --graph-profiling node -k 'regex:residual_kernel|mlp_kernel|project_kernel|decode_kernel|choose_kernel' \
     --launch-skip 200 --launch-count 14 --csv \
     --metrics gpu__time_duration.sum,dram__bytes_read.sum.per_second,sm__inst_issued.avg.per_cycle_active,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio \
     "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 0 --decode 4 --depth 2048 --batch 1 --repeat 1 ||
