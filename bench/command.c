@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "bench/help/elsewhere.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -158,6 +159,7 @@ qb_status qb_command_parse(const qb_page *page, const qb_option_set *sets, size_
     for (size_t s = 0; s < n_sets; s++) qb_options_defaults(sets[s].rows, sets[s].target);
     if (*done) return printing.print(printing.user, page, sets, n_sets);
     qb_status st = qb_options_parse(sets, n_sets, argc, argv, words, max_words, n_words);
+    if (st == QB_ERR_USAGE) qb_option_elsewhere(page, sets, n_sets, argc, argv);
     if (st != QB_OK) return st;
     const qb_common *common = sets[n_sets - 1].target;
     if (common->quiet && common->verbose)

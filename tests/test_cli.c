@@ -68,6 +68,26 @@ static void test_cli__usage_errors_suggest_the_nearest(void **state) {
         assert_refused(BENCH("speed", "synthetic:llama2-7b", "--backend", "cuda"), 2, "cmake --preset cuda");
 }
 
+/* An option that the command lacks: what it is called here, or who has it. A slip stays a slip. */
+static void test_cli__options_of_others_are_told(void **state) {
+    (void)state;
+    assert_refused(BENCH("quantize", "m", "-m", "gptq", "--desc-act"), 2,
+                   "--desc-act; here it is --act-order");
+    assert_refused(BENCH("quantize", "m", "-m", "nf4", "--desc_act"), 2,
+                   "--act-order belongs to the method gptq");
+    assert_refused(BENCH("quantize", "m", "-m", "nf4", "--bits=4"), 2,
+                   "--bits belongs to the methods rtn, gptq");
+    assert_refused(BENCH("run", "--suite", "demo", "--max-windows", "4"), 2, "--set max_windows=VALUE");
+    assert_refused(BENCH("run", "--suite", "demo", "--decode", "4"), 2, "--set decode=VALUE");
+    assert_refused(BENCH("ab", "--suite", "demo", "--bits", "4"), 2, "--set bits=VALUE");
+    assert_refused(BENCH("speed", "m", "--max-windows", "3"), 2, "bench eval has --max-windows");
+    assert_refused(BENCH("table", "r.json", "--csv"), 2, "here it is --format");
+    assert_refused(BENCH("run", "--suit", "demo"), 2, "did you mean --suite?");
+    outcome o = BENCH("list", "--xyzzy");
+    assert_string_equal(o.err, "bench: unknown option --xyzzy\n");
+    outcome_free(&o);
+}
+
 static void test_cli__missing_things_are_named(void **state) {
     (void)state;
     assert_refused(BENCH("eval", "./no-such-model"), 1, "no-such-model");
@@ -161,6 +181,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli__help_is_a_manual_page),
         cmocka_unit_test(test_cli__usage_errors_suggest_the_nearest),
+        cmocka_unit_test(test_cli__options_of_others_are_told),
         cmocka_unit_test(test_cli__missing_things_are_named),
         cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),
