@@ -72,6 +72,19 @@ static bool is_written_otherwise(const merge *g, const char *tensor) {
            ((g->plan->drops_head || g->plan->unties) && !strcmp(tensor, g->plan->head));
 }
 
+/* Of the tensor as it is written: a table may have other rows than the base's. */
+static int64_t rows_of(const merge *g, const char *name, const qb_tensor *t) {
+    bool table = !strcmp(name, g->plan->embed) || !strcmp(name, g->plan->head);
+    return table && g->plan->vocab ? g->plan->vocab : t->shape[0];
+}
+
+static qb_status plan_tensor(merge *g, const char *name, const qb_tensor *t) {
+    int64_t shape[QB_MAX_DIMS];
+    memcpy(shape, t->shape, sizeof shape);
+    if (t->n_dims) shape[0] = rows_of(g, name, t);
+    return qb_writer_plan(g->writer, name, float_type(g, t->dtype), t->n_dims, shape);
+}
+
 /* ---- planning the files ---- */
 
 static qb_status plan_packed(merge *g, const qb_module *module) {
@@ -105,8 +118,7 @@ static qb_status plan_others(merge *g) {
         if (st == QB_OK && t->dtype >= QB_DTYPE_COUNT)
             st = qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %s has a dtype that cannot be copied",
                          qb_checkpoint_dir(ck), t->name);
-        if (st == QB_OK)
-            st = qb_writer_plan(g->writer, t->name, float_type(g, t->dtype), t->n_dims, t->shape);
+        if (st == QB_OK) st = plan_tensor(g, t->name, t);
         if (st != QB_OK) return st;
     }
     return QB_OK;
@@ -122,9 +134,7 @@ static qb_status plan_head(merge *g) {
     const qb_tensor *t;
     if (!g->plan->unties) return QB_OK;
     qb_status st = embedding(g, &t);
-    return st == QB_OK
-               ? qb_writer_plan(g->writer, g->plan->head, float_type(g, t->dtype), t->n_dims, t->shape)
-               : st;
+    return st == QB_OK ? plan_tensor(g, g->plan->head, t) : st;
 }
 
 static bool has_stacks(const qb_model *m) {
@@ -202,14 +212,16 @@ out:
 
 /* Tensor `t` of the base, with the edits of `name`, as `name`. */
 static qb_status put_edited(merge *g, const qb_tensor *t, const char *name, bool changed) {
-    int64_t n = t->bytes / (int64_t)qb_dtype_bytes(t->dtype), cols = t->n_dims == 2 ? t->shape[1] : 1;
+    int64_t n = t->bytes / (int64_t)qb_dtype_bytes(t->dtype), cols = t->n_dims == 2 ? t->shape[1] : 1,
+            had = n;
+    if (t->n_dims == 2) n = rows_of(g, name, t) * cols;
     const void *bytes;
     float *values = NULL;
     qb_status st = qb_checkpoint_acquire(g->m->checkpoint, t, &bytes);
     if (st != QB_OK) return st;
     QB_TRY(st, qb_checkpoint_check_finite(g->m->checkpoint, t));
     QB_TRY(st, qb_alloc((size_t)n, sizeof *values, &values));
-    QB_TRY(st, qb_to_f32(t->dtype, bytes, n, values));
+    QB_TRY(st, qb_to_f32(t->dtype, bytes, n < had ? n : had, values));
     QB_TRY(st, qb_merge_apply(g->plan, name, 0, n / cols, cols, g->threads, values));
     QB_TRY(st, put_values(g, name, values, n, float_type(g, t->dtype)));
     note(g, float_type(g, t->dtype), n, changed);
@@ -314,9 +326,25 @@ static void name_dtypes(merge *g) {
 static qb_status put_config(merge *g) {
     qb_model written = *g->m;
     written.head_differs = written.head_differs || g->plan->unties;
+    if (g->plan->vocab) written.config.vocab = g->plan->vocab;
     bool one_type =
         g->as != QB_DTYPE_COUNT || (g->packed.count && strcmp(g->report->dtype, "mixed types") != 0);
     return qb_target_put_config(&written, NULL, NULL, one_type ? g->report->dtype : NULL, g->writer);
+}
+
+/* New rows are of new tokens, which the tokenizer beside the adapter knows. */
+static qb_status choose_tokenizer(const merge *g, qb_quant_target *target) {
+    const char *dir = qb_checkpoint_dir(g->plan->adapter->checkpoint);
+    bool found = false;
+    qb_status st = qb_target_has_tokenizer(dir, &found);
+    if (st != QB_OK) return st;
+    qb_info("%s: the vocabulary has %" PRId64 " rows instead of the base's %" PRId64, g->m->name,
+            g->plan->vocab, g->m->topology.vocab);
+    if (found)
+        target->tokenizer_dir = dir;
+    else
+        qb_warn("%s has no tokenizer: the base's is written, which knows nothing of the new rows", dir);
+    return QB_OK;
 }
 
 static qb_status fill(merge *g, const qb_quant_target *target) {
@@ -328,7 +356,9 @@ static qb_status fill(merge *g, const qb_quant_target *target) {
     QB_TRY(st, put_others(g));
     name_dtypes(g);
     QB_TRY(st, put_config(g));
-    QB_TRY(st, qb_target_copy_companions(g->m, target, g->writer));
+    qb_quant_target files = *target;
+    if (g->plan->vocab) QB_TRY(st, choose_tokenizer(g, &files));
+    QB_TRY(st, qb_target_copy_companions(g->m, &files, g->writer));
     st = put_card(g, target);
 out:
     qb_progress_end(&g->progress);

@@ -48,6 +48,16 @@ static qb_status unknown_name(const qb_adapter *a, const char *name) {
         qb_checkpoint_dir(a->checkpoint), name);
 }
 
+/* With a resized table PEFT also saves what its wrapper of a saved module holds: the trained weight a second
+   time, and the base's, which nothing computes with. */
+static bool take_wrapper(char *name, qb_part *part) {
+    static const char copy[] = ".modules_to_save.";
+    char *at = strstr(name, copy);
+    if (at) memmove(at, at + sizeof copy - 2, strlen(at + sizeof copy - 2) + 1);
+    part->copy = at != NULL;
+    return !strstr(name, ".original_module.");
+}
+
 /* WHOLE: the base layer's own tensor is the module's. */
 static void take_base_layer(char *name, qb_part *part) {
     char *at = strstr(name, ".base_layer.");
@@ -57,10 +67,12 @@ static void take_base_layer(char *name, qb_part *part) {
     }
 }
 
-static qb_status read_name(qb_adapter *a, const qb_tensor *t, qb_part *part) {
+/* *wanted: false for a tensor that is of no use. */
+static qb_status read_name(qb_adapter *a, const qb_tensor *t, qb_part *part, bool *wanted) {
     static const char begin[] = "base_model.model.";
     char name[NAME_BYTES];
     *part = (qb_part){.tensor = t};
+    *wanted = true;
     if (strncmp(t->name, begin, sizeof begin - 1) != 0 || strlen(t->name) >= sizeof name)
         return unknown_name(a, t->name);
     snprintf(name, sizeof name, "%s", t->name + sizeof begin - 1);
@@ -69,6 +81,7 @@ static qb_status read_name(qb_adapter *a, const qb_tensor *t, qb_part *part) {
     if (part->kind == QB_PART_WHOLE) {
         if (strstr(name, "lora_") || strstr(name, "_adapter.")) return unknown_name(a, t->name);
         take_base_layer(name, part);
+        *wanted = take_wrapper(name, part);
     } else {
         while (take_end(name, ".base_layer")) part->depth++;
     }
@@ -80,10 +93,18 @@ static int compare(const void *x, const void *y) {
     int order = strcmp(a->path, b->path);
     if (order == 0) order = a->depth - b->depth;
     if (order == 0) order = (int)a->kind - (int)b->kind;
+    if (order == 0) order = (int)a->copy - (int)b->copy;
     return order ? order : strcmp(a->tensor->name, b->tensor->name);
 }
 
-static qb_status check_twins(const qb_adapter *a) {
+static qb_status check_twins(qb_adapter *a) {
+    size_t kept = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        const qb_part *p = &a->parts[i], *before = kept ? &a->parts[kept - 1] : NULL;
+        bool again = before && p->copy && !strcmp(p->path, before->path) && p->kind == before->kind;
+        if (!again) a->parts[kept++] = *p;
+    }
+    a->count = kept;
     for (size_t i = 1; i < a->count; i++) {
         const qb_part *p = &a->parts[i - 1], *q = &a->parts[i];
         if (!strcmp(p->path, q->path) && p->depth == q->depth && p->kind == q->kind)
@@ -106,8 +127,9 @@ static qb_status read_tensors(qb_adapter *a) {
             return qb_fail(QB_ERR_UNSUPPORTED, "%s: tensor %.200s is %.20s; adapters are of F32, F16 or BF16",
                            qb_checkpoint_dir(a->checkpoint), t->name,
                            qb_checkpoint_dtype_name(a->checkpoint, t));
-        QB_TRY(st, read_name(a, t, &a->parts[a->count]));
-        a->count++;
+        bool wanted;
+        QB_TRY(st, read_name(a, t, &a->parts[a->count], &wanted));
+        a->count += wanted;
     }
     qsort(a->parts, a->count, sizeof *a->parts, compare);
     st = check_twins(a);

@@ -21,6 +21,7 @@ typedef struct qb_part {
     int depth; /* "base_layer" before it: of several adapted parameters of one module the outer has 0 */
     qb_part_kind kind;
     bool wrapped; /* WHOLE: the base weight or bias of an adapted module */
+    bool copy;    /* the second one of a saved module's weight */
     const qb_tensor *tensor;
 } qb_part;
 

@@ -213,15 +213,6 @@ static qb_status check_saved(const qb_merge_plan *p, const qb_part *part, bool i
         qb_merge_adapter_dir(p), part->tensor->name);
 }
 
-static qb_status resized(const qb_merge_plan *p, const qb_part *part, const qb_merge_place *w) {
-    return qb_fail(
-        QB_ERR_UNSUPPORTED,
-        "%s: tensor %.200s has %" PRId64 " rows, %s in the base has %" PRId64
-        ": the vocabulary was resized before training; resize the base alike (resize_token_embeddings, "
-        "save_pretrained) and merge onto that",
-        qb_merge_adapter_dir(p), part->tensor->name, part->tensor->shape[0], w->tensor, w->rows);
-}
-
 static qb_status plan_whole(qb_merge_plan *p, const qb_part *part) {
     qb_merge_place w;
     if (!qb_merge_tensor_of(p, part->path, &w)) return no_module(p, part);
@@ -229,9 +220,10 @@ static qb_status plan_whole(qb_merge_plan *p, const qb_part *part) {
     qb_status st = check_saved(p, part, is_table);
     if (st != QB_OK) return st;
     const qb_tensor *t = part->tensor;
-    if (is_table && t->n_dims == 2 && t->shape[1] == w.cols && t->shape[0] != w.rows)
-        return resized(p, part, &w);
-    st = qb_merge_expect(p, part, w.rows, w.cols, "the base's tensor");
+    if (is_table && !w.turned && t->n_dims == 2 && t->shape[1] == w.cols && t->shape[0] != w.rows)
+        p->vocab = t->shape[0]; /* tables.c asks whether all of the vocabulary is there */
+    else
+        st = qb_merge_expect(p, part, w.rows, w.cols, "the base's tensor");
     bool follows = part->wrapped || !qb_adapter_saves(&p->adapter->config, part->path);
     return st == QB_OK ? qb_merge_add(p, w.tensor,
                                       &(qb_edit){.kind = QB_EDIT_WHOLE, .a = part, .follows_tie = follows})

@@ -35,6 +35,7 @@ typedef struct qb_merge_plan {
     size_t count, capacity;
     qb_arena names;
     char embed[QB_NAME_BYTES + 8], head[QB_NAME_BYTES + 8]; /* their tensors' names */
+    int64_t vocab;   /* rows of both tables where the adapter's vocabulary was resized; 0 */
     bool unties;     /* the config ties the head, the merged one is another: both are written */
     bool drops_head; /* a tied head that the file holds beside the embedding is not written again */
 } qb_merge_plan;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- tied heads ---- */
@@ -32,7 +33,7 @@ static qb_status untie(qb_merge_plan *p) {
     return st;
 }
 
-qb_status qb_merge_settle_tables(qb_merge_plan *p) {
+static qb_status settle_tie(qb_merge_plan *p) {
     bool differs = false, any = false;
     if (!p->model->topology.tied_head) return QB_OK;
     for (size_t i = 0; i < p->count; i++) {
@@ -49,4 +50,49 @@ qb_status qb_merge_settle_tables(qb_merge_plan *p) {
         if (!is_of(&p->edits[i], p->head)) p->edits[kept++] = p->edits[i];
     p->count = kept;
     return QB_OK;
+}
+
+/* ---- a vocabulary of another size ---- */
+
+/* The edits of a table are one: its new rows, all of them. */
+static bool is_replaced(const qb_merge_plan *p, const char *table) {
+    bool found = false;
+    for (size_t i = 0; i < p->count; i++) {
+        const qb_edit *e = &p->edits[i];
+        if (!is_of(e, table)) continue;
+        if (e->kind != QB_EDIT_WHOLE || e->a->tensor->shape[0] != p->vocab) return false;
+        found = true;
+    }
+    return found;
+}
+
+static qb_status not_resized(const qb_merge_plan *p, const char *what) {
+    return qb_fail(QB_ERR_UNSUPPORTED,
+                   "%s: the vocabulary was resized before training to %" PRId64
+                   " rows, the base's has %" PRId64 ", and %s: resize the base alike "
+                   "(resize_token_embeddings, save_pretrained) and merge onto that",
+                   qb_merge_adapter_dir(p), p->vocab, p->model->topology.vocab, what);
+}
+
+/* A table of new size is taken from the adapter whole: rows that it lacks would be made up. */
+static qb_status check_vocabulary(const qb_merge_plan *p) {
+    const qb_checkpoint *ck = p->model->checkpoint;
+    const char *const tables[] = {p->embed, p->head};
+    char bias[QB_NAME_BYTES + 8];
+    bool one = p->model->topology.tied_head && !p->unties;
+    for (int i = 0; i < 2; i++) {
+        if (i == 1 && one) continue;
+        if (!is_replaced(p, tables[i]))
+            return not_resized(p, i ? "the adapter does not hold the whole head for it"
+                                    : "the adapter does not hold the whole embedding for it");
+        if (!(i == 1 && p->unties) && !qb_checkpoint_find(ck, tables[i]))
+            return not_resized(p, "the base has its table in another form than a tensor of floats");
+    }
+    snprintf(bias, sizeof bias, "%.*s.bias", (int)(strlen(p->head) - 7), p->head);
+    return qb_checkpoint_find(ck, bias) ? not_resized(p, "the head has a bias, of the old size") : QB_OK;
+}
+
+qb_status qb_merge_settle_tables(qb_merge_plan *p) {
+    qb_status st = settle_tie(p);
+    return st == QB_OK && p->vocab ? check_vocabulary(p) : st;
 }

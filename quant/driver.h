@@ -64,6 +64,8 @@ typedef struct qb_quant_target {
     const char *source_sha256, *command, *program;
     const qb_side_file *files; /* [n_files], written besides what the source's directory has; win over it */
     size_t n_files;
+    const char
+        *tokenizer_dir; /* whose tokenizer is written, in the place of the source's and of `files`; NULL */
 } qb_quant_target;
 
 /* Reads model m (opened, not loaded), writes a complete checkpoint directory. calibration may be NULL for

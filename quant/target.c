@@ -1,6 +1,7 @@
 #include "quant/target.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "quant/stacks.h"
@@ -105,7 +106,7 @@ qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb
     return QB_OK;
 }
 
-static const char *const companions[] = {
+static const char *const tokenizer_files[] = {
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -116,23 +117,38 @@ static const char *const companions[] = {
     "tekken.json",
     "qwen.tiktoken",
     "tiktoken.model",
-    "generation_config.json",
     "chat_template.jinja",
     "chat_template.json",
-    "preprocessor_config.json",
-    "LICENSE",
-    "NOTICE",
-    "USE_POLICY.md",
 };
+static const char *const other_files[] = {"generation_config.json", "preprocessor_config.json", "LICENSE",
+                                          "NOTICE", "USE_POLICY.md"};
+
+static qb_status copy_files(const char *dir, const char *const *names, size_t n, qb_writer *w) {
+    qb_status st = QB_OK;
+    for (size_t i = 0; st == QB_OK && i < n; i++) st = qb_writer_copy_file(w, dir, names[i]);
+    return st;
+}
+
+qb_status qb_target_has_tokenizer(const char *dir, bool *found) {
+    qb_status st = QB_OK;
+    *found = false;
+    for (size_t i = 0; st == QB_OK && i < sizeof tokenizer_files / sizeof *tokenizer_files && !*found; i++) {
+        char *path = qb_path_join(dir, tokenizer_files[i]);
+        st = path ? qb_path_look(path, found) : qb_fail(QB_ERR_MEMORY, "out of memory");
+        qb_free(path);
+    }
+    return st;
+}
 
 qb_status qb_target_copy_companions(const qb_model *m, const qb_quant_target *target, qb_writer *w) {
     if (qb_checkpoint_is_synthetic(m->checkpoint)) return QB_OK;
-    for (size_t i = 0; i < sizeof companions / sizeof *companions; i++) {
-        qb_status st = qb_writer_copy_file(w, qb_checkpoint_dir(m->checkpoint), companions[i]);
-        if (st != QB_OK) return st;
-    }
+    const char *dir = qb_checkpoint_dir(m->checkpoint), *own = target->tokenizer_dir;
+    qb_status st =
+        copy_files(own ? own : dir, tokenizer_files, sizeof tokenizer_files / sizeof *tokenizer_files, w);
+    if (st == QB_OK) st = copy_files(dir, other_files, sizeof other_files / sizeof *other_files, w);
+    if (st != QB_OK || own) return st;
     for (size_t i = 0; i < target->n_files; i++) {
-        qb_status st = qb_writer_put_text(w, target->files[i].name, target->files[i].text);
+        st = qb_writer_put_text(w, target->files[i].name, target->files[i].text);
         if (st != QB_OK) return st;
     }
     return QB_OK;

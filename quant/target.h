@@ -22,6 +22,8 @@ qb_status qb_target_put_as(qb_writer *w, const char *name, const float *values, 
    over; then the target's own. */
 qb_status qb_target_copy_companions(const qb_model *m, const qb_quant_target *target,
                                     qb_writer *w) QB_NODISCARD;
+/* Whether `dir` holds any of the tokenizer's files. */
+qb_status qb_target_has_tokenizer(const char *dir, bool *found) QB_NODISCARD;
 /* config.json of the source with this quantization_config (NULL: without any), which also goes to a file of
    its own when `file` is not NULL. torch_dtype: the torch name of the floats' new type, or NULL. */
 qb_status qb_target_put_config(const qb_model *m, const qb_json *quantization, const char *file,

@@ -26,6 +26,8 @@ static qb_json *config_of(const qb_model *m) {
     for (const qb_json *e = qb_json_first(wrapper ? text : from); e; e = qb_json_next(e))
         if (strcmp(qb_json_key(e), "quantization_config") != 0)
             qb_json_put(config, qb_json_key(e), qb_json_copy(e));
+    if (m->config.vocab != m->topology.vocab && !qb_json_is_null(qb_json_get(config, "vocab_size")))
+        qb_json_put_int(config, "vocab_size", m->config.vocab); /* a merge may resize it */
     /* Programs that follow the flag would drop the head that was measured. */
     if (m->head_differs) qb_json_put_bool(config, "tie_word_embeddings", false);
     const qb_family *f = m->config.family;

@@ -112,7 +112,7 @@ static void test_adapter__merged_logits_are_those_of_the_unmerged_model(void **s
             n++;
         }
     closedir(dir);
-    assert_true(n >= 33);
+    assert_true(n >= 38);
     scratch_remove(scratch);
 }
 
@@ -329,7 +329,11 @@ static void test_adapter__what_does_not_fit_is_refused_in_one_line(void **state)
         {"saved", .key = "modules_to_save", .value = "[\"lm_head\"]", .status = QB_ERR_FORMAT,
          .needle = "modules_to_save"},
         {"saved", .tensor = "lm_head.weight", .how = NARROW, .status = QB_ERR_UNSUPPORTED,
-         .needle = "95 rows, lm_head.weight in the base has 96: the vocabulary was resized"},
+         .needle = "to 95 rows, the base's has 96, and the adapter does not hold the whole embedding"},
+        {"grown", .tensor = "lm_head.weight", .how = NARROW, .status = QB_ERR_UNSUPPORTED,
+         .needle = "the whole head"},
+        {"grown-auto", .tensor = "lm_head.weight", .how = DROP, .status = QB_ERR_UNSUPPORTED,
+         .needle = "the whole head"},
         {"bias-all", "llama-bias", .key = "bias", .value = "\"none\"", .status = QB_ERR_FORMAT,
          .needle = "bias"},
         {"dora", .tensor = Q0 "lora_magnitude_vector", .how = DROP, .status = QB_ERR_FORMAT,
@@ -409,6 +413,36 @@ static void test_adapter__directories_that_are_no_adapter(void **state) {
     assert_true(qb_adapter_open(scratch, false, &a) != QB_OK);
     qb_adapter_close(&a);
     scratch_remove(scratch);
+}
+
+/* A vocabulary that grew comes with the tokenizer that knows its tokens; any other keeps the base's. */
+static void test_adapter__new_rows_come_with_their_tokenizer(void **state) {
+    (void)state;
+    static const char *const names[] = {"grown", "plain"};
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        char *scratch = scratch_make(), from[600], adapter[512], target[512];
+        qb_merge_report report;
+        qb_model *m;
+        path_of(adapter, scratch, "adapter");
+        path_of(target, scratch, "target");
+        assert_ok(qb_make_dirs(adapter));
+        for (int k = 0; k < 2; k++) {
+            char *to = qb_path_join(adapter, files[k]);
+            snprintf(from, sizeof from, GOLDEN "/%s/%s", names[i], files[k]);
+            assert_ok(qb_copy_file(from, to));
+            qb_free(to);
+        }
+        write_text(adapter, "tokenizer.json", "{\"of\":\"the adapter\"}");
+        assert_ok(merge(FAMILIES "/llama", adapter, QB_DTYPE_COUNT, false, target, &report));
+        char *tokenizer = qb_path_join(target, "tokenizer.json");
+        assert_true(qb_path_exists(tokenizer) == (i == 0));
+        qb_free(tokenizer);
+        assert_ok(qb_model_open(target, &m));
+        assert_int_equal(m->config.vocab, i == 0 ? 99 : 96);
+        qb_model_close(m);
+        scratch_remove(scratch);
+    }
 }
 
 /* ---- names ---- */
@@ -501,6 +535,7 @@ int main(void) {
         cmocka_unit_test(test_adapter__what_does_not_fit_is_refused_in_one_line),
         cmocka_unit_test(test_adapter__a_residual_base_is_taken_when_it_is_said),
         cmocka_unit_test(test_adapter__directories_that_are_no_adapter),
+        cmocka_unit_test(test_adapter__new_rows_come_with_their_tokenizer),
         cmocka_unit_test(test_adapter__targets_are_named_as_peft_names_them),
         cmocka_unit_test(test_adapter__the_first_pattern_that_matches_counts),
     };

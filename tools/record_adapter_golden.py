@@ -38,7 +38,7 @@ IDS = [7, 40, 3, 5, 81, 12]
 CLEAR = 1e-3
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-# name: (family's directory, options of LoraConfig)
+# name: (family's directory, options of LoraConfig, tokens added before training)
 CASES = {
     "plain": ("llama", dict(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj"])),
     "patterns": ("llama", dict(
@@ -69,6 +69,11 @@ CASES = {
     "tied-saved-head": ("llama-mha-tied", dict(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])),
     "tied-saved-kept": ("llama-mha-tied", dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"],
                                                ensure_weight_tying=True)),
+    # Vocabularies that grew before training, as AutoPeftModel loads them: the base is resized first. PEFT saves both tables then.
+    "grown": ("llama", dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]), 3),
+    "grown-auto": ("llama", dict(r=2, target_modules=["q_proj"]), 3),
+    "grown-tied": ("llama-mha-tied", dict(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"]), 5),
+    "grown-tied-auto": ("llama-mha-tied", dict(r=2, target_modules=["q_proj"]), 5),
     "conv1d": ("gpt2", dict(r=2, lora_alpha=6, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)),
     "conv1d-dora": ("gpt2", dict(r=2, target_modules=["c_fc", "c_attn"], fan_in_fan_out=True, use_dora=True)),
     "conv1d-bias": ("gpt2", dict(r=2, target_modules=["attn.c_proj"], fan_in_fan_out=True, bias="all")),
@@ -87,8 +92,16 @@ CASES = {
 }
 
 
-def base_model(family):
-    return AutoModelForCausalLM.from_pretrained(FAMILIES / family, dtype=torch.float32, attn_implementation="eager").eval()
+def base_model(family, grown=0):
+    model = AutoModelForCausalLM.from_pretrained(FAMILIES / family, dtype=torch.float32, attn_implementation="eager").eval()
+    if grown:
+        model.resize_token_embeddings(model.config.vocab_size + grown)
+    return model
+
+
+def is_frozen(name):
+    """A wrapper's copy of the base's own weight, or the second copy of what it trains: PEFT saves them with a resized table."""
+    return "base_layer.weight" in name or ".original_module." in name or ".modules_to_save." in name
 
 
 def logits_of(model):
@@ -102,7 +115,7 @@ def randomize(path, tied):
     tensors = load_file(file)
     for name in sorted(tensors):
         t = tensors[name]
-        if "base_layer.weight" in name:
+        if is_frozen(name):
             continue
         noise = torch.randn(t.shape) * (0.25 if t.dim() == 2 else 0.5)
         if "magnitude" in name:
@@ -116,6 +129,9 @@ def randomize(path, tied):
             if head + to in tensors:
                 t = tensors[embed + source]
                 tensors[head + to] = (t if to == "weight" else t.T).clone().contiguous()
+    for name in tensors:
+        if ".modules_to_save." in name:
+            tensors[name] = tensors[name.replace(".modules_to_save.", ".")].clone()
     save_file(tensors, file, metadata={"format": "pt"})
     return tensors
 
@@ -132,36 +148,41 @@ def save_adapter(peft, path, base, tied=False):
     return randomize(path, tied)
 
 
-def load(family, path):
-    return PeftModel.from_pretrained(base_model(family), path, torch_device="cpu").eval()
+def load(family, path, grown=0):
+    return PeftModel.from_pretrained(base_model(family, grown), path, torch_device="cpu").eval()
 
 
-def check_matters(family, path, tensors, logits):
+def check_matters(family, path, tensors, logits, grown):
     for name in tensors:
-        if "base_layer.weight" in name:
+        if is_frozen(name):
             continue
         with tempfile.TemporaryDirectory() as t:
             other = dict(tensors)
             other[name] = tensors[name] * 0.5
+            copy = name.replace(".weight", ".modules_to_save.weight")
+            if copy in other:
+                other[copy] = other[name].clone()
             shutil.copy(path / "adapter_config.json", t)
             save_file(other, pathlib.Path(t) / "adapter_model.safetensors", metadata={"format": "pt"})
-            moved = (logits_of(load(family, t)) - logits).abs().max().item()
+            moved = (logits_of(load(family, t, grown)) - logits).abs().max().item()
             if moved < CLEAR:
                 print(f"  {path.name}: {name} moves the logits by {moved:.2g} only")
 
 
 def make(name):
-    family, options = CASES[name]
+    family, options, grown = (*CASES[name], 0)[:3]
     path = OUT / name
     shutil.rmtree(path, ignore_errors=True)
     torch.manual_seed(sum(name.encode()))
-    base = base_model(family)
-    base.config._name_or_path = base.name_or_path = ""
+    base = base_model(family, grown)
+    if not grown:  # PEFT compares a vocabulary with the one of the directory that the base came from
+        base.config._name_or_path = base.name_or_path = ""
     peft = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **options))
-    tensors = save_adapter(peft, path, family, options.get("ensure_weight_tying"))
-    logits = logits_of(load(family, path))
-    if not options.get("ensure_weight_tying"):
-        check_matters(family, path, tensors, logits)
+    tied = options.get("ensure_weight_tying") or name == "grown-tied-auto"
+    tensors = save_adapter(peft, path, family, tied)
+    logits = logits_of(load(family, path, grown))
+    if not tied:
+        check_matters(family, path, tensors, logits, grown)
     (path / "logits.bin").write_bytes(logits.numpy().tobytes())
     print(f"{name}: {family}, {len(tensors)} tensors, {sum(f.stat().st_size for f in path.iterdir())} bytes")
     if os.environ.get("SHOW"):
