@@ -199,7 +199,7 @@ static void test_suite__the_committed_ones_load(void **state) {
     (void)state;
     static const char *const names[] = {
         "demo",   "llama2-7b",  "llama2-13b", "llama2-70b", "nightly", "smollm2", "opt",    "bloom", "llama",
-        "llama3", "mistral-7b", "qwen2.5",    "qwen3",      "gemma2",  "gemma3",  "pythia", "gpt2"};
+        "llama3", "mistral-7b", "qwen2.5",    "qwen3",      "gemma2",  "gemma3",  "pythia", "gpt2",  "seeds"};
     setenv("BENCH_SHARE", QB_SOURCE_DIR "/bench", 1);
     char **found;
     size_t n;

@@ -19,3 +19,4 @@ put() {
 }
 put demo perplexity-bits perplexity-bits
 put smollm2 perplexity-bits smollm2-perplexity-bits
+put seeds perplexity-bits-detail seeds-perplexity-bits

@@ -112,6 +112,7 @@ static qb_status quantize(void *ctx, qb_json **result) {
     qb_status st;
     QB_TRY(st, open_device(w, &dev));
     QB_TRY(st, qb_model_open(w->subject->spec, &m));
+    memcpy(m->name, w->subject->model->name, sizeof m->name); /* a merged one lies under its key */
     const qb_windows *calibration = qb_subject_calibration(w->subject, v);
     qb_quant_target target = {.dir = w->supply->dir,
                               .replace = true,
