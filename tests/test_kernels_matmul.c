@@ -23,17 +23,30 @@ static const format formats[] = {
     {.name = "Q4_1", .bits = 4, .group = 32, .offsets = true, .any_sign = true},
     {.name = "Q5_0", .bits = 5, .group = 32, .symmetric = true, .any_sign = true, .packed_bits = 8.5},
     {.name = "Q5_1", .bits = 5, .group = 32, .offsets = true, .any_sign = true, .packed_bits = 9},
-    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .odd_scales = true, .packed_bits = 6},
+    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true, .packed_bits = 3.25},
     {.name = "Q3_K",
      .bits = 3,
      .group = 16,
      .symmetric = true,
      .any_sign = true,
+     .factored = true,
+     .packed_bits = 4.625},
+    {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .factored = true, .packed_bits = 4.75},
+    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true, .packed_bits = 8.75},
+    {.name = "Q6_K",
+     .bits = 6,
+     .group = 16,
+     .symmetric = true,
+     .any_sign = true,
+     .factored = true,
+     .packed_bits = 8.625},
+    {.name = "int4 g32 float32 offsets",
+     .bits = 4,
+     .group = 32,
+     .offsets = true,
      .odd_scales = true,
      .packed_bits = 6},
-    {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .odd_scales = true, .packed_bits = 6},
-    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .odd_scales = true, .packed_bits = 10},
-    {.name = "Q6_K",
+    {.name = "int6 g16 sym float32 scales",
      .bits = 6,
      .group = 16,
      .symmetric = true,
@@ -181,6 +194,40 @@ static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
     }
 }
 
+/* Group values that have factors lie as these, whose products are the values to the bit; others as they are.
+ */
+static void test_matmul__factors_are_exact(void **state) {
+    (void)state;
+    static const struct {
+        float value[4];
+        bool factored;
+    } rows[] = {{{0x1.8p-9f, 0x1.2p-7f, 0, -0x1.8p-9f}, true},
+                {{0, 0, 0, 0}, true},
+                {{0x1.554p-10f * 63, 0x1.554p-10f, 0x1.554p-10f * -128, 0x1.554p-10f * 127}, true},
+                {{0x1p-140f, 0x3p-140f, 0, 0}, true},
+                {{0x1p100f, 0x1p93f, 0, 0}, false},
+                {{0x1.554p-10f * 128, 0x1.554p-10f, 0, 0}, false},
+                {{0.1f, 0.3f, 0.7f, 0.2f}, false},
+                {{1, NAN, 1, 1}, false},
+                {{INFINITY, 1, 1, 1}, false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        format f = {.name = "one row", .bits = 4, .group = 32, .symmetric = true, .odd_scales = true};
+        qb_qweight *q = weight_new(&f, 1, 128);
+        memcpy(q->scales, rows[i].value, sizeof rows[i].value);
+        q->scales[0] = rows[i].value[0];
+        qb_packed *p;
+        assert_ok(qb_pack(q, NULL, &host_memory, &p));
+        if ((p->scale_kind == QB_SCALES_FACTORED) != rows[i].factored && p->scale_kind != QB_SCALES_F16)
+            fail_msg("row %zu lies in form %d", i, p->scale_kind);
+        for (int g = 0; g < 4 && p->scale_kind == QB_SCALES_FACTORED; g++)
+            assert_true((float)((const int8_t *)p->scales)[g * QB_BLOCK_ROWS] * p->scale_outer[0] ==
+                        rows[i].value[g]);
+        qb_pack_free(p, &host_memory);
+        qb_qweight_free(q);
+        qb_free(q);
+    }
+}
+
 /* Packed results depend neither on the threads nor on which other tokens share the call. */
 static void test_matmul__same_bits_for_threads_and_batches(void **state) {
     (void)state;
@@ -309,6 +356,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_matmul__unpacking_is_exact),
         cmocka_unit_test(test_matmul__packed_equals_the_dequantized_weight),
         cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
+        cmocka_unit_test(test_matmul__factors_are_exact),
         cmocka_unit_test(test_matmul__same_bits_for_threads_and_batches),
         cmocka_unit_test(test_matmul__dense_types),
         cmocka_unit_test(test_matmul__another_nested_map),

@@ -10,8 +10,20 @@ typedef struct {
     int64_t group; /* group or block size; 0: the whole row */
     bool symmetric, act_order, double_quant, odd_scales;
     bool offsets, any_sign; /* as GGUF's blocks have them */
+    bool factored;          /* scales and offsets are small whole numbers times a float16 of 256 columns */
     double packed_bits;     /* a weight takes in memory, where that is not what it takes in a file */
 } format;
+
+/* Group values of one float16 of either sign times at most six bits, a row of `groups`, 256 / group_size a
+ * float16. */
+static inline void factored_values(float *values, int64_t groups, int64_t group_size, float middle) {
+    float outer = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        if (g % (256 / group_size) == 0)
+            outer = qb_f32_of_f16(qb_f16_of_f32(middle / 32 * (1 + 0.3f * noise())));
+        values[g] = outer * (float)(int)(noise_u32() >> 26);
+    }
+}
 
 /* Free with qb_qweight_free and qb_free, or as a qb_weight's `packed`. */
 static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols) {
@@ -34,7 +46,14 @@ static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols
                 q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
                                                      : (int)(noise_u32() >> 8 & ((1u << f->bits) - 1)));
         }
-        if (!f->odd_scales) assert_ok(qb_qweight_round_scales(q));
+        for (int64_t r = 0; f->factored && r < rows; r++) {
+            factored_values(q->scales + r * q->n_groups, q->n_groups, group,
+                            f->any_sign && r % 2 ? -0.01f : 0.01f);
+            if (f->offsets)
+                factored_values(q->offsets + r * q->n_groups, q->n_groups, group,
+                                -0.01f * (float)(1 << (f->bits - 1)));
+        }
+        if (!f->odd_scales && !f->factored) assert_ok(qb_qweight_round_scales(q));
         /* A permutation cut into groups, as act-order gives. */
         for (int64_t c = 0; f->act_order && c < cols; c++) q->g_idx[c] = (int32_t)(c / group);
         for (int64_t c = cols - 1; f->act_order && c > 0; c--) {

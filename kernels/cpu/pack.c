@@ -257,7 +257,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     QB_TRY(st, qb_alloc((size_t)p->padded_cols * (size_t)qb_threads_count(threads), 1, &j->rows));
     qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
     qb_free(j->rows);
-    QB_TRY(st, codebook ? qb_pack_absmax(p, q, memory) : qb_pack_affine_scales(p, q, memory));
+    QB_TRY(st, codebook ? qb_pack_absmax(p, q, memory) : qb_pack_affine_scales(p, q, threads, memory));
 out:
     return st;
 }
@@ -277,7 +277,8 @@ qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory
 
 void qb_pack_free(qb_packed *p, const qb_pack_memory *memory) {
     if (!p) return;
-    void *const arrays[] = {p->group_end, p->source, p->codes, p->scales, p->zeros, p->offsets, p->nested};
+    void *const arrays[] = {p->group_end, p->source, p->codes,       p->scales,      p->zeros,
+                            p->offsets,   p->nested, p->scale_outer, p->offset_outer};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory->free(memory->owner, arrays[i]);
     qb_free(p);
 }

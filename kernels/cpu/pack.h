@@ -26,6 +26,7 @@ typedef enum { QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_CODEBOOK, QB_PACK_8, QB_
 typedef enum {
     QB_SCALES_F16,         /* float16 [block][group][16] (every scale is exact in float16) */
     QB_SCALES_F32,         /* float32 [block][group][16] */
+    QB_SCALES_FACTORED,    /* signed bytes [block][group][16], times scale_outer (GGUF's K types) */
     QB_SCALES_NESTED,      /* 8-bit absmax [block][group][16], decoded through dynamic map, nested absmax and
                               offset */
     QB_SCALES_FLAT,        /* a codebook whose blocks cross rows: float32 absmax by flattened block */
@@ -49,6 +50,11 @@ typedef struct qb_packed {
     void *offsets;  /* float16 or float32 [blocks][n_groups][16], or NULL: w = scale * code + offset, with the
                        code not lifted */
     bool offsets_f16;
+    /* float32 [blocks][n_outer][16], one for 2^outer_shift groups; NULL where scales or offsets are not
+       factored; factored offsets are signed bytes like such scales */
+    float *scale_outer, *offset_outer;
+    int64_t n_outer;
+    int outer_shift;
     int bits;        /* that a code takes here */
     int lift;        /* what was added to the weight's codes and zeros */
     float middle;    /* 2^(bits-1) of the weight's own codes: a lane's value of a code is code - middle */
