@@ -90,7 +90,7 @@ static qb_status ab_main(int argc, char **argv, int *exit_code) {
     static const char *const names[] = {"--set", "--a-set", "--b-set"};
     ab_options options;
     qb_turns_config turns;
-    qb_compare_config config;
+    qb_compare_config config = {0};
     qb_common common;
     qb_option_set sets[] = {{"OPTIONS", rows, &options},
                             {"MEASURING", qb_turns_options, &turns},

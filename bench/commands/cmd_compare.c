@@ -100,7 +100,7 @@ out:
 }
 
 static qb_status compare_main(int argc, char **argv, int *exit_code) {
-    compare_options options;
+    compare_options options = {0}; /* `paired` is no option */
     qb_common common;
     qb_option_set sets[] = {{"OPTIONS", rows, &options},
                             {"JUDGING", qb_judging_options, &options.config},
