@@ -37,13 +37,14 @@ static double perplexity(const qb_backend *backend, const char *dir, const qb_wi
     return value;
 }
 
-static void cut(const char *dir, const char *dataset, const char *protocol, int64_t most, qb_windows *out) {
+static void cut(const char *dir, const char *dataset, const char *protocol, qb_special_tokens special,
+                int64_t most, qb_windows *out) {
     qb_tokenizer *tokenizer;
     qb_protocol p;
     assert_ok(qb_tokenizer_open(dir, &tokenizer));
     assert_ok(qb_protocol_parse(protocol, &p));
-    assert_ok(qb_dataset_windows(&(qb_source){dataset, shared_path("data"), tokenizer, QB_SPECIAL_TEXT}, &p,
-                                 most, out, NULL));
+    assert_ok(qb_dataset_windows(&(qb_source){dataset, shared_path("data"), tokenizer, special}, &p, most,
+                                 out, NULL));
     qb_tokenizer_close(tokenizer);
 }
 
@@ -51,7 +52,7 @@ static void compare_with_cpu(const char *model) {
     char dir[1024];
     snprintf(dir, sizeof dir, "%s", shared_path(model));
     qb_windows windows;
-    cut(dir, "wikitext2", protocol_name, WINDOWS, &windows);
+    cut(dir, "wikitext2", protocol_name, QB_SPECIAL_TEXT, WINDOWS, &windows);
     double want = perplexity(&qb_backend_cpu, dir, &windows, true),
            got = perplexity(cuda, dir, &windows, true);
     print_message("%s: cpu %.6f, cuda %.6f, off by %.1e\n", model, want, got, fabs(got / want - 1));
@@ -83,7 +84,9 @@ static void test_cuda_model__wikimini_equals_golden(void **state) {
         snprintf(dataset, sizeof dataset, "%s", qb_json_string(qb_json_get(row, "dataset")));
         dataset[strcspn(dataset, " ")] = 0; /* "wikitext2 raw bytes": llamacpp reads those by definition */
         qb_windows windows;
-        cut(dir, dataset, qb_json_string(qb_json_get(row, "protocol")), 0, &windows);
+        qb_special_tokens special;
+        assert_ok(qb_special_tokens_parse(qb_json_string(qb_json_get(row, "special_tokens")), &special));
+        cut(dir, dataset, qb_json_string(qb_json_get(row, "protocol")), special, 0, &windows);
         double want = qb_json_number(qb_json_get(row, "perplexity")),
                got = perplexity(cuda, dir, &windows, true);
         print_message("%s: %.6f, golden %.6f\n", dataset, got, want);

@@ -224,7 +224,7 @@ qb_status run(decode_state *state, const decode_step &s) {
 /* All of a step of up to position `last` but its bound, and the device's state. */
 qb_status prepare(cuda_device *dev, const qb_decoder *d, const qb_kv *kv, int64_t n_seq, int64_t first,
                   int64_t last, float *logits, decode_state **out_state, decode_step *s) {
-    decode_state *state;
+    decode_state *state = NULL;
     qb_status st = state_of(dev, &state);
     if (st != QB_OK) return st;
     const decode_facts &facts = facts_of(dev, state, d, kv, n_seq);
@@ -268,7 +268,7 @@ qb_status run_greedy(decode_state *state, decode_step *s, const int32_t *ids, in
 extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                                     int64_t n_seq, int64_t first, float *logits) {
     cuda_device *dev = cuda_of(base);
-    decode_state *state;
+    decode_state *state = NULL;
     decode_step s;
     qb_status st = prepare(dev, d, kv, n_seq, first, first, logits, &state, &s);
     if (st != QB_OK) return st;
@@ -284,7 +284,7 @@ extern "C" qb_status qb_cuda_decode(qb_device *base, const qb_decoder *d, const 
 extern "C" qb_status qb_cuda_decode_greedy(qb_device *base, const qb_decoder *d, const qb_kv *kv,
                                            const int32_t *ids, int64_t n_seq, int64_t first, int64_t n,
                                            float *logits, int32_t *chosen, int64_t *n_chosen) {
-    decode_state *state;
+    decode_state *state = NULL;
     decode_step s;
     *n_chosen = 0;
     if (n < 1) return QB_OK;

@@ -28,6 +28,7 @@ struct decode_device {
     cudaStream_t stream;
     int multiprocessors;
     int64_t shared_bytes; /* that a block may have */
+    bool async_copies;    /* cp.async: compute capability 8.0 and above */
     bool dependent;       /* kernels begin while the one before still runs, and wait for it inside */
 };
 

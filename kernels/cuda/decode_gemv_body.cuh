@@ -7,7 +7,9 @@
 
 namespace qb {
 
-constexpr int DECODE_WARPS = 8, DECODE_THREADS = DECODE_WARPS * 32;
+/* The static shared memory of the kernels is below QB_DECODE_STATIC_BYTES. */
+constexpr int DECODE_WARPS = 8, QB_DECODE_STATIC_BYTES = 2048;
+constexpr int DECODE_THREADS = DECODE_WARPS * 32;
 
 /* How a launch divides its work, by value. */
 struct decode_launch {
@@ -35,55 +37,126 @@ __device__ __forceinline__ float4 times(float4 a, float4 b) {
     return make_float4(a.x * b.x, a.y * b.y, a.z * b.z, a.w * b.w);
 }
 
-/* stage_rows for RMS: one pass finds the largest x w and the mean square, which only scales the results. */
-__device__ __forceinline__ void stage_rms(half *xs, float *unscale, const decode_launch &l,
-                                          const qb_cuda_view &v, const decode_norm &n, const float *x) {
-    __shared__ float2 partial[QB_DECODE_GEMV_TOKENS][DECODE_WARPS];
-    const int warp = static_cast<int>(threadIdx.x) / 32;
-    const plain_rows rows = {x, v.cols, v.source}, weight = {n.weight, v.cols, v.source};
-    for (int t = 0; t < l.T; t++) {
-        float m = 0.0f, squares = 0.0f;
-        for (int64_t k = threadIdx.x * 4; k < v.padded_cols; k += DECODE_THREADS * 4) {
-            const float4 r = rows(t, k);
-            m = largest(m, times(r, weight(0, k)));
-            squares = fmaf(r.x, r.x, fmaf(r.y, r.y, fmaf(r.z, r.z, fmaf(r.w, r.w, squares))));
-        }
-        m = warp_largest(m);
+__device__ __forceinline__ float squared(float sum, float4 r) {
+    return fmaf(r.x, r.x, fmaf(r.y, r.y, fmaf(r.z, r.z, fmaf(r.w, r.w, sum))));
+}
+
+/* A block's largest value and sum, of those of its warps: in the same order for every thread. */
+__device__ __forceinline__ float2 block_rms(const float2 (&partial)[DECODE_WARPS]) {
+    float m = 0.0f, squares = 0.0f;
 #pragma unroll
-        for (int width = 16; width > 0; width /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, width);
-        if (threadIdx.x % 32 == 0) partial[t][warp] = make_float2(m, squares);
+    for (int w = 0; w < DECODE_WARPS; w++) {
+        m = fmaxf(m, partial[w].x);
+        squares += partial[w].y;
+    }
+    return make_float2(m, squares);
+}
+__device__ __forceinline__ float2 warp_rms(float m, float squares) {
+    m = warp_largest(m);
+#pragma unroll
+    for (int width = 16; width > 0; width /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, width);
+    return make_float2(m, squares);
+}
+
+/* stage_rows for RMS: one pass finds the largest x w and the mean square, which only scales the results. A
+   single row that is in order is read once and kept in registers. */
+template <class Sent>
+__device__ __forceinline__ void stage_rms(half *xs, float *unscale, const decode_launch &l,
+                                          const qb_cuda_view &v, const decode_norm &n, const float *x,
+                                          Sent sent) {
+    __shared__ float2 partial[QB_DECODE_GEMV_TOKENS][DECODE_WARPS];
+    constexpr int step = DECODE_THREADS * 4, HELD = 64 / DECODE_WARPS;
+    const int warp = static_cast<int>(threadIdx.x) / 32, from = static_cast<int>(threadIdx.x) * 4,
+              padded_cols = static_cast<int>(v.padded_cols);
+    const plain_rows rows = {x, v.cols, v.source}, weight = {n.weight, v.cols, v.source};
+    const bool hold = l.T == 1 && rows.aligned() && padded_cols <= HELD * step;
+    float4 held[HELD], by[HELD];
+    if (hold) { /* the weights need not wait for the kernel before */
+#pragma unroll
+        for (int i = 0; i < HELD; i++) by[i] = weight.four(0, from + i * step);
+    }
+    ptx::wait_for_previous_kernel();
+    if (!hold) sent();
+    if (hold) {
+        float m = 0.0f, squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < HELD; i++) held[i] = rows.four(0, from + i * step);
+        sent();
+#pragma unroll
+        for (int i = 0; i < HELD; i++) {
+            squares = squared(squares, held[i]);
+            held[i] = times(held[i], by[i]);
+            m = largest(m, held[i]);
+        }
+        const float2 r = warp_rms(m, squares);
+        if (threadIdx.x % 32 == 0) partial[0][warp] = r;
+    } else if (rows.aligned()) { /* the loads of several rows at once */
+        for (int t0 = 0; t0 < l.T; t0 += STAGE_TOKENS) {
+            float m[STAGE_TOKENS] = {}, squares[STAGE_TOKENS] = {};
+            for (int k = from; k < padded_cols; k += step) {
+                const float4 w = weight.four(0, k);
+#pragma unroll
+                for (int i = 0; i < STAGE_TOKENS; i++) {
+                    const float4 r = rows.four(min(t0 + i, l.T - 1), k);
+                    m[i] = largest(m[i], times(r, w));
+                    squares[i] = squared(squares[i], r);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < STAGE_TOKENS; i++) {
+                const float2 r = warp_rms(m[i], squares[i]);
+                if (t0 + i < l.T && threadIdx.x % 32 == 0) partial[t0 + i][warp] = r;
+            }
+        }
+    } else {
+        for (int t = 0; t < l.T; t++) {
+            float m = 0.0f, squares = 0.0f;
+            for (int k = from; k < padded_cols; k += step) {
+                const float4 r = rows(t, k);
+                m = largest(m, times(r, weight(0, k)));
+                squares = squared(squares, r);
+            }
+            const float2 r = warp_rms(m, squares);
+            if (threadIdx.x % 32 == 0) partial[t][warp] = r;
+        }
     }
     __syncthreads();
     for (int t = 0; t < l.T; t++) {
-        float m = 0.0f, squares = 0.0f;
-#pragma unroll
-        for (int w = 0; w < DECODE_WARPS; w++) {
-            m = fmaxf(m, partial[t][w].x);
-            squares += partial[t][w].y;
-        }
-        const int e = scaling_exponent(m, ACTIVATION_EXPONENT);
+        const float2 r = block_rms(partial[t]);
+        const int e = scaling_exponent(r.x, ACTIVATION_EXPONENT);
         const float scale = power_of_two(e);
-        if (threadIdx.x == 0)
-            unscale[t] = power_of_two(-e) / sqrtf(squares / static_cast<float>(n.dim) + n.eps);
-        for (int64_t k = threadIdx.x * 4; k < v.padded_cols; k += DECODE_THREADS * 4) {
-            const float4 r = times(rows(t, k), weight(0, k));
-            *reinterpret_cast<uint2 *>(xs + t * l.stride + k) =
-                make_uint2(bits_of(__floats2half2_rn(r.x * scale, r.y * scale)),
-                           bits_of(__floats2half2_rn(r.z * scale, r.w * scale)));
+        if (threadIdx.x == 0) unscale[t] = power_of_two(-e) / sqrtf(r.y / static_cast<float>(n.dim) + n.eps);
+        if (hold) {
+#pragma unroll
+            for (int i = 0; i < HELD; i++)
+                if (from + i * step < padded_cols)
+                    *reinterpret_cast<uint2 *>(xs + from + i * step) = halves_of(held[i], scale);
+        } else if (rows.aligned()) {
+#pragma unroll 4
+            for (int k = from; k < padded_cols; k += step)
+                *reinterpret_cast<uint2 *>(xs + t * l.stride + k) =
+                    halves_of(times(rows.four(t, k), weight.four(0, k)), scale);
+        } else {
+            for (int k = from; k < padded_cols; k += step)
+                *reinterpret_cast<uint2 *>(xs + t * l.stride + k) =
+                    halves_of(times(rows(t, k), weight(0, k)), scale);
         }
     }
     __syncthreads();
 }
 
 /* norm(x) staged in shared memory, in the order of the columns of v. */
+template <class Sent>
 __device__ __forceinline__ staged stage_normed(unsigned char *shared, const decode_launch &l,
-                                               const qb_cuda_view &v, const decode_norm &n, const float *x) {
-    ptx::wait_for_previous_kernel();
+                                               const qb_cuda_view &v, const decode_norm &n, const float *x,
+                                               Sent sent) {
     half *xs = reinterpret_cast<half *>(shared + l.plan.x);
     float *unscale = reinterpret_cast<float *>(shared + l.plan.unscale);
     if (n.kind == QB_NORM_RMS) {
-        stage_rms(xs, unscale, l, v, n, x);
+        stage_rms(xs, unscale, l, v, n, x, sent);
     } else {
+        ptx::wait_for_previous_kernel();
+        sent();
         __shared__ float scratch[DECODE_WARPS];
         __shared__ float2 scale[QB_DECODE_GEMV_TOKENS];
         for (int t = 0; t < l.T; t++) {
@@ -100,51 +173,65 @@ __device__ __forceinline__ staged stage_normed(unsigned char *shared, const deco
 }
 
 /* x as it is. */
+template <class Sent>
 __device__ __forceinline__ staged stage_plain(unsigned char *shared, const decode_launch &l,
-                                              const qb_cuda_view &v, const float *x) {
+                                              const qb_cuda_view &v, const float *x, Sent sent) {
     ptx::wait_for_previous_kernel();
     half *xs = reinterpret_cast<half *>(shared + l.plan.x);
     float *unscale = reinterpret_cast<float *>(shared + l.plan.unscale);
-    stage_rows(xs, l.stride, unscale, reinterpret_cast<float *>(shared + l.plan.partial), l.T, v.padded_cols,
-               plain_rows{x, v.cols, v.source});
+    float *partial = reinterpret_cast<float *>(shared + l.plan.partial);
+    const plain_rows rows = {x, v.cols, v.source};
+    if (rows.aligned()) {
+        stage_aligned(xs, l.stride, unscale, partial, l.T, static_cast<int>(v.padded_cols), rows, sent);
+    } else {
+        sent();
+        stage_rows(xs, l.stride, unscale, partial, l.T, v.padded_cols, rows);
+    }
     return {xs, l.stride, unscale};
 }
 
-inline gemv_shared decode_plan(const qb_cuda_view &v, int64_t T, int RT) {
+/* Blocks a multiprocessor. One, with room for a block of the kernel that comes next (dependent launches), was
+   slower on an H200: 330 tokens a second where two gave 445, for eight warps do not cover the arithmetic's
+   latency. */
+constexpr int DECODE_BLOCKS = 2;
+
+inline gemv_shared decode_plan(const qb_cuda_view &v, bool fine, int64_t T, int RT,
+                               const decode_device &dev) {
     const bool nested = v.kind == QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_NESTED;
-    return gemv_shared_plan(v.kind, nested, static_cast<int>(T), v.padded_cols, DECODE_WARPS, RT,
-                            static_cast<int>(T));
+    const int64_t share = (dev.shared_bytes + 1024) / DECODE_BLOCKS - 1024 - QB_DECODE_STATIC_BYTES;
+    return gemv_shared_within(share, GEMV_IN_FLIGHT / DECODE_BLOCKS, dev.async_copies, v.kind, fine, nested,
+                              static_cast<int>(T), v.padded_cols, DECODE_WARPS, RT, static_cast<int>(T));
 }
 struct decode_grid {
     dim3 grid;
     decode_launch launch;
 };
-/* Blocks that share a multiprocessor: as many as the registers of a kernel leave without spilling (ptxas of
-   CUDA 13 for 7.5 to 9.0). What a single block's warps have in flight covers the memory's latency where it
-   must be one. */
-__host__ __device__ constexpr int decode_blocks(int kind, bool fine, int RT) {
-    return RT == 2 && (kind == QB_CODES_BF16 || (kind == QB_CODES_2 && fine))       ? 1
-           : RT == 1 && !fine && kind < QB_CODES_PACKED_COUNT && kind != QB_CODES_2 ? 3
-                                                                                    : 2;
+
+/* The warps that share an item's columns in a grid of at most `most` blocks, at least four steps each: as
+ * leaves the fewest rounds unfilled. */
+inline int decode_k_warps(int n_items, int steps, int most) {
+    int best = 1;
+    double best_share = 0.0;
+    for (int k_warps = 1; k_warps <= DECODE_WARPS && (k_warps == 1 || steps >= 4 * k_warps); k_warps *= 2) {
+        const int per_round = most * (DECODE_WARPS / k_warps);
+        const int rounds = (n_items + per_round - 1) / per_round;
+        const double share = static_cast<double>(n_items) / (static_cast<double>(rounds) * per_round);
+        if (share > best_share * 1.001) best = k_warps, best_share = share;
+    }
+    return best;
 }
 
-/* Two rounds of items for every warp that the device holds, where the matrix has so many; with fewer, more
-   warps share an item's columns, two steps each at the least. The blocks stay for all rounds: each stages the
-   inputs once. */
 inline decode_grid decode_grid_of(const qb_cuda_view &v, bool fine, int n_items, int RT, int64_t T,
                                   const decode_device &dev) {
     decode_grid g;
     g.launch.T = static_cast<int>(T);
     g.launch.stride = staged_stride(v.padded_cols);
-    g.launch.plan = decode_plan(v, T, RT);
-    const int fit = static_cast<int>((dev.shared_bytes + 1024) / (g.launch.plan.total + 2 * 1024));
-    const int wanted = decode_blocks(v.kind, fine, RT), resident = fit < 1 ? 1 : fit < wanted ? fit : wanted;
-    const int warps = resident * DECODE_WARPS * dev.multiprocessors;
-    const int steps = static_cast<int>(v.padded_cols / QB_TILE_COLS);
-    int k_warps = 1;
-    while (k_warps < DECODE_WARPS && n_items * k_warps < 2 * warps && steps >= 4 * k_warps) k_warps *= 2;
+    g.launch.plan = decode_plan(v, fine, T, RT, dev);
+    const int fit =
+        static_cast<int>((dev.shared_bytes + 1024) / (g.launch.plan.total + QB_DECODE_STATIC_BYTES + 1024));
+    const int most = (fit >= DECODE_BLOCKS ? DECODE_BLOCKS : 1) * dev.multiprocessors;
+    const int k_warps = decode_k_warps(n_items, static_cast<int>(v.padded_cols / QB_TILE_COLS), most);
     const int item_warps = DECODE_WARPS / k_warps, blocks = (n_items + item_warps - 1) / item_warps;
-    const int most = resident * dev.multiprocessors;
     g.launch.sp = {k_warps, 1};
     g.grid = dim3(static_cast<unsigned>(blocks < most ? blocks : most));
     return g;

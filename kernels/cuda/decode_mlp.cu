@@ -22,11 +22,11 @@ struct mlp_arguments {
 };
 
 template <int KIND, bool FINE, int RT>
-__global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, RT)))
+__global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS)
     mlp_kernel(const __grid_constant__ mlp_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     ptx::let_next_kernel_begin();
-    auto stage = [&]() { return stage_normed(shared, a.launch, a.up, a.norm, a.x); };
+    auto stage = [&](auto sent) { return stage_normed(shared, a.launch, a.up, a.norm, a.x, sent); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[RT]) {
         const int row = item * QB_TILE_ROWS + row_in_tile;
         if (row >= a.up.rows) return;
@@ -47,11 +47,11 @@ struct residual_arguments {
 };
 
 template <int KIND, bool FINE>
-__global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1)))
+__global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS)
     residual_kernel(const __grid_constant__ residual_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     ptx::let_next_kernel_begin();
-    auto stage = [&]() { return stage_plain(shared, a.launch, a.w, a.x); };
+    auto stage = [&](auto sent) { return stage_plain(shared, a.launch, a.w, a.x, sent); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[1]) {
         const int row = item * QB_TILE_ROWS + row_in_tile;
         if (row < a.w.rows) a.y[token * a.w.rows + row] += value[0] + (a.bias ? a.bias[row] : 0.0f);

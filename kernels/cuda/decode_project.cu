@@ -15,13 +15,13 @@ struct part_items {
 };
 
 template <int KIND, bool FINE>
-__global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1)))
+__global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS)
     project_kernel(const __grid_constant__ decode_parts p, const decode_norm n, const float *x,
                    const decode_launch l) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     ptx::let_next_kernel_begin();
     const part_items items = {p};
-    auto stage = [&]() { return stage_normed(shared, l, p.v[0], n, x); };
+    auto stage = [&](auto sent) { return stage_normed(shared, l, p.v[0], n, x, sent); };
     auto epilogue = [&](int item, int row_in_tile, int token, const float(&value)[1]) {
         const int part = items.part(item);
         const int row = items.tile(item, 0) * QB_TILE_ROWS + row_in_tile;
@@ -57,7 +57,7 @@ cudaError_t qb_decode_project(const decode_parts &parts, const decode_norm &n, c
 bool qb_decode_gemv_fits(const qb_cuda_view &v, int64_t T, const decode_device &dev) {
     if (T > QB_DECODE_GEMV_TOKENS || v.kind == QB_CODES_F32) return false;
     /* what the kernels hold statically is below 2 KiB */
-    return decode_plan(v, T, 2).total + 2048 <= dev.shared_bytes;
+    return decode_plan(v, true, T, 2, dev).total + QB_DECODE_STATIC_BYTES <= dev.shared_bytes;
 }
 
 bool qb_decode_gemv_alike(const qb_cuda_view &a, const qb_cuda_view &b) {

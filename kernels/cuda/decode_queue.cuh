@@ -32,7 +32,7 @@ struct decode_list {
 };
 
 static inline decode_device qb_decode_device_of(const decode_step &s) {
-    return {s.dev->stream, s.dev->multiprocessors, s.dev->shared_bytes, s.dependent};
+    return {s.dev->stream, s.dev->multiprocessors, s.dev->shared_bytes, s.dev->major >= 8, s.dependent};
 }
 
 /* Whether a slot's content is read at step `from` of the list or behind it. */

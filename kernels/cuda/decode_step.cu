@@ -339,7 +339,8 @@ static qb_status check_rows(const qb_decoder *d, const qb_step *p) {
 static qb_status check_linear(check_place *c, const qb_step *p, int64_t i) {
     if (p->expert < 0) return QB_OK;
     if (c->experts-- > 0) return QB_OK;
-    const decode_device dev = {NULL, c->dev->multiprocessors, c->dev->shared_bytes, false};
+    const decode_device dev = {NULL, c->dev->multiprocessors, c->dev->shared_bytes, c->dev->major >= 8,
+                               false};
     const int64_t n = c->routed ? qb_decode_experts_run(c->w, i, c->d->n_experts) : 0;
     if (n == 0) return refuse(p, "experts that are no run of one shape behind a routing");
     for (int64_t e = 0; e < n; e++)

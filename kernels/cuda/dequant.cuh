@@ -182,6 +182,35 @@ __device__ __forceinline__ raw_scale load_scale(const qb_cuda_view &v, int place
     return r;
 }
 
+/* The same into 8 bytes of a lane's own in shared memory. What is narrower than a word comes with its
+   neighbours: pick_scale takes it out. Arrays of scales hold whole words, for their rows come by eight. */
+template <int KIND, bool FINE>
+__device__ __forceinline__ void copy_scale(const qb_cuda_view &v, int place, unsigned char *to) {
+    if (KIND == QB_CODES_BOOK && v.scale_kind == QB_VIEW_SCALES_NESTED) {
+        ptx::cp_async_small<4>(to, static_cast<const uint32_t *>(v.scales) + place / 2);
+    } else if (KIND != QB_CODES_BOOK && (!FINE || v.scale_kind == QB_VIEW_SCALES_F16)) {
+        ptx::cp_async_small<4>(to, static_cast<const uint32_t *>(v.scales) + place);
+        if (v.zeros)
+            ptx::cp_async_small<4>(to + 4, reinterpret_cast<const uint32_t *>(v.zeros) +
+                                               place / (KIND == QB_CODES_8 ? 2 : 4));
+    } else {
+        ptx::cp_async_small<8>(to, static_cast<const uint2 *>(v.scales) + place);
+    }
+}
+/* What load_scale gives, of what copy_scale brought for lane / 4 of a row tile: places are 8 k + lane / 4. */
+template <int KIND, bool FINE>
+__device__ __forceinline__ raw_scale pick_scale(const qb_cuda_view &v, uint2 copied, int lane) {
+    const unsigned half = (static_cast<unsigned>(lane) / 4 & 1) * 16,
+                   byte = (static_cast<unsigned>(lane) / 4 & 3) * 8;
+    raw_scale r = {copied.x, copied.y};
+    if (KIND == QB_CODES_BOOK) {
+        if (v.scale_kind == QB_VIEW_SCALES_NESTED) r.a = copied.x >> half & 0xffff;
+    } else if (!FINE || v.scale_kind == QB_VIEW_SCALES_F16) {
+        r.b = KIND == QB_CODES_8 ? copied.y >> half & 0xffff : copied.y >> byte & 0xff;
+    }
+    return r;
+}
+
 /* The zero points of integer codes. */
 template <int KIND, bool FINE>
 __device__ __forceinline__ void set_zeros(const qb_cuda_view &v, raw_scale r, int place,

@@ -42,12 +42,14 @@ __device__ __forceinline__ void find_expert(const expert_arguments &a, int row, 
     __syncthreads();
 }
 
-__host__ __device__ inline gemv_shared expert_plan(int kind, bool nested, int64_t padded_cols) {
-    return gemv_shared_plan(kind, nested, 1, padded_cols, DECODE_WARPS, 1, 1);
+/* A block has an item or two: what four steps of each warp keep in flight is most of them. */
+__host__ __device__ inline gemv_shared expert_plan(int kind, bool fine, bool nested, int64_t padded_cols,
+                                                   bool async_copies) {
+    return gemv_shared_plan(kind, fine, nested, 1, padded_cols, DECODE_WARPS, 1, 1, async_copies ? 4 : 0);
 }
 
 template <int KIND, bool FINE>
-__global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1)))
+__global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS)
     expert_kernel(const __grid_constant__ expert_arguments a) {
     __shared__ expert_matrix m;
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
@@ -57,11 +59,11 @@ __global__ void __launch_bounds__(DECODE_THREADS, (decode_blocks(KIND, FINE, 1))
     find_expert(a, row, &m);
     if (m.view.kind != KIND) return;
     const bool nested = KIND == QB_CODES_BOOK && m.view.scale_kind == QB_VIEW_SCALES_NESTED;
-    const decode_launch l = {1, a.sp, expert_plan(KIND, nested, m.view.padded_cols),
+    const decode_launch l = {1, a.sp, expert_plan(KIND, FINE, nested, m.view.padded_cols, QB_STEPS_IN_SHARED),
                              staged_stride(m.view.padded_cols)};
     const float *bias = m.bias;
     float *y = a.y + row * a.rows;
-    auto stage = [&]() { return stage_plain(shared, l, m.view, a.x + row * a.cols); };
+    auto stage = [&](auto sent) { return stage_plain(shared, l, m.view, a.x + row * a.cols, sent); };
     auto epilogue = [&](int item, int row_in_tile, int, const float(&value)[1]) {
         const int at = item * QB_TILE_ROWS + row_in_tile;
         if (at < a.rows) y[at] = value[0] + (bias ? bias[at] : 0.0f);
@@ -101,7 +103,8 @@ dim3 divide(const expert_group &g, int64_t rows, const decode_device &dev, exper
 cudaError_t launch_codes(int codes, const expert_group &g, dim3 grid, const decode_device &dev,
                          const expert_arguments &a) {
     const dim3 block(DECODE_THREADS);
-    const size_t shared = static_cast<size_t>(expert_plan(codes / 2, g.nested, g.padded_cols).total);
+    const size_t shared = static_cast<size_t>(
+        expert_plan(codes / 2, codes % 2, g.nested, g.padded_cols, dev.async_copies).total);
     switch (codes) {
     case F32_CODES:
         return qb_launch_with(dev.dependent, expert_f32_kernel,
@@ -135,7 +138,8 @@ cudaError_t qb_decode_expert_products(const expert_group &g, const int32_t *chos
 bool qb_decode_experts_fit(const qb_cuda_view &v, const decode_device &dev) {
     /* what the kernels hold statically is below 2 KiB */
     return v.kind == QB_CODES_F32 ||
-           expert_plan(v.kind, true, v.padded_cols).total + 2048 <= dev.shared_bytes;
+           expert_plan(v.kind, true, true, v.padded_cols, dev.async_copies).total + QB_DECODE_STATIC_BYTES <=
+               dev.shared_bytes;
 }
 
 int64_t qb_decode_experts_run(const qb_step_weights *w, int64_t i, int64_t n_experts) {

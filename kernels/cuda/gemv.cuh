@@ -1,9 +1,13 @@
 /* The products of few tokens, straight from the packed codes: y[t, row] = sum over k of w[row, k] x[t, k].
 
    Weights are mma's left operand (16 rows), activations its right (8 tokens), so that one token costs what
-   eight do and dequantizing is all the arithmetic there is. A warp takes some row tiles' columns in steps,
-   loads ahead of what it computes in a ring of registers, and keeps float32 sums; the warps of a block that
-   share a row tile add theirs in a fixed order. Nothing is atomic: the same inputs give the same bits.
+   eight do and dequantizing is all the arithmetic there is. A warp takes some row tiles' columns in steps and
+   keeps float32 sums; the warps of a block that share a row tile add theirs in a fixed order. Nothing is
+   atomic: the same inputs give the same bits.
+
+   The codes are on their way long before they are needed: each lane copies what it will read, step after step
+   and item after item, into a ring of its own in shared memory (gemv_queue.cuh), so that registers do not
+   bound what a multiprocessor has in flight and no barrier stands between a copy and its use.
 
    What a kernel made of gemv_body chooses:
      KIND     the codes (qb_codes_kind)
@@ -11,11 +15,12 @@
      NT       tiles of 8 tokens a warp computes at once
      RT       row tiles a warp computes at once, sharing the activations; not all of one matrix (gate and up)
      Items    which row tiles make up item i: n_items(), view(i, r), tile(i, r), all pure. All views have the
-   same kind, columns and order Stage    called by every thread once the first weights are on their way;
-   returns the staged activations Epilogue called once for each finished (item, row in tile, token) with the
-   RT values */
+   same kind, columns and order Stage    called by every thread once the first weights are on their way, with
+   what sends for the rest, to be called when the activations are sent for; returns them staged Epilogue
+   called once for each finished (item, row in tile, token) with the RT values */
 #pragma once
 
+#include "kernels/cuda/gemv_queue.cuh"
 #include "kernels/cuda/stage.cuh"
 
 namespace qb {
@@ -26,119 +31,6 @@ struct staged {
     int64_t stride; /* halves between tokens, a multiple of 8 */
     const float *unscale;
 };
-
-/* A step is what a warp loads and computes at a time: a tile, half of one where scales are many or codes
- * large. */
-template <int KIND, bool FINE> struct step_shape {
-    static constexpr bool packed = KIND < QB_CODES_PACKED_COUNT;
-    static constexpr bool half_tile =
-        KIND == QB_CODES_8 || KIND == QB_CODES_BOOK || (KIND == QB_CODES_4 && FINE);
-    static constexpr int units = KIND == QB_CODES_F32 ? 1 : half_tile || !packed ? 2 : QB_TILE_UNITS;
-    static constexpr int words = !packed              ? 16
-                                 : KIND == QB_CODES_3 ? 6
-                                 : KIND == QB_CODES_2 ? 4
-                                                      : (KIND == QB_CODES_8 ? 4 : 2) * units;
-};
-
-/* Steps in flight: enough to keep the memory busy, as registers allow. */
-template <int KIND, bool FINE, int RT> __host__ __device__ constexpr int ring_depth() {
-    return RT > 1 && FINE && KIND == QB_CODES_2 ? 1
-                                                : (step_shape<KIND, FINE>::words == 4 ? 4 : 2) /
-                                                      (RT > 1 && (KIND < QB_CODES_4 || FINE) ? 2 : 1);
-}
-
-/* ---- loads ---- */
-
-__device__ __forceinline__ void put_16(uint32_t *words, uint4 v) {
-    words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
-}
-
-/* What a lane holds of a step. Fine steps hold a scale for each unit, of which those that begin a group
- * count. */
-template <int KIND, bool FINE> struct step_codes {
-    uint32_t words[step_shape<KIND, FINE>::words];
-    raw_scale scale[FINE ? step_shape<KIND, FINE>::units : 1];
-};
-
-/* Fine: units of a step that share a scale, less one: a mask, for groups are powers of two of units. */
-template <int KIND, bool FINE> __device__ __forceinline__ int group_mask(const qb_cuda_view &v) {
-    constexpr int units = step_shape<KIND, FINE>::units;
-    return v.group_shift < 2 ? min(1 << v.group_shift, units) - 1 : units - 1; /* units is 2 or 4 */
-}
-
-template <int KIND, bool FINE>
-__device__ __forceinline__ void load_packed(const qb_cuda_view &v, const row_cursor &c, int step,
-                                            step_codes<KIND, FINE> &to) {
-    constexpr int units = step_shape<KIND, FINE>::units, words = step_shape<KIND, FINE>::words;
-    constexpr int step_bytes =
-        static_cast<int>(qb_tile_bytes(static_cast<qb_codes_kind>(KIND))) / (QB_TILE_UNITS / units);
-    const uint8_t *from = c.codes + static_cast<int64_t>(step) * step_bytes;
-    put_16(to.words, ptx::load_streaming_16(from));
-    if constexpr (words == 6) { /* 8 bytes a lane, not 16 */
-        uint2 high = ptx::load_streaming_8(from + 512 - threadIdx.x % 32 * 8);
-        to.words[4] = high.x, to.words[5] = high.y;
-    } else if constexpr (words == 8) {
-        put_16(to.words + 4, ptx::load_streaming_16(from + 512));
-    }
-    if constexpr (FINE) {
-        const int mask = group_mask<KIND, FINE>(v);
-#pragma unroll
-        for (int u = 0; u < units; u++)
-            if ((u & mask) == 0)
-                to.scale[u] = load_scale<KIND, FINE>(v, c.scales + ((step * units + u) >> v.group_shift) * 8);
-    } else {
-        to.scale[0] = load_scale<KIND, FINE>(v, c.scales + ((step * units) >> v.group_shift) * 8);
-    }
-}
-
-/* Dense rows as they lie. Past the last column there is zero; past the last row, the last row again. */
-template <int KIND, bool FINE>
-__device__ __forceinline__ void load_dense(const qb_cuda_view &v, int row_tile, int step, int lane,
-                                           uint32_t *to) {
-    constexpr int units = step_shape<KIND, FINE>::units, size = KIND == QB_CODES_F32 ? 4 : 2,
-                  words = size * 2;
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int64_t row = row_tile * static_cast<int64_t>(QB_TILE_ROWS) + qb_lane_row(lane, h);
-        if (row >= v.rows) row = v.rows - 1;
-        const uint8_t *from = v.codes + row * v.cols * size;
-#pragma unroll
-        for (int u = 0; u < units; u++) {
-            const int col = (step * units + u) * QB_UNIT_COLS + lane % 4 * QB_RUN_COLS,
-                      cols = static_cast<int>(v.cols);
-            uint32_t *run = to + (u * 2 + h) * words;
-            if (cols % 8 == 0) {
-#pragma unroll
-                for (int w = 0; w < words; w += 4)
-                    put_16(run + w, col < cols ? ptx::load_streaming_16(
-                                                     from + static_cast<int64_t>(col) * size + w * 4)
-                                               : make_uint4(0, 0, 0, 0));
-            } else { /* rows start anywhere */
-#pragma unroll
-                for (int w = 0; w < words; w++) {
-                    const uint8_t *at = from + static_cast<int64_t>(col) * size + w * 4;
-                    if constexpr (size == 4) {
-                        run[w] = col + w < cols ? __ldg(reinterpret_cast<const uint32_t *>(at)) : 0;
-                    } else {
-                        const uint16_t *pair = reinterpret_cast<const uint16_t *>(at);
-                        uint32_t low = col + 2 * w < cols ? __ldg(pair) : 0;
-                        uint32_t high = col + 2 * w + 1 < cols ? __ldg(pair + 1) : 0;
-                        run[w] = low | high << 16;
-                    }
-                }
-            }
-        }
-    }
-}
-
-template <int KIND, bool FINE>
-__device__ __forceinline__ void load_step(const qb_cuda_view &v, int row_tile, const row_cursor &c, int step,
-                                          int lane, step_codes<KIND, FINE> &to) {
-    if constexpr (step_shape<KIND, FINE>::packed)
-        load_packed<KIND, FINE>(v, c, step, to);
-    else
-        load_dense<KIND, FINE>(v, row_tile, step, lane, to.words);
-}
 
 /* ---- arithmetic ---- */
 
@@ -204,29 +96,41 @@ __device__ __forceinline__ void multiply_16(float (&c)[4], uint32_t a0, uint32_t
 #endif
 }
 
+/* Few tokens' products follow each other too closely for one chain of sums. */
+constexpr __host__ __device__ int sum_chains(int NT) {
+    return NT == 1 ? 2 : 1;
+}
+template <int NT> using group_sums = float[sum_chains(NT)][NT][4];
+
 template <int NT>
-__device__ __forceinline__ void multiply_unit(float (&sum)[NT][4], const uint32_t (&w0)[4],
+__device__ __forceinline__ void multiply_unit(group_sums<NT> &sum, const uint32_t (&w0)[4],
                                               const uint32_t (&w1)[4], const uint4 (&b)[NT]) {
 #pragma unroll
     for (int n = 0; n < NT; n++) {
-        multiply_16(sum[n], w0[0], w1[0], w0[1], w1[1], b[n].x, b[n].y);
-        multiply_16(sum[n], w0[2], w1[2], w0[3], w1[3], b[n].z, b[n].w);
+        multiply_16(sum[0][n], w0[0], w1[0], w0[1], w1[1], b[n].x, b[n].y);
+        multiply_16(sum[sum_chains(NT) - 1][n], w0[2], w1[2], w0[3], w1[3], b[n].z, b[n].w);
     }
 }
 
 template <int NT>
 __device__ __forceinline__ void fold(float (&total)[NT][4], const row_pair &factor,
-                                     const float (&sum)[NT][4]) {
+                                     const group_sums<NT> &sum) {
 #pragma unroll
     for (int n = 0; n < NT; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) total[n][i] = fmaf(factor.half[i / 2], sum[n][i], total[n][i]);
+        for (int i = 0; i < 4; i++) {
+            const float group =
+                sum_chains(NT) == 1 ? sum[0][n][i] : sum[0][n][i] + sum[sum_chains(NT) - 1][n][i];
+            total[n][i] = fmaf(factor.half[i / 2], group, total[n][i]);
+        }
 }
-template <int NT> __device__ __forceinline__ void clear(float (&sum)[NT][4]) {
+template <int NT> __device__ __forceinline__ void clear(group_sums<NT> &sum) {
 #pragma unroll
-    for (int n = 0; n < NT; n++)
+    for (int c = 0; c < sum_chains(NT); c++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) sum[n][i] = 0.0f;
+        for (int n = 0; n < NT; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) sum[c][n][i] = 0.0f;
 }
 
 /* One step of RT row tiles. Products with (code - zero) are exact and are summed over a group, or what of it
@@ -237,7 +141,7 @@ __device__ __forceinline__ void compute_packed(const Items &items, int item, con
                                                const staged &s, int T, const unsigned char *book,
                                                const float *map, tile_sums<KIND, NT> (&sums)[RT]) {
     constexpr int units = step_shape<KIND, FINE>::units;
-    float sum[RT][NT][4];
+    group_sums<NT> sum[RT];
     zero_terms<KIND> zero[RT][2];
     raw_scale raw[RT] = {};
 #pragma unroll
@@ -253,21 +157,21 @@ __device__ __forceinline__ void compute_packed(const Items &items, int item, con
             if ((u & mask) == 0) {
                 raw[r] = codes[r].scale[FINE ? u : 0];
                 if constexpr (KIND != QB_CODES_BOOK) set_zeros<KIND, FINE>(v, raw[r], place, zero[r]);
-                clear(sum[r]);
+                clear<NT>(sum[r]);
             }
             uint32_t w0[4], w1[4];
             run_halves<KIND>(codes[r].words, u, 0, zero[r][0], book, lane, w0);
             run_halves<KIND>(codes[r].words, u, 1, zero[r][1], book, lane, w1);
-            multiply_unit(sum[r], w0, w1, b);
+            multiply_unit<NT>(sum[r], w0, w1, b);
             if (((u + 1) & mask) == 0)
-                fold(sums[r].total, decode_scale<KIND, FINE>(v, raw[r], cursor[r], group, map), sum[r]);
+                fold<NT>(sums[r].total, decode_scale<KIND, FINE>(v, raw[r], cursor[r], group, map), sum[r]);
             if constexpr (FINE && KIND != QB_CODES_BOOK)
                 if (v.offsets) { /* offset times the sum of the activations, unit by unit */
                     constexpr uint32_t one[4] = {0x3c003c00, 0x3c003c00, 0x3c003c00, 0x3c003c00};
-                    float ones[NT][4];
-                    clear(ones);
-                    multiply_unit(ones, one, one, b);
-                    fold(sums[r].total, load_offsets(v, place), ones);
+                    group_sums<NT> ones;
+                    clear<NT>(ones);
+                    multiply_unit<NT>(ones, one, one, b);
+                    fold<NT>(sums[r].total, load_offsets(v, place), ones);
                 }
         }
     }
@@ -312,7 +216,11 @@ __device__ __forceinline__ void compute_16_bit(const Items &items, int item, int
 #pragma unroll
                 for (int p = 0; p < 4; p++) w0[p] = run0[p], w1[p] = run1[p];
             }
-            multiply_unit(sums[r].total, w0, w1, b);
+#pragma unroll
+            for (int n = 0; n < NT; n++) {
+                multiply_16(sums[r].total[n], w0[0], w1[0], w0[1], w1[1], b[n].x, b[n].y);
+                multiply_16(sums[r].total[n], w0[2], w1[2], w0[3], w1[3], b[n].z, b[n].w);
+            }
         }
     }
 }
@@ -338,42 +246,75 @@ struct split {
     int k_warps, k_blocks;
 };
 
-/* Shared memory of a block in bytes from its start; what is absent takes none. */
+/* Shared memory of a block in bytes from its start; what is absent takes none. `depth` steps of a warp are in
+   flight, and the sums of `finish` rounds of items are added up together. */
 struct gemv_shared {
-    int64_t map, partial, unscale, x, sums, total; /* the codebook's table is at 0 */
+    int64_t map, partial, unscale, x, sums, ring, total; /* the codebook's table is at 0 */
+    int depth, finish;
 };
-/* T_staged: tokens staged in shared memory, 0 when they are staged in global memory. */
-__host__ __device__ inline gemv_shared gemv_shared_plan(int kind, bool nested, int T_staged,
-                                                        int64_t padded_cols, int warps, int RT, int T) {
+enum { GEMV_DEPTH_MAX = 16, GEMV_FINISH_MAX = 8, GEMV_SUM_BYTES = 8 << 10 };
+
+/* What a block of `warps` needs. T_staged: tokens staged in shared memory, 0 when they are staged in global
+   memory. depth: steps in flight, 0 where they are in registers (compute capability 7.5). */
+__host__ __device__ inline gemv_shared gemv_shared_plan(int kind, bool fine, bool nested, int T_staged,
+                                                        int64_t padded_cols, int warps, int RT, int T,
+                                                        int depth) {
     gemv_shared s = {};
     s.map = (kind == QB_CODES_BOOK ? 256 * QB_LANES * 4 : 0);
     s.x = s.map + (nested ? 256 * 4 : 0);
     s.partial = s.x + T_staged * staged_stride(padded_cols) * 2;
     s.unscale = s.partial + (T_staged * warps + 3) / 4 * 16;
     s.sums = s.unscale + (T_staged + 3) / 4 * 16;
-    s.total = s.sums + 2LL * warps * RT * T * QB_TILE_ROWS * 4;
+    const int round_bytes = warps * RT * T * QB_TILE_ROWS * 4;
+    s.finish = GEMV_SUM_BYTES / round_bytes;
+    s.finish = s.finish < 1 ? 1 : s.finish > GEMV_FINISH_MAX ? GEMV_FINISH_MAX : s.finish;
+    s.ring = (s.sums + 2LL * s.finish * round_bytes + 15) / 16 * 16;
+    s.depth = depth;
+    s.total = s.ring + static_cast<int64_t>(depth) * warps * RT * step_bytes(kind, fine);
     return s;
 }
+/* What a multiprocessor has on its way at most: more only stands in the way of the inputs' loads, which wait
+   behind it. Measured on an H200, 7B with 4 bits: 80 KB 448 tokens a second, 160 KB 425. */
+constexpr int64_t GEMV_IN_FLIGHT = 100 << 10;
 
-/* Adds up what the block's warps hold of each item and hands it on: sums is [warp][RT][T][16]. */
+/* The same as deep as `bytes` of shared memory and `in_flight` bytes on their way allow: 16, 8, 4 or 2 steps;
+   two if not even they fit. */
+inline gemv_shared gemv_shared_within(int64_t bytes, int64_t in_flight, bool async_copies, int kind,
+                                      bool fine, bool nested, int T_staged, int64_t padded_cols, int warps,
+                                      int RT, int T) {
+    for (int depth = GEMV_DEPTH_MAX; async_copies; depth /= 2) {
+        const gemv_shared s =
+            gemv_shared_plan(kind, fine, nested, T_staged, padded_cols, warps, RT, T, depth);
+        if ((s.total <= bytes && s.total - s.ring <= in_flight) || depth == 2) return s;
+    }
+    return gemv_shared_plan(kind, fine, nested, T_staged, padded_cols, warps, RT, T, 0);
+}
+
+/* Adds up what the block's warps hold of the items of `rounds` rounds, from item `base` on, and hands it on:
+   sums is [round][warp][RT][T][16]. */
 template <int KIND, int RT, class Items, class Epilogue>
-__device__ __forceinline__ void finish_items(const Items &items, int base, int item_warps, int k_warps, int T,
-                                             const float *sums, const float *unscale, Epilogue &epilogue) {
-    for (int i = static_cast<int>(threadIdx.x); i < item_warps * T * QB_TILE_ROWS;
+__device__ __forceinline__ void finish_items(const Items &items, int base, int per_round, int rounds,
+                                             int item_warps, int k_warps, int T, const float *sums,
+                                             const float *unscale, Epilogue &epilogue) {
+    const int round_values = item_warps * T * QB_TILE_ROWS;
+    for (int i = static_cast<int>(threadIdx.x); i < rounds * round_values;
          i += static_cast<int>(blockDim.x)) {
-        int row = i % QB_TILE_ROWS, token = i / QB_TILE_ROWS % T, w = i / (QB_TILE_ROWS * T);
-        if (base + w >= items.n_items()) continue;
+        const int round = i / round_values, in_round = i % round_values;
+        const int row = in_round % QB_TILE_ROWS, token = in_round / QB_TILE_ROWS % T,
+                  w = in_round / (QB_TILE_ROWS * T), item = base + round * per_round + w;
+        if (item >= items.n_items()) continue;
         float value[RT];
 #pragma unroll
         for (int r = 0; r < RT; r++) {
             float v = 0.0f;
             for (int k = 0; k < k_warps; k++)
-                v += sums[(((w * k_warps + k) * RT + r) * T + token) * QB_TILE_ROWS + row];
+                v += sums[((((round * item_warps + w) * k_warps + k) * RT + r) * T + token) * QB_TILE_ROWS +
+                          row];
             v *= unscale[token];
-            if constexpr (KIND == QB_CODES_BF16) v *= power_of_two(-items.view(base + w, r).exponent);
+            if constexpr (KIND == QB_CODES_BF16) v *= power_of_two(-items.view(item, r).exponent);
             value[r] = v;
         }
-        epilogue(base + w, row, token, value);
+        epilogue(item, row, token, value);
     }
 }
 
@@ -392,7 +333,6 @@ __device__ __forceinline__ void fill_tables(const qb_cuda_view &v, const gemv_sh
 template <int KIND, bool FINE, int NT, int RT, class Items, class Stage, class Epilogue>
 __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, const gemv_shared &plan,
                                           unsigned char *shared, Stage stage, Epilogue epilogue) {
-    constexpr int depth = ring_depth<KIND, FINE, RT>();
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32,
               warps = static_cast<int>(blockDim.x) / 32, item_warps = warps / sp.k_warps;
     const int n_items = items.n_items(), per_round = static_cast<int>(gridDim.x) * item_warps;
@@ -403,54 +343,61 @@ __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, c
     const unsigned char *book = shared; /* first, so that an entry's address is its place and a constant */
     const float *map = reinterpret_cast<const float *>(shared + plan.map);
     int base = static_cast<int>(blockIdx.x) * item_warps, item = base + warp / sp.k_warps;
-    step_codes<KIND, FINE> ring[depth][RT];
 
-    row_cursor cursor[RT] = {};
-    auto begin_item = [&]() {
-        if (item >= n_items) return;
-#pragma unroll
-        for (int r = 0; r < RT; r++) cursor[r] = cursor_of(items.view(item, r), items.tile(item, r), lane);
+    step_queue<KIND, FINE, RT> queue(
+        shared + plan.ring + static_cast<int64_t>(warp) * plan.depth * RT * step_shape<KIND, FINE>::bytes,
+        plan.depth, lane);
+    step_walk<RT> ahead = {item, first, {}};
+    auto push = [&]() {
+        const bool any = ahead.item < n_items && ahead.step < n_steps;
+        if (any) {
+            if (ahead.step == first) ahead.enter(items, lane);
+            queue.load(items, ahead);
+            ahead.step += stride;
+            if (ahead.step >= n_steps) ahead.item += per_round, ahead.step = first;
+        }
+        queue.close(any);
     };
-    begin_item();
-    auto load = [&](int step, step_codes<KIND, FINE>(&to)[RT]) {
-        if (item >= n_items || step >= n_steps) return;
-#pragma unroll
-        for (int r = 0; r < RT; r++)
-            load_step<KIND, FINE>(items.view(item, r), items.tile(item, r), cursor[r], step, lane, to[r]);
-    };
-#pragma unroll
-    for (int d = 0; d < depth; d++) load(first + d * stride, ring[d]);
+    /* The first steps go before the inputs, which may not be there yet; the others would stand in their way.
+     */
+    constexpr int begun = 2;
+    for (int d = 0; d < begun; d++) push();
     if constexpr (KIND == QB_CODES_BOOK) fill_tables(items.view(0, 0), plan, shared);
-    const staged s = stage();
+    const staged s = stage([&]() {
+        for (int d = begun; d < queue.depth(); d++) push();
+    });
 
-    for (int round = 0; base < n_items; round ^= 1) {
-        tile_sums<KIND, NT> sums[RT];
+    const int round_floats = warps * RT * T * QB_TILE_ROWS;
+    for (int parity = 0; base < n_items; parity ^= 1) {
+        float *sums_of = reinterpret_cast<float *>(shared + plan.sums) + parity * plan.finish * round_floats;
+        int rounds = 0;
+        for (int at = base; rounds < plan.finish && at < n_items; rounds++, at += per_round) {
+            tile_sums<KIND, NT> sums[RT];
 #pragma unroll
-        for (int r = 0; r < RT; r++) sums[r].clear();
-        if (item < n_items)
-            for (int at = first; at < n_steps; at += depth * stride) {
-#pragma unroll
-                for (int d = 0; d < depth; d++) {
-                    int step = at + d * stride;
-                    if (step >= n_steps) break;
-                    compute_step<KIND, FINE, NT, RT>(items, item, cursor, step, lane, ring[d], s, T, book,
-                                                     map, sums);
-                    load(step + depth * stride, ring[d]);
+            for (int r = 0; r < RT; r++) sums[r].clear();
+            if (item < n_items) {
+                step_walk<RT> now = {item, first, {}};
+                now.enter(items, lane);
+                for (; now.step < n_steps; now.step += stride) {
+                    step_codes<KIND, FINE> codes[RT];
+                    queue.take(items, item, codes);
+                    compute_step<KIND, FINE, NT, RT>(items, item, now.cursor, now.step, lane, codes, s, T,
+                                                     book, map, sums);
+                    push();
                 }
             }
-        float *out = reinterpret_cast<float *>(shared + plan.sums) + round * warps * RT * T * QB_TILE_ROWS;
+            float *out = sums_of + rounds * round_floats;
 #pragma unroll
-        for (int r = 0; r < RT; r++) {
-            sums[r].finish(lane);
-            sums[r].store(out + (warp * RT + r) * T * QB_TILE_ROWS, T, lane);
+            for (int r = 0; r < RT; r++) {
+                sums[r].finish(lane);
+                sums[r].store(out + (warp * RT + r) * T * QB_TILE_ROWS, T, lane);
+            }
+            item += per_round;
         }
-        item += per_round; /* the next items' weights are on their way while these are finished */
-        begin_item();
-#pragma unroll
-        for (int d = 0; d < depth; d++) load(first + d * stride, ring[d]);
-        __syncthreads(); /* one a round is enough: the next round writes the other half of `sums` */
-        finish_items<KIND, RT>(items, base, item_warps, sp.k_warps, T, out, s.unscale, epilogue);
-        base += per_round;
+        __syncthreads(); /* one is enough: what follows is written to the other half of `sums` */
+        finish_items<KIND, RT>(items, base, per_round, rounds, item_warps, sp.k_warps, T, sums_of, s.unscale,
+                               epilogue);
+        base += rounds * per_round;
     }
 }
 

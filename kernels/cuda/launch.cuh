@@ -27,6 +27,11 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t qb_launch_with(bool dependent, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                            size_t shared_bytes, cudaStream_t stream, Arguments &&...arguments) {
     cudaError_t error = qb_allow_shared(kernel, shared_bytes);
+    /* A multiprocessor divides its memory between L1 and shared anew only when it is idle: kernels that shall
+       stand beside each other ask for the same division. */
+    if (error == cudaSuccess && dependent)
+        error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                     cudaSharedmemCarveoutMaxShared);
     if (error != cudaSuccess) return error;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

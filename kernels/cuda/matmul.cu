@@ -61,10 +61,14 @@ division divide(const cuda_device *d, const qb_cuda_view &v, int64_t T) {
     return r;
 }
 
-gemv_shared plan_of(const qb_cuda_view &v, const division &r, int64_t T, bool in_block) {
+/* Shared memory for two blocks a multiprocessor. */
+gemv_shared plan_of(const cuda_device *d, const qb_cuda_view &v, const division &r, int64_t T,
+                    bool in_block) {
     const int tokens = static_cast<int>(T < 8 * r.nt ? T : 8 * r.nt);
-    return gemv_shared_plan(v.kind, v.scale_kind == QB_VIEW_SCALES_NESTED && v.kind == QB_CODES_BOOK,
-                            in_block ? tokens : 0, v.padded_cols, MATMUL_WARPS, r.rt, tokens);
+    return gemv_shared_within((d->shared_bytes + 1024) / 2 - 1024, GEMV_IN_FLIGHT / 2, d->major >= 8, v.kind,
+                              qb_view_is_fine(&v),
+                              v.scale_kind == QB_VIEW_SCALES_NESTED && v.kind == QB_CODES_BOOK,
+                              in_block ? tokens : 0, v.padded_cols, MATMUL_WARPS, r.rt, tokens);
 }
 
 qb_status matmul_tensor(cuda_device *d, float *y, const float *x, int64_t T, const qb_cuda_view &v) {
@@ -72,8 +76,8 @@ qb_status matmul_tensor(cuda_device *d, float *y, const float *x, int64_t T, con
     matmul_arguments a = {};
     a.T = static_cast<int>(T), a.sp = r.sp;
     const bool in_block = T <= FEW_TOKENS && T * staged_stride(v.padded_cols) * 2 <= IN_BLOCK_BYTES &&
-                          plan_of(v, r, T, true).total <= d->shared_bytes;
-    a.plan = plan_of(v, r, T, in_block);
+                          plan_of(d, v, r, T, true).total <= d->shared_bytes;
+    a.plan = plan_of(d, v, r, T, in_block);
     a.stride = in_block ? staged_stride(v.padded_cols) : v.padded_cols;
     const int64_t x_bytes = in_block ? 0 : (T * a.stride * 2 + 255) / 256 * 256,
                   unscale_bytes = in_block ? 0 : 256;

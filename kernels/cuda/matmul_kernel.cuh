@@ -33,25 +33,30 @@ struct matmul_arguments {
 };
 
 /* Registers for as many blocks a multiprocessor as keep the memory busy. */
-template <int KIND, bool FINE, bool IN_BLOCK, int NT> constexpr int blocks_a_multiprocessor() {
-    return NT > 1 ? 1 : FINE || !IN_BLOCK || KIND >= QB_CODES_PACKED_COUNT ? 2 : 3;
+constexpr int blocks_a_multiprocessor(int NT) {
+    return NT > 1 ? 1 : 2;
 }
 
 /* IN_BLOCK: the block stages its activations, in shared memory. */
 template <int KIND, bool FINE, bool IN_BLOCK, int NT, int RT>
-__global__ void __launch_bounds__(MATMUL_WARPS * 32, (blocks_a_multiprocessor<KIND, FINE, IN_BLOCK, NT>()))
+__global__ void __launch_bounds__(MATMUL_WARPS * 32, blocks_a_multiprocessor(NT))
     matmul_kernel(const __grid_constant__ qb_cuda_view v, const __grid_constant__ matmul_arguments a) {
     unsigned char *shared = ptx::dynamic_shared<unsigned char>();
     const int first = static_cast<int>(blockIdx.z) * NT * 8, T = min(a.T - first, NT * 8);
     float *y = a.y + (static_cast<int64_t>(blockIdx.y) * a.T + first) * v.rows;
-    auto stage = [&]() {
+    auto stage = [&](auto sent) {
         if constexpr (IN_BLOCK) {
             half *x = reinterpret_cast<half *>(shared + a.plan.x);
             float *unscale = reinterpret_cast<float *>(shared + a.plan.unscale);
-            stage_rows(x, a.stride, unscale, reinterpret_cast<float *>(shared + a.plan.partial), T,
-                       v.padded_cols, plain_rows{a.x, v.cols, v.source});
+            float *partial = reinterpret_cast<float *>(shared + a.plan.partial);
+            const plain_rows rows = {a.x, v.cols, v.source};
+            if (rows.aligned())
+                stage_aligned(x, a.stride, unscale, partial, T, static_cast<int>(v.padded_cols), rows, sent);
+            else
+                sent(), stage_rows(x, a.stride, unscale, partial, T, v.padded_cols, rows);
             return staged{x, a.stride, unscale};
         } else {
+            sent();
             return staged{a.staged_x + first * a.stride, a.stride, a.unscale + first};
         }
     };
