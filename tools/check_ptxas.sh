@@ -13,7 +13,7 @@ allowed='quantize_columns<(1|2|4|8|16),=400
 mlp_kernel<=168
 project_kernel<=20
 residual_kernel<=48
-decode_kernel<__half, 4, =16
+decode_kernel<=32
 matmul_kernel<0, true, false, (1, 1|4, 2)>=24
 prefill_kernel<__half, 80, 64, true>=4'
 

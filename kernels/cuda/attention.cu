@@ -54,7 +54,6 @@ attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend
     a.v = static_cast<char *>(kv->v) + bytes * kv->value_dim;
     a.half_cache = kv->dtype == QB_DTYPE_F16;
     a.n_heads = static_cast<int32_t>(attr->heads);
-    a.n_kv_heads = static_cast<int32_t>(kv->n_kv_heads);
     a.group = static_cast<int32_t>(attr->heads / kv->n_kv_heads);
     a.head_dim = static_cast<int32_t>(kv->head_dim);
     a.value_dim = static_cast<int32_t>(kv->value_dim);

@@ -89,7 +89,7 @@ struct attention_args {
                         `append` */
     bool half_cache; /* float16, else float32 */
     const int32_t *dev_first; /* position of the first row in device memory, or NULL: `first` */
-    int32_t first, n_tok, n_seq, n_heads, n_kv_heads, group, head_dim,
+    int32_t first, n_tok, n_seq, n_heads, group, head_dim,
         value_dim; /* group: query heads that share a key head */
     int64_t capacity;
     float scale_log2; /* score scale times log2(e): the softmax works in powers of two */

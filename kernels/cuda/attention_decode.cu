@@ -9,8 +9,7 @@
 
 namespace {
 
-/* AHEAD: keys of a split that are requested while the kernel before still runs. */
-enum { WARPS = 8, THREADS = 32 * WARPS, PER_LANE = 8, AHEAD = 512 };
+enum { WARPS = 8, THREADS = 32 * WARPS, PER_LANE = 8 };
 
 /* How a warp takes keys: 32 / LANES side by side, IN_FLIGHT after each other. The sums of a tile's scores are
    scattered N at a time, so that a lane keeps those of one head: sum v = in / LANES_A_SUM of a chunk is key
@@ -36,20 +35,12 @@ struct decode_span {
     int64_t cache_row; /* of the first key, in rows of head_dim */
 };
 
-/* Past L1, which may hold what stood there before another kernel wrote it. */
-__device__ __forceinline__ int position_of(const attention_args &a) {
-    return a.dev_first ? *static_cast<const volatile int32_t *>(a.dev_first) : a.first;
-}
-
-/* False when the block's split holds none of the keys that `position` sees. */
-template <int G>
-__device__ __forceinline__ bool decode_span_of(const attention_args &a, int position, decode_span *s) {
-    const int chunks = (a.group + G - 1) / G;
-    int chunk = 0;
-    s->position = position;
+/* False when the block's split holds none of the visible keys. */
+template <int G> __device__ __forceinline__ bool decode_span_of(const attention_args &a, decode_span *s) {
+    const int chunks = (a.group + G - 1) / G, chunk = blockIdx.y % chunks;
+    s->position = a.dev_first ? *a.dev_first : a.first;
     s->seq = blockIdx.z;
-    s->kv_head = blockIdx.y;
-    if (chunks > 1) s->kv_head = blockIdx.y / chunks, chunk = blockIdx.y % chunks;
+    s->kv_head = blockIdx.y / chunks;
     s->head0 = s->kv_head * a.group + chunk * G;
     s->heads = min(G, a.group - chunk * G);
     const int from = a.shape.first_key(s->position), visible = s->position + 1 - from;
@@ -57,8 +48,9 @@ __device__ __forceinline__ bool decode_span_of(const attention_args &a, int posi
     s->live = cut.live;
     s->first_key = from + static_cast<int>(blockIdx.x) * cut.length;
     s->n_keys = min(cut.length, s->position + 1 - s->first_key);
-    s->cache_row = (static_cast<int64_t>(s->seq) * a.n_kv_heads + s->kv_head) * a.capacity + s->first_key;
-    return s->n_keys > 0 && position >= 0 && position < a.capacity;
+    const int64_t n_kv_heads = a.n_heads / a.group;
+    s->cache_row = (s->seq * n_kv_heads + s->kv_head) * a.capacity + s->first_key;
+    return s->n_keys > 0;
 }
 
 /* Element d of a head with its bias, turned to the position. */
@@ -89,8 +81,8 @@ __device__ __forceinline__ void decode_begin(const attention_args &a, const deco
         const float *bias = p.bias[0] ? p.bias[0] + head * dim : nullptr;
         shared[i] = (p.k ? turned(p, q, bias, d, s.position) : q[d]) * a.scale_log2;
     }
-    if (!newest || !p.k) return;
-    const int64_t from = static_cast<int64_t>(s.seq) * a.n_kv_heads + s.kv_head;
+    if (!newest) return;
+    const int64_t from = static_cast<int64_t>(s.seq) * (a.n_heads / a.group) + s.kv_head;
     const int64_t to = s.cache_row + s.n_keys - 1;
     const float *bias = p.bias[1] ? p.bias[1] + s.kv_head * dim : nullptr;
     /* from the block's other end, where threads have no query */
@@ -116,17 +108,6 @@ __device__ __forceinline__ void load_tile(const T *lane, int dim, int first, int
         raw[u] = first + u * KEYS + side < end ? load8<T, ALIGNED>(row, d, dim) : raw8_zero<T>();
         row += KEYS * dim;
     }
-}
-
-/* Asks for the same rows in L2. */
-template <typename T, int LANES, int N>
-__device__ __forceinline__ void prefetch_tile(const T *lane, int dim, int first, int end) {
-    constexpr int KEYS = 32 / LANES, LINE = 128 / static_cast<int>(sizeof(T));
-    const int side = threadIdx.x % 32 / LANES, d = threadIdx.x % LANES * PER_LANE;
-    if (d % LINE != 0 || d >= dim) return;
-#pragma unroll
-    for (int u = 0; u < N; u++)
-        if (first + u * KEYS + side < end) ptx::prefetch_l2(lane + (first + u * KEYS) * dim + d);
 }
 
 /* A warp's running softmax: the lane's own head's largest score and sum of weights, over the keys that the
@@ -404,38 +385,18 @@ __global__ void __launch_bounds__(THREADS, qb_attention_resident(G)) decode_kern
     float *queries = ptx::dynamic_shared<float>(), *sums = queries + G * a.head_dim;
     __shared__ float2 warps[WARPS][G];
     ptx::let_next_kernel_begin();
+    ptx::wait_for_previous_kernel();
     decode_span s;
-    raw8<T> k[shape::IN_FLIGHT], v[shape::IN_FLIGHT];
-    const T *keys = nullptr, *values = nullptr;
+    if (!decode_span_of<G>(a, &s)) return;
+    const bool newest = a.append.k && s.first_key + s.n_keys == s.position + 1;
     const int lane = threadIdx.x % 32, d = lane % LANES * PER_LANE, dim = a.head_dim;
-    int first = static_cast<int>(threadIdx.x) / 32 * shape::SIZE, stored;
-    bool newest;
-    /* The kernels before this one write neither the position, as a rule, nor the older keys and values: the
-       first are requested before the wait, and anew should the position prove to be another behind it. */
-    for (int position = position_of(a), waited = 0;; waited = 1) {
-        const bool sees = decode_span_of<G>(a, position, &s);
-        newest = (a.append.k || a.dev_first) && s.first_key + s.n_keys == position + 1;
-        stored = newest ? s.n_keys - 1 : s.n_keys;
-        if (sees) {
-            keys = static_cast<const T *>(a.k) + (s.cache_row + lane / LANES) * dim;
-            values = static_cast<const T *>(a.v) + (s.cache_row + lane / LANES) * a.value_dim;
-            load_tile<T, LANES, ALIGNED>(keys, dim, first, stored, k);
-            load_tile<T, LANES, ALIGNED>(values, a.value_dim, first, stored, v);
-            if (a.dependent && !waited)
-                for (int at = first + WARPS * shape::SIZE; at < stored && at < AHEAD;
-                     at += WARPS * shape::SIZE) {
-                    prefetch_tile<T, LANES, shape::IN_FLIGHT>(keys, dim, at, stored);
-                    prefetch_tile<T, LANES, shape::IN_FLIGHT>(values, a.value_dim, at, stored);
-                }
-        }
-        if (!waited) ptx::wait_for_previous_kernel();
-        const int now = waited ? position : position_of(a);
-        if (now == position) {
-            if (!sees) return;
-            break;
-        }
-        position = now;
-    }
+    const T *keys = static_cast<const T *>(a.k) + (s.cache_row + lane / LANES) * dim;
+    const T *values = static_cast<const T *>(a.v) + (s.cache_row + lane / LANES) * a.value_dim;
+    raw8<T> k[shape::IN_FLIGHT], v[shape::IN_FLIGHT];
+    int first = static_cast<int>(threadIdx.x) / 32 * shape::SIZE;
+    const int stored = newest ? s.n_keys - 1 : s.n_keys;
+    load_tile<T, LANES, ALIGNED>(keys, dim, first, stored, k);
+    load_tile<T, LANES, ALIGNED>(values, a.value_dim, first, stored, v);
     decode_begin<T>(a, s, newest, queries);
     __syncthreads();
     if (newest && first <= stored && stored < first + shape::SIZE) { /* it has just been written */
