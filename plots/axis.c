@@ -23,7 +23,9 @@ qb_axis qb_axis_fit(double min, double max, double margin, bool log, bool from_z
 }
 
 double qb_axis_place(const qb_axis *a, double v) {
-    return a->log ? (log(v) - log(a->min)) / (log(a->max) - log(a->min)) : (v - a->min) / (a->max - a->min);
+    double place =
+        a->log ? (log(v) - log(a->min)) / (log(a->max) - log(a->min)) : (v - a->min) / (a->max - a->min);
+    return isnan(place) ? 0 : fmin(fmax(place, -1), 2);
 }
 
 static void put_superscript(int n, qb_str *out) {

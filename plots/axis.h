@@ -12,7 +12,7 @@ typedef struct qb_axis {
    begins at 0. Not finite or empty input gives a range around it that can be drawn. log is dropped where min
    is not positive. */
 qb_axis qb_axis_fit(double min, double max, double margin, bool log, bool from_zero);
-/* 0 at the axis' beginning, 1 at its end. */
+/* 0 at the axis' beginning, 1 at its end; nothing is further out than -1 and 2, where it is drawn outside. */
 double qb_axis_place(const qb_axis *axis, double value);
 /* About `wanted` round values on the axis, ascending, at most `max`; how many. */
 int qb_axis_values(const qb_axis *axis, int wanted, double *values, int max);

@@ -35,8 +35,8 @@ qb_axis qb_bars_axis(const qb_bar_chart *c) {
 }
 
 void qb_bar_value(double value, qb_str *out) {
-    if (value < 0.01)
-        qb_str_printf(out, "%.1g", value);
+    if (value < 0.01 || value >= 1e7)
+        qb_str_printf(out, value < 0.01 ? "%.1g" : "%.3g", value);
     else
         qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
 }

@@ -113,14 +113,19 @@ void qb_markdown_text(const char *text, qb_str *out) {
 }
 
 void qb_csv_text(const char *text, qb_str *out) {
+    qb_str clean = {0};
+    qb_text_clean(text, 0, &clean); /* a terminal may be what shows it */
+    const char *p = qb_str_get(&clean);
     /* A spreadsheet takes what begins like this for a formula. */
-    bool formula = *text && strchr("=+-@\t\r", *text), quoted = formula || text[strcspn(text, ",\"\r\n")];
+    bool formula = *p && strchr("=+-@", *p), quoted = formula || p[strcspn(p, ",\"")];
     if (quoted) qb_str_text(out, formula ? "\"'" : "\"");
-    for (const char *p = text; *p; p++) {
+    for (; *p; p++) {
         if (*p == '"') qb_str_text(out, "\"");
         qb_str_append(out, p, 1);
     }
     if (quoted) qb_str_text(out, "\"");
+    out->failed |= clean.failed;
+    qb_str_free(&clean);
 }
 
 void qb_number_text(double value, qb_str *out) {

@@ -134,33 +134,37 @@ int qb_decimals_of(double value) {
     return size >= 1e4 ? 0 : size >= 1000 ? 1 : size >= 100 ? 2 : size >= 10 ? 3 : 4;
 }
 
-/* A value with its standard error, in as many digits. */
-static void put_estimate(double value, double error, int decimals, qb_str *out) {
-    if (value >= 1e7)
-        qb_str_printf(out, "%.2e", value);
+/* No cell is wider than some letters, whatever the document says. */
+static void put_fixed(double value, int decimals, int significant, qb_str *out) {
+    if (fabs(value) >= 1e7)
+        qb_str_printf(out, "%.*e", significant - 1, value);
     else
         qb_str_printf(out, "%.*f", decimals, value);
+}
+
+/* A value with its standard error, in as many digits. */
+static void put_estimate(double value, double error, int decimals, qb_str *out) {
+    put_fixed(value, decimals, 3, out);
     if (isnan(error)) return;
-    if (error >= 1e7)
-        qb_str_printf(out, " ± %.0e", error);
-    else
-        qb_str_printf(out, " ± %.*f", decimals > 2 ? decimals - 1 : decimals, error);
+    qb_str_text(out, " ± ");
+    put_fixed(error, decimals > 2 ? decimals - 1 : decimals, 1, out);
 }
 
 /* "605.5 ± 3 %", the samples' deviation; "!" where it is too wide to compare with. */
 static void put_speed(const qb_row *r, qb_str *out) {
     double spread = qb_row_spread(r);
-    qb_str_printf(out, "%.*f", r->value >= 1000 ? 0 : r->value >= 100 ? 1 : 2, r->value);
-    if (isfinite(spread))
-        qb_str_printf(out, spread < 0.01 ? " ± %.1f %%%s" : " ± %.0f %%%s", 100 * spread,
-                      qb_row_is_noisy(r) ? "!" : "");
+    put_fixed(r->value, r->value >= 1000 ? 0 : r->value >= 100 ? 1 : 2, 4, out);
+    if (!isfinite(spread)) return;
+    qb_str_text(out, " ± ");
+    put_fixed(100 * spread, spread < 0.01 ? 1 : 0, 1, out);
+    qb_str_text(out, qb_row_is_noisy(r) ? " %!" : " %");
 }
 
 static void put_amount(double value, qb_str *out) {
     if (value > 0 && value < 0.01)
         qb_str_printf(out, "%.1g", value);
     else if (!isnan(value))
-        qb_str_printf(out, "%.*f", value >= 100 ? 0 : value >= 10 ? 1 : 2, value);
+        put_fixed(value, value >= 100 ? 0 : value >= 10 ? 1 : 2, 3, out);
 }
 
 void qb_figure_put(const qb_row *r, qb_str *out) {
@@ -171,7 +175,7 @@ void qb_figure_put(const qb_row *r, qb_str *out) {
     else if (format == QB_FORMAT_SPEED)
         put_speed(r, out);
     else if (format == QB_FORMAT_BITS)
-        qb_str_printf(out, "%.2f", r->value);
+        put_fixed(r->value, 2, 3, out);
     else
         qb_str_printf(out, "%.4g %s", r->value, r->unit);
 }
@@ -202,7 +206,7 @@ static void put_figure_cell(const qb_table_column *col, const qb_row_case *c, qb
         cell->projected |= c->projected_on && !strcmp(col->metric->name, of_device[i]);
     if (cell->projected) qb_str_text(out, "~");
     if (col->metric->format == QB_FORMAT_BITS)
-        qb_str_printf(out, "%.2f", cell->value);
+        put_fixed(cell->value, 2, 3, out);
     else
         put_amount(cell->value / col->unit, out);
 }

@@ -182,7 +182,7 @@ static qb_status noise(qb_table *t) {
     if (!widest) return QB_OK;
     qb_str_text(&text, "! stayed noisy: no speed to compare with");
     if (isfinite(widest->min) && isfinite(widest->max))
-        qb_str_printf(&text, " (the widest from %.0f to %.0f %s)", widest->min, widest->max, widest->unit);
+        qb_str_printf(&text, " (the widest from %.6g to %.6g %s)", widest->min, widest->max, widest->unit);
     return note(t, &text);
 }
 

@@ -100,6 +100,8 @@ static void test_rows__a_part_of_the_text_is_told_from_the_whole(void **state) {
     }
 }
 
+#define SHA "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
 static void test_metrics__each_is_one_whole_row(void **state) {
     (void)state;
     for (size_t i = 0; qb_metric_at(i); i++) {
@@ -128,7 +130,7 @@ static void test_sinks__hostile_names_are_only_text(void **state) {
         "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
         "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"a\",\"status\":\"failed\","
         "\"error\":\"50 % & <b>, \\\"x\\\" \\\\input{y}\",\"config\":{\"method\":\"=1+1|<i>_&\"},\"model\":{"
-        "\"name\":\"m\"},\"metrics\":[]}]}";
+        "\"name\":\"m\\u001b[31m\"},\"metrics\":[]}]}";
     static const struct {
         const char *format, *words;
     } rows[] = {{"text", "=1+1|<i>_&"},
@@ -144,6 +146,7 @@ static void test_sinks__hostile_names_are_only_text(void **state) {
         qb_str out = {0};
         assert_ok(qb_results_print(&r, rows[i].format, &out));
         expect_in(&out, rows[i].words);
+        if (strchr(qb_str_get(&out), 27)) fail_msg("%s passes an escape sequence on", rows[i].format);
         qb_str_free(&out);
     }
     qb_str out = {0};
@@ -152,6 +155,46 @@ static void test_sinks__hostile_names_are_only_text(void **state) {
 }
 
 /* The same lines and fields in every row, and numbers that read back as what was measured. */
+/* Numbers at the ends of what a double holds make no wide cells, and no picture that cannot be drawn. */
+static void test_sinks__extreme_numbers_stay_short(void **state) {
+    (void)state;
+    static const char *const formats[] = {"text", "markdown", "latex", "html"};
+    static const char *const values[] = {"1e308", "-1e308", "5e-324", "0", "-1"};
+    for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
+        qb_str text = {0};
+        qb_results r;
+        qb_str_printf(
+            &text,
+            "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
+            "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"a\",\"status\":\"ok\","
+            "\"error\":null,\"config\":{\"method\":\"rtn\"},\"model\":{\"name\":\"m\"},\"metrics\":["
+            "{\"name\":\"perplexity\",\"value\":%s,\"unit\":\"1\",\"better\":\"lower\",\"protocol\":\"p\","
+            "\"dataset\":\"d\",\"data_sha256\":\"" SHA
+            "\",\"windows\":9,\"stderr\":1e308,\"status\":\"ok\"},{\"name\":\"decode\",\"value\":%s,"
+            "\"unit\":"
+            "\"tok/s\",\"better\":\"higher\",\"protocol\":\"t\",\"sd\":1e308,\"n\":9,\"status\":\"ok\"},"
+            "{\"name\":\"bits_per_weight\",\"value\":%s,\"unit\":\"bit\",\"better\":\"lower\",\"protocol\":"
+            "null,"
+            "\"status\":\"ok\"},{\"name\":\"checkpoint_bytes\",\"value\":%s,\"unit\":\"B\",\"better\":"
+            "\"lower\",\"protocol\":null,\"status\":\"ok\"}]}]}",
+            values[v], values[v], values[v], values[v]);
+        assert_ok(qb_results_parse(text.text, text.length, "t.json", &r));
+        for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+            qb_str out = {0};
+            assert_ok(qb_results_print(&r, formats[i], &out));
+            /* Digits in a row; the page's data-value attributes hold numbers to read, not to show. */
+            for (const char *p = qb_str_get(&out); *p;) {
+                size_t digits = strspn(p, "0123456789");
+                if (digits > 24) fail_msg("%s of %s: %.60s", formats[i], values[v], p);
+                p += digits ? digits : 1;
+            }
+            qb_str_free(&out);
+        }
+        qb_results_close(&r);
+        qb_str_free(&text);
+    }
+}
+
 static void test_sinks__csv_holds_full_numbers(void **state) {
     (void)state;
     qb_results r;
@@ -182,6 +225,7 @@ int main(void) {
         cmocka_unit_test(test_rows__of_several_documents_are_told_apart),
         cmocka_unit_test(test_rows__a_part_of_the_text_is_told_from_the_whole),
         cmocka_unit_test(test_sinks__hostile_names_are_only_text),
+        cmocka_unit_test(test_sinks__extreme_numbers_stay_short),
         cmocka_unit_test(test_sinks__csv_holds_full_numbers),
         cmocka_unit_test(test_metrics__each_is_one_whole_row),
     };
