@@ -26,10 +26,13 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Rank sum of the marked values with midranks for ties; *ties gets sum(t^3 - t) over groups of equal ones. */
+/* Rank sum of the marked values with midranks for ties; *ties gets sum(t^3 - t) over groups of equal ones.
+   NaN where a value is NaN, which has no rank. */
 static double rank_sum(ranked *all, int count, double *ties) {
     double sum = 0;
     *ties = 0;
+    for (int i = 0; i < count; i++)
+        if (isnan(all[i].value)) return (double)NAN;
     qsort(all, (size_t)count, sizeof *all, by_value);
     for (int i = 0; i < count;) {
         int j = i;
@@ -58,6 +61,7 @@ double qb_mann_whitney_p(const double *x, int n, const double *y, int m) {
     for (int i = 0; i < count; i++) all[i] = (ranked){i < n ? x[i] : y[i - n], i < n};
     double ties, u = rank_sum(all, count, &ties) - n * (n + 1.0) / 2;
     qb_free(all);
+    if (isnan(u)) return u;
     double half = (double)n * m / 2;
     if (ties == 0 && n <= EXACT_MAX && m <= EXACT_MAX)
         return fmin(1, 2 * (u > half ? pwilcox(u - 1, n, m, 0, 0) : pwilcox(u, n, m, 1, 0)));
@@ -137,6 +141,7 @@ double qb_wilcoxon_p(const double *differences, int n) {
     double ties, sum = rank_sum(all, count, &ties), k = count, half = k * (k + 1) / 4;
     qb_free(all);
     if (!count) return 1;
+    if (isnan(sum)) return sum;
     if (ties == 0 && count <= EXACT_MAX)
         return fmin(1, 2 * (sum > half ? psignrank(sum - 1, k, 0, 0) : psignrank(sum, k, 1, 0)));
     return corrected_p(sum - half, sqrt(k * (k + 1) * (2 * k + 1) / 24 - ties / 48));

@@ -216,8 +216,18 @@ static void test_samples_needed__grow_with_the_square(void **state) {
     near_to(qb_samples_needed(10, 0.01, 0.02), 10);
 }
 
+/* Sums that overflowed leave NaN behind: it has no rank, and nothing waits for it. */
+static void test_significance__nan_has_no_p(void **state) {
+    (void)state;
+    const double x[] = {1, 2, (double)NAN, 3}, y[] = {4, 5, 6, (double)INFINITY};
+    const double of[] = {qb_mann_whitney_p(x, 4, y, 4), qb_mann_whitney_p(y, 4, x, 4), qb_wilcoxon_p(x, 4)};
+    for (size_t i = 0; i < 3; i++) assert_true(of[i] != of[i]);
+    assert_true(qb_wilcoxon_p(y, 4) < 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_significance__nan_has_no_p),
         cmocka_unit_test(test_mann_whitney__equals_scipy),
         cmocka_unit_test(test_wilcoxon__equals_scipy),
         cmocka_unit_test(test_sign_flip__equals_scipys_permutations),
