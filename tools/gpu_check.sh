@@ -193,9 +193,11 @@ profile() {
     { echo "ncu may not read this machine's counters, or failed: see profile.err"; return 77; }
 }
 
-# kernel_times COMMAND...: its kernels by name, grid and block, of at most $launches launches: "total_us,launches,name,grid,block",
+# kernel_times SKIPPED LAUNCHES COMMAND...: its kernels by name, grid and block, of so many launches behind the skipped ones: "total_us,launches,name,grid,block",
 # the longest first. The program is ended behind them.
 kernel_times() {
+  local skipped=$1 launches=$2
+  shift 2
   command -v ncu >/dev/null || { echo "ncu is not installed"; return 77; }
   ncu --clock-control none --graph-profiling node --launch-skip "$skipped" --launch-count "$launches" --kill yes --csv --print-units base \
     --metrics gpu__time_duration.sum "$@" >"$scratch/kernels.csv"
@@ -209,11 +211,11 @@ kernel_times() {
 # Of a prompt of 2048 tokens, the loading ahead of it included (pack_kernel).
 kernels_prefill() {
   int4_model || return 1
-  skipped=0 launches=6000 kernel_times "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 2048 --decode 0 --batch 1 --repeat 1
+  kernel_times 0 6000 "$bin/bench" speed "$scratch/llama2-7b-int4" --backend cuda --prefill 2048 --decode 0 --batch 1 --repeat 1
 }
 # Of about one layer's GPTQ of 16 windows of 2048.
 kernels_gptq() {
-  skipped=200 launches=5000 kernel_times "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
+  kernel_times 200 5000 "$bin/bench" quantize llama2-7b --synthetic --backend cuda --method gptq --bits 4 --group-size 128 \
     --samples 16 --seqlen 2048 -o "$scratch/llama2-7b-kernels"
 }
 
