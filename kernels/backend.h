@@ -168,9 +168,6 @@ struct qb_backend {
     /* y[T, rows] = x[T, cols] * W^T. Few rows read the packed codes directly; many dequantize panels into
      * GEMM. */
     qb_status (*matmul)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
-    /* The same, of the x that the last matmul had: neither x nor anything it points to has changed since, so
-       that what was made of it then may serve. Optional: matmul. */
-    qb_status (*matmul_again)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
     /* H[n, n] += x[T, n]^T x[T, n]; only the lower triangle (row >= column) is written. */
     qb_status (*hessian)(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
 
@@ -243,6 +240,9 @@ struct qb_backend {
     qb_status (*decode_greedy)(qb_device *dev, const qb_decoder *d, const qb_kv *kv, const int32_t *ids,
                                int64_t n_seq, int64_t first, int64_t n, float *logits, int32_t *chosen,
                                int64_t *n_chosen);
+    /* matmul of the x that the last matmul had: neither x nor anything it points to has changed since, so
+       that what was made of it then may serve. */
+    qb_status (*matmul_again)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
     /* Sensors of the device; does not wait for queued ops. QB_ERR_UNSUPPORTED where there are none to read.
      */
     qb_status (*monitor)(qb_device *dev, qb_monitor *out);
