@@ -4,6 +4,7 @@
 #include "results/published.h"
 #include "results/table.h"
 #include "results/text.h"
+#include "results/twins.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -186,6 +187,13 @@ static qb_status noise(qb_table *t) {
     return note(t, &text);
 }
 
+/* Cases that must be equally fast and are not. */
+static qb_status twins(qb_table *t) {
+    qb_str lines = {0};
+    qb_twins_notes(t->rows, &lines);
+    return note_lines(t, &lines);
+}
+
 /* What else went on beside the measurement. */
 static qb_status load(qb_table *t) {
     bool speeds = false;
@@ -269,9 +277,9 @@ static qb_status floors(qb_table *t) {
 }
 
 qb_status qb_table_take_notes(qb_table *t) {
-    static qb_status (*const makers[])(qb_table *) = {documents,   unmeasured,  reasons, texts, pairs,
-                                                      bases,       projections, noise,   load,  shares,
-                                                      activations, published,   floors};
+    static qb_status (*const makers[])(qb_table *) = {documents, unmeasured,  reasons,   texts, pairs,
+                                                      bases,     projections, noise,     twins, load,
+                                                      shares,    activations, published, floors};
     t->notes_capacity = MAX_NOTES;
     qb_status st = qb_arena_alloc(&t->arena, MAX_NOTES, sizeof *t->notes, &t->notes);
     for (size_t i = 0; i < sizeof makers / sizeof makers[0] && st == QB_OK; i++) st = makers[i](t);

@@ -1,5 +1,6 @@
 #include "bench/report/report.h"
 #include "results/text.h"
+#include "results/twins.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -101,6 +102,22 @@ static qb_status noise(const qb_rows *rows, qb_arena *arena, qb_sentences *out) 
     return st;
 }
 
+/* Cases of one format, which must be equally fast, and are not. */
+static qb_status twins(const qb_rows *rows, qb_arena *arena, qb_sentences *out) {
+    qb_str lines = {0};
+    qb_twins_notes(rows, &lines);
+    qb_status st = qb_str_status(&lines);
+    for (const char *p = qb_str_get(&lines); *p && st == QB_OK;) {
+        size_t n = strcspn(p, "\n");
+        qb_str line = {0};
+        qb_str_append(&line, p, n);
+        st = qb_sentences_add(out, arena, &line);
+        p += n + (p[n] == '\n');
+    }
+    qb_str_free(&lines);
+    return st;
+}
+
 static qb_status fallbacks(const qb_rows *rows, qb_arena *arena, qb_sentences *out) {
     qb_status st = QB_OK;
     for (int i = 0; i < rows->n_cases && st == QB_OK; i++) {
@@ -161,7 +178,7 @@ static qb_status substitutes(const qb_rows *rows, qb_arena *arena, qb_sentences 
 
 qb_status qb_report_warnings(const qb_rows *rows, qb_arena *arena, qb_sentences *out) {
     static qb_status (*const makers[])(const qb_rows *, qb_arena *, qb_sentences *) = {
-        missing, lost_cases, lost_rows, noise, fallbacks, parts, substitutes};
+        missing, lost_cases, lost_rows, noise, twins, fallbacks, parts, substitutes};
     qb_status st = QB_OK;
     for (size_t i = 0; i < sizeof makers / sizeof makers[0] && st == QB_OK; i++)
         st = makers[i](rows, arena, out);
