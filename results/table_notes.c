@@ -1,4 +1,5 @@
 /* What stands below a table: everything that a reader must know before comparing two of its figures. */
+#include "results/ceilings.h"
 #include "results/device.h"
 #include "results/paired.h"
 #include "results/published.h"
@@ -206,6 +207,11 @@ static qb_status load(qb_table *t) {
         if (!(d->load_average > d->cores / 2)) continue;
         qb_str_printf(&text, "the machine was busy when the run began: load average %.1f on %.0f core%s",
                       d->load_average, d->cores, d->cores == 1 ? "" : "s");
+        st = note(t, &text);
+    }
+    for (int i = 0; speeds && i < t->rows->n_devices && st == QB_OK; i++) {
+        qb_str text = {0};
+        qb_ceiling_drift_of(&t->rows->devices[i], &text);
         st = note(t, &text);
     }
     return st;

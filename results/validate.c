@@ -34,6 +34,8 @@ static const shape ceilings_shape = {
     .rules = (const rule[]){
         {"read_bytes_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
         {"gemm_flop_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"read_bytes_per_s_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"gemm_flop_per_s_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
         {0},
     }};
 static const shape host_shape = {.rules = (const rule[]){

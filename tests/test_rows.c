@@ -1,5 +1,6 @@
 /* Typed rows: what documents of every schema say, and several documents as one set. */
 #include "base/metric.h"
+#include "results/ceilings.h"
 #include "results/sink.h"
 #include "results/twins.h"
 #include "tests/support.h"
@@ -283,6 +284,25 @@ static void test_twins__of_one_format_differ_by_noise_only(void **state) {
               NULL);
 }
 
+/* A machine that became slower while it measured: said with both figures, and only beyond what ceilings
+   scatter by. */
+static void test_ceilings__that_did_not_hold_are_said(void **state) {
+    (void)state;
+    qb_str text = {0};
+    qb_ceiling_drift_put("cpu", 80e9, 75e9, 400e9, 390e9, &text);
+    qb_ceiling_drift_put("cpu", 80e9, (double)NAN, 400e9, (double)NAN, &text);
+    assert_int_equal(text.length, 0);
+    qb_ceiling_drift_put("cpu", 80e9, 60e9, 400e9, 390e9, &text);
+    assert_string_equal(text.text,
+                        "cpu did not hold still during the run: read ceiling 80.0 before and 60.0 GB/s "
+                        "behind it (-25 %); speeds and shares of the ceiling may be off by as much");
+    qb_str_free(&text);
+    qb_ceiling_drift_put("cpu", 6.4e9, 80e9, 100e9, 400e9, &text);
+    assert_non_null(
+        strstr(text.text, "(+1150 %), GEMM ceiling 100.0 before and 400.0 GFLOP/s behind it (+300 %)"));
+    qb_str_free(&text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows__say_what_the_document_says),
@@ -293,6 +313,7 @@ int main(void) {
         cmocka_unit_test(test_sinks__csv_holds_full_numbers),
         cmocka_unit_test(test_metrics__each_is_one_whole_row),
         cmocka_unit_test(test_twins__of_one_format_differ_by_noise_only),
+        cmocka_unit_test(test_ceilings__that_did_not_hold_are_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -280,6 +280,12 @@ static void test_run__speeds_are_measured_in_rounds(void **state) {
     r = opened(out);
     assert_int_equal(qb_results_unmeasured(&r), 0);
     qb_results_close(&r);
+    r = opened(out);
+    const qb_json *device = qb_json_first(qb_json_get(qb_json_get(r.doc, "context"), "devices"));
+    const qb_json *ceilings = qb_json_get(device, "ceilings");
+    assert_true(qb_json_number(qb_json_get(ceilings, "read_bytes_per_s_after")) > 0);
+    assert_true(qb_json_number(qb_json_get(ceilings, "gemm_flop_per_s_after")) > 0);
+    qb_results_close(&r);
     /* Several runs a side, with an option behind them. */
     o = BENCH("compare", out, out, out, "--", out, out, "--json");
     assert_worked(&o);

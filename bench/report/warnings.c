@@ -1,4 +1,5 @@
 #include "bench/report/report.h"
+#include "results/ceilings.h"
 #include "results/text.h"
 #include "results/twins.h"
 
@@ -94,10 +95,13 @@ static qb_status noise(const qb_rows *rows, qb_arena *arena, qb_sentences *out) 
     for (int i = 0; i < rows->n_devices && st == QB_OK; i++) {
         const qb_row_device *d = &rows->devices[i];
         qb_str busy = {0};
-        if (!(d->load_average > d->cores / 2)) continue;
-        qb_str_printf(&busy, "%s was busy when the run began: load average %.1f on %.0f cores",
-                      d->description, d->load_average, d->cores);
+        if (d->load_average > d->cores / 2)
+            qb_str_printf(&busy, "%s was busy when the run began: load average %.1f on %.0f cores",
+                          d->description, d->load_average, d->cores);
         st = qb_sentences_add(out, arena, &busy);
+        qb_str drift = {0};
+        if (st == QB_OK) qb_ceiling_drift_of(d, &drift);
+        if (st == QB_OK) st = qb_sentences_add(out, arena, &drift);
     }
     return st;
 }

@@ -8,6 +8,7 @@
 #include "bench/machine/machine.h"
 #include "bench/run/cache.h"
 #include "bench/run/casework.h"
+#include "bench/run/ceilings.h"
 #include "bench/run/child.h"
 #include "bench/run/origin.h"
 #include "bench/run/probe.h"
@@ -440,6 +441,7 @@ static qb_status take_record(qb_run *run, size_t index, qb_json *record, qb_stat
     bool ok = status == QB_OK;
     int done, of;
     if (!ok) run->n_failed++;
+    run->worked = run->worked || !c->skipped[0];
     qb_status st = keep_record(run, c, record);
     const qb_json *kept = qb_results_case(&run->results, c->id);
     bool going_on = ok && kept && qb_results_rounds(kept, &done, &of) && done < of && done > 0;
@@ -527,6 +529,7 @@ qb_status qb_run_cases(qb_run *run) {
         if (st == QB_ERR_INTERRUPTED)
             st = interrupted(run, run->cases.count - (size_t)qb_results_unmeasured(&run->results));
     }
+    if (st == QB_OK) st = qb_run_ceilings_again(run);
     write_at_last(run);
     if (st == QB_OK && run->options->cache && run->options->cache_gb > 0) {
         int64_t removed;

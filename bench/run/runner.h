@@ -39,6 +39,7 @@ typedef struct qb_run {
     qb_results results;
     bool began; /* results holds a document */
     size_t n_failed, n_kept, n_skipped;
+    bool worked; /* something was measured or tried in this run, not only kept */
     int rounds; /* of the speed rows (rounds.h) */
 } qb_run;
 
