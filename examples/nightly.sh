@@ -22,6 +22,10 @@ mkdir -p runs refused
 exec 9>lock
 if command -v flock >/dev/null; then flock -n 9 || { echo "nightly.sh: another one is at work in $dir" >&2; exit 1; }; fi
 now=$(date -u +%Y%m%dT%H%M%SZ)
+while [ -e "runs/$now-1.json" ] || [ -e "refused/$now" ] || [ -e "replaced/$now" ]; do # another of the same second
+  sleep 1
+  now=$(date -u +%Y%m%dT%H%M%SZ)
+done
 
 if [ "${1:-}" = --accept ]; then
   last=$(find refused -mindepth 1 -maxdepth 1 -type d | sort | tail -n 1)
