@@ -40,7 +40,7 @@ typedef struct qb_run {
     bool began; /* results holds a document */
     size_t n_failed, n_kept, n_skipped;
     bool worked; /* something was measured or tried in this run, not only kept */
-    int rounds; /* of the speed rows (rounds.h) */
+    int rounds;  /* of the speed rows (rounds.h) */
 } qb_run;
 
 /* The suite with its overrides and its cases; run->options must be set. */
