@@ -349,14 +349,13 @@ __device__ __forceinline__ void gemv_body(const Items &items, int T, split sp, c
         plan.depth, lane);
     step_walk<RT> ahead = {item, first, {}};
     auto push = [&]() {
-        const bool any = ahead.item < n_items && ahead.step < n_steps;
-        if (any) {
+        if (ahead.item < n_items && ahead.step < n_steps) {
             if (ahead.step == first) ahead.enter(items, lane);
             queue.load(items, ahead);
             ahead.step += stride;
             if (ahead.step >= n_steps) ahead.item += per_round, ahead.step = first;
         }
-        queue.close(any);
+        queue.close();
     };
     /* The first steps go before the inputs, which may not be there yet; the others would stand in their way.
      */

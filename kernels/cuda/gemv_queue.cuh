@@ -208,8 +208,8 @@ template <int RT> struct step_walk {
     }
 };
 
-/* A warp's steps in the order of its walk: depth() are pushed (load, then close; close(false) where the walk
-   has ended) before the first is taken, and one after each that was. */
+/* A warp's steps in the order of its walk: depth() are pushed (load, or nothing where the walk has ended,
+   then close) before the first is taken, and one after each that was. */
 template <int KIND, bool FINE, int RT> struct step_queue {
     static_assert(KIND != QB_CODES_F32, "float32 weights are computed elsewhere");
 #if QB_STEPS_IN_SHARED
@@ -236,7 +236,7 @@ template <int KIND, bool FINE, int RT> struct step_queue {
                 copy_dense<KIND, FINE>(items.view(w.item, r), items.tile(w.item, r), w.step, lane, to);
         }
     }
-    __device__ __forceinline__ void close(bool) {
+    __device__ __forceinline__ void close() {
         ptx::cp_async_commit();
         push_at = after(push_at);
     }
@@ -285,7 +285,7 @@ template <int KIND, bool FINE, int RT> struct step_queue {
             load_step<KIND, FINE>(items.view(w.item, r), items.tile(w.item, r), w.cursor[r], w.step, lane,
                                   second[r]);
     }
-    __device__ __forceinline__ void close(bool) {
+    __device__ __forceinline__ void close() {
         if (one) return;
         one = true;
 #pragma unroll
