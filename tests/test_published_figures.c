@@ -1,5 +1,6 @@
 /* Published perplexities beside measured ones, and one size of the suites that measure them. */
 #include "bench/suite/suite.h"
+#include "model/model.h"
 #include "results/published.h"
 #include "tests/support.h"
 
@@ -34,6 +35,9 @@ static void notes(const char *model, const char *config, const char *row, const 
 #define W2048                                                                                                \
     "\"dataset\":\"wikitext2\",\"protocol\":\"gptq-2048\",\"windows\":100,\"window_tokens\":2048,\"total_"   \
     "tokens\":205000"
+#define W512                                                                                                 \
+    "\"dataset\":\"wikitext2\",\"protocol\":\"llamacpp-512\",\"windows\":500,\"window_tokens\":512,\"total_" \
+    "tokens\":256100"
 #define GPTQ4                                                                                                \
     "\"method\":\"gptq\",\"bits\":4,\"group_size\":-1,\"act_order\":false,\"sym\":false,\"samples\":128,"    \
     "\"seqlen\":2048,"                                                                                       \
@@ -57,6 +61,19 @@ static void test_figures__beside_what_was_measured(void **state) {
         {"Llama-2-7b-hf", "\"method\":\"none\"", W2048, "", 5.49, "OUTSIDE the band 5.46 to 5.48", true},
         {"Mistral-7B-v0.1", "\"method\":\"none\"", W2048, "", 5.2505, "within the band 5.24 to 5.26", false},
         {"Qwen2.5-7B", "\"method\":\"none\"", W2048, "", 6.862, "OUTSIDE the band 6.84 to 6.86", true},
+        {"Qwen3-8B", "\"method\":\"none\"", W2048, "", 9.7249,
+         "published 9.73 (-0.05 %; abdelfattah-lab/NVFP4-RaZeR", false},
+        {"Qwen3-8B", "\"method\":\"none\"", W2048, "", 9.75, "OUTSIDE the band 9.72 to 9.74", true},
+        {"Qwen3-8B-Base", "\"method\":\"none\"", W2048, "", 9.7249, NULL, false},
+        {"Qwen3-14B", "\"method\":\"none\"", W512, "", 9.0133,
+         "published 9.0133 (+0.00 %; ik_llama.cpp, pull request 541)\n", false},
+        {"gemma-2-2b-it", "\"method\":\"none\"", W512, "", 12.9,
+         "published 12.8792 (+0.16 %; ThomasBaruzier/gemma-2-2b-it-GGUF", false},
+        {"gemma-3-27b-it", "\"method\":\"none\"", W512, "", 8.4276,
+         "published 8.4276 (+0.00 %; ik_llama.cpp, discussion 334)\n", false},
+        {"gemma-3-27b-it", "\"method\":\"none\"", W2048, "", 8.4276, NULL, false},
+        {"pythia-1.4b", "\"method\":\"none\"", W512, "", 12.8692,
+         "published 12.8692 (+0.00 %; llama.cpp, pull request 7461)\n", false},
         /* Tuned from a published one: its picture, not its figures. */
         {"tuned",
          "\"method\":\"none\"},\"display\":{\"label\":\"tuned F16\",\"series\":\"tuned "
@@ -101,12 +118,44 @@ static void test_figures__beside_what_was_measured(void **state) {
     qb_str_free(&out);
 }
 
+/* The suites of every family that others measured: a finished run of at least one of their models,
+   unquantized, under a protocol of the suite, is put beside a published figure. */
+static void test_figures__reach_a_run_of_every_family(void **state) {
+    (void)state;
+    static const char *const suites[] = {"opt",        "bloom",  "llama",      "llama2-7b", "llama2-13b",
+                                         "llama2-70b", "llama3", "mistral-7b", "qwen2.5",   "qwen3",
+                                         "gemma2",     "gemma3", "pythia",     "gpt2"};
+    setenv("BENCH_SHARE", QB_SOURCE_DIR "/bench", 1);
+    qb_str out = {0}, row = {0};
+    for (size_t i = 0; i < sizeof suites / sizeof suites[0]; i++) {
+        qb_suite s;
+        int found = 0;
+        assert_ok(qb_suite_load(suites[i], &s));
+        for (int m = 0; m < s.models.n; m++)
+            for (int p = 0; p < s.protocols.n; p++) {
+                /* As a checkpoint of the hub's cache is called. */
+                const qb_known_model *known = qb_known_model_find(s.models.items[m]);
+                const char *id = known ? known->hub_id : s.models.items[m], *name = strrchr(id, '/');
+                row.length = 0;
+                qb_str_printf(&row, "\"dataset\":\"wikitext2\",\"protocol\":\"%s\"", s.protocols.items[p]);
+                notes(name ? name + 1 : id, "\"method\":\"none\"", qb_str_get(&row), "", 10, false, &out);
+                found += strstr(qb_str_get(&out), "published ") != NULL;
+            }
+        if (!found) fail_msg("suite %s: no published figure of any of its models", suites[i]);
+        qb_suite_free(&s);
+    }
+    qb_str_free(&row);
+    qb_str_free(&out);
+}
+
 /* One size of a family by its name. */
 static void test_figures__a_suite_for_one_model(void **state) {
     (void)state;
     static const char *const words[][3] = {{"opt-66b", "opt", "facebook/opt-66b"},
                                            {"bloom-560m", "bloom", "bigscience/bloom-560m"},
                                            {"qwen2.5-7b", "qwen2.5", "Qwen/Qwen2.5-7B"},
+                                           {"qwen3-8b", "qwen3", "Qwen/Qwen3-8B"},
+                                           {"gemma-2-9b-it", "gemma2", "google/gemma-2-9b-it"},
                                            {"pythia-1.4b", "pythia", "EleutherAI/pythia-1.4b"}};
     qb_suite s;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -122,6 +171,7 @@ static void test_figures__a_suite_for_one_model(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures__beside_what_was_measured),
+        cmocka_unit_test(test_figures__reach_a_run_of_every_family),
         cmocka_unit_test(test_figures__a_suite_for_one_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
