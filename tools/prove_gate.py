@@ -5,12 +5,13 @@
 
 Builds three programs in worktrees below DIR: the commit as it is, one whose decoding takes a tenth of the speed away (a busy wait inside
 the timed window), one that writes every zero point of one layer's linears one too high. Each then runs a small suite over and over on the
-demo model, all in turn, so that drift of the machine falls on all alike; nothing is repeated or left out for being slow. Every run is
-compared (bench compare) with the directory of the --baseline runs of the unchanged program before it, as a nightly gate would.
+demo model, all in turn, so that drift of the machine falls on all alike. Every run is a night: it is compared (bench compare) with the directory
+of the --baseline runs of the unchanged program before it and, like examples/nightly.sh does, measured again where that is inconclusive
+or an alarm; nothing else is repeated or left out for being slow.
 
-Measuring and judging are two steps. Runs that are there already in DIR are kept, so that a stopped proof goes on; --build stops behind the
-builds, --slice stops once that many seconds have been measured, and the next call goes on. When all runs are there they are judged, by the
-unchanged program or by --judge. Meant for a machine that does other work too: each run says the load that it met.
+Runs that are there already in DIR are kept, so that a stopped proof goes on; --build stops behind the builds, --slice stops once that many
+seconds have been measured, and the next call goes on. --judge compares by another program than the unchanged one. Meant for a machine that
+does other work too: each run says the load that it met.
 Needs what a build needs (tools/install_deps.sh), git and python3.
 """
 import argparse
@@ -83,10 +84,11 @@ def order(same, faults, baseline):
     return runs
 
 
-def measure(work, program, kind, number, suite):
-    out = work / "runs" / f"{kind}-{number:03}.json"
+def measure(work, program, kind, name, suite):
+    """The document of that run, measured now where it is not there yet; and the seconds that took."""
+    out, start = work / "runs" / f"{name}.json", time.monotonic()
     if out.exists():
-        return False
+        return out, 0.0
     env = dict(os.environ, BENCH_CACHE=str(work / f"cache-{kind}"))
     env.pop("OPENBLAS_CORETYPE", None)
     part = out.with_suffix(".part")
@@ -94,49 +96,61 @@ def measure(work, program, kind, number, suite):
     command = [program, "run", "--suite", suite, "-o", part, "--threads", "1", "--quiet"]
     done = subprocess.run([str(c) for c in command], env=env, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"prove_gate.py: {kind} run {number} failed: {done.stderr.strip()}")
+        sys.exit(f"prove_gate.py: {name} failed: {done.stderr.strip()}")
     part.rename(out)
-    return True
-
-
-def measure_all(work, programs, runs, suite, seconds):
-    """Whether all runs are there now."""
-    began, took = time.monotonic(), 0.0
-    for n, (kind, number) in enumerate(runs):
-        start = time.monotonic()
-        if seconds and start - began + took > seconds:  # the next run would end behind the slice
-            print(f"{n} of {len(runs)} runs are there", flush=True)
-            return False
-        if measure(work, programs[kind], kind, number, suite):
-            took = max(took, time.monotonic() - start)
-            print(f"{n + 1}/{len(runs)} {kind} {number}: load {os.getloadavg()[0]:.1f}, {time.monotonic() - start:.1f} s", flush=True)
-    return True
+    print(f"{name}: load {os.getloadavg()[0]:.1f}, {time.monotonic() - start:.1f} s", flush=True)
+    return out, time.monotonic() - start
 
 
 def compare(work, program, before, new):
-    folder = work / "baseline"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for path in before:
-        shutil.copy(path, folder)
-    done = subprocess.run([str(program), "compare", str(folder), str(new), "--json"], capture_output=True, text=True)
+    for name, paths in (("runs", before), ("tonight", new)):
+        folder = work / name.replace("runs", "baseline")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for path in paths:
+            shutil.copy(path, folder)
+    done = subprocess.run([str(program), "compare", str(work / "baseline"), str(work / "tonight"), "--json"], capture_output=True, text=True)
     if done.returncode not in (0, 1, 3):
         sys.exit(f"prove_gate.py: comparing {new} failed: {done.stderr.strip()}")
     return done.returncode, json.loads(done.stdout)
 
 
-def judge_all(work, program, runs, baseline):
-    results, unchanged = [], []
-    for kind, number in runs:
-        path = work / "runs" / f"{kind}-{number:03}.json"
-        if len(unchanged) >= baseline:
-            code, verdict = compare(work, program, unchanged[-baseline:], path)
-            results.append((kind, code, verdict, path.name))
-        if kind == "same":
-            unchanged.append(path)
-    return results
+class Night:
+    """What examples/nightly.sh does: one run; another when it is inconclusive, three at most; and when it alarms, once, to confirm."""
+
+    def __init__(self, kind, number):
+        self.kind, self.name = kind, f"{kind}-{number:03}"
+        self.paths, self.codes, self.verdict = [], [], None
+
+    def wants_more(self):
+        if not self.codes:
+            return not self.paths
+        return len(self.codes) < TRIES and (self.codes[-1] == 3 or self.codes == [1])
 
 
+def measure_all(args, programs, nights, suite):
+    """Whether all nights are there now, measured and judged."""
+    began, took, unchanged = time.monotonic(), 0.0, []
+    judge = args.judge or programs["same"]
+    for night in nights:
+        before = unchanged[-args.baseline:]
+        while night.wants_more():
+            if args.slice and time.monotonic() - began + took > args.slice:  # the next run would end behind the slice
+                print(f"stopped before {night.name}: {nights.index(night)} of {len(nights)} are there", flush=True)
+                return False
+            name = night.name + (f"-{len(night.paths) + 1}" if night.paths else "")
+            path, seconds = measure(args.work, programs[night.kind], night.kind, name, suite)
+            took = max(took, seconds)
+            night.paths.append(path)
+            if len(before) >= args.baseline:
+                code, night.verdict = compare(args.work, judge, before, night.paths)
+                night.codes.append(code)
+        if night.kind == "same":
+            unchanged.append(night.paths[0])
+    return True
+
+
+TRIES = 3
 WANTED = {"slow": "decode", "zero": "perplexity"}
 NAMES = {"same": "unchanged program (A/A)", "slow": "decode 10 % slower", "zero": "zero points of one layer off by one"}
 
@@ -149,49 +163,54 @@ def is_found(kind, verdict):
     return any(row["verdict"] == "regression" and row["metric"].startswith(WANTED[kind]) for row in verdict["rows"])
 
 
-def describe(runs, work):
+def describe(nights):
     """Where the runs were made, from what they say themselves."""
-    documents = [json.loads((work / "runs" / f"{kind}-{number:03}.json").read_text()) for kind, number in runs]
-    devices = [d["context"]["devices"][0] for d in documents]
+    documents = [(night.kind, json.loads(path.read_text())) for night in nights for path in night.paths]
+    devices = [d["context"]["devices"][0] for _, d in documents]
     loads = [d["load_average"] for d in devices]
-    seconds = sum(c["seconds"] for d in documents for c in d["cases"])
-    commits = ", ".join(sorted({d["context"]["program"]["git"] for d, (kind, _) in zip(documents, runs) if kind == "same"}))
-    days = sorted({d["context"]["created"][:10] for d in documents})
+    seconds = sum(c["seconds"] for _, d in documents for c in d["cases"])
+    commits = ", ".join(sorted({d["context"]["program"]["git"] for kind, d in documents if kind == "same"}))
+    days = sorted({d["context"]["created"][:10] for _, d in documents})
     last = devices[-1]
     return (
-        f"{len(runs)} runs on {last.get('cpu', 'an unnamed processor')} with {last.get('cores', os.cpu_count())} cores, of which a run used one, at "
-        f"load averages from {min(loads):.1f} to {max(loads):.1f}, commit {commits}, {' and '.join(dict.fromkeys((days[0], days[-1])))}, "
+        f"{len(nights)} nights of {len(documents)} runs on {last.get('cpu', 'an unnamed processor')} with {last.get('cores', os.cpu_count())} cores, of which "
+        f"a run used one, at load averages from {min(loads):.1f} to {max(loads):.1f}, commit {commits}, {' and '.join(dict.fromkeys((days[0], days[-1])))}, "
         f"{seconds / 60:.0f} minutes of measuring. Two cases (RTN 4 bits asymmetric, NF4) of the demo model: perplexity over 130 windows, prefill and "
         f"decode with a budget of one second each in {SUITE['speed']['rounds']} rounds, sizes and memory."
     )
 
 
-def summarize(results, baseline, context):
+def summarize(nights, baseline, context):
     lines = ["# The gate, tried", "", "Written by tools/prove_gate.py; docs/gate.md says what the gate decides by.", ""]
     lines += [f"{context}", ""]
-    lines += ["| runs | of | exit 0 | exit 1 | exit 3 | rows judged | noisy | regressions that are none | fault found |", "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    lines += ["| nights | of | exit 0 | exit 1 | exit 3 | measured again | rows judged | noisy | regressions that are none | fault found |"]
+    lines += ["|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for kind in ("same", "slow", "zero"):
-        mine = [r for r in results if r[0] == kind]
-        codes = collections.Counter(r[1] for r in mine)
-        rows = [row for r in mine for row in r[2]["rows"]]
+        mine = [n for n in nights if n.kind == kind and n.codes]
+        codes = collections.Counter(n.codes[-1] for n in mine)
+        again = sum(len(n.codes) > 1 for n in mine)
+        rows = [row for n in mine for row in n.verdict["rows"]]
         judged = sum(row["verdict"] in ("pass", "improvement", "regression", "inconclusive") for row in rows)
         noisy = sum(row["verdict"] == "noisy" for row in rows)
         false = sum(is_false(kind, row) for row in rows)
-        found = f"{sum(is_found(kind, r[2]) for r in mine)} of {len(mine)}" if kind in WANTED else "–"
-        lines.append(f"| {NAMES[kind]} | {len(mine)} | {codes[0]} | {codes[1]} | {codes[3]} | {judged} | {noisy} | {false} | {found} |")
-    lines += ["", f"Each run was compared with the directory of the {baseline} unchanged runs before it, at the defaults of `bench compare`."]
+        found = f"{sum(is_found(kind, n.verdict) for n in mine)} of {len(mine)}" if kind in WANTED else "–"
+        lines.append(f"| {NAMES[kind]} | {len(mine)} | {codes[0]} | {codes[1]} | {codes[3]} | {again} | {judged} | {noisy} | {false} | {found} |")
+    lines += ["", f"Each night was compared with the directory of the {baseline} unchanged nights' first runs before it, at the defaults of `bench compare`, and "]
+    lines[-1] += f"measured again as examples/nightly.sh does: up to {TRIES} runs while it is inconclusive, a second one to confirm an alarm, all of its runs judged together."
     return "\n".join(lines) + "\n"
 
 
-def tell_misses(results):
+def tell_misses(nights):
     """What a reader wants to look into: false alarms, and faults that were not found."""
-    for kind, code, verdict, name in results:
-        missed = kind in WANTED and not is_found(kind, verdict)
-        for row in verdict["rows"]:
-            if is_false(kind, row) or (missed and row["metric"].startswith(WANTED[kind])):
+    for night in nights:
+        missed = night.codes and night.kind in WANTED and not is_found(night.kind, night.verdict)
+        if len(night.codes) > 1:
+            print(f"{night.name}: exit codes {night.codes}")
+        for row in night.verdict["rows"] if night.verdict else []:
+            if is_false(night.kind, row) or (missed and row["metric"].startswith(WANTED[night.kind])):
                 p, change = row.get("p_adjusted"), row.get("change_pct")
                 numbers = f"{change:+.2f} %" if change is not None else ""
-                print(f"{name}: {'missed' if missed else 'false'}: {row['id']} {row['metric']} {row['verdict']} {numbers} p {p} {row.get('why') or ''}")
+                print(f"{night.name}: {'missed' if missed else 'false'}: {row['id']} {row['metric']} {row['verdict']} {numbers} p {p} {row.get('why') or ''}")
 
 
 def main():
@@ -202,21 +221,20 @@ def main():
     parser.add_argument("--baseline", type=int, default=10)
     parser.add_argument("--build", action="store_true", help="stop behind the builds")
     parser.add_argument("--slice", type=float, default=0, metavar="SECONDS", help="measure no longer than this, and go on with the next call")
-    parser.add_argument("--judge", type=pathlib.Path, metavar="BENCH", help="the program that compares, in place of the unchanged one")
+    parser.add_argument("--judge", type=lambda p: pathlib.Path(p).resolve(), metavar="BENCH", help="the program that compares, in place of the unchanged one")
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    work = args.work.resolve()
+    work = args.work = args.work.resolve()
     (work / "runs").mkdir(parents=True, exist_ok=True)
     suite = work / "suite.json"
     suite.write_text(json.dumps(SUITE, indent=1))
     programs = {kind: build(work, kind) for kind in ("same", "slow", "zero")}
-    runs = order(args.same, args.faults, args.baseline)
-    if args.build or not measure_all(work, programs, runs, suite, args.slice):
+    nights = [Night(kind, number) for kind, number in order(args.same, args.faults, args.baseline)]
+    if args.build or not measure_all(args, programs, nights, suite):
         return
-    results = judge_all(work, args.judge.resolve() if args.judge else programs["same"], runs, args.baseline)
-    text = summarize(results, args.baseline, describe(runs, work))
+    text = summarize(nights, args.baseline, describe(nights))
     print(text)
-    tell_misses(results)
+    tell_misses(nights)
     if args.out:
         args.out.write_text(text)
 
