@@ -2,11 +2,16 @@
 
 #include <string.h>
 
-/* Bytes of the list's weights, by whether they have products in whole numbers. */
-static void sum_bytes(const qb_step_weights *w, int64_t *whole, int64_t *all) {
+/* By whether they have products in whole numbers. */
+typedef struct {
+    int64_t whole_bytes, bytes, whole_weights, weights;
+} sums;
+
+static void add_list(const qb_step_weights *w, sums *s) {
     for (int64_t i = 0; i < w->n_modules; i++) {
-        *all += w->matrices[i].bytes;
-        if (w->matrices[i].integer) *whole += w->matrices[i].bytes;
+        const qb_matrix *m = &w->matrices[i];
+        s->bytes += m->bytes, s->weights += m->rows * m->cols;
+        if (m->integer) s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
     }
 }
 
@@ -17,7 +22,7 @@ static qb_activations mode_of(const char *name) {
 }
 
 qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *wanted, qb_activation_use *out) {
-    *out = (qb_activation_use){QB_ACTIVATIONS_F32, -1};
+    *out = (qb_activation_use){QB_ACTIVATIONS_F32, -1, 0};
     qb_activations mode = mode_of(wanted);
     if (!dev->backend->set_activations) {
         if (mode == QB_ACTIVATIONS_F32 || mode == QB_ACTIVATIONS_FASTEST) return QB_OK;
@@ -25,13 +30,16 @@ qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *want
                        "the backend %s has no products in whole numbers: --activations %s is for the cpu",
                        dev->backend->name, wanted);
     }
-    int64_t whole = 0, all = 0;
-    for (int64_t l = 0; m->resident && l < m->config.n_layers; l++) sum_bytes(&m->blocks[l].w, &whole, &all);
-    sum_bytes(&m->enter.w, &whole, &all);
-    sum_bytes(&m->leave.w, &whole, &all);
-    if (m->resident && !whole) mode = QB_ACTIVATIONS_F32;
-    if (m->resident) out->float32_bytes = all - whole;
-    return dev->backend->set_activations(dev, mode, &out->mode);
+    sums s = {0};
+    for (int64_t l = 0; m->resident && l < m->config.n_layers; l++) add_list(&m->blocks[l].w, &s);
+    double share = s.weights ? (double)s.whole_weights / (double)s.weights : 0;
+    add_list(&m->enter.w, &s);
+    add_list(&m->leave.w, &s);
+    if (m->resident && !s.whole_bytes) mode = QB_ACTIVATIONS_F32;
+    if (m->resident) out->float32_bytes = s.bytes - s.whole_bytes;
+    qb_status st = dev->backend->set_activations(dev, mode, &out->mode);
+    if (out->mode != QB_ACTIVATIONS_F32) out->whole_share = share;
+    return st;
 }
 
 void qb_activations_put(const qb_activation_use *use, qb_json *extra) {

@@ -14,6 +14,7 @@ typedef struct qb_activation_use {
     qb_activations mode;   /* in force; F32 also where no weight of the model has products in whole numbers */
     int64_t float32_bytes; /* of a pass over the weights that float32 activations meet all the same; -1:
                               unknown */
+    double whole_share;    /* of the blocks' weights that have products in whole numbers, in this mode */
 } qb_activation_use;
 
 /* From now on, for a loaded model on its device; NULL is f32. QB_ERR_UNSUPPORTED where the device has float32

@@ -6,7 +6,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
-void qb_share_put(const qb_device *dev, double reached, double ceiling, double reused_bytes, bool whole,
+double qb_product_ceiling(const qb_ceilings *c, const qb_activation_use *use) {
+    double whole = use->mode == QB_ACTIVATIONS_I8    ? c->int8_op_per_s
+                   : use->mode == QB_ACTIVATIONS_I16 ? c->int16_op_per_s
+                                                     : 0;
+    if (!(whole > 0) || !(use->whole_share > 0)) return c->gemm_flop_per_s;
+    return 1 / (use->whole_share / whole + (1 - use->whole_share) / c->gemm_flop_per_s);
+}
+
+void qb_share_put(const qb_device *dev, double reached, double ceiling, double reused_bytes,
                   qb_measure *row) {
     qb_json_put_real(row->extra, "ceiling", ceiling);
     qb_json_put_real(row->extra, "share_of_ceiling", reached / ceiling);
@@ -18,8 +26,6 @@ void qb_share_put(const qb_device *dev, double reached, double ceiling, double r
     if (reused_bytes > 0 && (fits || reused_bytes < 64e6))
         snprintf(why, sizeof why, "the %s read for each token stay in caches, and the ceiling is of memory",
                  bytes);
-    else if (whole)
-        snprintf(why, sizeof why, "the products are of whole numbers, and the ceiling is of float32 ones");
     else
         snprintf(why, sizeof why,
                  "the ceiling was measured while the device was slower: other work ran then, or its clock "
@@ -32,6 +38,7 @@ void qb_ceilings_put(const qb_model *m, const qb_ceilings *c, qb_measure *row) {
         qb_json_put_int(row->extra, "host_blocks", qb_model_host_blocks(m));
         qb_json_put_int(row->extra, "bus_bytes_per_pass", qb_model_host_bytes(m));
     }
-    qb_json_put_real(row->extra, "read_ceiling_bytes_per_s", c->read_bytes_per_s);
-    qb_json_put_real(row->extra, "gemm_ceiling_flop_per_s", c->gemm_flop_per_s);
+    const qb_ceiling *one;
+    for (size_t i = 0; (one = qb_ceiling_at(i)); i++)
+        if (qb_ceiling_of(c, one) > 0) qb_json_put_real(row->extra, one->row_key, qb_ceiling_of(c, one));
 }

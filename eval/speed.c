@@ -48,10 +48,6 @@ const qb_option qb_speed_options[] = {
     {0},
 };
 
-static bool in_whole_numbers(const qb_speed_config *c) {
-    return c->activations && strcmp(c->activations, qb_activations_name(QB_ACTIVATIONS_F32)) != 0;
-}
-
 static double causal_flops(const qb_topology *t, double tokens) {
     return tokens * (2.0 * (double)qb_topology_active_params(t) + tokens * (double)t->context_flops);
 }
@@ -80,6 +76,7 @@ typedef struct {
     const qb_speed_config *config;
     const qb_ceilings *ceilings;
     const qb_speed_round *round;
+    qb_activation_use use;
     qb_measures *out;
 } job;
 
@@ -95,7 +92,10 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     QB_TRY(st, qb_timing_row(&op, j->round, j->out, &sampling, rate));
     double flops = causal_flops(&j->m->topology, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
-    qb_share_put(j->dev, flops, j->ceilings->gemm_flop_per_s, 0, in_whole_numbers(j->config), rate);
+    double products = (double)qb_topology_active_params(&j->m->topology) * 2 * rate->value;
+    qb_activation_use use = j->use;
+    use.whole_share *= products / flops;
+    qb_share_put(j->dev, flops, qb_product_ceiling(j->ceilings, &use), 0, rate);
     qb_ceilings_put(j->m, j->ceilings, rate);
     if (n_seq == 1) {
         qb_sampling_rule rule = qb_timing_rule(j->config, NULL);
@@ -130,7 +130,7 @@ static qb_status measure_decode(const job *j, int64_t n_tok, int64_t depth, int6
     double bytes_per_s = ((double)weights + kv * (double)n_seq) * row->value / (double)n_seq;
     qb_json_put_real(row->extra, "bytes_per_token", ((double)weights + kv * (double)n_seq) / (double)n_seq);
     qb_json_put_real(row->extra, "bytes_per_s", bytes_per_s);
-    qb_share_put(j->dev, bytes_per_s, j->ceilings->read_bytes_per_s, (double)weights, false, row);
+    qb_share_put(j->dev, bytes_per_s, j->ceilings->read_bytes_per_s, (double)weights, row);
     qb_ceilings_put(j->m, j->ceilings, row);
     qb_json_put_text(row->extra, "kv_dtype", j->config->kv);
 out:
@@ -241,7 +241,7 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *asked, co
     if (st != QB_OK) return st;
     in_force.activations = qb_activations_name(use.mode);
     if (!ceilings) QB_TRY(st, dev->backend->ceilings(dev, &own));
-    const job j = {m, dev, config, ceilings ? ceilings : &own, round ? round : &at_once, out};
+    const job j = {m, dev, config, ceilings ? ceilings : &own, round ? round : &at_once, use, out};
     int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;
     qb_progress progress;
     qb_progress_begin(&progress, total, "speed");

@@ -7,6 +7,7 @@
    every run and with every thread count. */
 #pragma once
 
+#include "base/ceilings.h"
 #include "base/status.h"
 #include "base/threads.h"
 #include "kernels/quantize.h"
@@ -110,13 +111,6 @@ typedef struct qb_decoder {
     const qb_step_weights *const *blocks; /* [n_layers] */
     const qb_step_weights *leave;         /* up to the logits */
 } qb_decoder;
-
-typedef struct qb_ceilings { /* what the machine can do; speed rows quote their share of these */
-    double read_bytes_per_s; /* streaming read with all threads, working set far beyond cache; on a GPU a
-                                copy's bytes read and written */
-    double gemm_flop_per_s;  /* 2 * m * n * k operations of a GEMM with all threads: float32; on a GPU float16
-                                in  and float32 sums */
-} qb_ceilings;
 
 /* What the device's sensors say now; NaN and -1 where it has none. */
 typedef struct qb_monitor {

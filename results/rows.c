@@ -90,10 +90,8 @@ static qb_status read_device(qb_rows *rows, const qb_row_document *document, con
                          .memory_bytes = qb_read_number(j, "memory_bytes"),
                          .device_memory_bytes = qb_read_number(j, "device_memory_bytes"),
                          .load_average = qb_read_number(j, "load_average"),
-                         .read_bytes_per_s = qb_read_number(ceilings, "read_bytes_per_s"),
-                         .gemm_flop_per_s = qb_read_number(ceilings, "gemm_flop_per_s"),
-                         .read_bytes_per_s_after = qb_read_number(ceilings, "read_bytes_per_s_after"),
-                         .gemm_flop_per_s_after = qb_read_number(ceilings, "gemm_flop_per_s_after")};
+                         .ceilings = qb_ceilings_read(ceilings, ""),
+                         .ceilings_after = qb_ceilings_read(ceilings, "_after")};
     qb_str text = {0};
     qb_device_describe(j, &text);
     qb_status st = qb_str_status(&text);

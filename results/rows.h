@@ -3,6 +3,7 @@
    "" where a reader would print them and NULL where it has to ask. */
 #pragma once
 
+#include "base/ceilings.h"
 #include "base/memory.h"
 #include "base/metric.h"
 #include "results/results.h"
@@ -26,9 +27,8 @@ typedef struct qb_row_device {
     const char *id, *description; /* "AMD EPYC 9B14, 2 threads, avx512"; clean */
     const char *cpu, *gpu, *simd, *blas, *os, *kernel, *governor;
     double cores, threads, memory_bytes, device_memory_bytes, load_average;
-    double read_bytes_per_s, gemm_flop_per_s;             /* ceilings, before the run */
-    double read_bytes_per_s_after, gemm_flop_per_s_after; /* and behind it */
-    const qb_json *json;                                  /* for results/device.h and results/comparable.h */
+    qb_ceilings ceilings, ceilings_after; /* before the run and behind it; NaN where not measured */
+    const qb_json *json;                  /* for results/device.h and results/comparable.h */
 } qb_row_device;
 
 /* A quantized matrix. */

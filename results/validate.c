@@ -30,14 +30,16 @@ static const shape program_shape = {.rules = (const rule[]){
                                         {"git", TEXT, NULL, NULL, NULL, 0},
                                         {0},
                                     }};
-static const shape ceilings_shape = {
-    .rules = (const rule[]){
-        {"read_bytes_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
-        {"gemm_flop_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
-        {"read_bytes_per_s_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
-        {"gemm_flop_per_s_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
-        {0},
-    }};
+static const shape ceilings_shape = {.rules = (const rule[]){
+/* clang-format off */
+#define X(field, row_key, name, unit, scale)                                                                 \
+        {#field, NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},                                         \
+        {#field "_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+#include "base/ceilings.def"
+#undef X
+                                         /* clang-format on */
+                                         {0},
+                                     }};
 static const shape host_shape = {.rules = (const rule[]){
                                      {"id", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
                                      {"backend", TEXT, NULL, NULL, NULL, 0},

@@ -7,13 +7,20 @@ static const char four_methods[] =
     "{\"method\":\"none\"},{\"method\":\"rtn\",\"bits\":[4,3],\"group_size\":32},"
     "{\"method\":\"gptq\",\"group_size\":32,\"samples\":2,\"seqlen\":32}";
 
+/* Nothing, but that the machine was busy with something else at one end of the run and not at the other. */
+static void assert_quiet(const char *err) {
+    const char *line_end = strchr(err, '\n');
+    bool drift = strstr(err, "warning: ") == err && strstr(err, "did not hold still during the run");
+    if (*err && !(drift && line_end && !line_end[1])) fail_msg("\"%s\" was said", err);
+}
+
 static void test_cli_run__every_case_is_measured(void **state) {
     (void)state;
     write_suite("all.json", four_methods, "\"perplexity\",\"speed\",\"memory\",\"determinism\"", "");
     char *suite = scratch_path("all.json"), *out = scratch_path("all-result.json");
     outcome o = BENCH("run", "--suite", suite, "--synthetic", "-o", out, "--json", "--quiet");
     assert_worked(&o);
-    assert_string_equal(o.err, "");
+    assert_quiet(o.err);
     qb_json *printed = json_of(&o);
     assert_ok(qb_results_validate(printed, "standard output"));
     qb_json_free(printed);

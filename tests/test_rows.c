@@ -19,7 +19,7 @@ static void test_rows__say_what_the_document_says(void **state) {
     assert_string_equal(rows.documents[0].name, "example");
     assert_string_equal(rows.documents[0].suite, "demo");
     assert_int_equal(rows.documents[0].n_command, 6);
-    assert_true(rows.devices[0].read_bytes_per_s == 21.4e9);
+    assert_true(rows.devices[0].ceilings.read_bytes_per_s == 21.4e9);
     assert_int_equal(rows.n_cases, qb_json_count(qb_json_get(r.doc, "cases")));
     const qb_row_case *c = qb_rows_case(&rows, rows.documents, "demo/none/cpu");
     assert_true(c->unquantized && c->status == QB_ROW_OK && !c->published && !c->projected_on);
@@ -289,15 +289,18 @@ static void test_twins__of_one_format_differ_by_noise_only(void **state) {
 static void test_ceilings__that_did_not_hold_are_said(void **state) {
     (void)state;
     qb_str text = {0};
-    qb_ceiling_drift_put("cpu", 80e9, 75e9, 400e9, 390e9, &text);
-    qb_ceiling_drift_put("cpu", 80e9, (double)NAN, 400e9, (double)NAN, &text);
+    const qb_ceilings before = {80e9, 400e9, 0, 0}, slow = {6.4e9, 100e9, 0, (double)NAN};
+    const qb_ceilings near = {75e9, 390e9, 0, 0}, unknown = {(double)NAN, (double)NAN, (double)NAN, 1e12};
+    const qb_ceilings read = {60e9, 390e9, 0, 0};
+    qb_ceiling_drift_put("cpu", &before, &near, &text);
+    qb_ceiling_drift_put("cpu", &before, &unknown, &text);
     assert_int_equal(text.length, 0);
-    qb_ceiling_drift_put("cpu", 80e9, 60e9, 400e9, 390e9, &text);
+    qb_ceiling_drift_put("cpu", &before, &read, &text);
     assert_string_equal(text.text,
                         "cpu did not hold still during the run: read ceiling 80.0 before and 60.0 GB/s "
                         "behind it (-25 %); speeds and shares of the ceiling may be off by as much");
     qb_str_free(&text);
-    qb_ceiling_drift_put("cpu", 6.4e9, 80e9, 100e9, 400e9, &text);
+    qb_ceiling_drift_put("cpu", &slow, &before, &text);
     assert_non_null(
         strstr(text.text, "(+1150 %), GEMM ceiling 100.0 before and 400.0 GFLOP/s behind it (+300 %)"));
     qb_str_free(&text);

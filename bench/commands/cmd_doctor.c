@@ -35,7 +35,8 @@ static const qb_page page = {
                    "each CUDA device: bytes read a\n"
                    "second from far beyond the caches (a GPU: copied in its memory), and operations a second "
                    "of large matrix products\n"
-                   "(float32; a GPU: float16 with float32 sums). What is missing\n"
+                   "(float32; a GPU: float16 with float32 sums), and of products of codes with 8-bit and "
+                   "16-bit activations. What is missing\n"
                    "is listed with the command that mends it.",
     .examples = "bench doctor\n"
                 "bench doctor --json",
@@ -203,9 +204,20 @@ static void print_missing(const qb_json *missing) {
                   text_of(m, "fix"));
 }
 
+static void print_ceilings(const qb_json *json, const char *product) {
+    qb_ceilings ceilings = qb_ceilings_read(json, "");
+    const qb_ceiling *c;
+    for (size_t i = 0; (c = qb_ceiling_at(i)); i++) {
+        bool gemm = c->offset == offsetof(qb_ceilings, gemm_flop_per_s);
+        if (qb_ceiling_of(&ceilings, c) > 0)
+            qb_output("%-5s ceiling  %.1f %s%s%s\n", c->name, qb_ceiling_of(&ceilings, c) / c->scale, c->unit,
+                      gemm ? " in " : "", gemm ? product : "");
+    }
+}
+
 static void print_text(const qb_json *top) {
     const qb_json *machine = qb_json_get(top, "machine"), *blas = qb_json_get(top, "openblas");
-    const qb_json *folders = qb_json_get(top, "folders"), *ceilings = qb_json_get(machine, "ceilings");
+    const qb_json *folders = qb_json_get(top, "folders");
     char a[32], b[32];
     qb_output("program        bench %s\n", qb_program_version());
     qb_output("CPU            %s\n", text_of(machine, "cpu"));
@@ -223,9 +235,8 @@ static void print_text(const qb_json *top) {
     print_gpus(qb_json_get(machine, "gpu"));
     print_cuda(qb_json_get(top, "cuda"));
     qb_output("gnuplot        %s\n", text_of(qb_json_get(top, "gnuplot"), "version"));
-    qb_output("read ceiling   %s/s\n", qb_format_bytes(number_of(ceilings, "read_bytes_per_s"), a));
-    qb_output("GEMM ceiling   %.1f GFLOP/s in %s\n", number_of(ceilings, "gemm_flop_per_s") * 1e-9,
-              strcmp(text_of(top, "backend"), "cpu") ? "float16 with float32 sums" : "float32");
+    const char *product = strcmp(text_of(top, "backend"), "cpu") ? "float16 with float32 sums" : "float32";
+    print_ceilings(qb_json_get(machine, "ceilings"), product);
     qb_output("cache          %s, %s free\n", text_of(folders, "cache"),
               qb_format_bytes(number_of(folders, "cache_free_bytes"), a));
     qb_output("data           %s\n", text_of(folders, "data"));

@@ -72,10 +72,19 @@ static void print_activations(const qb_row_case *c) {
     }
 }
 
+static void print_ceilings(const qb_ceilings *ceilings) {
+    const qb_ceiling *c;
+    int printed = 0;
+    for (size_t i = 0; (c = qb_ceiling_at(i)); i++)
+        if (qb_ceiling_of(ceilings, c) > 0)
+            qb_output("%s%s %.1f %s", printed++ ? ", " : "ceilings: ", c->name,
+                      qb_ceiling_of(ceilings, c) / c->scale, c->unit);
+    if (printed) qb_output("\n");
+}
+
 /* What the marks mean, why a share is above 100 %, what the shares are of. */
 static void print_notes(const qb_row_case *c) {
     bool noisy = false;
-    char read_rate[32];
     for (int i = 0; i < c->n_rows; i++) noisy |= qb_row_is_noisy(&c->rows[i]);
     if (noisy) qb_output("! stayed noisy: no speed to compare with\n");
     for (int i = 0; i < c->n_rows; i++)
@@ -86,8 +95,7 @@ static void print_notes(const qb_row_case *c) {
             qb_output("%s %s above its ceiling: %s\n", c->rows[i].name, c->rows[i].protocol,
                       c->rows[i].share_reason);
     if (!c->device) return;
-    qb_output("ceilings: %s/s read, %.1f GFLOP/s in large matrix products\n",
-              qb_format_bytes(c->device->read_bytes_per_s, read_rate), c->device->gemm_flop_per_s * 1e-9);
+    print_ceilings(&c->device->ceilings);
     if (c->device->load_average >= 0)
         qb_output("load average %.1f on %.0f cores when it began\n", c->device->load_average,
                   c->device->cores);

@@ -29,19 +29,15 @@ qb_json *qb_device_facts_json(const qb_device_facts *f) {
     qb_json *j = qb_json_object();
     qb_json_put(j, "describe", qb_json_copy(f->describe));
     qb_json_put_real(j, "load_average", f->load_average);
-    if (f->measured) {
-        qb_json_put_real(j, "read_bytes_per_s", f->ceilings.read_bytes_per_s);
-        qb_json_put_real(j, "gemm_flop_per_s", f->ceilings.gemm_flop_per_s);
-    }
+    if (f->measured) qb_ceilings_write(&f->ceilings, "", j);
     return j;
 }
 
 qb_status qb_device_facts_parse(const qb_json *json, qb_device_facts *out) {
     *out = (qb_device_facts){.describe = qb_json_copy(qb_json_get(json, "describe"))};
     out->load_average = qb_json_number(qb_json_get(json, "load_average"));
-    out->measured = !qb_json_is_null(qb_json_get(json, "read_bytes_per_s"));
-    out->ceilings.read_bytes_per_s = qb_json_number(qb_json_get(json, "read_bytes_per_s"));
-    out->ceilings.gemm_flop_per_s = qb_json_number(qb_json_get(json, "gemm_flop_per_s"));
+    out->ceilings = qb_ceilings_read(json, "");
+    out->measured = out->ceilings.read_bytes_per_s > 0;
     return out->describe ? QB_OK : qb_fail(QB_ERR_INTERNAL, "the probe told nothing of the device");
 }
 
@@ -84,8 +80,7 @@ qb_json *qb_record_device(const char *id, const char *backend, const qb_device_f
     qb_json_put_real(m, "load_average", facts->load_average);
     if (facts->measured) {
         qb_json *c = qb_json_object();
-        qb_json_put_real(c, "read_bytes_per_s", facts->ceilings.read_bytes_per_s);
-        qb_json_put_real(c, "gemm_flop_per_s", facts->ceilings.gemm_flop_per_s);
+        qb_ceilings_write(&facts->ceilings, "", c);
         qb_json_put(m, "ceilings", c);
     } else {
         qb_json_put_null(m, "ceilings");

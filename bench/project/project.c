@@ -193,7 +193,7 @@ static void project_memory(projection *p) {
 static void project_gptq(projection *p) {
     const qb_row_case *c = p->measured;
     double tokens = c->samples * c->seqlen, seconds = c->quantize_seconds;
-    double here = c->device ? c->device->gemm_flop_per_s : (double)NAN;
+    double here = c->device ? c->device->ceilings.gemm_flop_per_s : (double)NAN;
     qb_gptq_work w;
     qb_json *row = put_row(p, "quantize_seconds", "s", false, NULL);
     if (!qb_gptq_work_of(c->modules, c->n_modules, tokens, &w)) {

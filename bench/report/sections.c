@@ -5,6 +5,7 @@
 #include "results/text.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -259,8 +260,12 @@ static void put_device(const qb_row_device *d, qb_str *out) {
     put_fact("kernel", d->kernel, out);
     put_fact("frequency governor", d->governor, out);
     put_amount("load average when it began", d->load_average, "", out);
-    put_amount("reads at most", d->read_bytes_per_s, "B/s", out);
-    put_amount("multiplies at most", d->gemm_flop_per_s * 1e-9, "GFLOP/s", out);
+    const qb_ceiling *c;
+    for (size_t i = 0; (c = qb_ceiling_at(i)); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s ceiling", c->name);
+        put_amount(name, qb_ceiling_of(&d->ceilings, c) / c->scale, c->unit, out);
+    }
     qb_str_text(out, "</dl>\n");
 }
 

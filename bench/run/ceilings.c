@@ -8,8 +8,7 @@
 
 static qb_json *with_after(const qb_json *device, const qb_ceilings *after) {
     qb_json *copy = qb_json_copy(device), *c = qb_json_copy(qb_json_get(device, "ceilings"));
-    qb_json_put_real(c, "read_bytes_per_s_after", after->read_bytes_per_s);
-    qb_json_put_real(c, "gemm_flop_per_s_after", after->gemm_flop_per_s);
+    qb_ceilings_write(after, "_after", c);
     qb_json_put(copy, "ceilings", c);
     return copy;
 }
@@ -40,8 +39,7 @@ qb_status qb_run_ceilings_again(qb_run *run) {
         st = qb_device_probe(&compute, true, &facts);
         if (st == QB_OK) {
             put_after(run, d->id, &facts.ceilings);
-            qb_ceiling_drift_put(d->id, d->facts.ceilings.read_bytes_per_s, facts.ceilings.read_bytes_per_s,
-                                 d->facts.ceilings.gemm_flop_per_s, facts.ceilings.gemm_flop_per_s, &text);
+            qb_ceiling_drift_put(d->id, &d->facts.ceilings, &facts.ceilings, &text);
         }
         if (text.length) qb_warn("%s", text.text);
         qb_str_free(&text);

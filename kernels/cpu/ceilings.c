@@ -72,6 +72,44 @@ static qb_status measure_gemm(cpu_device *d, double *flop_per_s) {
     return QB_OK;
 }
 
+/* ---- products in whole numbers ---- */
+
+enum { SPIN_ROUNDS = 1 << 16, SPIN_TASKS = 8 }; /* tasks a thread: one that is held up delays a part */
+static const int64_t spin_budget_ns = 100000000;
+
+typedef struct {
+    uint32_t (*spin)(int64_t rounds, const uint8_t *codes, const int32_t *words);
+    uint32_t *sink; /* one a task */
+} spin_job;
+
+static void spin_tasks(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const spin_job *j = ctx;
+    uint8_t codes[QB_SPIN_BYTES];
+    int32_t words[QB_SPIN_WORDS];
+    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i & 15);
+    for (int i = 0; i < QB_SPIN_WORDS; i++) words[i] = 0x01030507 * (i % 13 + 1);
+    for (int64_t t = begin; t < end; t++) j->sink[t] = j->spin(SPIN_ROUNDS, codes, words);
+}
+
+static qb_status measure_whole(cpu_device *d, bool eight, double *op_per_s) {
+    int64_t tasks = (int64_t)SPIN_TASKS * qb_threads_count(d->base.threads);
+    spin_job j = {eight ? d->integer->spin_i8 : d->integer->spin_i16, NULL};
+    qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, tasks * 4, &j.sink);
+    if (st != QB_OK) return st;
+    *op_per_s = 0;
+    int64_t begun = qb_now_ns();
+    for (int run = 0; run < 3 || (run < 20 && qb_now_ns() - begun < spin_budget_ns); run++) {
+        int64_t start = qb_now_ns();
+        qb_parallel_for(d->base.threads, tasks, 1, spin_tasks, &j);
+        double operations = 2.0 * SPIN_ROUNDS * QB_SPIN_PRODUCTS * (double)tasks;
+        double rate = operations / ((double)(qb_now_ns() - start) * 1e-9);
+        if (rate > *op_per_s) *op_per_s = rate;
+    }
+    qb_cpu_free(&d->base, j.sink);
+    return QB_OK;
+}
+
 /* The arrays of a measurement are no part of what a model needs: its figures come back as they were. */
 qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out) {
     cpu_device *d = cpu_of(dev);
@@ -79,6 +117,8 @@ qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out) {
         qb_memory before = d->memory;
         qb_status st = measure_read(d, &d->ceilings.read_bytes_per_s);
         if (st == QB_OK) st = measure_gemm(d, &d->ceilings.gemm_flop_per_s);
+        if (st == QB_OK) st = measure_whole(d, true, &d->ceilings.int8_op_per_s);
+        if (st == QB_OK) st = measure_whole(d, false, &d->ceilings.int16_op_per_s);
         d->memory = before;
         if (st != QB_OK) return st;
         d->ceilings_known = true;
