@@ -102,7 +102,7 @@ static qb_status measure_whole(cpu_device *d, bool eight, double *op_per_s) {
     for (int run = 0; run < 3 || (run < 20 && qb_now_ns() - begun < spin_budget_ns); run++) {
         int64_t start = qb_now_ns();
         qb_parallel_for(d->base.threads, tasks, 1, spin_tasks, &j);
-        double operations = 2.0 * SPIN_ROUNDS * QB_SPIN_PRODUCTS * (double)tasks;
+        double operations = 2.0 * SPIN_ROUNDS * d->integer->spin_products * (double)tasks;
         double rate = operations / ((double)(qb_now_ns() - start) * 1e-9);
         if (rate > *op_per_s) *op_per_s = rate;
     }

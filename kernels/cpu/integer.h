@@ -58,14 +58,10 @@ typedef struct qb_integer_shape {
     qb_integer_fn i16[QB_WHOLE_COUNT], i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
 } qb_integer_shape;
 
-/* A round multiplies four registers of codes, each sixteen rows of a quad of columns, with three tokens:
-   twelve sums, which hide the latency of each, and seven loads. */
-enum { QB_SPIN_BLOCKS = 4, QB_SPIN_TOKENS = 3, QB_SPIN_STEPS = 8 };
-enum {
-    QB_SPIN_BYTES = 64 * QB_SPIN_BLOCKS * QB_SPIN_STEPS,
-    QB_SPIN_WORDS = 2 * QB_SPIN_TOKENS * QB_SPIN_STEPS
-};
-enum { QB_SPIN_PRODUCTS = 64 * QB_SPIN_BLOCKS * QB_SPIN_TOKENS };
+/* A round multiplies some registers of codes, each sixteen rows of a quad of columns, with two tokens. */
+enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8 };
+enum { QB_SPIN_BYTES = 64 * QB_SPIN_BLOCKS_MAX * QB_SPIN_STEPS };
+enum { QB_SPIN_WORDS = 2 * QB_SPIN_TOKENS * QB_SPIN_STEPS };
 
 typedef struct qb_integer {
     const char *name;
@@ -76,7 +72,8 @@ typedef struct qb_integer {
     /* Four activations to their words. */
     void (*store_quads)(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride);
     /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES] with words[QB_SPIN_WORDS], so
-     * many rounds of QB_SPIN_PRODUCTS; returns what must not be optimised away. */
+     * many rounds of `spin_products`; returns what must not be optimised away. */
+    int spin_products;
     uint32_t (*spin_i16)(int64_t rounds, const uint8_t *codes, const int32_t *words);
     uint32_t (*spin_i8)(int64_t rounds, const uint8_t *codes, const int32_t *words);
 } qb_integer;

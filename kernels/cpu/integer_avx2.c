@@ -8,6 +8,7 @@
 #define INTEGER_FAST  true
 #define INTEGER_3     0 /* float32 products were measured a sixth faster */
 #define INTEGER_WIDE  0 /* pairs have no higher bytes */
+#define SPIN_BLOCKS   2
 #define SHAPES(X)     X(2, 1) X(2, 2) X(1, 4)
 
 /* clang-format off */

@@ -8,6 +8,7 @@
 #define INTEGER_FAST  false
 #define INTEGER_3     1
 #define INTEGER_WIDE  1
+#define SPIN_BLOCKS   1
 #define SHAPES(X)     X(1, 1) X(1, 4)
 
 /* clang-format off */

@@ -10,6 +10,7 @@
 #define INTEGER_FAST  true
 #define INTEGER_3     1
 #define INTEGER_WIDE  1
+#define SPIN_BLOCKS   4
 #define SHAPES(X)     X(4, 1) X(4, 2) X(2, 4) X(1, 8)
 #define WORDS(eight)  ((eight) ? 1 : 2)
 
