@@ -13,6 +13,9 @@ typedef struct qb_ceilings {
     /* The same of products of codes with whole numbers, of 8 and of 16 bits, on all threads, with operands in
      * the nearest cache. */
     double int8_op_per_s, int16_op_per_s;
+    /* Of the processors' time that the threads could have had during the best run of each, the least: less
+     * than 1 where other work ran beside. 0 or NaN: unknown. */
+    double cpu_share;
 } qb_ceilings;
 
 typedef struct qb_ceiling {
@@ -23,7 +26,7 @@ typedef struct qb_ceiling {
 const qb_ceiling *qb_ceiling_at(size_t index); /* NULL behind the last */
 double qb_ceiling_of(const qb_ceilings *c, const qb_ceiling *which);
 
-/* "KEY" `suffix`: value for each that is above 0. */
+/* "KEY" `suffix`: value for each that is above 0, and "cpu_share" `suffix`. */
 void qb_ceilings_write(const qb_ceilings *c, const char *suffix, qb_json *to);
 /* Those keys of an object; NaN for what is missing. */
 qb_ceilings qb_ceilings_read(const qb_json *from, const char *suffix);

@@ -12,3 +12,7 @@ void qb_ceiling_drift_put(const char *device, const qb_ceilings *before, const q
                           qb_str *out);
 /* The same of a document's device. */
 void qb_ceiling_drift_of(const qb_row_device *d, qb_str *out);
+/* What is to be thought of a device's ceilings ("ceilings" of an entry of context.devices) themselves: other
+   work had a part of the processors when they were measured, or they were higher once by more than
+   QB_CEILING_DRIFT ("best"). Nothing else. */
+void qb_ceiling_doubt_put(const char *device, const qb_json *ceilings, qb_str *out);

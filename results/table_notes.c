@@ -213,6 +213,10 @@ static qb_status load(qb_table *t) {
         qb_str text = {0};
         qb_ceiling_drift_of(&t->rows->devices[i], &text);
         st = note(t, &text);
+        if (st != QB_OK) continue;
+        qb_ceiling_doubt_put(t->rows->devices[i].description,
+                             qb_json_get(t->rows->devices[i].json, "ceilings"), &text);
+        st = note(t, &text);
     }
     return st;
 }

@@ -30,16 +30,33 @@ static const shape program_shape = {.rules = (const rule[]){
                                         {"git", TEXT, NULL, NULL, NULL, 0},
                                         {0},
                                     }};
-static const shape ceilings_shape = {.rules = (const rule[]){
+static const shape best_value_shape = {
+    .rules = (const rule[]){
+        {"value", NUMBER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+        {"date", TEXT, NULL, NULL, NULL, 0},
+        {"load_average", NUMBER | NON_NEGATIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {0},
+    }};
+static const shape best_shape = {.rules = (const rule[]){
+#define X(field, row_key, name, unit, scale) {#field, OBJECT, NULL, &best_value_shape, NULL, 0},
+#include "base/ceilings.def"
+#undef X
+                                     {0},
+                                 }};
 /* clang-format off */
+static const shape ceilings_shape = {
+    .rules = (const rule[]){
 #define X(field, row_key, name, unit, scale)                                                                 \
         {#field, NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},                                         \
         {#field "_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
 #include "base/ceilings.def"
 #undef X
-                                         /* clang-format on */
-                                         {0},
-                                     }};
+        {"cpu_share", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"cpu_share_after", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+        {"best", OBJECT | NULLABLE, NULL, &best_shape, NULL, 0},
+        {0},
+    }};
+/* clang-format on */
 static const shape host_shape = {.rules = (const rule[]){
                                      {"id", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
                                      {"backend", TEXT, NULL, NULL, NULL, 0},

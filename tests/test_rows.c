@@ -289,9 +289,9 @@ static void test_twins__of_one_format_differ_by_noise_only(void **state) {
 static void test_ceilings__that_did_not_hold_are_said(void **state) {
     (void)state;
     qb_str text = {0};
-    const qb_ceilings before = {80e9, 400e9, 0, 0}, slow = {6.4e9, 100e9, 0, (double)NAN};
-    const qb_ceilings near = {75e9, 390e9, 0, 0}, unknown = {(double)NAN, (double)NAN, (double)NAN, 1e12};
-    const qb_ceilings read = {60e9, 390e9, 0, 0};
+    const qb_ceilings before = {80e9, 400e9, 0, 0, 1}, slow = {6.4e9, 100e9, 0, (double)NAN, 1};
+    const qb_ceilings near = {75e9, 390e9, 0, 0, 1}, read = {60e9, 390e9, 0, 0, 1};
+    const qb_ceilings unknown = {(double)NAN, (double)NAN, (double)NAN, 1e12, 0};
     qb_ceiling_drift_put("cpu", &before, &near, &text);
     qb_ceiling_drift_put("cpu", &before, &unknown, &text);
     assert_int_equal(text.length, 0);
@@ -306,6 +306,43 @@ static void test_ceilings__that_did_not_hold_are_said(void **state) {
     qb_str_free(&text);
 }
 
+/* Ceilings that were measured beside other work, or that were higher once. */
+static void test_ceilings__that_are_doubtful_are_said(void **state) {
+    (void)state;
+    static const struct {
+        const char *ceilings, *said;
+    } rows[] = {
+        {"{\"read_bytes_per_s\":8e10,\"gemm_flop_per_s\":4e11}", ""},
+        {"{\"read_bytes_per_s\":8e10,\"cpu_share\":0.9,\"best\":{\"read_bytes_per_s\":{\"value\":9e10}}}",
+         ""},
+        {"{\"read_bytes_per_s\":8e10,\"cpu_share\":0.5}",
+         "cpu: other work had 50 % of the processors when its ceilings were measured: speeds may be low as "
+         "well"},
+        {"{\"read_bytes_per_s\":6.4e9,\"gemm_flop_per_s\":1e11,\"cpu_share\":0.7,\"best\":{\"read_bytes_per_"
+         "s\":"
+         "{\"value\":8e10,\"date\":\"2026-11-20T05:49:38Z\",\"load_average\":0.1},\"gemm_flop_per_s\":{"
+         "\"value\":"
+         "1e11}}}",
+         "cpu: other work had 30 % of the processors when its ceilings were measured; read ceiling 6.4 GB/s, "
+         "and 80.0 "
+         "on 2026-11-20 at load 0.1: speeds may be low as well"},
+        /* what it reached behind the run counts too */
+        {"{\"read_bytes_per_s\":6.4e9,\"read_bytes_per_s_after\":7.9e10,\"best\":{\"read_bytes_per_s\":{"
+         "\"value\":"
+         "8e10}}}",
+         ""},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        qb_json *json = NULL;
+        qb_str text = {0};
+        assert_ok(qb_json_parse(rows[i].ceilings, strlen(rows[i].ceilings), "ceilings", &json));
+        qb_ceiling_doubt_put("cpu", json, &text);
+        assert_string_equal(qb_str_get(&text), rows[i].said);
+        qb_str_free(&text);
+        qb_json_free(json);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows__say_what_the_document_says),
@@ -317,6 +354,7 @@ int main(void) {
         cmocka_unit_test(test_metrics__each_is_one_whole_row),
         cmocka_unit_test(test_twins__of_one_format_differ_by_noise_only),
         cmocka_unit_test(test_ceilings__that_did_not_hold_are_said),
+        cmocka_unit_test(test_ceilings__that_are_doubtful_are_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

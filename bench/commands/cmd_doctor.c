@@ -4,11 +4,13 @@
 #include "base/memory.h"
 #include "bench/command.h"
 #include "bench/machine/machine.h"
+#include "bench/measure/best_ceilings.h"
 #include "bench/measure/record.h"
 #include "bench/run/cache.h"
 #include "bench/session.h"
 #include "kernels/cpu/cpu.h"
 #include "plots/plots.h"
+#include "results/ceilings.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -132,7 +134,9 @@ static qb_json *check_folders(findings *f, const char *data_option) {
 static qb_json *examine(const qb_device_facts *facts, const char *backend, const char *data, findings *f) {
     qb_json *top = qb_json_object();
     qb_json_put(top, "program", qb_program_json());
-    qb_json_put(top, "machine", qb_record_device(backend, backend, facts));
+    qb_json *machine = qb_record_device(backend, backend, facts);
+    qb_ceilings_remember(machine);
+    qb_json_put(top, "machine", machine);
     qb_json_put_text(top, "backend", backend);
     int64_t available = qb_available_memory_bytes();
     if (available >= 0) {
@@ -213,6 +217,10 @@ static void print_ceilings(const qb_json *json, const char *product) {
             qb_output("%-5s ceiling  %.1f %s%s%s\n", c->name, qb_ceiling_of(&ceilings, c) / c->scale, c->unit,
                       gemm ? " in " : "", gemm ? product : "");
     }
+    qb_str doubt = {0};
+    qb_ceiling_doubt_put("this machine", json, &doubt);
+    if (doubt.length) qb_output("%s\n", qb_str_get(&doubt));
+    qb_str_free(&doubt);
 }
 
 static void print_text(const qb_json *top) {

@@ -8,6 +8,7 @@
 #include "bench/run/probe.h"
 #include "bench/run/several.h"
 #include "bench/session.h"
+#include "results/ceilings.h"
 #include "results/sink.h"
 
 #include <inttypes.h>
@@ -72,14 +73,19 @@ static void print_activations(const qb_row_case *c) {
     }
 }
 
-static void print_ceilings(const qb_ceilings *ceilings) {
+static void print_ceilings(const qb_row_device *d) {
+    const qb_ceilings *ceilings = &d->ceilings;
     const qb_ceiling *c;
     int printed = 0;
+    qb_str doubt = {0};
     for (size_t i = 0; (c = qb_ceiling_at(i)); i++)
         if (qb_ceiling_of(ceilings, c) > 0)
             qb_output("%s%s %.1f %s", printed++ ? ", " : "ceilings: ", c->name,
                       qb_ceiling_of(ceilings, c) / c->scale, c->unit);
     if (printed) qb_output("\n");
+    qb_ceiling_doubt_put(d->description, qb_json_get(d->json, "ceilings"), &doubt);
+    if (doubt.length) qb_output("%s\n", qb_str_get(&doubt));
+    qb_str_free(&doubt);
 }
 
 /* What the marks mean, why a share is above 100 %, what the shares are of. */
@@ -95,7 +101,7 @@ static void print_notes(const qb_row_case *c) {
             qb_output("%s %s above its ceiling: %s\n", c->rows[i].name, c->rows[i].protocol,
                       c->rows[i].share_reason);
     if (!c->device) return;
-    print_ceilings(&c->device->ceilings);
+    print_ceilings(c->device);
     if (c->device->load_average >= 0)
         qb_output("load average %.1f on %.0f cores when it began\n", c->device->load_average,
                   c->device->cores);

@@ -99,9 +99,11 @@ static qb_status noise(const qb_rows *rows, qb_arena *arena, qb_sentences *out) 
             qb_str_printf(&busy, "%s was busy when the run began: load average %.1f on %.0f cores",
                           d->description, d->load_average, d->cores);
         st = qb_sentences_add(out, arena, &busy);
-        qb_str drift = {0};
+        qb_str drift = {0}, doubt = {0};
         if (st == QB_OK) qb_ceiling_drift_of(d, &drift);
         if (st == QB_OK) st = qb_sentences_add(out, arena, &drift);
+        if (st == QB_OK) qb_ceiling_doubt_put(d->description, qb_json_get(d->json, "ceilings"), &doubt);
+        if (st == QB_OK) st = qb_sentences_add(out, arena, &doubt);
     }
     return st;
 }

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "bench/measure/best_ceilings.h"
 #include "bench/measure/display.h"
 #include "bench/run/remembered.h"
 #include "results/results.h"
@@ -62,7 +63,9 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
     if (f->base) QB_TRY(st, identify(f->base, base_hex));
     if (!f->facts.describe) QB_TRY(st, qb_device_facts_take(f->dev, false, &f->facts));
     qb_json *devices = qb_json_array();
-    qb_json_push(devices, qb_record_device(f->dev->backend->name, f->dev->backend->name, &f->facts));
+    qb_json *device = qb_record_device(f->dev->backend->name, f->dev->backend->name, &f->facts);
+    qb_ceilings_remember(device);
+    qb_json_push(devices, device);
     qb_json *context = qb_record_context(NULL, devices, f->data);
     f->data = NULL; /* the context has it, and goes with the document even when that cannot be made */
     QB_TRY(st, qb_results_create(NULL, context, out));

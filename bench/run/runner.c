@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/machine/machine.h"
+#include "bench/measure/best_ceilings.h"
 #include "bench/run/cache.h"
 #include "bench/run/casework.h"
 #include "bench/run/ceilings.h"
@@ -294,9 +295,12 @@ static qb_status put_aside(const char *path) {
 
 static qb_json *devices_json(const qb_run *run) {
     qb_json *devices = qb_json_array();
-    for (size_t i = 0; i < run->n_devices; i++)
-        qb_json_push(devices,
-                     qb_record_device(run->devices[i].id, run->devices[i].backend, &run->devices[i].facts));
+    for (size_t i = 0; i < run->n_devices; i++) {
+        const qb_run_device *d = &run->devices[i];
+        qb_json *device = qb_record_device(d->id, d->backend, &d->facts);
+        qb_ceilings_remember(device);
+        qb_json_push(devices, device);
+    }
     return devices;
 }
 

@@ -6,14 +6,59 @@
 #include "kernels/cpu/device.h"
 
 #include <cblas.h>
+#include <math.h>
 #include <string.h>
+#include <time.h>
 
-/* A gigabyte lies beyond any cache; repeats are bounded by time. */
-enum { READ_CHUNK = 1 << 20, MATRIX = 2048 };
-static const int64_t read_bytes = 1LL << 30, read_budget_ns = 700000000, gemm_budget_ns = 500000000;
+/* ---- the best of some runs ---- */
+
+/* Runs go on until none of the last CALM was better by more than GAIN; where other work took the processors
+   meanwhile, for as long as PATIENCE in the hope that it ends. */
+enum { CALM = 6 };
+static const double gain = 0.01, whole_cpu = 0.95, patience_s = 1.5, most_s = 3;
 
 typedef struct {
-    const qb_simd *simd;
+    cpu_device *d;
+    double amount; /* of a run */
+    double best_rate, cpu_share;
+} probe;
+
+static double cpu_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void find_best(probe *p, void (*run)(void *ctx), void *ctx) {
+    const double threads = qb_threads_count(p->d->base.threads);
+    const int64_t begun = qb_now_ns();
+    double spent = 0;
+    for (int calm = 0; spent < most_s && (calm < CALM || (p->cpu_share < whole_cpu && spent < patience_s));) {
+        int64_t start = qb_now_ns();
+        double cpu = cpu_seconds();
+        run(ctx);
+        double wall = (double)(qb_now_ns() - start) * 1e-9, rate = p->amount / wall;
+        calm = rate > p->best_rate * (1 + gain) ? 0 : calm + 1;
+        if (rate > p->best_rate) {
+            p->best_rate = rate;
+            p->cpu_share = fmin((cpu_seconds() - cpu) / (wall * threads), 1);
+        }
+        spent = (double)(qb_now_ns() - begun) * 1e-9;
+    }
+}
+
+static void keep(const probe *p, double *rate, qb_ceilings *out) {
+    *rate = p->best_rate;
+    if (!(out->cpu_share > 0 && out->cpu_share < p->cpu_share)) out->cpu_share = p->cpu_share;
+}
+
+/* ---- reading ---- */
+
+enum { READ_CHUNK = 1 << 20 };
+static const int64_t read_bytes = 1LL << 30; /* beyond any cache */
+
+typedef struct {
+    cpu_device *d;
     float *data;
     float *sink; /* one a chunk: the sums must not be optimised away */
     int64_t n_chunk;
@@ -30,44 +75,55 @@ static void read_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const read_job *j = ctx;
     for (int64_t c = begin; c < end; c++)
-        j->sink[c] = j->simd->sum(j->data + c * (READ_CHUNK / 4), READ_CHUNK / 4);
+        j->sink[c] = j->d->simd->sum(j->data + c * (READ_CHUNK / 4), READ_CHUNK / 4);
 }
 
-static qb_status measure_read(cpu_device *d, double *bytes_per_s) {
-    read_job j = {.simd = d->simd, .n_chunk = read_bytes / READ_CHUNK};
+static void read_all(void *ctx) {
+    read_job *j = ctx;
+    qb_parallel_for(j->d->base.threads, j->n_chunk, 4, read_chunks, j);
+}
+
+static qb_status measure_read(cpu_device *d, qb_ceilings *out) {
+    read_job j = {.d = d, .n_chunk = read_bytes / READ_CHUNK};
+    probe p = {.d = d, .amount = (double)read_bytes};
     float *block = NULL;
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, read_bytes + j.n_chunk * 4, &block);
     if (st != QB_OK) return qb_fail_prefix(st, "measuring the read bandwidth");
     j.data = block, j.sink = block + read_bytes / 4;
     qb_parallel_for(d->base.threads, j.n_chunk, 16, fill_chunks, &j);
-    *bytes_per_s = 0;
-    int64_t begun = qb_now_ns();
-    for (int run = 0; run < 3 || (run < 20 && qb_now_ns() - begun < read_budget_ns); run++) {
-        int64_t start = qb_now_ns();
-        qb_parallel_for(d->base.threads, j.n_chunk, 4, read_chunks, &j);
-        double rate = (double)read_bytes / ((double)(qb_now_ns() - start) * 1e-9);
-        if (rate > *bytes_per_s) *bytes_per_s = rate;
-    }
+    find_best(&p, read_all, &j);
+    keep(&p, &out->read_bytes_per_s, out);
     qb_cpu_free(&d->base, block);
     return QB_OK;
 }
 
-static qb_status measure_gemm(cpu_device *d, double *flop_per_s) {
-    int64_t n = MATRIX;
+/* ---- products of float32 ---- */
+
+enum { MATRIX = 2048 };
+
+typedef struct {
+    cpu_device *d;
+    const float *a, *b;
+    float *c;
+} gemm_job;
+
+static void multiply(void *ctx) {
+    const gemm_job *j = ctx;
+    qb_gemm(j->d->base.threads, false, true, MATRIX, MATRIX, MATRIX, 1.0f, j->a, MATRIX, j->b, MATRIX, 0.0f,
+            j->c, MATRIX);
+}
+
+static qb_status measure_gemm(cpu_device *d, qb_ceilings *out) {
+    const int64_t n = MATRIX;
+    probe p = {.d = d, .amount = 2.0 * (double)n * (double)n * (double)n};
     float *a;
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, 3 * n * n * 4, &a);
     if (st != QB_OK) return st;
-    float *b = a + n * n, *c = b + n * n;
     for (int64_t i = 0; i < 2 * n * n; i++) a[i] = (float)(i % 251) * 0.004f - 0.5f;
-    memset(c, 0, (size_t)(n * n) * 4);
-    *flop_per_s = 0;
-    int64_t begun = qb_now_ns();
-    for (int run = 0; run < 2 || (run < 10 && qb_now_ns() - begun < gemm_budget_ns); run++) {
-        int64_t start = qb_now_ns();
-        qb_gemm(d->base.threads, false, true, n, n, n, 1.0f, a, n, b, n, 0.0f, c, n);
-        double rate = 2.0 * (double)n * (double)n * (double)n / ((double)(qb_now_ns() - start) * 1e-9);
-        if (rate > *flop_per_s) *flop_per_s = rate;
-    }
+    memset(a + 2 * n * n, 0, (size_t)(n * n) * 4);
+    gemm_job j = {d, a, a + n * n, a + 2 * n * n};
+    find_best(&p, multiply, &j);
+    keep(&p, &out->gemm_flop_per_s, out);
     qb_cpu_free(&d->base, a);
     return QB_OK;
 }
@@ -75,11 +131,12 @@ static qb_status measure_gemm(cpu_device *d, double *flop_per_s) {
 /* ---- products in whole numbers ---- */
 
 enum { SPIN_ROUNDS = 1 << 16, SPIN_TASKS = 8 }; /* tasks a thread: one that is held up delays a part */
-static const int64_t spin_budget_ns = 100000000;
 
 typedef struct {
+    cpu_device *d;
     uint32_t (*spin)(int64_t rounds, const uint8_t *codes, const int32_t *words);
     uint32_t *sink; /* one a task */
+    int64_t tasks;
 } spin_job;
 
 static void spin_tasks(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -92,20 +149,20 @@ static void spin_tasks(void *ctx, int64_t begin, int64_t end, int worker) {
     for (int64_t t = begin; t < end; t++) j->sink[t] = j->spin(SPIN_ROUNDS, codes, words);
 }
 
-static qb_status measure_whole(cpu_device *d, bool eight, double *op_per_s) {
-    int64_t tasks = (int64_t)SPIN_TASKS * qb_threads_count(d->base.threads);
-    spin_job j = {eight ? d->integer->spin_i8 : d->integer->spin_i16, NULL};
-    qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, tasks * 4, &j.sink);
+static void spin_all(void *ctx) {
+    spin_job *j = ctx;
+    qb_parallel_for(j->d->base.threads, j->tasks, 1, spin_tasks, j);
+}
+
+static qb_status measure_whole(cpu_device *d, bool eight, qb_ceilings *out) {
+    spin_job j = {.d = d,
+                  .spin = eight ? d->integer->spin_i8 : d->integer->spin_i16,
+                  .tasks = (int64_t)SPIN_TASKS * qb_threads_count(d->base.threads)};
+    probe p = {.d = d, .amount = 2.0 * SPIN_ROUNDS * d->integer->spin_products * (double)j.tasks};
+    qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, j.tasks * 4, &j.sink);
     if (st != QB_OK) return st;
-    *op_per_s = 0;
-    int64_t begun = qb_now_ns();
-    for (int run = 0; run < 3 || (run < 20 && qb_now_ns() - begun < spin_budget_ns); run++) {
-        int64_t start = qb_now_ns();
-        qb_parallel_for(d->base.threads, tasks, 1, spin_tasks, &j);
-        double operations = 2.0 * SPIN_ROUNDS * d->integer->spin_products * (double)tasks;
-        double rate = operations / ((double)(qb_now_ns() - start) * 1e-9);
-        if (rate > *op_per_s) *op_per_s = rate;
-    }
+    find_best(&p, spin_all, &j);
+    keep(&p, eight ? &out->int8_op_per_s : &out->int16_op_per_s, out);
     qb_cpu_free(&d->base, j.sink);
     return QB_OK;
 }
@@ -115,10 +172,11 @@ qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out) {
     cpu_device *d = cpu_of(dev);
     if (!d->ceilings_known) {
         qb_memory before = d->memory;
-        qb_status st = measure_read(d, &d->ceilings.read_bytes_per_s);
-        if (st == QB_OK) st = measure_gemm(d, &d->ceilings.gemm_flop_per_s);
-        if (st == QB_OK) st = measure_whole(d, true, &d->ceilings.int8_op_per_s);
-        if (st == QB_OK) st = measure_whole(d, false, &d->ceilings.int16_op_per_s);
+        d->ceilings = (qb_ceilings){0};
+        qb_status st = measure_read(d, &d->ceilings);
+        if (st == QB_OK) st = measure_gemm(d, &d->ceilings);
+        if (st == QB_OK) st = measure_whole(d, true, &d->ceilings);
+        if (st == QB_OK) st = measure_whole(d, false, &d->ceilings);
         d->memory = before;
         if (st != QB_OK) return st;
         d->ceilings_known = true;
