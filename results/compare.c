@@ -109,10 +109,18 @@ static qb_status gather(const pairing *c, const qb_rows *set, const qb_row *a, c
     return st;
 }
 
-/* "noisy on the new side: 3 of 20 samples were disturbed" */
-static void say_noise(const qb_row *a, const qb_row *b, qb_compare_row *row) {
+/* "noisy on the new side: 3 of 20 samples were disturbed". What is worse by the effect that matters may be a
+   fault behind the noise: it is no regression, and not passed either. */
+static void say_noise(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
     const qb_row *noisy = qb_row_is_noisy(b) ? b : a;
+    double worse = row->higher_is_better ? -row->change_pct : row->change_pct;
+    double effect = c->out->config.speed_effect_pct;
     row->verdict = QB_NOISY_ROW;
+    if (worse >= effect && worse > 0) {
+        row->verdict = QB_INCONCLUSIVE;
+        row->needed = 1, row->needed_of = "run that is not noisy";
+        qb_str_printf(&row->why, "worse by %g %% or more, but ", effect);
+    }
     qb_str_printf(&row->why, "noisy on the %s side: ", noisy == b ? "new" : "old");
     if (noisy->noise)
         qb_text_clean(noisy->noise, 120, &row->why);
@@ -125,8 +133,8 @@ static qb_status compare_times(const pairing *c, const qb_row *a, const qb_row *
     qb_status st;
     QB_TRY(st, gather(c, c->before, a, b, &before));
     QB_TRY(st, gather(c, c->after, b, a, &after));
-    if (!before.n || !after.n || qb_row_is_noisy(b))
-        say_noise(a, b, row);
+    if (!before.n || !after.n)
+        say_noise(c, a, b, row);
     else
         qb_judge_time(&before, &after, c->out->config.run_spread_pct, row);
 out:

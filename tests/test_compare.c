@@ -60,13 +60,13 @@ typedef struct outcome {
     size_t counts[QB_N_VERDICTS];
 } outcome;
 
-static outcome compare_sets(const qb_results *const *olds, int n_olds, const qb_results *after,
-                            const qb_compare_config *config) {
+static outcome compare_several(const qb_results *const *olds, int n_olds, const qb_results *const *news,
+                               int n_news, const qb_compare_config *config) {
     outcome o = {0};
     qb_rows a, b;
     qb_comparison c;
     assert_ok(qb_rows_read(olds, n_olds, &a));
-    assert_ok(qb_rows_read(&after, 1, &b));
+    assert_ok(qb_rows_read(news, n_news, &b));
     assert_ok(qb_compare(&a, &b, config, &c));
     o.verdict = qb_comparison_verdict(&c);
     o.exit_code = qb_comparison_exit_code(&c);
@@ -77,6 +77,10 @@ static outcome compare_sets(const qb_results *const *olds, int n_olds, const qb_
     qb_rows_free(&a);
     qb_rows_free(&b);
     return o;
+}
+static outcome compare_sets(const qb_results *const *olds, int n_olds, const qb_results *after,
+                            const qb_compare_config *config) {
+    return compare_several(olds, n_olds, &after, 1, config);
 }
 
 static void outcome_free(outcome *o) {
@@ -172,6 +176,54 @@ static void test_compare__noisy_rows_decide_nothing(void **state) {
     expect(DECODE, "[26.0,26.2,25.9,26.1,25.8],\"noisy\":true,\"noise\":\"5 of 5 samples were disturbed\"",
            QB_NOISY_ROW, "noisy on the new side: 5 of 5 samples were disturbed");
     expect(DECODE, "[20.0,26.2,15.9,22.1,18.8,19,25,17,28],\"noisy\":false", QB_REGRESSION, "-33.3 %");
+}
+
+/* A fault may hide behind noise: a row that is worse by the effect that matters is not passed for it. */
+static void test_compare__what_is_worse_and_noisy_is_not_passed(void **state) {
+    (void)state;
+    static const char
+        old_row[] = "\"value\":30,\"unit\":\"tok/s\",\"better\":\"higher\",\"protocol\":\"tg128\",",
+        worse[] = "\"value\":25,\"noisy\":true,\"noise\":\"rounds differ by 15 %\",\"unit\":\"tok/s\","
+                  "\"better\":\"higher\",\"protocol\":\"tg128\",",
+        better[] = "\"value\":36,\"noisy\":true,\"unit\":\"tok/s\",\"better\":\"higher\",\"protocol\":"
+                   "\"tg128\",";
+    qb_compare_config config = usual;
+    config.speed_effect_pct = 5;
+    outcome o = compare_edit(old_row, worse, &config);
+    assert_int_equal(o.counts[QB_INCONCLUSIVE], 1);
+    assert_int_equal(o.exit_code, 3);
+    assert_non_null(strstr(o.text.text,
+                           "worse by 5 % or more, but noisy on the new side: rounds differ by 15 %; about "
+                           "1 run that is not noisy would tell"));
+    outcome_free(&o);
+    o = compare_edit(old_row, better, &config);
+    assert_int_equal(o.counts[QB_NOISY_ROW], 1);
+    assert_int_equal(o.exit_code, 0);
+    outcome_free(&o);
+    config.speed_effect_pct = 20;
+    o = compare_edit(old_row, worse, &config);
+    assert_int_equal(o.counts[QB_NOISY_ROW], 1);
+    outcome_free(&o);
+}
+
+/* Of several runs of a side a noisy one is left out, the newest like any other. */
+static void test_compare__a_noisy_run_does_not_hide_the_others(void **state) {
+    (void)state;
+    qb_results old[3], news[2];
+    char *slow = edited(DECODE, "[26.0,26.2,25.9,26.1,25.8,26.05,25.95,26.15,25.85]");
+    char *noisy = edited(DECODE, "[26.0,26.2,25.9,26.1,25.8,26.05,25.95,26.15,25.85],\"noisy\":true");
+    for (int i = 0; i < 3; i++) parse(base_text, &old[i]);
+    parse(slow, &news[0]);
+    parse(noisy, &news[1]);
+    const qb_results *olds[] = {&old[0], &old[1], &old[2]}, *both[] = {&news[0], &news[1]};
+    outcome o = compare_several(olds, 3, both, 2, &usual);
+    if (o.counts[QB_REGRESSION] != 1 || o.counts[QB_NOISY_ROW]) fail_msg("%s", o.text.text);
+    assert_non_null(strstr(o.json.text, "\"new_runs\":\t1"));
+    outcome_free(&o);
+    for (int i = 0; i < 3; i++) qb_results_close(&old[i]);
+    for (int i = 0; i < 2; i++) qb_results_close(&news[i]);
+    qb_free(slow);
+    qb_free(noisy);
 }
 
 /* Holm: one of two rows at p = 0.0079 is no proof at 0.01 for both, though it would be alone. */
@@ -730,6 +782,8 @@ int main(void) {
         cmocka_unit_test(test_compare__speed_needs_both_effect_and_significance),
         cmocka_unit_test(test_compare__few_samples_are_inconclusive),
         cmocka_unit_test(test_compare__noisy_rows_decide_nothing),
+        cmocka_unit_test(test_compare__what_is_worse_and_noisy_is_not_passed),
+        cmocka_unit_test(test_compare__a_noisy_run_does_not_hide_the_others),
         cmocka_unit_test(test_compare__levels_hold_for_all_rows_together),
         cmocka_unit_test(test_compare__runs_of_one_side_say_what_runs_differ_by),
         cmocka_unit_test(test_compare__a_stray_process_is_no_regression),
