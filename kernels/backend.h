@@ -75,6 +75,15 @@ typedef struct qb_kv {
     float *state;     /* [layer][seq][state_floats]; NULL when there are none */
 } qb_kv;
 
+/* y[T, w->rows] = x[T, w->cols] * W^T. */
+typedef struct qb_product {
+    const qb_matrix *w;
+    const float *x;
+    float *y;
+    int64_t T;
+} qb_product;
+enum { QB_PRODUCTS_MAX = 16 }; /* that are worth handing over at once */
+
 typedef struct qb_attention {
     const float *q;       /* [n_seq * n_tok, H * Dh], rope applied */
     float *out;           /* [n_seq * n_tok, H * value_dim] */
@@ -237,6 +246,9 @@ struct qb_backend {
     /* matmul of the x that the last matmul had: neither x nor anything it points to has changed since, so
        that what was made of it then may serve. */
     qb_status (*matmul_again)(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
+    /* Products of which none reads what another writes, any number: the same bits as matmul one by one. Those
+       of one x make of it only once what they can share. */
+    qb_status (*matmul_all)(qb_device *dev, const qb_product *products, int64_t n);
     /* Sensors of the device; does not wait for queued ops. QB_ERR_UNSUPPORTED where there are none to read.
      */
     qb_status (*monitor)(qb_device *dev, qb_monitor *out);

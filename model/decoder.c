@@ -37,20 +37,53 @@ static const float *vector(const run *r, int16_t index) {
 
 /* ---- steps that are more than one op, or that look around ---- */
 
-static qb_status run_linear(const run *r, const qb_step *p) {
-    const qb_matrix *matrix = &r->w->matrices[p->module];
-    const float *bias = r->w->biases[p->module];
+/* The product of a linear; its T is 0 where an expert has no rows. */
+static qb_product product_of(const run *r, const qb_step *p) {
     int64_t rows = r->rows, first = 0;
     if (p->expert >= 0) {
         first = r->ws->routing.first[p->expert];
         rows = r->ws->routing.first[p->expert + 1] - first;
-        if (rows == 0) return QB_OK;
     }
-    float *y = at(r, p->out) + first * width(r, p->out);
+    return (qb_product){&r->w->matrices[p->module], at(r, p->in) + first * width(r, p->in),
+                        at(r, p->out) + first * width(r, p->out), rows};
+}
+
+static qb_status add_bias(const run *r, const qb_step *p, const qb_product *of) {
+    const float *bias = r->w->biases[p->module];
+    return bias && of->T ? r->be->add_bias(r->dev, of->y, bias, of->T, of->w->rows) : QB_OK;
+}
+
+static qb_status run_linear(const run *r, const qb_step *p) {
+    qb_product of = product_of(r, p);
+    if (of.T == 0) return QB_OK;
     qb_status (*matmul)(qb_device *, float *, const float *, int64_t, const qb_matrix *) =
         r->again && r->be->matmul_again ? r->be->matmul_again : r->be->matmul;
-    qb_status st = matmul(r->dev, y, at(r, p->in) + first * width(r, p->in), rows, matrix);
-    return st == QB_OK && bias ? r->be->add_bias(r->dev, y, bias, rows, matrix->rows) : st;
+    qb_status st = matmul(r->dev, of.y, of.x, of.T, of.w);
+    return st == QB_OK ? add_bias(r, p, &of) : st;
+}
+
+/* Linears from p on that read one slot and write others: none waits for another. */
+static int64_t linears_together(const qb_step *p, int64_t n) {
+    int64_t count = 0;
+    while (count < n && p[count].kind == QB_STEP_LINEAR && p[count].in == p->in && p[count].out != p->in)
+        count++;
+    return count;
+}
+
+static qb_status run_linears(const run *r, const qb_step *p, int64_t n) {
+    qb_status st = QB_OK;
+    for (int64_t i = 0; st == QB_OK && i < n;) {
+        qb_product of[QB_PRODUCTS_MAX];
+        const qb_step *step[QB_PRODUCTS_MAX];
+        int64_t count = 0;
+        for (; i < n && count < QB_PRODUCTS_MAX; i++) {
+            step[count] = &p[i], of[count] = product_of(r, &p[i]);
+            count += of[count].T > 0;
+        }
+        st = r->be->matmul_all(r->dev, of, count);
+        for (int64_t k = 0; st == QB_OK && k < count; k++) st = add_bias(r, step[k], &of[k]);
+    }
+    return st;
 }
 
 static qb_status run_rope(const run *r, const qb_step *p) {
@@ -172,8 +205,13 @@ static qb_status run_list(qb_model *m, const qb_step_weights *w, int64_t from, i
     r.slots[m->topology.logits_slot] = logits;
     qb_status st = QB_OK;
     for (int64_t i = from; st == QB_OK && i < to; i++) {
-        r.again = i > from && reads_the_same(&w->steps[i - 1], &w->steps[i]);
-        st = run_step(&r, &w->steps[i]);
+        const qb_step *step = &w->steps[i];
+        int64_t together = r.be->matmul_all ? linears_together(step, to - i) : 0;
+        r.again = i > from && reads_the_same(step - 1, step);
+        if (together > 1)
+            st = run_linears(&r, step, together), i += together - 1;
+        else
+            st = run_step(&r, step);
     }
     return st;
 }

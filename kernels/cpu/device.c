@@ -166,6 +166,7 @@ const qb_backend qb_backend_cpu = {
     .matrix_create = qb_cpu_matrix_create,
     .matrix_free = qb_cpu_matrix_free,
     .matmul = qb_cpu_matmul,
+    .matmul_all = qb_cpu_matmul_all,
     .hessian = qb_cpu_hessian,
     .norm = qb_cpu_norm,
     .rope = qb_cpu_rope,

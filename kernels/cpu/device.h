@@ -48,14 +48,10 @@ void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes);
 /* matmul.c */
 qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out);
 void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m);
+/* products.c */
 qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
-/* packed.c: y[T, rows] from packed codes. */
-qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t T,
-                               const qb_packed *p) QB_NODISCARD;
-/* integer.c: the same in whole numbers, of weights that have them; by the device's activations, not float32.
- */
-qb_status qb_cpu_integer_matmul(cpu_device *d, float *y, const float *x, int64_t T,
-                                const qb_packed *p) QB_NODISCARD;
+qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t n);
+/* integer.c */
 qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got);
 /* attention.c */
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a);

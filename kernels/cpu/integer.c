@@ -1,6 +1,6 @@
 #include "kernels/cpu/integer.h"
 
-#include "kernels/cpu/device.h"
+#include "kernels/cpu/products.h"
 
 #include <math.h>
 #include <string.h>
@@ -170,42 +170,61 @@ static const qb_integer_shape *shape_for(const qb_integer *set, int64_t tokens) 
     return &set->shapes[set->n_shapes - 1];
 }
 
-static qb_status multiply_pass(cpu_device *d, integer_job *j) {
-    const qb_packed *p = j->p;
-    j->shape = shape_for(j->set, j->T);
-    j->n_tiles = (j->T + j->shape->tokens - 1) / j->shape->tokens;
-    j->last = shape_for(j->set, j->T - (j->n_tiles - 1) * j->shape->tokens);
-    int64_t slots = (j->n_tiles - 1) * j->shape->tokens + j->last->tokens;
-    int64_t words = slots * j->n_quads * j->words, per_segment = slots * j->n_segments;
-    int32_t *scratch;
-    qb_status st = qb_cpu_workspace(d, (words + 3 * per_segment + 64) * 4, &scratch);
-    if (st != QB_OK) return st;
-    j->quads = scratch;
-    j->sums = scratch + (words + 15) / 16 * 16;
-    j->starts = j->sums + (per_segment + 15) / 16 * 16;
-    j->scales = (float *)(void *)(j->starts + (per_segment + 15) / 16 * 16);
-    qb_parallel_for(d->base.threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), quantize_tokens, j);
-    int64_t block_bytes = p->cols * QB_BLOCK_ROWS / 4; /* a quarter of the time of float32 products */
-    qb_parallel_for(d->base.threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),
-                    multiply_blocks, j);
-    return QB_OK;
-}
+/* ---- as loops ---- */
 
-qb_status qb_cpu_integer_matmul(cpu_device *d, float *y, const float *x, int64_t T, const qb_packed *p) {
+static integer_job job_of(const cpu_device *d, const qb_cpu_part *part) {
+    const qb_packed *p = part->w->packed;
     bool eight = d->activations == QB_ACTIVATIONS_I8;
     integer_job j = {.set = d->integer,
                      .p = p,
                      .eight = eight,
                      .words = eight ? d->integer->words_i8 : d->integer->words_i16,
+                     .x = part->x,
+                     .y = part->y,
+                     .T = part->T,
                      .n_segments = segments_of(p),
-                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads};
-    qb_status st = QB_OK;
-    for (int64_t t = 0; t < T && st == QB_OK; t += PASS_TOKENS) {
-        j.x = x + t * p->cols, j.y = y + t * p->rows, j.T = least(PASS_TOKENS, T - t);
-        st = multiply_pass(d, &j);
-    }
-    return st;
+                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads,
+                     .shape = shape_for(d->integer, part->T)};
+    j.n_tiles = (j.T + j.shape->tokens - 1) / j.shape->tokens;
+    j.last = shape_for(j.set, j.T - (j.n_tiles - 1) * j.shape->tokens);
+    return j;
 }
+static int64_t slots_of(const integer_job *j) {
+    return (j->n_tiles - 1) * j->shape->tokens + j->last->tokens;
+}
+
+static int64_t integer_room(const cpu_device *d, const qb_cpu_part *part) {
+    integer_job j = job_of(d, part);
+    return (slots_of(&j) * (j.n_quads * j.words + 3 * j.n_segments) + 64) * 4;
+}
+
+static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
+                         qb_cpu_loops *out) {
+    integer_job *j = job;
+    *j = job_of(d, part);
+    const qb_packed *p = j->p;
+    int64_t slots = slots_of(j), words = slots * j->n_quads * j->words, per_segment = slots * j->n_segments;
+    j->quads = room;
+    j->sums = j->quads + (words + 15) / 16 * 16;
+    j->starts = j->sums + (per_segment + 15) / 16 * 16;
+    j->scales = (float *)(void *)(j->starts + (per_segment + 15) / 16 * 16);
+    out->before[0] = (qb_cpu_loop){slots, 1, p->padded_cols * 4, quantize_tokens, j};
+    /* a quarter of the time of float32 products */
+    out->multiply =
+        (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS / 4, multiply_blocks, j};
+}
+
+static bool integer_same_room(const qb_matrix *a, const qb_matrix *b) {
+    return qb_packed_same_order(a->packed, b->packed);
+}
+
+const qb_cpu_form qb_cpu_integer_form = {
+    .most_tokens = PASS_TOKENS,
+    .job_bytes = sizeof(integer_job),
+    .same_room = integer_same_room,
+    .room_bytes = integer_room,
+    .plan = integer_plan,
+};
 
 /* ---- which ---- */
 

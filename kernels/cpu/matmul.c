@@ -1,5 +1,5 @@
 /* Matrices of the CPU backend, and the product with dense ones. */
-#include "kernels/cpu/device.h"
+#include "kernels/cpu/products.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -68,7 +68,6 @@ typedef struct {
     float *y;
     int64_t T;
     float *panels; /* [workers][PANEL_ROWS * cols], 16-bit weights in GEMM */
-    int64_t col_tiles;
 } dense_job;
 
 static const uint8_t *dense_row(const qb_matrix *w, int64_t row) {
@@ -123,26 +122,36 @@ static void dense_many(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
-    cpu_device *d = cpu_of(dev);
-    if (T <= 0 || w->rows <= 0) return QB_OK;
-    if (w->packed && w->integer && d->activations != QB_ACTIVATIONS_F32)
-        return qb_cpu_integer_matmul(d, y, x, T, w->packed);
-    if (w->packed) return qb_cpu_packed_matmul(d, y, x, T, w->packed);
-    dense_job j = {.simd = d->simd, .w = w, .x = x, .y = y, .T = T};
-    if (T < d->simd->dense_gemm_tokens) {
-        qb_parallel_for(dev->threads, w->rows, qb_cpu_grain(w->rows, T * w->cols * 2, ROWS_A_TASK), dense_few,
-                        &j);
-        return QB_OK;
-    }
-    if (w->dtype != QB_DTYPE_F32) {
-        qb_status st =
-            qb_cpu_workspace(d, qb_threads_count(dev->threads) * PANEL_ROWS * w->cols * 4, &j.panels);
-        if (st != QB_OK) return st;
+/* ---- both as loops ---- */
+
+static bool dense_same_room(const qb_matrix *a, const qb_matrix *b) {
+    return a->cols == b->cols && a->dtype == b->dtype;
+}
+
+static int64_t dense_room(const cpu_device *d, const qb_cpu_part *part) {
+    if (part->T < d->simd->dense_gemm_tokens || part->w->dtype == QB_DTYPE_F32) return 0;
+    return qb_threads_count(d->base.threads) * PANEL_ROWS * part->w->cols * 4;
+}
+
+static void dense_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
+                       qb_cpu_loops *out) {
+    const qb_matrix *w = part->w;
+    dense_job *j = job;
+    *j = (dense_job){.simd = d->simd, .w = w, .x = part->x, .y = part->y, .T = part->T, .panels = room};
+    if (part->T < d->simd->dense_gemm_tokens) {
+        out->multiply = (qb_cpu_loop){w->rows, ROWS_A_TASK, part->T * w->cols * 2, dense_few, j};
+        return;
     }
     /* Small matrices have too few row panels to share: their token panels are handed out too. */
-    int64_t row_panels = panels_of(w->rows, PANEL_ROWS), token_panels = panels_of(T, PANEL_TOKENS);
-    qb_parallel_for(dev->threads, row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels,
-                    dense_many, &j);
-    return QB_OK;
+    int64_t row_panels = panels_of(w->rows, PANEL_ROWS), token_panels = panels_of(part->T, PANEL_TOKENS);
+    out->multiply = (qb_cpu_loop){row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels,
+                                  QB_ALONE_BYTES, dense_many, j};
 }
+
+const qb_cpu_form qb_cpu_dense_form = {
+    .most_tokens = (int64_t)1 << 40, /* all */
+    .job_bytes = sizeof(dense_job),
+    .same_room = dense_same_room,
+    .room_bytes = dense_room,
+    .plan = dense_plan,
+};

@@ -1,6 +1,6 @@
 /* The product with packed codes: activations are laid out once a call, then blocks of sixteen rows go to the
  * threads. */
-#include "kernels/cpu/device.h"
+#include "kernels/cpu/products.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -103,32 +103,33 @@ static bool needs_sums(const qb_packed *p) {
     return p->zeros || p->offsets;
 }
 
-static qb_status multiply_pass(cpu_device *d, packed_job *j) {
-    const qb_packed *p = j->p;
-    qb_threads *threads = d->base.threads;
-    j->tile = tile_for(d->simd, j->T);
+static void shape_tiles(const qb_simd *simd, packed_job *j) {
+    j->tile = tile_for(simd, j->T);
     j->n_tiles = (j->T + j->tile->tokens - 1) / j->tile->tokens;
-    j->last = tile_for(d->simd, j->T - (j->n_tiles - 1) * j->tile->tokens);
-    int64_t slots = (j->n_tiles - 1) * j->tile->tokens + j->last->tokens;
-    bool as_given = j->T == 1 && !p->source; /* one token in its own order: nothing to lay out */
-    int64_t laid = as_given ? 0 : slots * p->padded_cols, sums = needs_sums(p) ? slots * p->n_groups : 0;
-    float *scratch;
-    qb_status st = qb_cpu_workspace(d, (laid + sums + 16) * 4, &scratch);
-    if (st != QB_OK) return st;
-    j->room = scratch;
-    j->laid = as_given ? j->x : scratch;
-    j->sums = scratch + laid;
-    if (!as_given) {
-        int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
-        qb_parallel_for(threads, j->n_tiles * chunks, qb_cpu_grain(j->n_tiles * chunks, LAY_COLUMNS * 16, 4),
-                        lay_chunks, j);
-    }
-    if (needs_sums(p))
-        qb_parallel_for(threads, slots, qb_cpu_grain(slots, p->padded_cols * 4, 1), sum_groups, j);
-    int64_t block_bytes = p->cols * QB_BLOCK_ROWS; /* as if 8 bits: small codes take no less time */
-    qb_parallel_for(threads, p->blocks, qb_cpu_grain(p->blocks, j->T * block_bytes, BLOCKS_A_TASK),
-                    multiply_blocks, j);
-    return QB_OK;
+    j->last = tile_for(simd, j->T - (j->n_tiles - 1) * j->tile->tokens);
+}
+static int64_t slots_of(const packed_job *j) {
+    return (j->n_tiles - 1) * j->tile->tokens + j->last->tokens;
+}
+/* One token in its own order: nothing to lay out. */
+static bool as_given(const packed_job *j) {
+    return j->T == 1 && !j->p->source;
+}
+static int64_t laid_floats(const packed_job *j) {
+    return as_given(j) ? 0 : slots_of(j) * j->p->padded_cols;
+}
+
+static void plan_tiles(packed_job *j, float *room, qb_cpu_loops *out) {
+    const qb_packed *p = j->p;
+    j->room = room;
+    j->laid = as_given(j) ? j->x : room;
+    j->sums = room + laid_floats(j);
+    int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
+    if (!as_given(j)) out->before[0] = (qb_cpu_loop){j->n_tiles * chunks, 4, LAY_COLUMNS * 16, lay_chunks, j};
+    if (needs_sums(p)) out->before[1] = (qb_cpu_loop){slots_of(j), 1, p->padded_cols * 4, sum_groups, j};
+    /* bytes as if in 8 bits: small codes take no less time */
+    out->multiply =
+        (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS, multiply_blocks, j};
 }
 
 /* ---- many tokens where GEMM wins: panels of sixteen blocks, [packed column][row] ---- */
@@ -154,19 +155,17 @@ static void gather_rows(void *ctx, int64_t begin, int64_t end, int worker) {
             j->room[t * j->p->padded_cols + k] = activation_at(j, t, k);
 }
 
-static qb_status multiply_gemm(cpu_device *d, packed_job *j) {
+static int64_t gathered_floats(const packed_job *j) {
+    return j->p->source ? j->T * j->p->padded_cols : 0;
+}
+
+static void plan_gemm(packed_job *j, float *room, qb_cpu_loops *out) {
     const qb_packed *p = j->p;
-    int64_t gathered = p->source ? j->T * p->padded_cols : 0;
-    int64_t panel = p->padded_cols * PANEL_BLOCKS * QB_BLOCK_ROWS * qb_threads_count(d->base.threads);
-    float *scratch;
-    qb_status st = qb_cpu_workspace(d, (gathered + panel) * 4, &scratch);
-    if (st != QB_OK) return st;
-    j->scratch = scratch + gathered;
-    j->room = scratch;
-    j->laid = p->source ? scratch : j->x;
-    if (p->source) qb_parallel_for(d->base.threads, j->T, 4, gather_rows, j);
-    qb_parallel_for(d->base.threads, p->blocks, PANEL_BLOCKS, multiply_panels, j);
-    return QB_OK;
+    j->room = room;
+    j->laid = p->source ? room : j->x;
+    j->scratch = room + gathered_floats(j);
+    if (p->source) out->before[0] = (qb_cpu_loop){j->T, 4, QB_ALONE_BYTES, gather_rows, j};
+    out->multiply = (qb_cpu_loop){p->blocks, PANEL_BLOCKS, QB_ALONE_BYTES, multiply_panels, j};
 }
 
 /* ---- codes that lie by row: each row is decoded to float32 ---- */
@@ -192,18 +191,50 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-qb_status qb_cpu_packed_matmul(cpu_device *d, float *y, const float *x, int64_t T, const qb_packed *p) {
-    packed_job j = {.simd = d->simd, .p = p, .x = x, .y = y, .T = T};
-    if (p->by_row) {
-        qb_status st = qb_cpu_workspace(d, qb_threads_count(d->base.threads) * p->cols * 4, &j.scratch);
-        if (st == QB_OK) qb_parallel_for(d->base.threads, p->rows, 16, multiply_rows, &j);
-        return st;
-    }
-    qb_status st = QB_OK;
-    bool gemm = T >= d->simd->packed_gemm_tokens;
-    for (int64_t t = 0; t < T && st == QB_OK; t += PASS_TOKENS) {
-        j.x = x + t * p->cols, j.y = y + t * p->rows, j.T = least(PASS_TOKENS, T - t);
-        st = gemm ? multiply_gemm(d, &j) : multiply_pass(d, &j);
-    }
-    return st;
+/* ---- as loops ---- */
+
+static packed_job job_of(const cpu_device *d, const qb_cpu_part *part) {
+    packed_job j = {.simd = d->simd, .p = part->w->packed, .x = part->x, .y = part->y, .T = part->T};
+    shape_tiles(d->simd, &j);
+    return j;
 }
+static bool by_gemm(const cpu_device *d, const qb_cpu_part *part) {
+    return part->whole >= d->simd->packed_gemm_tokens;
+}
+
+static int64_t packed_room(const cpu_device *d, const qb_cpu_part *part) {
+    packed_job j = job_of(d, part);
+    int64_t workers = qb_threads_count(d->base.threads), floats;
+    if (j.p->by_row)
+        floats = workers * j.p->cols;
+    else if (by_gemm(d, part))
+        floats = gathered_floats(&j) + workers * j.p->padded_cols * PANEL_BLOCKS * QB_BLOCK_ROWS;
+    else
+        floats = laid_floats(&j) + (needs_sums(j.p) ? slots_of(&j) * j.p->n_groups : 0) + 16;
+    return floats * 4;
+}
+
+static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
+                        qb_cpu_loops *out) {
+    packed_job *j = job;
+    *j = job_of(d, part);
+    if (j->p->by_row) {
+        j->scratch = room;
+        out->multiply = (qb_cpu_loop){j->p->rows, 16, QB_ALONE_BYTES, multiply_rows, j};
+    } else if (by_gemm(d, part))
+        plan_gemm(j, room, out);
+    else
+        plan_tiles(j, room, out);
+}
+
+static bool packed_same_room(const qb_matrix *a, const qb_matrix *b) {
+    return qb_packed_same_order(a->packed, b->packed);
+}
+
+const qb_cpu_form qb_cpu_packed_form = {
+    .most_tokens = PASS_TOKENS,
+    .job_bytes = sizeof(packed_job),
+    .same_room = packed_same_room,
+    .room_bytes = packed_room,
+    .plan = packed_plan,
+};

@@ -1,0 +1,132 @@
+/* Products, one or several: each says its loops, loops of several run as one. A thread that has done its rows
+   of one matrix takes those of the next without waiting for the others. */
+#include "kernels/cpu/products.h"
+
+#include "base/memory.h"
+
+#include <string.h>
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+bool qb_packed_same_order(const qb_packed *a, const qb_packed *b) {
+    if (a->by_row != b->by_row || a->cols != b->cols || a->kind != b->kind || a->bits != b->bits ||
+        a->padded_cols != b->padded_cols || a->n_groups != b->n_groups || !a->zeros != !b->zeros ||
+        !a->offsets != !b->offsets || a->wide != b->wide || a->unit != b->unit || !a->source != !b->source)
+        return false;
+    if (a->by_row) return true;
+    return memcmp(a->group_end, b->group_end, (size_t)a->n_groups * sizeof *a->group_end) == 0 &&
+           (!a->source || memcmp(a->source, b->source, (size_t)a->padded_cols * sizeof *a->source) == 0);
+}
+
+/* ---- several loops as one ---- */
+
+enum { LOOPS_MAX = QB_PRODUCTS_MAX * QB_LOOPS_BEFORE };
+typedef struct {
+    int n;
+    const qb_cpu_loop *loop[LOOPS_MAX];
+    int64_t first[LOOPS_MAX + 1]; /* chunk of the whole that a loop begins with */
+    int64_t bytes;
+} joint;
+
+static void join(joint *j, const qb_cpu_loop *loop) {
+    if (loop->n <= 0) return;
+    j->loop[j->n] = loop;
+    j->first[j->n + 1] = j->first[j->n] + (loop->n + loop->grain - 1) / loop->grain;
+    j->bytes += loop->n * loop->unit_bytes;
+    j->n++;
+}
+
+static void run_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
+    const joint *j = ctx;
+    int k = 0;
+    for (int64_t i = begin; i < end; i++) {
+        while (i >= j->first[k + 1]) k++;
+        const qb_cpu_loop *loop = j->loop[k];
+        int64_t from = (i - j->first[k]) * loop->grain;
+        loop->fn(loop->ctx, from, least(from + loop->grain, loop->n), worker);
+    }
+}
+
+static void run_joint(cpu_device *d, joint *j) {
+    int64_t chunks = j->first[j->n];
+    qb_parallel_for(d->base.threads, chunks, j->bytes < QB_ALONE_BYTES ? chunks : 1, run_chunks, j);
+}
+
+/* ---- products ---- */
+
+static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w) {
+    if (!w->packed) return &qb_cpu_dense_form;
+    return w->integer && d->activations != QB_ACTIVATIONS_F32 ? &qb_cpu_integer_form : &qb_cpu_packed_form;
+}
+
+static int64_t whole_lines(int64_t bytes) {
+    return (bytes + QB_ALIGNMENT - 1) / QB_ALIGNMENT * QB_ALIGNMENT;
+}
+
+/* An earlier product whose activations serve product i; i where there is none. */
+static int64_t lender(const cpu_device *d, const qb_cpu_part *p, int64_t i) {
+    const qb_cpu_form *form = form_of(d, p[i].w);
+    for (int64_t k = 0; k < i; k++)
+        if (p[k].x == p[i].x && p[k].T == p[i].T && p[k].whole == p[i].whole && form_of(d, p[k].w) == form &&
+            form->same_room(p[k].w, p[i].w))
+            return k;
+    return i;
+}
+
+/* At most QB_PRODUCTS_MAX products of as many tokens as their forms take at once. */
+static qb_status multiply_once(cpu_device *d, const qb_cpu_part *p, int64_t n) {
+    int64_t lent[QB_PRODUCTS_MAX], bytes = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const qb_cpu_form *form = form_of(d, p[i].w);
+        lent[i] = lender(d, p, i);
+        bytes += whole_lines(form->job_bytes);
+        if (lent[i] == i) bytes += whole_lines(form->room_bytes(d, &p[i]));
+    }
+    char *scratch, *rooms[QB_PRODUCTS_MAX];
+    qb_status st = qb_cpu_workspace(d, bytes, &scratch);
+    if (st != QB_OK) return st;
+    qb_cpu_loops loops[QB_PRODUCTS_MAX] = {0};
+    joint before = {0}, multiply = {0};
+    for (int64_t i = 0; i < n; i++) {
+        const qb_cpu_form *form = form_of(d, p[i].w);
+        void *job = scratch;
+        scratch += whole_lines(form->job_bytes);
+        rooms[i] = lent[i] == i ? scratch : rooms[lent[i]];
+        if (lent[i] == i) scratch += whole_lines(form->room_bytes(d, &p[i]));
+        form->plan(d, job, rooms[i], &p[i], &loops[i]);
+        for (int k = 0; lent[i] == i && k < QB_LOOPS_BEFORE; k++) join(&before, &loops[i].before[k]);
+        join(&multiply, &loops[i].multiply);
+    }
+    run_joint(d, &before);
+    run_joint(d, &multiply);
+    return QB_OK;
+}
+
+qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t n) {
+    cpu_device *d = cpu_of(dev);
+    qb_status st = QB_OK;
+    for (int64_t done = 0, count; st == QB_OK && done < n; done += count) {
+        count = least(n - done, QB_PRODUCTS_MAX);
+        bool more = true;
+        for (int64_t pass = 0; more && st == QB_OK; pass++) {
+            qb_cpu_part now[QB_PRODUCTS_MAX];
+            int64_t k = 0;
+            more = false;
+            for (const qb_product *p = products + done; p < products + done + count; p++) {
+                int64_t most = form_of(d, p->w)->most_tokens, left = p->T - pass * most;
+                if (left <= 0 || p->w->rows <= 0) continue;
+                now[k++] = (qb_cpu_part){p->w, p->x + pass * most * p->w->cols,
+                                         p->y + pass * most * p->w->rows, least(left, most), p->T};
+                more = more || left > most;
+            }
+            if (k) st = multiply_once(d, now, k);
+        }
+    }
+    return st;
+}
+
+qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w) {
+    return qb_cpu_matmul_all(dev, &(qb_product){w, x, y, T}, 1);
+}

@@ -1,0 +1,43 @@
+/* Products as loops over room of their own, so that several of them share the loops: one for what all of them
+   make of their activations, one for all their rows. */
+#pragma once
+
+#include "kernels/cpu/device.h"
+
+typedef struct qb_cpu_loop {
+    int64_t n, grain;   /* n 0: nothing to do */
+    int64_t unit_bytes; /* about what an item streams; small loops stay on the caller */
+    qb_range_fn fn;
+    void *ctx;
+} qb_cpu_loop;
+
+enum { QB_LOOPS_BEFORE = 2 };
+typedef struct qb_cpu_loops {
+    qb_cpu_loop before[QB_LOOPS_BEFORE]; /* of x what `multiply` reads, in any order */
+    qb_cpu_loop multiply;
+} qb_cpu_loops;
+
+/* A product, or the tokens of one pass of it: T of the `whole`. */
+typedef struct qb_cpu_part {
+    const qb_matrix *w;
+    const float *x;
+    float *y;
+    int64_t T, whole;
+} qb_cpu_part;
+
+/* A way to compute y[T, rows] = x[T, cols] * W^T. */
+typedef struct qb_cpu_form {
+    int64_t most_tokens; /* that it takes at once */
+    int64_t job_bytes;
+    /* Whether what the loops before it make for `a` serves `b` as well, of the same x. */
+    bool (*same_room)(const qb_matrix *a, const qb_matrix *b);
+    int64_t (*room_bytes)(const cpu_device *d, const qb_cpu_part *part);
+    /* Fills the job, which lives until the loops are done, and the loops. */
+    void (*plan)(const cpu_device *d, void *job, void *room, const qb_cpu_part *part, qb_cpu_loops *out);
+} qb_cpu_form;
+
+/* matmul.c: dense rows. packed.c: codes in float32. integer.c: codes in whole numbers. */
+extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_packed_form, qb_cpu_integer_form;
+
+/* Whether activations that are laid out for `a` lie as `b` wants them. */
+bool qb_packed_same_order(const qb_packed *a, const qb_packed *b);
