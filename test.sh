@@ -2,6 +2,7 @@
 # Installs what is missing, builds, and runs every test and check. The last line is "N passed, N failed, N skipped".
 #   ./test.sh          everything
 #   ./test.sh quick    the release build's tests only
+# build/junit.xml holds every test and check as JUnit, for a CI to collect.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -11,6 +12,35 @@ jobs=$(nproc)
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0
+rm -f build/junit.xml
+
+# record NAME ok|skipped|failure SECONDS: a case of the checks, with what $log/out says unless it is ok.
+record() {
+  local words
+  words=$(tail -n 60 "$log/out" | iconv -cs -f utf-8 -t utf-8 | tr -d '\000-\010\013\014\016-\037' | sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g')
+  {
+    printf '    <testcase classname="checks" name="%s" time="%s">' "$1" "$3"
+    [ "$2" = ok ] || printf '<%s>%s</%s>' "$2" "$words" "$2"
+    printf '</testcase>\n'
+  } >>"$log/checks"
+}
+
+# junit: puts what there is so far together in build/junit.xml.
+junit() {
+  mkdir -p build
+  {
+    echo '<?xml version="1.0" encoding="UTF-8"?>'
+    echo '<testsuites name="QuantBench">'
+    if [ -s "$log/checks" ]; then
+      printf '  <testsuite name="checks" tests="%s" failures="%s" errors="0" skipped="%s">\n' \
+        "$(grep -c '<testcase' "$log/checks")" "$(grep -c '<failure>' "$log/checks")" "$(grep -c '<skipped>' "$log/checks")"
+      cat "$log/checks"
+      echo '  </testsuite>'
+    fi
+    cat "$log"/*.junit 2>/dev/null
+    echo '</testsuites>'
+  } >build/junit.xml.new && mv build/junit.xml.new build/junit.xml
+}
 
 # check NAME COMMAND...: one test; exit code 77 is a skip. Output is shown when it fails.
 check() {
@@ -18,32 +48,37 @@ check() {
   shift
   "$@" >"$log/out" 2>&1 || code=$?
   case $code in
-    0) passed=$((passed + 1)); echo "ok       $name ($((SECONDS - start)) s)" ;;
-    77) skipped=$((skipped + 1)); echo "skipped  $name: $(tail -n 1 "$log/out")" ;;
-    *) failed=$((failed + 1)); echo "FAILED   $name (exit $code)"; tail -n 60 "$log/out" ;;
+    0) passed=$((passed + 1)); record "$name" ok $((SECONDS - start)); echo "ok       $name ($((SECONDS - start)) s)" ;;
+    77) skipped=$((skipped + 1)); record "$name" skipped $((SECONDS - start)); echo "skipped  $name: $(tail -n 1 "$log/out")" ;;
+    *) failed=$((failed + 1)); record "$name" failure $((SECONDS - start)); echo "FAILED   $name (exit $code)"; tail -n 60 "$log/out" ;;
   esac
-  return 0
+  junit
 }
 
-# suite NAME PRESET BUILD_FOLDER: builds the preset and runs its ctest programs; each cmocka test counts. The preset names
-# every option, so that no earlier configuration of the folder leaks in.
+# suite NAME PRESET BUILD_FOLDER [CTEST_ARGUMENT...]: builds the preset and runs its ctest programs in parallel; each cmocka test
+# counts. The preset names every option, so that no earlier configuration of the folder leaks in.
 suite() {
   local name=$1 preset=$2 build=$3 start=$SECONDS ok=0 bad=0 skip=0
+  shift 3
   if ! { cmake --preset "$preset" -DBENCH_WERROR=ON && cmake --build --preset "$preset" -j "$jobs"; } >"$log/build" 2>&1; then
     failed=$((failed + 1))
     echo "FAILED   $name: build"
-    grep -E 'error|FAILED|warning' "$log/build" | head -n 30 | grep . || tail -n 30 "$log/build"
+    { grep -E 'error|FAILED|warning' "$log/build" | head -n 30 | grep . || tail -n 30 "$log/build"; } | tee "$log/out"
+    record "$name: build" failure $((SECONDS - start))
+    junit
     return 0
   fi
   echo "built    $name ($((SECONDS - start)) s)"
   start=$SECONDS
-  tools/run_ctest.sh "$build" >"$log/suite" 2>&1
+  JUNIT=$log/$preset.junit JUNIT_SUITE=$name tools/run_ctest.sh "$build" "$@" >"$log/suite" 2>&1
   read -r ok bad skip < <(sed -n '$s/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log/suite")
   if [ -z "$ok" ] || [ $((ok + bad)) = 0 ]; then # a suite that says nothing, or ran nothing, has failed
     ok=0 bad=1 skip=${skip:-0}
-    tail -n 30 "$log/suite"
+    tail -n 30 "$log/suite" | tee "$log/out"
+    record "$name: what it ran" failure $((SECONDS - start))
   fi
   passed=$((passed + ok)) failed=$((failed + bad)) skipped=$((skipped + skip))
+  junit
   sed '$d' "$log/suite"
   echo "$name: $ok passed, $bad failed, $skip skipped ($((SECONDS - start)) s)"
   return 0

@@ -175,7 +175,7 @@ static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
     (void)state;
     for (int i = 0; i < FORMATS; i++) {
         const format *f = &formats[i];
-        if (!f->packed_bits && (f->odd_scales || f->group == 8 || f->group == 40))
+        if (f->packed_bits == 0 && (f->odd_scales || f->group == 8 || f->group == 40))
             continue; /* float32 scales; groups padded to a step */
         int64_t rows = 64, cols = 1024;
         qb_qweight *q = weight_new(f, rows, cols);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What comments and pages name is there: documents in docs/, links of the pages, scripts in tools/; and no comment points
 # outside the repository (../shared, the optional test material, may be named in tests/ and tools/). docs/families.md names every GGUF
-# architecture that is read. Needs git.
+# architecture that is read, README.md the packages of tools/install_deps.sh. Needs git.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bad=0
@@ -28,5 +28,10 @@ done < <(sed -n 's/^ *\.name = "\(.*\)",$/\1/p' checkpoint/gguf/gguf_architectur
 while read -r name; do
   grep -qF "$name" bench/program_page.c docs/hub.md || wrong "bench/program_page.c: does not name the variable $name"
 done < <(git grep -ohE '(getenv|variable|is_set|seconds_of)\("[A-Z_]+"' -- '*.c' ':!tests' | sed 's/.*"\(.*\)"/\1/' | sort -u | grep -vxE 'HOME|TERM|BENCH_BLAS_RESTARTED')
+# README's packages are those that are installed.
+while IFS= read -r line; do
+  grep -qxF -e "$line" README.md || wrong "README.md: does not have the line of tools/install_deps.sh --list \"$line\""
+done < <(tools/install_deps.sh --list)
+[ "$(tools/install_deps.sh --list | wc -l)" = 3 ] || wrong "tools/install_deps.sh --list does not say three lists"
 [ $bad = 0 ] && echo "every document that is named is there"
 exit $bad

@@ -40,6 +40,8 @@ for top in "$work/deb/usr" "$work/tar"; do
   BENCH_CACHE=$work/cache "$top/bin/bench" eval demo --max-windows 1 >"$work/log" 2>&1 || { wrong "$top: eval: $(tail -n 1 "$work/log")"; }
   if command -v man >/dev/null; then man -l "$top/share/man/man1/bench-compare.1" 2>"$work/log" | grep -q 'EXIT STATUS' || wrong "man: $(cat "$work/log")"; fi
 done
+twice=$(find "$work/deb" -type f -size +1k -exec sha256sum {} + | sort | uniq -w 64 -D)
+[ -z "$twice" ] || wrong "the package holds one file twice: $twice"
 (cd "$work/deb" && md5sum --quiet -c <(dpkg-deb -I "$deb" md5sums)) || wrong "the package's sums differ from its files"
 [ "${1:-}" = --roots ] || { [ $bad = 0 ] && echo "the packages hold"; exit $bad; }
 

@@ -31,9 +31,26 @@ done <"$work/options"
 # ---- counting: tools/run_ctest.sh on programs whose end is known
 expect() { # EXIT "N passed, N failed, N skipped" [NOTE]   of the programs in $work/t
   local code=0 out
-  out=$(CTEST_PARALLEL_LEVEL=4 tools/run_ctest.sh "$work/t" 2>&1) || code=$?
+  rm -f "$work/junit"
+  out=$(JUNIT=$work/junit JUNIT_SUITE='a "suite"' CTEST_PARALLEL_LEVEL=4 tools/run_ctest.sh "$work/t" 2>&1) || code=$?
   [ "$(tail -n 1 <<<"$out")" = "$2" ] && [ "$code" = "$1" ] || wrong "expected exit $1 and \"$2\", found $code and: $out"
   [ -z "${3:-}" ] || grep -qF -e "$3" <<<"$out" || wrong "expected \"$3\" in: $out"
+  # The same counts, case by case, as JUnit.
+  if command -v python3 >/dev/null && [ -e "$work/junit" ]; then
+    python3 - "$work/junit" "$2" <<'END' || wrong "$(cat "$work/junit")"
+import sys, xml.etree.ElementTree as xml
+root = xml.fromstring("<testsuites>" + open(sys.argv[1]).read() + "</testsuites>")
+cases = root.findall("testsuite/testcase")
+bad, skip = (sum(c.find(name) is not None for c in cases) for name in ("failure", "skipped"))
+assert f"{len(cases) - bad - skip} passed, {bad} failed, {skip} skipped" == sys.argv[2], sys.argv[2]
+for suite in root:
+    inside = suite.findall("testcase")
+    counts = [len(inside)] + [sum(c.find(name) is not None for c in inside) for name in ("failure", "skipped")]
+    assert counts == [int(suite.get(name)) for name in ("tests", "failures", "skipped")], suite.attrib
+    assert suite.get("name").startswith('a "suite": ') and float(suite.get("time")) >= 0, suite.attrib
+    assert all(c.get("classname") and c.get("name") for c in inside), suite.attrib
+END
+  fi
 }
 program() { # NAME SHELL_COMMAND [PROPERTY VALUE]
   printf '%s\n' "$2" >"$work/t/$1.sh"

@@ -3,15 +3,19 @@
 #   run      to build and run the program (default)
 #   quick    that, and the release build's tests
 #   test     that, and every check of ./test.sh
+#   --list   says the packages of the three, a line each, and installs nothing; README.md has the same lines (tools/check_docs.sh)
 # Does nothing when everything is there; says the command instead when it may not install.
 set -euo pipefail
 
-packages="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libcjson-dev libarchive-dev libzip-dev libssl-dev libcurl4-openssl-dev ca-certificates libpcre2-dev libsnappy-dev libutf8proc-dev libsqlite3-dev libzstd-dev zlib1g-dev r-mathlib gnuplot-nox fonts-dejavu-core"
+run="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libcjson-dev libarchive-dev libzip-dev libssl-dev libcurl4-openssl-dev ca-certificates libpcre2-dev libsnappy-dev libutf8proc-dev libsqlite3-dev libzstd-dev zlib1g-dev r-mathlib gnuplot-nox fonts-dejavu-core"
+quick="g++ libcmocka-dev"
+test="git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck dpkg-dev"
 case ${1:-run} in
-  run) ;;
-  quick) packages="$packages g++ libcmocka-dev" ;;
-  test) packages="$packages g++ libcmocka-dev git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck dpkg-dev" ;;
-  *) echo "usage: tools/install_deps.sh [run|quick|test]" >&2; exit 2 ;;
+  run) packages=$run ;;
+  quick) packages="$run $quick" ;;
+  test) packages="$run $quick $test" ;;
+  --list) printf 'run: %s\nquick: %s\ntest: %s\n' "$run" "$quick" "$test"; exit ;;
+  *) echo "usage: tools/install_deps.sh [run|quick|test|--list]" >&2; exit 2 ;;
 esac
 
 missing=""

@@ -4,6 +4,7 @@
 # Counted program by program from ctest's JUnit file, so that output of programs that run at once cannot mix. Each cmocka
 # test counts; a program without cmocka lines counts as one by its exit status (77 is a skip where the program says so). A
 # program that ends well and reports fewer tests than it announced has lost some, which is a failure; so is a run of no test.
+# JUNIT=FILE gets <testsuite> elements with a case a single test, under the words of JUNIT_SUITE (test.sh puts them together).
 # The last line is "N passed, N failed, N skipped"; exit 1 when one failed or none ran.
 set -uo pipefail
 build=$1
@@ -18,7 +19,7 @@ ctest --test-dir "$build" --no-tests=error --output-junit "$log/junit.xml" --qui
 
 # Prints a line a program, "ok|FAILED|skipped PROGRAM passed failed skipped seconds note", the reasons of skips and what
 # failed programs wrote.
-awk -v counts="$log/counts" -f "$(dirname "$0")/count_tests.awk" "$log/junit.xml"
+awk -v counts="$log/counts" -v junit="${JUNIT:-}" -v suite="${JUNIT_SUITE:-}" -f "$(dirname "$0")/count_tests.awk" "$log/junit.xml"
 
 read -r passed failed skipped programs <"$log/counts"
 if [ $((passed + failed + skipped)) = 0 ]; then

@@ -166,7 +166,7 @@ static void put_line(page *p, const char *line, size_t n) {
         p->code = !p->code;
         put_gap(p);
     } else if (p->code) {
-        qb_str_printf(p->out, n ? "        %.*s" : "", (int)n, line);
+        if (n) qb_str_printf(p->out, "        %.*s", (int)n, line);
         end_line(p);
     } else if (*line == '|') {
         end_paragraph(p);

@@ -109,7 +109,7 @@ void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words) {
         break;
         WIDTHS(PACK)
     default:
-        assert(!"a width that is not packed");
+        assert(0 && "a width that is not packed");
     }
 }
 
@@ -121,7 +121,7 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
         break;
         WIDTHS(UNPACK)
     default:
-        assert(!"a width that is not packed");
+        assert(0 && "a width that is not packed");
     }
 }
 
