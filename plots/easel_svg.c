@@ -4,6 +4,7 @@
 #include "plots/bar_script.h"
 #include "plots/easel.h"
 #include "results/sink.h"
+#include "results/text.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,6 +26,11 @@ static void put_text(double x, double y, double px, const char *anchor, const ch
                   class_name, x, y + px * 0.35, px, anchor);
     qb_html_text(text, out);
     qb_str_text(out, "</text>\n");
+}
+
+static void put_amount(const char *words, double value, int digits, qb_str *out) {
+    qb_str_text(out, words);
+    qb_text_figure(value, digits, out);
 }
 
 static void put_line(double x0, double y0, double x1, double y1, const char *class_name, qb_str *out) {
@@ -164,9 +170,10 @@ static void put_points(const qb_figure *f, const qb_placed *p, int series, doubl
         }
         qb_str_text(out, "<g class=\"tip\"><title>");
         qb_html_text(t->label ? t->label : s->name, out);
-        qb_str_printf(out, ": %.5g", t->y);
-        if (t->spread > 0) qb_str_printf(out, " &#177; %.2g", t->spread);
-        qb_str_printf(out, " at %.4g%s</title>", t->x, t->noisy ? ", stayed noisy" : "");
+        put_amount(": ", t->y, 5, out);
+        if (t->spread > 0) put_amount(" &#177; ", t->spread, 2, out);
+        put_amount(" at ", t->x, 4, out);
+        qb_str_printf(out, "%s</title>", t->noisy ? ", stayed noisy" : "");
         put_mark(s->hue, s->variant > 0 || s->projected, x, y, 5, out);
         if (t->noisy)
             qb_str_printf(out, "<path class=\"noisy\" d=\"M%.1f,%.1fl14,14m0,-14l-14,14\"/>", x - 7, y - 7);
@@ -235,10 +242,10 @@ static void put_bar(const qb_bar *b, const qb_axis *x, qb_box area, double y, qb
     begin_series(b->series, b->hue, b->projected, out);
     qb_str_text(out, "<g class=\"tip\"><title>");
     qb_html_text(b->label, out);
-    qb_str_printf(out, ": %.5g", b->value);
-    if (b->spread > 0) qb_str_printf(out, " &#177; %.2g", b->spread);
-    if (b->inner > 0) qb_str_printf(out, ", of it %.4g", b->inner);
-    if (b->mark > 0) qb_str_printf(out, ", mark %.4g", b->mark);
+    put_amount(": ", b->value, 5, out);
+    if (b->spread > 0) put_amount(" &#177; ", b->spread, 2, out);
+    if (b->inner > 0) put_amount(", of it ", b->inner, 4, out);
+    if (b->mark > 0) put_amount(", mark ", b->mark, 4, out);
     if (b->noisy) qb_str_text(out, ", stayed noisy");
     qb_str_printf(out, "</title><rect class=\"bar%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"16\"/>",
                   b->projected   ? " hollow"

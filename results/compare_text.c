@@ -22,9 +22,11 @@ void qb_compare_put_value(double value, const char *unit, qb_str *out) {
     else if (!strcmp(unit, "B"))
         qb_str_text(out, qb_format_bytes(value, buffer));
     else if (!strcmp(unit, "1"))
-        qb_str_printf(out, "%.5g", value);
-    else
-        qb_str_printf(out, fabs(value) >= 1e4 && fabs(value) < 1e7 ? "%.0f %s" : "%.4g %s", value, unit);
+        qb_text_figure(value, 5, out);
+    else {
+        qb_text_figure(value, 4, out);
+        qb_str_printf(out, " %s", unit);
+    }
 }
 
 void qb_compare_put_change(double pct, qb_str *out) {

@@ -176,8 +176,10 @@ void qb_figure_put(const qb_row *r, qb_str *out) {
         put_speed(r, out);
     else if (format == QB_FORMAT_BITS)
         put_fixed(r->value, 2, 3, out);
-    else
-        qb_str_printf(out, "%.4g %s", r->value, r->unit);
+    else {
+        qb_text_figure(r->value, 4, out);
+        qb_str_printf(out, " %s", r->unit);
+    }
 }
 
 static void put_row_cell(const qb_table_column *col, const qb_row_case *c, qb_table_cell *cell, qb_str *out) {

@@ -84,9 +84,11 @@ static void put_note(const qb_row *a, const qb_row *b, double noise, qb_str *out
     qb_text_clean(fast->name, 40, out);
     qb_str_text(out, " ");
     qb_text_clean(fast->protocol, 40, out);
-    qb_str_printf(out,
-                  " differs by %.1f %% (%.4g and %.4g %s), more than the %.1f %% that the rows know of: ",
-                  100 * difference(a, b), fast->value, slow->value, fast->unit, 100 * noise);
+    qb_str_printf(out, " differs by %.1f %% (", 100 * difference(a, b));
+    qb_text_figure(fast->value, 4, out);
+    qb_str_text(out, " and ");
+    qb_text_figure(slow->value, 4, out);
+    qb_str_printf(out, " %s), more than the %.1f %% that the rows know of: ", fast->unit, 100 * noise);
     qb_str_text(out, "smaller differences between other rows may be noise too\n");
 }
 

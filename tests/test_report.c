@@ -95,10 +95,25 @@ static void test_report__is_one_page_without_a_network(void **state) {
     }
 }
 
+/* Figures are written out: 12590 tok/s, and a small part of another perplexity as how many times that. */
+static void test_report__writes_no_powers_of_ten(void **state) {
+    (void)state;
+    static const char *const paths[] = {QB_SOURCE_DIR "/results/baselines/demo.json",
+                                        QB_SOURCE_DIR "/results/baselines/seeds.json",
+                                        QB_SOURCE_DIR "/results/h200/speed-int4.json"};
+    char *dir = scratch_make(), *text = report_of(paths, 3, "pareto", dir);
+    expect_in(text, "times that of F16");
+    const char *power = strstr(text, "e+0");
+    if (power) fail_msg("\"%.60s\"", power - 30);
+    qb_free(text);
+    scratch_remove(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_report__marks_noisy_rows),
         cmocka_unit_test(test_report__is_one_page_without_a_network),
+        cmocka_unit_test(test_report__writes_no_powers_of_ten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

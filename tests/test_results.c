@@ -316,11 +316,28 @@ static void test_text__cleans_and_counts(void **state) {
     assert_int_equal(qb_text_columns("24.8 ± 0.1"), 10);
 }
 
+static void test_results__figures_have_four_digits_and_are_written_out(void **state) {
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } rows[] = {
+        {0.00012349, "0.0001235"}, {1, "1"},      {9999.4, "9999"}, {9999.5, "10000"}, {12590.4, "12590"},
+        {-785900, "-785900"},      {3e9, "3e+09"}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_str s = {0};
+        qb_text_figure(rows[i].value, 4, &s);
+        assert_string_equal(qb_str_get(&s), rows[i].text);
+        qb_str_free(&s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_results__validator_judges_the_table_of_mutations),
         cmocka_unit_test(test_results__put_replaces_by_id_and_every_state_on_disk_is_whole),
         cmocka_unit_test(test_results__unwritable_and_unreadable_paths_fail_at_once),
+        cmocka_unit_test(test_results__figures_have_four_digits_and_are_written_out),
         cmocka_unit_test(test_results__table_equals_the_recorded_one),
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
         cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),

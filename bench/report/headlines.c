@@ -4,6 +4,7 @@
 #include "results/comparable.h"
 #include "results/paired.h"
 #include "results/table.h"
+#include "results/text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -90,9 +91,9 @@ static void put_confidence(const qb_row *best, const qb_row *second, qb_str *out
         return;
     }
     if (!qb_rows_paired(second, best, &pair)) {
-        qb_str_printf(out,
-                      "; the next is %s with %.4g, and no windows were kept that would say how sure that is",
-                      second->of->label, second->value);
+        qb_str_printf(out, "; the next is %s with ", second->of->label);
+        qb_text_figure(second->value, 5, out);
+        qb_str_text(out, ", and no windows were kept that would say how sure that is");
         return;
     }
     if (isnan(pair.stderr_value)) {
@@ -122,14 +123,15 @@ static void put_best(const contest *c, const qb_row *best, double limit, qb_str 
     } else {
         qb_str_text(out, "Of all sizes");
     }
-    qb_str_printf(out, ", %s is best on %s (%s): perplexity %.5g with ", of->label, best->dataset,
-                  best->protocol, best->value);
+    qb_str_printf(out, ", %s is best on %s (%s): perplexity ", of->label, best->dataset, best->protocol);
+    qb_text_figure(best->value, 5, out);
+    qb_str_text(out, " with ");
     put_size(of->checkpoint_bytes, out);
     if (of->bits_per_weight > 0) qb_str_printf(out, ", %.2f bits a weight", of->bits_per_weight);
     double ratio = c->unquantized ? best->value / c->unquantized->value : (double)NAN;
-    if (ratio < 2)
+    if (ratio > 0.5 && ratio < 2)
         qb_str_printf(out, ", %+.2g %% against %s", 100 * (ratio - 1), c->unquantized->of->label);
-    else if (ratio >= 2)
+    else if (!isnan(ratio))
         qb_str_printf(out, ", %.3g times that of %s", ratio, c->unquantized->of->label);
     if (best->part < 1) qb_str_printf(out, ", on the first %.2g %% of the text", 100 * best->part);
     put_confidence(best, runner_up(c, best, limit), out);
@@ -186,10 +188,9 @@ static qb_status speeds(const qb_rows *rows, qb_arena *arena, qb_sentences *out)
         if (!best || best == base) continue;
         qb_str_printf(&text, "%s decodes fastest", best->of->label);
         if (c->device) qb_str_printf(&text, " on %s", c->device->description);
-        qb_str_printf(&text,
-                      best->value < 1000 ? ": %.4g tok/s (%s), %.2f times %s"
-                                         : ": %.0f tok/s (%s), %.2f times %s",
-                      best->value, protocol, best->value / base->value, c->label);
+        qb_str_text(&text, ": ");
+        qb_text_figure(best->value, 4, &text);
+        qb_str_printf(&text, " tok/s (%s), %.2f times %s", protocol, best->value / base->value, c->label);
         if (second && best->n_samples > 2 && second->n_samples > 2) {
             double p = qb_mann_whitney_p(best->samples, best->n_samples, second->samples, second->n_samples);
             qb_str_printf(&text, p < 0.05 ? "; faster than %s, " : "; not told apart from %s, ",

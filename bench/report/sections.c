@@ -238,8 +238,10 @@ static void put_amount(const char *name, double value, const char *unit, qb_str 
     if (isnan(value)) return;
     if (*unit == 'B')
         qb_str_printf(&text, "%s%s", qb_format_bytes(value, bytes), unit + 1);
-    else
-        qb_str_printf(&text, "%.4g%s%s", value, *unit ? " " : "", unit);
+    else {
+        qb_text_figure(value, 4, &text);
+        qb_str_printf(&text, "%s%s", *unit ? " " : "", unit);
+    }
     put_fact(name, qb_str_get(&text), out);
     qb_str_free(&text);
 }

@@ -342,7 +342,7 @@ static bool is_kept(const qb_run *run, const qb_case *c) {
 }
 
 static void put_figure(qb_str *line, double figure) {
-    qb_str_printf(line, figure >= 1e4 && figure < 1e7 ? "%.0f" : "%.4g", figure);
+    qb_text_figure(figure, 4, line);
 }
 
 /* A row of the case by name, with the words that say which one it is: "decode tg128@d0 b1 605.5 tok/s". */
