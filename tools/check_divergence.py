@@ -42,10 +42,13 @@ def theirs(args, work):
     for source, name, kind in ((args.model, "base", "F32"), (args.model, "q", "Q4_0"), (work / "q.gguf", "q32", "F32")):
         if not (work / f"{name}.gguf").exists():
             run([args.llama_bin / "llama-quantize", "--allow-requantize", source, work / f"{name}.gguf", kind], work / f"{name}.log", env)
-    common = ["-f", args.data / "wikitext2/wiki.test.raw", "-c", 512, "--chunks", args.windows, "--kl-divergence-base", work / "base.kld"]
-    program = args.llama_bin / "llama-perplexity"
-    run([program, "-m", work / "base.gguf", *common], work / "base-perplexity.log", env)
-    return [run([program, "-m", work / f"{name}.gguf", *common, "--kl-divergence"], work / f"{name}-divergence.log", env) for name in ("q", "q32")]
+    common = ["-f", args.data / "wikitext2/wiki.test.raw", "-c", 512, "--chunks", args.windows, "--kl-divergence-base"]
+    program, kept = args.llama_bin / "llama-perplexity", work / f"base-{args.windows}.kld"
+    if not kept.exists():
+        part = work / "base.kld.part"
+        run([program, "-m", work / "base.gguf", *common, part], work / "base-perplexity.log", env)
+        part.rename(kept)
+    return [run([program, "-m", work / f"{name}.gguf", *common, kept, "--kl-divergence"], work / f"{name}-divergence.log", env) for name in ("q", "q32")]
 
 
 def ours(args, work):
