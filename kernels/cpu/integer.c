@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Tokens a pass: bounds the activations laid out, as in packed.c. */
-enum { PASS_TOKENS = 240, BLOCKS_A_TASK = 4 };
+/* From PANEL_LEAST tokens on, panels were measured faster than tiles. */
+enum { BLOCKS_A_TASK = 4, PANEL_LEAST = 12 };
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -14,17 +14,15 @@ static int64_t least(int64_t a, int64_t b) {
 
 const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
     [QB_PACK_2] = {4, {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}},
-    [QB_PACK_3] = {10,
+    [QB_PACK_3] = {8,
                    {{0, 1, 2, 3},
                     {4, 5, 6, 7},
-                    {8, 9, -1, -1},
                     {10, 11, 12, 13},
                     {14, 15, 16, 17},
-                    {18, 19, -1, -1},
                     {20, 21, 22, 23},
                     {24, 25, 26, 27},
-                    {28, 29, -1, -1},
-                    {30, 31, -1, -1}}},
+                    {8, 9, 18, 19},
+                    {28, 29, 30, 31}}},
     [QB_PACK_4] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
     [QB_PACK_CODEBOOK] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
     [QB_PACK_8] = {1, {{0, 1, 2, 3}}},
@@ -44,9 +42,12 @@ typedef struct {
     const float *x; /* of this pass */
     float *y;
     int64_t T, n_segments, n_quads, n_tiles;
+    const qb_integer_panel *panel;        /* NULL: tiles of `shape` and `last` */
     const qb_integer_shape *shape, *last; /* of all tiles but the last of a pass, and of that */
-    int32_t *quads, *sums, *starts;       /* tile i: at i * shape->tokens * n_quads * words (or n_segments) */
+    int64_t tile, last_tile;              /* their tokens */
+    int32_t *quads, *sums, *starts;       /* tile i: at i * tile * n_quads * words (or n_segments) */
     float *scales;
+    float *room; /* panels' totals, for each worker */
 } integer_job;
 
 static int64_t segments_of(const qb_packed *p) {
@@ -91,7 +92,7 @@ static int32_t round_segment(const float *x, int64_t n, float inverse, int16_t *
 /* What stands for zero, times the activations that meet it: what a segment's sum has to lose. */
 static int32_t start_of(const integer_job *j, const int16_t *q, int64_t n, int32_t sum) {
     const qb_packed *p = j->p;
-    if (p->zeros) return -sum;
+    if (p->zeros) return j->panel && p->bits < 8 ? -sum * (1 << p->bits) : -sum;
     if (p->kind != QB_PACK_CODEBOOK) return -sum * (1 << (p->bits - 1));
     if (!p->wide) return -128 * sum;
     if (j->eight) return -128 * 257 * sum; /* both bytes of a value, the higher 256 times */
@@ -104,7 +105,7 @@ static void order_segment(const qb_packed *p, const int16_t *q, int64_t n, int16
     const qb_quad_order *order = &qb_quad_orders[p->kind];
     for (int64_t k = 0; k < n; k += p->step_cols, q += p->step_cols)
         for (int i = 0; i < order->quads; i++, to += 4)
-            for (int c = 0; c < 4; c++) to[c] = order->column[i][c] < 0 ? 0 : q[order->column[i][c]];
+            for (int c = 0; c < 4; c++) to[c] = q[order->column[i][c]];
 }
 
 /* The token's columns in packed order, zero for padding. */
@@ -126,8 +127,8 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     float room[QB_SEGMENT_COLS] = {0};
     int16_t q[QB_SEGMENT_COLS], ordered[QB_SEGMENT_COLS / 32 * QB_QUADS_MAX * 4] = {0};
     for (int64_t t = begin; t < end; t++) {
-        int64_t tile = t / j->shape->tokens, t0 = tile * j->shape->tokens, segment = 0, k = 0;
-        int64_t TT = tile == j->n_tiles - 1 ? j->last->tokens : j->shape->tokens;
+        int64_t tile = t / j->tile, t0 = tile * j->tile, segment = 0, k = 0;
+        int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
         int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
         for (int64_t g = 0; g < p->n_groups; g++)
             for (int64_t stop; k < p->group_end[g]; k = stop, segment++) {
@@ -150,13 +151,13 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
 
 /* ---- the product ---- */
 
-static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
+static void multiply_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const integer_job *j = ctx;
     const qb_packed *p = j->p;
     for (int64_t i = 0; i < j->n_tiles; i++) {
         const qb_integer_shape *shape = i == j->n_tiles - 1 ? j->last : j->shape;
-        int64_t t0 = i * j->shape->tokens;
+        int64_t t0 = i * j->tile;
         const qb_whole_tile x = {j->quads + t0 * j->n_quads * j->words, j->scales + t0 * j->n_segments,
                                  j->sums + t0 * j->n_segments, j->starts + t0 * j->n_segments};
         (j->eight ? shape->i8 : shape->i16)[qb_whole_form(p)](
@@ -164,10 +165,31 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
+static int64_t room_of(const integer_job *j) {
+    return j->panel ? (int64_t)j->panel->blocks * QB_BLOCK_ROWS * QB_PASS_TOKENS : 0;
+}
+
+static void multiply_panels(void *ctx, int64_t begin, int64_t end, int worker) {
+    const integer_job *j = ctx;
+    const qb_whole_tile x = {j->quads, j->scales, j->sums, j->starts};
+    j->panel->fn(j->p, begin, end, &x, j->T, j->room + worker * room_of(j), j->y, j->p->rows);
+}
+
 static const qb_integer_shape *shape_for(const qb_integer *set, int64_t tokens) {
     for (int i = 0; i < set->n_shapes; i++)
         if (set->shapes[i].tokens >= tokens) return &set->shapes[i];
     return &set->shapes[set->n_shapes - 1];
+}
+
+/* Tiles of tokens: panels take all of one size. */
+static void choose_tiles(integer_job *j) {
+    const qb_integer_panel *panel = j->eight ? &j->set->panel_i8 : &j->set->panel_i16;
+    j->panel = panel->fn && j->T >= PANEL_LEAST ? panel : NULL;
+    j->shape = shape_for(j->set, j->T);
+    j->tile = j->panel ? panel->tokens : j->shape->tokens;
+    j->n_tiles = (j->T + j->tile - 1) / j->tile;
+    j->last = shape_for(j->set, j->T - (j->n_tiles - 1) * j->tile);
+    j->last_tile = j->panel ? panel->tokens : j->last->tokens;
 }
 
 /* ---- as loops ---- */
@@ -183,19 +205,18 @@ static integer_job job_of(const cpu_device *d, const qb_cpu_part *part) {
                      .y = part->y,
                      .T = part->T,
                      .n_segments = segments_of(p),
-                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads,
-                     .shape = shape_for(d->integer, part->T)};
-    j.n_tiles = (j.T + j.shape->tokens - 1) / j.shape->tokens;
-    j.last = shape_for(j.set, j.T - (j.n_tiles - 1) * j.shape->tokens);
+                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads};
+    choose_tiles(&j);
     return j;
 }
 static int64_t slots_of(const integer_job *j) {
-    return (j->n_tiles - 1) * j->shape->tokens + j->last->tokens;
+    return (j->n_tiles - 1) * j->tile + j->last_tile;
 }
 
 static int64_t integer_room(const cpu_device *d, const qb_cpu_part *part) {
     integer_job j = job_of(d, part);
-    return (slots_of(&j) * (j.n_quads * j.words + 3 * j.n_segments) + 64) * 4;
+    int64_t totals = room_of(&j) * qb_threads_count(d->base.threads);
+    return (totals + slots_of(&j) * (j.n_quads * j.words + 3 * j.n_segments) + 64) * 4;
 }
 
 static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -204,14 +225,15 @@ static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cp
     *j = job_of(d, part);
     const qb_packed *p = j->p;
     int64_t slots = slots_of(j), words = slots * j->n_quads * j->words, per_segment = slots * j->n_segments;
-    j->quads = room;
+    j->room = room;
+    j->quads = (int32_t *)room + room_of(j) * qb_threads_count(d->base.threads);
     j->sums = j->quads + (words + 15) / 16 * 16;
     j->starts = j->sums + (per_segment + 15) / 16 * 16;
     j->scales = (float *)(void *)(j->starts + (per_segment + 15) / 16 * 16);
     out->before[0] = (qb_cpu_loop){slots, 1, p->padded_cols * 4, quantize_tokens, j};
     /* a quarter of the time of float32 products */
-    out->multiply =
-        (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS / 4, multiply_blocks, j};
+    out->multiply = (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS / 4,
+                                  j->panel ? multiply_panels : multiply_tiles, j};
 }
 
 static bool integer_same_room(const qb_matrix *a, const qb_matrix *b) {
@@ -219,7 +241,7 @@ static bool integer_same_room(const qb_matrix *a, const qb_matrix *b) {
 }
 
 const qb_cpu_form qb_cpu_integer_form = {
-    .most_tokens = PASS_TOKENS,
+    .most_tokens = QB_PASS_TOKENS,
     .job_bytes = sizeof(integer_job),
     .same_room = integer_same_room,
     .room_bytes = integer_room,

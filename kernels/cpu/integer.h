@@ -25,8 +25,8 @@
 enum { QB_SEGMENT_COLS = 256 };
 
 /* Where the columns of a step go: quads of four columns, one for each 32-bit word of a row's codes that a
-   product takes; -1: nothing. */
-enum { QB_QUADS_MAX = 10 };
+   product takes. */
+enum { QB_QUADS_MAX = 8 };
 typedef struct qb_quad_order {
     int quads;
     int8_t column[QB_QUADS_MAX][4];
@@ -47,7 +47,8 @@ typedef struct qb_whole_tile {
     const float *scales; /* [segment][token of the tile] */
     const int32_t *sums; /* [segment][token of the tile] of q */
     /* [segment][token of the tile]: - zero times that, which sums start with; without `zero` where each row
-     * has its own */
+     * has its own, but panels take a row's from its codes and 2^bits stands here (8 bits have no room for it)
+     */
     const int32_t *starts;
 } qb_whole_tile;
 
@@ -57,6 +58,20 @@ typedef struct qb_integer_shape {
     int tokens;
     qb_integer_fn i16[QB_WHOLE_COUNT], i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
 } qb_integer_shape;
+
+/* Many tokens: the codes of some blocks of rows are laid out as bytes, up to QB_PANEL_COLS columns of them,
+   and meet all tokens of a pass before the next columns do. So what a code takes to unpack, and a group's
+   scales, are paid once a pass and not once a tile of tokens. Results are those of the tiles above, to the
+   bit. */
+enum { QB_PANEL_COLS = 256, QB_PANEL_SEGMENTS = 16, QB_PASS_TOKENS = 256 };
+/* x: the first of the pass's tiles, all of the panel's tokens; room[blocks * 16 * QB_PASS_TOKENS], 64-byte
+ * aligned. */
+typedef void (*qb_panel_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
+                            int64_t tokens, float *room, float *y, int64_t ldy);
+typedef struct qb_integer_panel {
+    int blocks, tokens; /* of a tile in registers; tokens divides QB_PASS_TOKENS; 0: none */
+    qb_panel_fn fn;
+} qb_integer_panel;
 
 /* A round multiplies some registers of codes, each sixteen rows of a quad of columns, with two tokens. */
 enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8 };
@@ -69,6 +84,7 @@ typedef struct qb_integer {
     int words_i16, words_i8;
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
+    qb_integer_panel panel_i16, panel_i8;
     /* Four activations to their words. */
     void (*store_quads)(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride);
     /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES] with words[QB_SPIN_WORDS], so

@@ -3,13 +3,17 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
 
-#define INTEGER_TABLE qb_integer_avx2
-#define INTEGER_NAME  "avx2"
-#define INTEGER_FAST  true
-#define INTEGER_3     0 /* float32 products were measured a sixth faster */
-#define INTEGER_WIDE  0 /* pairs have no higher bytes */
-#define SPIN_BLOCKS   2
-#define SHAPES(X)     X(2, 1) X(2, 2) X(1, 4)
+#define INTEGER_TABLE    qb_integer_avx2
+#define INTEGER_NAME     "avx2"
+#define INTEGER_FAST     true
+#define INTEGER_3        0 /* float32 products were measured a sixth faster */
+#define INTEGER_WIDE     0 /* pairs have no higher bytes */
+#define SHAPES(X)        X(2, 1) X(2, 2) X(1, 4)
+#define SPIN_BLOCKS      2
+#define PANEL_BLOCKS_I16 1
+#define PANEL_TOKENS_I16 4
+#define PANEL_BLOCKS_I8  1
+#define PANEL_TOKENS_I8  4
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"

@@ -5,14 +5,18 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
 
-#define INTEGER_TABLE qb_integer_vnni
-#define INTEGER_NAME  "avx512-vnni"
-#define INTEGER_FAST  true
-#define INTEGER_3     1
-#define INTEGER_WIDE  1
-#define SPIN_BLOCKS   4
-#define SHAPES(X)     X(4, 1) X(4, 2) X(2, 4) X(1, 8)
-#define WORDS(eight)  ((eight) ? 1 : 2)
+#define INTEGER_TABLE    qb_integer_vnni
+#define INTEGER_NAME     "avx512-vnni"
+#define INTEGER_FAST     true
+#define INTEGER_3        1
+#define INTEGER_WIDE     1
+#define SHAPES(X)        X(4, 1) X(4, 2) X(2, 4) X(1, 8)
+#define SPIN_BLOCKS      4
+#define PANEL_BLOCKS_I16 2
+#define PANEL_TOKENS_I16 4
+#define PANEL_BLOCKS_I8  4
+#define PANEL_TOKENS_I8  4
+#define WORDS(eight)     ((eight) ? 1 : 2)
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
@@ -27,9 +31,15 @@ LANES_INLINE whole_sum whole_start(lanes_codes c) {
 LANES_INLINE lanes_codes whole_of(const bool parts, whole_sum s) {
     return parts ? _mm512_add_epi32(_mm512_slli_epi32(s.high, 8), s.low) : s.low;
 }
+/* s + four products a lane, with one token's word. As an intrinsic GCC 12 copies the sum before it adds to
+   it, and runs out of registers. */
+LANES_INLINE __m512i dot(__m512i s, __m512i codes, __m512i word) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(codes), "v"(word));
+    return s;
+}
 LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
-    s.low = _mm512_dpbusd_epi32(s.low, c, _mm512_set1_epi32(words[0]));
-    if (!eight) s.high = _mm512_dpbusd_epi32(s.high, c, _mm512_set1_epi32(words[1]));
+    s.low = dot(s.low, c, _mm512_set1_epi32(words[0]));
+    if (!eight) s.high = dot(s.high, c, _mm512_set1_epi32(words[1]));
     return s;
 }
 
@@ -38,14 +48,14 @@ LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes
                                       const int32_t *words) {
     const __m512i low = _mm512_set1_epi32(words[0]);
     if (eight) {
-        s.low = _mm512_dpbusd_epi32(s.low, l, low);
-        s.high = _mm512_dpbusd_epi32(s.high, h, low);
+        s.low = dot(s.low, l, low);
+        s.high = dot(s.high, h, low);
         return s;
     }
     const __m512i high = _mm512_set1_epi32(words[1]);
-    s.low = _mm512_dpbusd_epi32(s.low, h, low);
-    s.low = _mm512_dpbusd_epi32(s.low, l, high);
-    s.high = _mm512_dpbusd_epi32(s.high, h, high);
+    s.low = dot(s.low, h, low);
+    s.low = dot(s.low, l, high);
+    s.high = dot(s.high, h, high);
     return s;
 }
 

@@ -61,6 +61,11 @@ LANES_INLINE lanes_codes lanes_codes_load(const void *p) {
     const __m256i *v = p;
     return (lanes_codes){_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
 }
+LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
+    __m256i *v = p;
+    _mm256_storeu_si256(v, c.lo);
+    _mm256_storeu_si256(v + 1, c.hi);
+}
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return (lanes_codes){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
 }

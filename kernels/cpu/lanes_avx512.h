@@ -60,6 +60,9 @@ typedef __m512i lanes_codes;
 LANES_INLINE lanes_codes lanes_codes_load(const void *p) {
     return _mm512_loadu_si512(p);
 }
+LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
+    _mm512_storeu_si512(p, c);
+}
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return _mm512_set1_epi32(x);
 }

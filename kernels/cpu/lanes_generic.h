@@ -79,6 +79,9 @@ LANES_INLINE lanes_codes lanes_codes_load(const void *p) {
     memcpy(&v, p, sizeof v);
     return v;
 }
+LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
+    memcpy(p, &c, sizeof c);
+}
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return (lanes_codes){0} + (uint32_t)x;
 }
