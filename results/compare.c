@@ -235,7 +235,7 @@ static void judge_absent(const qb_row *a, const qb_row *b, const qb_row_case *ne
     }
 }
 
-static const char on_neither_side[] = "measured on neither side";
+static const char on_neither_side[] = "measured on neither side", is_measured_now[] = "is measured now";
 
 static qb_status compare_row(const pairing *c, const qb_row *a, const qb_row_case *new_case) {
     bool had = a->status == QB_ROW_OK;
@@ -251,7 +251,8 @@ static qb_status compare_row(const pairing *c, const qb_row *a, const qb_row_cas
         judge_absent(a, b, new_case, row);
     } else if (has) {
         row->verdict = QB_IMPROVEMENT;
-        qb_str_text(&row->why, "is measured now");
+        row->appeared = true;
+        qb_str_text(&row->why, is_measured_now);
     } else {
         row->verdict = QB_INCOMPARABLE;
         qb_str_text(&row->why, on_neither_side);
@@ -279,6 +280,7 @@ static qb_status note_case(const pairing *c, qb_verdict verdict, const char *why
     if (st != QB_OK) return st;
     qb_str_text(&row->metric, "case");
     row->verdict = verdict;
+    row->appeared = verdict == QB_IMPROVEMENT;
     qb_str_text(&row->why, why);
     qb_text_clean(detail, 120, &row->why);
     return QB_OK;
@@ -293,7 +295,7 @@ static qb_status compare_case(const pairing *c, const qb_row_case *a, const qb_r
         return note_case(c, QB_REGRESSION,
                          b->status == QB_ROW_FAILED ? "fails now: " : "skipped now: ", b->error);
     if (!was_ok)
-        return is_ok ? note_case(c, QB_IMPROVEMENT, "is measured now", "")
+        return is_ok ? note_case(c, QB_IMPROVEMENT, is_measured_now, "")
                      : note_case(c, QB_INCOMPARABLE, on_neither_side, "");
     qb_status st = QB_OK;
     for (int i = 0; i < a->n_rows && st == QB_OK; i++) st = compare_row(c, &a->rows[i], b);
@@ -407,12 +409,19 @@ size_t qb_comparison_count(const qb_comparison *c, qb_verdict verdict) {
     return n;
 }
 
+size_t qb_comparison_vouched(const qb_comparison *c) {
+    size_t n = 0;
+    for (size_t i = 0; i < c->count; i++)
+        n += c->rows[i].verdict == QB_PASS || (c->rows[i].verdict == QB_IMPROVEMENT && !c->rows[i].appeared);
+    return n;
+}
+
 qb_verdict qb_comparison_verdict(const qb_comparison *c) {
     size_t bad = qb_comparison_count(c, QB_REGRESSION) + qb_comparison_count(c, QB_MISSING),
-           good = qb_comparison_count(c, QB_IMPROVEMENT), same = qb_comparison_count(c, QB_PASS),
-           open = qb_comparison_count(c, QB_INCONCLUSIVE), noisy = qb_comparison_count(c, QB_NOISY_ROW);
+           good = qb_comparison_count(c, QB_IMPROVEMENT), open = qb_comparison_count(c, QB_INCONCLUSIVE),
+           noisy = qb_comparison_count(c, QB_NOISY_ROW);
     if (bad || c->unmeasured[0] + c->unmeasured[1] > 0) return QB_REGRESSION;
-    if (good + same == 0) return open + noisy ? QB_INCONCLUSIVE : QB_REGRESSION;
+    if (!qb_comparison_vouched(c)) return open + noisy ? QB_INCONCLUSIVE : QB_REGRESSION;
     return open ? QB_INCONCLUSIVE : good ? QB_IMPROVEMENT : QB_PASS;
 }
 

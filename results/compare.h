@@ -60,6 +60,7 @@ typedef struct qb_compare_row {
     qb_paired paired;          /* of perplexities; windows 0 without */
     int64_t sums;              /* over windows that were tested; 0: by tolerance alone */
     qb_verdict verdict;
+    bool appeared;         /* an improvement for being measured now at all: nothing stood against it */
     int64_t needed;        /* about how many would tell, of an inconclusive row; of one that passes, how many
                               would exclude a change that matters, where this is not yet so. 0: unknown, or none */
     const char *needed_of; /* "samples a side", "runs", "windows" */
@@ -82,6 +83,9 @@ qb_status qb_compare(const qb_rows *before, const qb_rows *after, const qb_compa
                      qb_comparison *out) QB_NODISCARD;
 void qb_comparison_free(qb_comparison *c);
 size_t qb_comparison_count(const qb_comparison *c, qb_verdict verdict);
+/* Rows with figures on both sides that passed or improved: none of them, and nothing vouches for the new
+ * document. */
+size_t qb_comparison_vouched(const qb_comparison *c);
 /* QB_REGRESSION: something is worse or missing, a document is incomplete, or no row of the two was
    comparable: a gate must not pass because it saw nothing. QB_INCONCLUSIVE: some row is, or nothing but noise
    was seen. Else QB_IMPROVEMENT or QB_PASS. */

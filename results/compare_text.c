@@ -100,9 +100,8 @@ void qb_compare_put_counts(const qb_comparison *c, qb_str *out) {
 }
 
 static bool nothing_decided(const qb_comparison *c) {
-    return qb_comparison_count(c, QB_PASS) + qb_comparison_count(c, QB_IMPROVEMENT) +
-               qb_comparison_count(c, QB_REGRESSION) + qb_comparison_count(c, QB_MISSING) ==
-           0;
+    return !qb_comparison_vouched(c) &&
+           qb_comparison_count(c, QB_REGRESSION) + qb_comparison_count(c, QB_MISSING) == 0;
 }
 
 /* "; speeds set against 10 old and 1 new runs, which differ by 0.4 to 1.2 %": every verdict names the

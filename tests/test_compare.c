@@ -609,6 +609,15 @@ static void test_compare__a_gate_that_saw_nothing_does_not_pass(void **state) {
         outcome_free(&o);
         qb_str_free(&text);
     }
+    /* All that is measured now failed before: no figure stood against another. */
+    char *before = edited("\"status\":\"ok\",\"error\":null", "\"status\":\"failed\",\"error\":\"no\"");
+    outcome o = compare_texts(before, base_text, &usual);
+    assert_int_equal(o.exit_code, 1);
+    assert_int_equal(o.counts[QB_IMPROVEMENT], 1);
+    assert_non_null(strstr(o.text.text, "REGRESSION: nothing could be compared"));
+    assert_non_null(strstr(o.json.text, "\"verdict\":\t\"regression\""));
+    outcome_free(&o);
+    qb_free(before);
     qb_results a;
     qb_rows rows;
     qb_comparison c;
