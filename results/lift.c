@@ -85,6 +85,14 @@ static qb_json *lift_cases(const qb_json *cases, const char *backend) {
 qb_status qb_results_lift(qb_json **doc, const char *name) {
     const char *schema = qb_json_string(qb_json_get(*doc, "schema"));
     const qb_json *context = qb_json_get(*doc, "context"), *machine = qb_json_get(context, "machine");
+    static const char ours[] = "qb.results/";
+    if (schema && !strncmp(schema, ours, strlen(ours)) && strcmp(schema, "qb.results/1") != 0 &&
+        strcmp(schema, QB_RESULTS_SCHEMA) != 0)
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s: schema must be one of qb.results/1 and %s, which this program reads, found "
+                       "\"%.40s\": read it "
+                       "with the program that wrote it, or a later one",
+                       name, QB_RESULTS_SCHEMA, schema);
     if (!schema || strcmp(schema, "qb.results/1") != 0 || !qb_json_is_object(context)) return QB_OK;
     qb_status st = qb_results_check_keys(*doc, name);
     if (st != QB_OK) return st;

@@ -63,8 +63,15 @@ static qb_status unmeasured(qb_table *t) {
     for (int i = 0; i < t->rows->n_documents && st == QB_OK; i++) {
         const qb_row_document *d = &t->rows->documents[i];
         qb_str text = {0};
-        if (!d->unmeasured) continue;
         if (t->rows->n_documents > 1) qb_str_printf(&text, "%s: ", d->name);
+        if (!d->unmeasured) {
+            qb_str_text(&text, "no case was measured");
+            if (!qb_json_count(qb_json_get(d->results->doc, "cases")))
+                st = note(t, &text);
+            else
+                qb_str_free(&text);
+            continue;
+        }
         qb_str_printf(&text, "%" PRId64 " planned case%s missing: the run ended before %s", d->unmeasured,
                       d->unmeasured == 1 ? " is" : "s are", d->unmeasured == 1 ? "it" : "them");
         st = note(t, &text);

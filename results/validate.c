@@ -21,6 +21,8 @@ enum { MAX_CASES = 10000 };
 
 static const rule any_string = {NULL, STRING, NULL, NULL, NULL, 0};
 static const rule any_number = {NULL, NUMBER, NULL, NULL, NULL, 0};
+static const rule any_sum = {NULL, NUMBER | NON_NEGATIVE, NULL, NULL, NULL,
+                             1e15}; /* sums and squares of them are finite */
 static const rule any_count = {NULL, INTEGER | POSITIVE, NULL, NULL, NULL, 0};
 static const rule string_or_object = {NULL, STRING | OBJECT, NULL, NULL, NULL, 0};
 
@@ -195,11 +197,15 @@ static qb_status check_metric(const qb_json *m, const place *at) {
     }
     if (!has_value && !qb_json_is_string(qb_json_get(m, "sha256")))
         return qb_shape_wrong(at, "has status \"ok\" and so needs a value or a sha256");
-    if (!strcmp(qb_json_string(qb_json_get(m, "name")), "perplexity"))
+    if (!strcmp(qb_json_string(qb_json_get(m, "name")), "perplexity")) {
+        if (has_value && qb_json_number(qb_json_get(m, "value")) < 1)
+            return qb_shape_wrong(at, "is a perplexity of %.17g, which cannot be: the least is 1",
+                                  qb_json_number(qb_json_get(m, "value")));
         for (const char *const *key = (const char *const[]){"protocol", "dataset", "data_sha256", NULL}; *key;
              key++)
             if (!qb_json_is_string(qb_json_get(m, *key)))
                 return qb_shape_wrong(at, "is a perplexity without \"%s\", which is not a result", *key);
+    }
     return QB_OK;
 }
 static const shape metric_shape = {
@@ -239,7 +245,7 @@ static const shape metric_shape = {
             {"bos", BOOLEAN | NULLABLE, NULL, NULL, NULL, 0},
             {"data_sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
             {"windows_per_sum", COUNT, NULL, NULL, NULL, 0},
-            {"window_nll_nats", ARRAY | NULLABLE, NULL, NULL, &any_number, 0},
+            {"window_nll_nats", ARRAY | NULLABLE, NULL, NULL, &any_sum, 0},
             {"window_tokens_scored", ARRAY | NULLABLE, NULL, NULL, &any_count, 0},
             {"sha256", STRING | SHA256 | NULLABLE, NULL, NULL, NULL, 0},
             {0},

@@ -44,6 +44,26 @@ static void test_cli_models__eval_has_defaults_that_fit(void **state) {
     outcome_free(&o);
 }
 
+/* Several models are set against each other window by window, as in a table: a checkpoint that came quantized
+   goes back to the one unquantized model of its shapes. */
+static void test_cli_models__eval_of_several_pairs_their_windows(void **state) {
+    (void)state;
+    char nf4[256];
+    snprintf(nf4, sizeof nf4, "%s", scratch_path("nf4"));
+    outcome o = BENCH("quantize", "demo", "--method", "nf4", "-o", nf4);
+    assert_worked(&o);
+    outcome_free(&o);
+    o = BENCH("eval", "demo", nf4, "--dataset", "demo", "--max-windows", "10");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "\nF16 against NF4 published on demo, gptq-256: -0.0"));
+    assert_non_null(strstr(o.out, " nats a token, paired over 10 windows\n"));
+    outcome_free(&o);
+    o = BENCH("eval", "demo", "--dataset", "demo", "--max-windows", "2");
+    assert_worked(&o);
+    assert_null(strstr(o.out, "against"));
+    outcome_free(&o);
+}
+
 static void test_cli_models__gguf_files_stand_where_models_do(void **state) {
     (void)state;
     static const char gguf[] = QB_SOURCE_DIR "/tests/golden/gguf/k.gguf";
@@ -220,6 +240,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli_models__eval_states_its_peak_before_it_starts),
         cmocka_unit_test(test_cli_models__eval_has_defaults_that_fit),
+        cmocka_unit_test(test_cli_models__eval_of_several_pairs_their_windows),
         cmocka_unit_test(test_cli_models__gguf_files_stand_where_models_do),
         cmocka_unit_test(test_cli_models__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli_models__special_tokens_beyond_the_model),

@@ -208,6 +208,17 @@ static void test_results__labels_are_short_and_tell_twins_apart(void **state) {
     qb_results_close(&r);
 }
 
+/* Of a later program: both schemas that are read are named. */
+static void test_results__a_later_schema_is_refused_by_name(void **state) {
+    (void)state;
+    static const char later[] = "{\"schema\":\"qb.results/3\",\"context\":{},\"cases\":[]}";
+    qb_results r;
+    assert_fails(
+        qb_results_parse(later, sizeof later - 1, "t.json", &r), QB_ERR_FORMAT,
+        "t.json: schema must be one of qb.results/1 and qb.results/2, which this program reads, found "
+        "\"qb.results/3\": read it with the program that wrote it");
+}
+
 /* Of two backends in one document the first's facts and ceilings were written: the other's cases name no
    device, and their shares are of the wrong ceiling. */
 static void test_results__documents_of_the_first_schema_are_lifted(void **state) {
@@ -340,6 +351,7 @@ int main(void) {
         cmocka_unit_test(test_results__figures_have_four_digits_and_are_written_out),
         cmocka_unit_test(test_results__table_equals_the_recorded_one),
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
+        cmocka_unit_test(test_results__a_later_schema_is_refused_by_name),
         cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),
         cmocka_unit_test(test_results__two_devices_are_the_same_or_say_what_differs),
         cmocka_unit_test(test_results__tables_of_odd_documents),

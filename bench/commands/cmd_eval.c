@@ -10,6 +10,7 @@
 #include "bench/session.h"
 #include "eval/activations.h"
 #include "eval/divergence.h"
+#include "results/paired.h"
 #include "results/sink.h"
 
 #include <inttypes.h>
@@ -172,13 +173,30 @@ static void print_cases(const qb_rows *measured) {
     }
 }
 
+/* What several models differ by, window by window, each text and protocol once. */
+static void print_pairs(const qb_rows *measured, qb_str *out) {
+    for (int i = 0; i < measured->n_rows; i++) {
+        const qb_row *row = &measured->rows[i];
+        bool seen = strcmp(row->name, "perplexity") != 0;
+        for (int k = 0; k < i && !seen; k++)
+            seen = !strcmp(measured->rows[k].name, row->name) &&
+                   !strcmp(measured->rows[k].dataset, row->dataset) &&
+                   !strcmp(measured->rows[k].protocol, row->protocol);
+        if (!seen) qb_paired_notes(measured, row->dataset, row->protocol, "", out);
+    }
+}
+
 /* The document's rows in words, or its table in another form. */
 static qb_status print_result(const qb_results *results, const char *format, bool as_json) {
     qb_rows measured = {0};
     qb_str text = {0};
     if (as_json) return qb_output_json(results->doc);
     qb_status st = qb_rows_read(&results, 1, &measured);
-    if (st == QB_OK && !strcmp(format, "text")) print_cases(&measured);
+    if (st == QB_OK && !strcmp(format, "text")) {
+        print_cases(&measured);
+        print_pairs(&measured, &text);
+        st = qb_str_status(&text);
+    }
     if (st == QB_OK && strcmp(format, "text") != 0) st = qb_rows_print(&measured, format, &text);
     qb_output_bytes(qb_str_get(&text), text.length);
     qb_str_free(&text);

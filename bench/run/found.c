@@ -49,6 +49,13 @@ static qb_json *case_config(qb_found *f, const qb_json *facts, const char *base_
     return j;
 }
 
+/* NULL, not known: of a checkpoint that came quantized and stands beside no base. Who reads the document
+   finds the one unquantized model of its shapes in it, if there is one. */
+static const char *goes_back_to(const qb_found *f) {
+    const qb_quantization *q = qb_checkpoint_quantization(f->model->checkpoint);
+    return f->base ? f->base->name : q && q->method[0] ? NULL : f->model->name;
+}
+
 qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *out) {
     char started[32], id[256], hex[QB_SHA256_HEX] = "", base_hex[QB_SHA256_HEX] = "", *error = NULL;
     int64_t begin = qb_now_ns();
@@ -76,8 +83,7 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
         .error = error,
         .started = started,
         .seconds = (double)(qb_now_ns() - begin) * 1e-9,
-        .display =
-            qb_display_json(&(qb_display){.found = f->model, .of = f->base ? f->base->name : f->model->name}),
+        .display = qb_display_json(&(qb_display){.found = f->model, .of = goes_back_to(f)}),
         .config = case_config(f, f->facts.describe, base_hex),
         .model = qb_record_model(f->model, hex),
         .metrics = metrics,
