@@ -103,6 +103,11 @@ qb_status qb_checkpoint_sha256(const qb_checkpoint *ck, char hex[QB_SHA256_HEX])
    again when touched) or frees the copy. Thread-safe. */
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *t, const void **out) QB_NODISCARD;
 void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *t);
+/* Whether acquire gives the mapping itself. */
+bool qb_checkpoint_is_mapped(const qb_checkpoint *ck, const qb_tensor *t);
+/* Its bytes at .. at+n-1 were read once and are not read again soon: lets these pages of the mapping go where
+   the caller is the only one that holds the tensor, so that a walk over it needs little memory. */
+void qb_checkpoint_pass(qb_checkpoint *ck, const qb_tensor *t, int64_t at, int64_t n);
 /* Asks the system to begin reading a tensor's part of its file; does not wait, and nothing depends on it. */
 void qb_checkpoint_prefetch(qb_checkpoint *ck, const qb_tensor *t);
 

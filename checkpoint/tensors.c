@@ -53,6 +53,10 @@ static bool needs_copy(const qb_tensor_state *t) {
                                    (uintptr_t)t->mapped % qb_dtype_bytes(t->tensor.dtype) != 0);
 }
 
+bool qb_checkpoint_is_mapped(const qb_checkpoint *ck, const qb_tensor *t) {
+    return !needs_copy(&ck->tensors[t->index]);
+}
+
 qb_status qb_checkpoint_acquire(qb_checkpoint *ck, const qb_tensor *tensor, const void **out) {
     qb_tensor_state *t = &ck->tensors[tensor->index];
     *out = NULL;
@@ -102,6 +106,13 @@ void qb_checkpoint_release(qb_checkpoint *ck, const qb_tensor *tensor) {
             t->tensor.data = NULL;
         }
     }
+    pthread_mutex_unlock(&ck->lock);
+}
+
+void qb_checkpoint_pass(qb_checkpoint *ck, const qb_tensor *tensor, int64_t at, int64_t n) {
+    const qb_tensor_state *t = &ck->tensors[tensor->index];
+    pthread_mutex_lock(&ck->lock);
+    if (t->mapped && !t->owned && t->holders == 1) qb_map_release((const uint8_t *)t->mapped + at, (size_t)n);
     pthread_mutex_unlock(&ck->lock);
 }
 
@@ -189,7 +200,7 @@ static qb_status check_values(const qb_checkpoint *ck, const qb_tensor *t, const
 }
 
 qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) {
-    enum { CHUNK = 4096 };
+    enum { CHUNK = 4096, PASSED = 1 << 20 };
     float values[CHUNK];
     const void *bytes;
     if (t->dtype != QB_DTYPE_F32 && t->dtype != QB_DTYPE_F16 && t->dtype != QB_DTYPE_BF16) return QB_OK;
@@ -200,6 +211,8 @@ qb_status qb_checkpoint_check_finite(qb_checkpoint *ck, const qb_tensor *t) {
         int64_t part = n - at < CHUNK ? n - at : CHUNK;
         st = qb_to_f32(t->dtype, (const uint8_t *)bytes + at * width, part, values);
         if (st == QB_OK) st = check_values(ck, t, values, part, at);
+        int64_t read = (at + part) * width;
+        if (read % PASSED == 0) qb_checkpoint_pass(ck, t, read - PASSED, PASSED);
     }
     qb_checkpoint_release(ck, t);
     return st;

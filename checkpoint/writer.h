@@ -17,11 +17,12 @@ qb_status qb_writer_create(const char *dir, bool replace, int64_t shard_bytes, q
    otherwise, which it tells. A second process that writes the same directory is an error. */
 qb_status qb_writer_create_resumable(const char *dir, bool replace, int64_t shard_bytes,
                                      const char *fingerprint, bool resume, qb_writer **out) QB_NODISCARD;
-/* After begin: the state that an earlier run saved last; NULL when this one starts from nothing. */
+/* After begin and until anything is saved: the state that an earlier run saved last; NULL when this one
+   starts from nothing. */
 const qb_json *qb_writer_saved(const qb_writer *w);
-/* All that was put so far is synced to disk and will not be asked for again; `state` is the caller's own.
-   Does nothing unless resumable. */
-qb_status qb_writer_save(qb_writer *w, const qb_json *state) QB_NODISCARD;
+/* All that was put so far is synced to disk and will not be asked for again; `state` goes over
+   to the writer. Only frees it unless resumable. */
+qb_status qb_writer_save(qb_writer *w, qb_json *state) QB_NODISCARD;
 /* Frees the writer and leaves what was saved for another run. Without anything saved: qb_writer_abort. */
 void qb_writer_keep(qb_writer *w);              /* takes NULL */
 const char *qb_writer_path(const qb_writer *w); /* where the files are now */
@@ -39,6 +40,10 @@ void qb_writer_use_threads(qb_writer *w, qb_threads *threads);
 qb_threads *qb_writer_threads(const qb_writer *w); /* or NULL */
 /* All bytes of one planned tensor; the system begins to write them to the disk. */
 qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_t bytes) QB_NODISCARD;
+/* The same; `passed` is called behind every few megabytes with the bytes that will not be read again. */
+typedef void qb_passed(void *user, int64_t at, int64_t n);
+qb_status qb_writer_put_passing(qb_writer *w, const char *name, const void *data, int64_t bytes,
+                                qb_passed *passed, void *user) QB_NODISCARD;
 /* Further files of the directory. */
 qb_status qb_writer_put_text(qb_writer *w, const char *file_name, const char *text) QB_NODISCARD;
 qb_status qb_writer_put_json(qb_writer *w, const char *file_name, const qb_json *json) QB_NODISCARD;

@@ -4,11 +4,13 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/str.h"
+#include "datasets/libarchive.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <string.h>
 #include <strings.h>
+
+/* A filter of the library, of one that was loaded. */
+typedef int filter(const qb_libarchive *lib, struct archive *a);
 
 typedef struct kind_row {
     const char *suffix;
@@ -16,19 +18,30 @@ typedef struct kind_row {
     const char *what;
     const char *magic;
     size_t magic_length;
-    int (*support)(struct archive *);
+    filter *support;
 } kind_row;
+
+#define FILTER(name)                                                                                         \
+    static int name##_filter(const qb_libarchive *lib, struct archive *a) {                                  \
+        return lib->archive_read_support_filter_##name(a);                                                   \
+    }
+FILTER(all)
+FILTER(gzip)
+FILTER(zstd)
+FILTER(xz)
+FILTER(bzip2)
+#undef FILTER
 
 /* Magic numbers: RFC 1952, RFC 8878, the .xz file format 1.1.0, bzip2's "BZh", APPNOTE.TXT. A tar may itself
    be compressed, so only libarchive can tell. */
 static const kind_row kinds[] = {
-    {".tar.gz", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
-    {".tgz", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
-    {".tar", QB_STORED_TAR, "tar", NULL, 0, archive_read_support_filter_all},
-    {".gz", QB_STORED_GZIP, "gzip", "\x1f\x8b", 2, archive_read_support_filter_gzip},
-    {".zst", QB_STORED_ZSTD, "zstd", "\x28\xb5\x2f\xfd", 4, archive_read_support_filter_zstd},
-    {".xz", QB_STORED_XZ, "xz", "\xfd\x37zXZ\0", 6, archive_read_support_filter_xz},
-    {".bz2", QB_STORED_BZIP2, "bzip2", "BZh", 3, archive_read_support_filter_bzip2},
+    {".tar.gz", QB_STORED_TAR, "tar", NULL, 0, all_filter},
+    {".tgz", QB_STORED_TAR, "tar", NULL, 0, all_filter},
+    {".tar", QB_STORED_TAR, "tar", NULL, 0, all_filter},
+    {".gz", QB_STORED_GZIP, "gzip", "\x1f\x8b", 2, gzip_filter},
+    {".zst", QB_STORED_ZSTD, "zstd", "\x28\xb5\x2f\xfd", 4, zstd_filter},
+    {".xz", QB_STORED_XZ, "xz", "\xfd\x37zXZ\0", 6, xz_filter},
+    {".bz2", QB_STORED_BZIP2, "bzip2", "BZh", 3, bzip2_filter},
     {".zip", QB_STORED_ZIP, "zip", "PK", 2, NULL},
 };
 enum { N_KINDS = sizeof kinds / sizeof kinds[0] };
@@ -46,17 +59,6 @@ qb_stored qb_stored_by_name(const char *name, size_t *stem_length) {
     const kind_row *row = row_by_name(name);
     if (stem_length) *stem_length = strlen(name) - (row ? strlen(row->suffix) : 0);
     return row ? row->kind : QB_STORED_PLAIN;
-}
-
-static qb_status fail_damaged(struct archive *a, const kind_row *row, const char *name, const char *entry,
-                              size_t at) {
-    const char *why = archive_error_string(a);
-    bool named = entry && *entry; /* a single stream has no entries */
-    return qb_fail(QB_ERR_FORMAT,
-                   "%s: the %s data%s%s is damaged or cut off after %zu bytes of text (%s): fetch the "
-                   "file again",
-                   name, row->what, named ? " of " : "", named ? entry : "", at,
-                   why ? why : "no reason given");
 }
 
 /* libarchive's gzip filter does not compare the check sum,
@@ -100,15 +102,15 @@ static qb_status check_gzip(const unsigned char *stored, size_t n, const char *t
 }
 
 /* Outside a UTF-8 locale libarchive gives no name that is not ASCII. */
-static const char *entry_path(struct archive_entry *e) {
-    const char *path = archive_entry_pathname(e);
+static const char *entry_path(const qb_libarchive *lib, struct archive_entry *e) {
+    const char *path = lib->archive_entry_pathname(e);
     return path ? path : "unnamed entry";
 }
 
 /* Folders, and what macOS adds to every archive, are not what anyone means. */
-static bool is_content(struct archive_entry *e) {
-    const char *path = entry_path(e);
-    return archive_entry_filetype(e) == AE_IFREG && strncmp(path, "__MACOSX/", 9) != 0 &&
+static bool is_content(const qb_libarchive *lib, struct archive_entry *e) {
+    const char *path = entry_path(lib, e);
+    return lib->archive_entry_filetype(e) == AE_IFREG && strncmp(path, "__MACOSX/", 9) != 0 &&
            strncmp(qb_path_base(path), "._", 2) != 0;
 }
 
@@ -118,6 +120,7 @@ static bool is_content(struct archive_entry *e) {
 enum { FIRST_PIECE = 1 << 18, DOUBLINGS = 8, MAX_PIECES = 2048, TOLD_FROM_BYTES = 1 << 20 };
 
 typedef struct reader {
+    const qb_libarchive *lib;
     struct archive *archive;
     const kind_row *row;
     const unsigned char *stored;
@@ -130,6 +133,16 @@ typedef struct reader {
     size_t length; /* of all pieces */
     char *found;   /* name of the entry read; NULL: none yet */
 } reader;
+
+static qb_status fail_damaged(const reader *r) {
+    const char *why = r->lib->archive_error_string(r->archive), *entry = r->found;
+    bool named = entry && *entry; /* a single stream has no entries */
+    return qb_fail(QB_ERR_FORMAT,
+                   "%s: the %s data%s%s is damaged or cut off after %zu bytes of text (%s): fetch the "
+                   "file again",
+                   r->name, r->row->what, named ? " of " : "", named ? entry : "", r->length,
+                   why ? why : "no reason given");
+}
 
 static size_t piece_capacity(int index) {
     return (size_t)FIRST_PIECE << (index < DOUBLINGS ? index : DOUBLINGS);
@@ -172,7 +185,7 @@ static uint64_t announced_bytes(const reader *r, struct archive_entry *e) {
     if (r->row->kind == QB_STORED_GZIP && r->n >= 18) return little32(r->stored + r->n - 4);
     if (r->row->kind == QB_STORED_ZSTD) return zstd_announces(r->stored, r->n);
     bool sized = r->row->kind == QB_STORED_ZIP || r->row->kind == QB_STORED_TAR;
-    int64_t size = sized && archive_entry_size_is_set(e) ? archive_entry_size(e) : 0;
+    int64_t size = sized && r->lib->archive_entry_size_is_set(e) ? r->lib->archive_entry_size(e) : 0;
     return size > 0 ? (uint64_t)size : 0;
 }
 
@@ -198,8 +211,8 @@ static qb_status read_entry(reader *r) {
             if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
             r->pieces[r->n_pieces++] = end;
         }
-        la_ssize_t got = archive_read_data(r->archive, end, room);
-        if (got < 0) return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
+        la_ssize_t got = r->lib->archive_read_data(r->archive, end, room);
+        if (got < 0) return fail_damaged(r);
         if (got == 0) return QB_OK;
         room -= (size_t)got;
         end += got;
@@ -229,12 +242,11 @@ static qb_status read_entries(reader *r) {
     bool single = r->row->kind != QB_STORED_ZIP && r->row->kind != QB_STORED_TAR;
     for (;;) {
         struct archive_entry *e;
-        int rc = archive_read_next_header(r->archive, &e);
+        int rc = r->lib->archive_read_next_header(r->archive, &e);
         if (rc == ARCHIVE_EOF) break;
-        if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN)
-            return fail_damaged(r->archive, r->row, r->name, r->found, r->length);
-        if (!single && !is_content(e)) continue;
-        const char *path = single ? "" : entry_path(e);
+        if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN) return fail_damaged(r);
+        if (!single && !is_content(r->lib, e)) continue;
+        const char *path = single ? "" : entry_path(r->lib, e);
         if (r->entry && !single && strcmp(qb_path_base(path), r->entry) != 0) continue;
         if (r->found) {
             if (r->entry) break;
@@ -255,20 +267,19 @@ static qb_status read_entries(reader *r) {
 static qb_status open_archive(reader *r, const void *stored, size_t n) {
     struct archive *a = r->archive;
     int rc = ARCHIVE_OK;
-    if (r->row->support) rc = r->row->support(a);
+    if (r->row->support) rc = r->row->support(r->lib, a);
     /* A warning means that libarchive would start an external program. */
     if (r->row->kind != QB_STORED_TAR && rc != ARCHIVE_OK)
         return qb_fail(QB_ERR_UNSUPPORTED,
                        "%s: this libarchive was built without %s: decompress the file first", r->name,
                        r->row->what);
     if (r->row->kind == QB_STORED_ZIP)
-        archive_read_support_format_zip(a);
+        r->lib->archive_read_support_format_zip(a);
     else if (r->row->kind == QB_STORED_TAR)
-        archive_read_support_format_tar(a);
+        r->lib->archive_read_support_format_tar(a);
     else
-        archive_read_support_format_raw(a), archive_read_support_format_empty(a);
-    if (archive_read_open_memory(a, stored, n) != ARCHIVE_OK)
-        return fail_damaged(a, r->row, r->name, NULL, 0);
+        r->lib->archive_read_support_format_raw(a), r->lib->archive_read_support_format_empty(a);
+    if (r->lib->archive_read_open_memory(a, stored, n) != ARCHIVE_OK) return fail_damaged(r);
     return QB_OK;
 }
 
@@ -291,7 +302,8 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
     if (n < r.row->magic_length || memcmp(stored, r.row->magic ? r.row->magic : "", r.row->magic_length) != 0)
         return qb_fail(QB_ERR_FORMAT, "%s: named %s but its contents are not %s", name, r.row->suffix,
                        r.row->what);
-    if (!(r.archive = archive_read_new())) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", name);
+    if ((st = qb_libarchive_load(&r.lib)) != QB_OK) return qb_fail_prefix(st, "%s", name);
+    if (!(r.archive = r.lib->archive_read_new())) return qb_fail(QB_ERR_MEMORY, "%s: out of memory", name);
     /* Before libarchive reads the first block of a single stream, which may ask for what it states. */
     if (kind != QB_STORED_ZIP && kind != QB_STORED_TAR) QB_TRY(st, announce(&r, NULL));
     QB_TRY(st, open_archive(&r, stored, n));
@@ -306,7 +318,7 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
 out:
     for (int i = 0; i < r.n_pieces; i++) qb_free(r.pieces[i]);
     qb_free(r.found);
-    archive_read_free(r.archive);
+    if (r.archive) r.lib->archive_read_free(r.archive);
     if (st != QB_OK) {
         qb_free(*out);
         *out = NULL;

@@ -1,62 +1,53 @@
 #include "hub/curl.h"
 
-#include <dlfcn.h>
+#include "base/library.h"
+
 #include <pthread.h>
-#include <stdio.h>
-#include <string.h>
 
-static const char library[] = "libcurl.so.4"; /* its ABI since 7.16 */
+#define SYMBOL(name)                                                                                         \
+    { "curl_" #name, offsetof(qb_curl, name) }
+static const qb_symbol symbols[] = {
+    SYMBOL(global_init),
+    SYMBOL(easy_init),
+    SYMBOL(easy_cleanup),
+    SYMBOL(easy_reset),
+    SYMBOL(easy_setopt),
+    SYMBOL(easy_getinfo),
+    SYMBOL(easy_strerror),
+    SYMBOL(multi_init),
+    SYMBOL(multi_cleanup),
+    SYMBOL(multi_add_handle),
+    SYMBOL(multi_remove_handle),
+    SYMBOL(multi_perform),
+    SYMBOL(multi_poll),
+    SYMBOL(multi_info_read),
+    SYMBOL(slist_append),
+    SYMBOL(slist_free_all),
+    SYMBOL(url),
+    SYMBOL(url_cleanup),
+    SYMBOL(url_set),
+    SYMBOL(url_get),
+    SYMBOL(free),
+};
+#undef SYMBOL
 static qb_curl functions;
-static char fault[200]; /* "" when all is there */
+static qb_library library = {.file = "libcurl.so.4", /* its ABI since 7.16 */
+                             .what = "downloads, in version 7.66 or later",
+                             .package = "libcurl4",
+                             .symbols = symbols,
+                             .n_symbols = sizeof symbols / sizeof symbols[0],
+                             .functions = &functions};
+static CURLcode started;
 
-/* POSIX gives functions as object pointers. */
-static void take(void *handle, const char *name, void *slot, size_t bytes) {
-    void *found = dlsym(handle, name);
-    if (!found && !fault[0]) snprintf(fault, sizeof fault, "%s has no %s", library, name);
-    memcpy(slot, &found, bytes);
-}
-
-static void load(void) {
-    void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-    if (!handle) {
-        const char *why = dlerror();
-        snprintf(fault, sizeof fault, "%s", why ? why : library);
-        return;
-    }
-#define TAKE(name) take(handle, "curl_" #name, &functions.name, sizeof functions.name)
-    TAKE(global_init);
-    TAKE(easy_init);
-    TAKE(easy_cleanup);
-    TAKE(easy_reset);
-    TAKE(easy_setopt);
-    TAKE(easy_getinfo);
-    TAKE(easy_strerror);
-    TAKE(multi_init);
-    TAKE(multi_cleanup);
-    TAKE(multi_add_handle);
-    TAKE(multi_remove_handle);
-    TAKE(multi_perform);
-    TAKE(multi_poll);
-    TAKE(multi_info_read);
-    TAKE(slist_append);
-    TAKE(slist_free_all);
-    TAKE(url);
-    TAKE(url_cleanup);
-    TAKE(url_set);
-    TAKE(url_get);
-    TAKE(free);
-#undef TAKE
-    if (!fault[0] && functions.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
-        snprintf(fault, sizeof fault, "%s does not start", library);
+static void start(void) {
+    started = functions.global_init(CURL_GLOBAL_DEFAULT);
 }
 
 qb_status qb_curl_load(const qb_curl **out) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, load);
     *out = &functions;
-    if (!fault[0]) return QB_OK;
-    return qb_fail(QB_ERR_UNSUPPORTED,
-                   "nothing can be fetched without libcurl 7.66 or later (%s): install libcurl4 (Debian: "
-                   "apt-get install libcurl4)",
-                   fault);
+    qb_status st = qb_library_load(&library);
+    if (st != QB_OK) return st;
+    pthread_once(&once, start);
+    return started == CURLE_OK ? QB_OK : qb_fail(QB_ERR_UNSUPPORTED, "%s does not start", library.file);
 }

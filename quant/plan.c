@@ -144,11 +144,15 @@ static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
 
-static int64_t tensor_bytes(const qb_model *m, const char *module) {
+static const qb_tensor *weight_of(const qb_model *m, const char *module) {
     char name[136];
-    if (!module) return 0;
+    if (!module) return NULL;
     snprintf(name, sizeof name, "%s.weight", module);
-    const qb_tensor *t = qb_checkpoint_find(m->checkpoint, name);
+    return qb_checkpoint_find(m->checkpoint, name);
+}
+
+static int64_t tensor_bytes(const qb_model *m, const char *module) {
+    const qb_tensor *t = weight_of(m, module);
     return t ? t->bytes : 0;
 }
 
@@ -163,10 +167,17 @@ static int64_t table_bytes(const qb_model *m) {
     return tensor_bytes(m, m->topology.embed) + (head ? tensor_bytes(m, head_name(m)) : 0);
 }
 
-/* The largest tensor that is copied as it is, before the first block. */
+/* A mapped one is walked over in parts (qb_writer_put_passing). */
+static int64_t held_while_copied(const qb_model *m, const char *module) {
+    enum { PART_BYTES = 4 << 20 };
+    const qb_tensor *t = weight_of(m, module);
+    if (!t) return 0;
+    return t->bytes > PART_BYTES && qb_checkpoint_is_mapped(m->checkpoint, t) ? PART_BYTES : t->bytes;
+}
+
+/* The most that the tensors which are copied as they are take, before the first block. */
 static int64_t copied_bytes(const qb_model *m) {
-    int64_t embed = tensor_bytes(m, m->topology.embed), head = tensor_bytes(m, head_name(m));
-    return embed > head ? embed : head;
+    return larger(held_while_copied(m, m->topology.embed), held_while_copied(m, head_name(m)));
 }
 
 int64_t qb_quant_plan_other_bytes(const qb_quant_plan *plan) {

@@ -32,10 +32,9 @@ struct qb_store {
 };
 
 static qb_status run_job(const qb_store *s, store_job *job) {
-    qb_status st = job->module[0] ? s->layout->put(s->writer, job->module, &job->q)
-                                  : qb_writer_save(s->writer, job->state);
+    if (!job->module[0]) return qb_writer_save(s->writer, job->state);
+    qb_status st = s->layout->put(s->writer, job->module, &job->q);
     qb_qweight_free(&job->q);
-    qb_json_free(job->state);
     return st;
 }
 

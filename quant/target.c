@@ -88,19 +88,34 @@ static qb_status copy_as(const qb_tensor *t, const void *bytes, qb_dtype as, qb_
     return st;
 }
 
+typedef struct {
+    qb_checkpoint *ck;
+    const qb_tensor *t;
+} source;
+
+static void pass(void *user, int64_t at, int64_t n) {
+    const source *from = user;
+    qb_checkpoint_pass(from->ck, from->t, at, n);
+}
+
+/* An embedding may be larger than several blocks: it is walked over, not held. */
+static qb_status copy_other(qb_checkpoint *ck, const qb_tensor *t, qb_dtype as, qb_writer *w) {
+    source from = {ck, t};
+    const void *bytes;
+    qb_status st = qb_checkpoint_check_finite(ck, t);
+    if (st == QB_OK) st = qb_checkpoint_acquire(ck, t, &bytes);
+    if (st != QB_OK) return st;
+    st = stored_as(t, as) == t->dtype ? qb_writer_put_passing(w, t->name, bytes, t->bytes, pass, &from)
+                                      : copy_as(t, bytes, as, w);
+    qb_checkpoint_release(ck, t);
+    return st;
+}
+
 qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb_dtype as, qb_writer *w) {
     qb_checkpoint *ck = m->checkpoint;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
-        if (is_written_otherwise(m, modules, t->name, as)) continue;
-        const void *bytes;
-        qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
-        if (st != QB_OK) return st;
-        st = qb_checkpoint_check_finite(ck, t);
-        if (st == QB_OK)
-            st = stored_as(t, as) == t->dtype ? qb_writer_put(w, t->name, bytes, t->bytes)
-                                              : copy_as(t, bytes, as, w);
-        qb_checkpoint_release(ck, t);
+        qb_status st = is_written_otherwise(m, modules, t->name, as) ? QB_OK : copy_other(ck, t, as, w);
         if (st != QB_OK) return st;
     }
     return QB_OK;
@@ -329,7 +344,7 @@ qb_json *qb_target_state(const qb_target_run *t, int64_t blocks, const qb_quant_
     qb_json *state = qb_json_object(), *body = qb_quant_report_json(report);
     qb_json_put_int(state, "blocks", blocks);
     qb_json_put_real(state, "seconds", seconds_so_far(t));
-    qb_json_put(state, "modules", qb_json_copy(qb_json_get(body, "modules")));
+    qb_json_put(state, "modules", qb_json_take(body, "modules"));
     qb_json_free(body);
     return state;
 }
@@ -357,9 +372,7 @@ qb_status qb_target_open(const qb_model *m, const qb_quant_method *method, const
     const qb_json *state = qb_writer_saved(out->writer);
     if (state) return restore(out, state, report);
     QB_TRY(st, qb_target_copy_others(m, &out->modules, QB_DTYPE_COUNT, out->writer));
-    qb_json *none = qb_target_state(out, 0, report);
-    st = qb_writer_save(out->writer, none);
-    qb_json_free(none);
+    st = qb_writer_save(out->writer, qb_target_state(out, 0, report));
 out:
     return st;
 }

@@ -1,4 +1,5 @@
 #include "base/hash.h"
+#include "base/library.h"
 #include "base/log.h"
 #include "base/option.h"
 #include "base/rng.h"
@@ -390,6 +391,35 @@ static void test_status__a_long_sentence_keeps_both_ends(void **state) {
     assert_non_null(strstr(qb_error_text(), "p: No such file"));
 }
 
+typedef struct {
+    double (*cosine)(double x);
+    double (*other)(double x);
+} functions;
+
+static void test_library__is_loaded_once_and_what_is_missing_is_told(void **state) {
+    (void)state;
+    functions f = {0};
+    static const qb_symbol one[] = {{"cos", offsetof(functions, cosine)}};
+    static const qb_symbol two[] = {{"cos", offsetof(functions, cosine)},
+                                    {"cosine_of_nobody", offsetof(functions, other)}};
+    qb_library l = {.file = "libm.so.6",
+                    .what = "cosines",
+                    .package = "libc6",
+                    .symbols = one,
+                    .n_symbols = 1,
+                    .functions = &f};
+    for (int i = 0; i < 2; i++) assert_ok(qb_library_load(&l));
+    assert_true(f.cosine(0) == 1);
+    l.loaded = false, l.symbols = two, l.n_symbols = 2;
+    assert_fails(qb_library_load(&l), QB_ERR_UNSUPPORTED,
+                 "libm.so.6 is needed by cosines (cosine_of_nobody): install libc6");
+    l.file = "libnobody.so.7";
+    for (int i = 0; i < 2; i++) {
+        assert_fails(qb_library_load(&l), QB_ERR_UNSUPPORTED, "libnobody.so.7 is needed by cosines (");
+        assert_null(strchr(qb_error_text(), '\n'));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rng__equals_cpython),
@@ -409,6 +439,7 @@ int main(void) {
         cmocka_unit_test(test_file__one_process_at_a_time_holds_a_lock),
         cmocka_unit_test(test_file__pipes_and_devices_are_refused),
         cmocka_unit_test(test_status__a_long_sentence_keeps_both_ends),
+        cmocka_unit_test(test_library__is_loaded_once_and_what_is_missing_is_told),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

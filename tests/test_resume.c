@@ -66,7 +66,6 @@ static void save(qb_writer *w, int blocks) {
     qb_json *state = qb_json_object();
     qb_json_put_int(state, "blocks", blocks);
     assert_ok(qb_writer_save(w, state));
-    qb_json_free(state);
 }
 
 static int saved_blocks(const qb_writer *w) {

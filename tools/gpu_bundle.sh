@@ -53,7 +53,8 @@ grep -q 'RPATH.*$ORIGIN/\.\./lib' <<<"$(objdump -p "$tree/bin/bench")" || { echo
 cp -r build-cuda/share "$tree/share"
 cp build-cuda/tests/libfake-nvml.so "$tree/tests/"
 
-# Libraries: all that the loader finds, but glibc, CUDA and the driver, which are the other machine's own.
+# Libraries: all that the loader finds, but glibc, CUDA and the driver, which are the other machine's own. Those that the program loads
+# when it needs them (base/library.h) stay behind: nothing is fetched and nothing compressed is read there.
 glibc='^(libc|libm|libdl|librt|libpthread|ld-linux[^ ]*|libresolv|libutil)\.so'
 cuda='^lib(cu[a-zA-Z]*|nvJitLink|nvrtc[a-zA-Z-]*)\.so'
 ldd "$tree"/bin/* | awk '$2 == "=>" && $3 ~ /^\// { print $1, $3 }' | sort -u >"$work/all"
@@ -63,10 +64,6 @@ while read -r name path; do
   case $name in libstdc++.so.* | libgcc_s.so.*) cp -L "$path" "$tree/lib-runtime/$name" ;; *) cp -L "$path" "$tree/lib/$name" ;; esac
 done <"$work/libraries"
 strip --strip-unneeded "$tree"/lib/*.so*
-# ICU's 30 MB of tables come in by libarchive's XML, for archives that are never read here: its symbol alone, as ICU's own stub.
-for name in $(cd "$tree/lib" && ls libicudata.so.* 2>/dev/null); do
-  echo "const char icudt${name##*.}_dat[64] = {0};" | ${CC:-gcc} -shared -fPIC -Wl,-soname,"$name" -x c - -o "$tree/lib/$name"
-done
 
 # The sysroot: the headers that this build read, beyond those of the compiler and glibc; .pc files and link names.
 sys=$tree/sysroot

@@ -70,7 +70,7 @@ void qb_writer_abort(qb_writer *w) {
 }
 
 void qb_writer_keep(qb_writer *w) {
-    if (w && w->journal && w->journal->state)
+    if (w && w->journal && w->journal->saved)
         free_writer(w);
     else
         qb_writer_abort(w);
@@ -285,6 +285,12 @@ static void begin_writeback(int fd, int64_t offset, int64_t bytes) {
 }
 
 qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_t bytes) {
+    return qb_writer_put_passing(w, name, data, bytes, NULL, NULL);
+}
+
+qb_status qb_writer_put_passing(qb_writer *w, const char *name, const void *data, int64_t bytes,
+                                qb_passed *passed, void *user) {
+    enum { PART = 4 << 20 };
     uint32_t position;
     if (!w->begun) return qb_fail(QB_ERR_INTERNAL, "tensor %.200s is put before writing began", name);
     if (!qb_names_find(&w->names, name, &position))
@@ -295,7 +301,12 @@ qb_status qb_writer_put(qb_writer *w, const char *name, const void *data, int64_
                        name, p->bytes, bytes);
     if (atomic_exchange(&p->put, true)) return qb_fail(QB_ERR_INTERNAL, "tensor %.200s is put twice", name);
     const qb_out_shard *s = &w->shards[p->shard];
-    qb_status st = write_at(s->fd, data, (size_t)bytes, s->data_begin + p->offset, s->name);
+    qb_status st = QB_OK;
+    for (int64_t at = 0; st == QB_OK && at < bytes; at += PART) {
+        int64_t n = bytes - at < PART ? bytes - at : PART;
+        st = write_at(s->fd, (const uint8_t *)data + at, (size_t)n, s->data_begin + p->offset + at, s->name);
+        if (st == QB_OK && passed) passed(user, at, n);
+    }
     if (st != QB_OK) atomic_store(&w->failed, true);
     if (st == QB_OK) begin_writeback(s->fd, s->data_begin + p->offset, bytes);
     return st != QB_OK ? qb_fail_prefix(st, "%s", w->staging.target) : st;

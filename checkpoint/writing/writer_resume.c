@@ -93,11 +93,17 @@ static qb_status sync_shards(const qb_writer *w) {
     return QB_OK;
 }
 
-qb_status qb_writer_save(qb_writer *w, const qb_json *state) {
-    if (!w->journal) return QB_OK;
-    if (!w->begun) return qb_fail(QB_ERR_INTERNAL, "%s: saved before writing began", w->staging.target);
+qb_status qb_writer_save(qb_writer *w, qb_json *state) {
+    if (!w->journal || !w->begun) {
+        qb_json_free(state);
+        return w->journal ? qb_fail(QB_ERR_INTERNAL, "%s: saved before writing began", w->staging.target)
+                          : QB_OK;
+    }
     qb_str marks = {0};
     qb_json *j = qb_json_object();
+    qb_json_put(j, "state", state);
+    qb_json_free(w->journal->state); /* of the run before, which nobody reads any more */
+    w->journal->state = NULL;
     char *path = qb_path_join(w->staging.outer.path, "progress.json");
     qb_status st;
     QB_TRY(st, path ? QB_OK : no_memory());
@@ -107,11 +113,8 @@ qb_status qb_writer_save(qb_writer *w, const qb_json *state) {
     qb_json_put_text(j, "fingerprint", w->journal->fingerprint);
     qb_json_put_text(j, "plan", w->journal->plan);
     qb_json_put_text(j, "put", qb_str_get(&marks));
-    qb_json_put(j, "state", qb_json_copy(state));
     QB_TRY(st, qb_json_write_atomic(j, path));
-    qb_json_free(w->journal->state);
-    w->journal->state = qb_json_copy(state);
-    if (!w->journal->state) st = no_memory();
+    w->journal->saved = true;
 out:
     qb_json_free(j);
     qb_str_free(&marks);
@@ -192,13 +195,13 @@ static qb_status remove_others(const qb_writer *w) {
     return st;
 }
 
-static bool take(qb_writer *w, const qb_json *j, const qb_str *headers) {
+static bool take(qb_writer *w, qb_json *j, const qb_str *headers) {
     bool whole = true;
     for (size_t i = 0; whole && i < w->n_shards; i++) whole = open_shard(w, &w->shards[i], &headers[i]);
     if (whole && set_marks(w, qb_json_string(qb_json_get(j, "put"))) &&
         qb_json_is_object(qb_json_get(j, "state"))) {
-        w->journal->state = qb_json_copy(qb_json_get(j, "state"));
-        return w->journal->state != NULL;
+        w->journal->state = qb_json_take(j, "state");
+        return w->journal->saved = true;
     }
     for (size_t i = 0; i < w->n_shards; i++) {
         if (w->shards[i].fd >= 0) close(w->shards[i].fd);

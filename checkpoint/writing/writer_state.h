@@ -28,6 +28,7 @@ typedef struct qb_out_shard {
 typedef struct qb_writer_journal {
     char fingerprint[QB_SHA256_HEX], plan[QB_SHA256_HEX];
     bool resume;
+    bool saved;     /* there is something that another run can take up */
     qb_json *state; /* of the last save of an earlier run, or NULL */
 } qb_writer_journal;
 

@@ -1,7 +1,7 @@
 #include "base/memory.h"
 #include "datasets/parquet/inner.h"
+#include "datasets/parquet/snappy.h"
 
-#include <snappy-c.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -26,19 +26,25 @@ static bool inflate_all(const uint8_t *in, size_t n, uint8_t *out, size_t bytes)
     return rc == Z_STREAM_END && z.total_out == bytes;
 }
 
-static bool unpack(int64_t codec, const uint8_t *in, size_t n, uint8_t *out, size_t bytes) {
+static qb_status unpack(int64_t codec, const uint8_t *in, size_t n, uint8_t *out, size_t bytes, bool *whole) {
     size_t got = bytes;
-    if (codec == QB_CODEC_SNAPPY)
-        return snappy_uncompressed_length((const char *)in, n, &got) == SNAPPY_OK && got == bytes &&
-               snappy_uncompress((const char *)in, n, (char *)out, &got) == SNAPPY_OK && got == bytes;
-    if (codec == QB_CODEC_ZSTD) {
+    *whole = false;
+    if (codec == QB_CODEC_SNAPPY) {
+        const qb_snappy *lib;
+        qb_status st = qb_snappy_load(&lib);
+        if (st != QB_OK) return st;
+        *whole = lib->snappy_uncompressed_length((const char *)in, n, &got) == SNAPPY_OK && got == bytes &&
+                 lib->snappy_uncompress((const char *)in, n, (char *)out, &got) == SNAPPY_OK && got == bytes;
+    } else if (codec == QB_CODEC_ZSTD) {
         got = ZSTD_decompress(out, bytes, in, n);
-        return !ZSTD_isError(got) && got == bytes;
+        *whole = !ZSTD_isError(got) && got == bytes;
+    } else if (codec == QB_CODEC_GZIP) {
+        *whole = inflate_all(in, n, out, bytes);
+    } else if (n == bytes) {
+        memcpy(out, in, bytes);
+        *whole = true;
     }
-    if (codec == QB_CODEC_GZIP) return inflate_all(in, n, out, bytes);
-    if (n != bytes) return false;
-    memcpy(out, in, bytes);
-    return true;
+    return QB_OK;
 }
 
 /* A page's bytes, decompressed: new memory in *owned, of v2 without the levels, which stand before them. A
@@ -56,12 +62,15 @@ static qb_status open_page(const qb_parquet *p, const qb_chunk *c, const qb_page
     qb_status st = qb_alloc((size_t)bytes + 1, 1, owned);
     if (st != QB_OK) return st;
     if (bytes == 0 && stored == 0) return QB_OK;
-    if (!unpack(codec, at + levels, (size_t)stored, *owned, (size_t)bytes)) {
+    bool whole;
+    st = unpack(codec, at + levels, (size_t)stored, *owned, (size_t)bytes, &whole);
+    if (st != QB_OK) st = qb_fail_prefix(st, "%s", p->name);
+    if (st == QB_OK && !whole) st = damaged(p, qb_codec_name(codec));
+    if (st != QB_OK) {
         qb_free(*owned);
         *owned = NULL;
-        return damaged(p, qb_codec_name(codec));
     }
-    return QB_OK;
+    return st;
 }
 
 /* ---- runs of small numbers: levels and indices (parquet-format, Encodings.md, RLE/bit-packed hybrid) ----
