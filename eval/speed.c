@@ -2,6 +2,7 @@
    timed: loading, tokenizing, warm-up, filling the cache to the wanted depth. Prefill (pp) and decode (tg)
    are measured apart; every sample is kept and the median is the headline. How many there are: sampling.h. */
 #include "eval/activations.h"
+#include "eval/instructions.h"
 #include "eval/share.h"
 #include "eval/timing.h"
 #include "eval/watch.h"
@@ -80,6 +81,38 @@ typedef struct {
     qb_measures *out;
 } job;
 
+/* Adds the instructions of a token of what the row times; where the kernel counts none, the row says why. */
+static qb_status count_instructions(const job *j, const qb_timing *op, qb_measure *timed) {
+    qb_counters counters;
+    char protocol[sizeof timed->protocol];
+    double count = (double)NAN;
+    qb_measure *row;
+    qb_status st = QB_OK;
+    memcpy(protocol, timed->protocol, sizeof protocol);
+    if (j->dev->backend->separate_memory) {
+        qb_json_put_text(timed->extra, "instructions_missing", "the device is not the host's processor");
+        return QB_OK;
+    }
+    if (qb_instructions_open(&counters)) {
+        qb_counters_begin(&counters);
+        st = qb_timing_run(op);
+        count = qb_counters_end(&counters);
+        if (st == QB_OK && !(count > 0))
+            snprintf(counters.why, sizeof counters.why, "the counter stood still");
+    }
+    if (counters.why[0]) qb_json_put_text(timed->extra, "instructions_missing", counters.why);
+    if (st == QB_OK && count > 0) {
+        st = qb_measures_add(j->out, "instructions", &row);
+        if (st == QB_OK) {
+            memcpy(row->protocol, protocol, sizeof row->protocol);
+            row->value = count / (double)(op->n_tok * op->r->n_seq);
+            row->n = op->n_tok * op->r->n_seq;
+        }
+    }
+    qb_counters_close(&counters);
+    return st;
+}
+
 static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     qb_speed_run r;
     qb_measure *rate, *ttft;
@@ -87,6 +120,7 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     qb_status st;
     QB_TRY(st, qb_speed_run_create(&r, j->m, j->dev, j->config, n_seq, n_tok));
     QB_TRY(st, qb_measures_add(j->out, "prefill", &rate));
+    size_t rate_at = j->out->count - 1;
     snprintf(rate->protocol, sizeof rate->protocol, "pp%lld b%lld", (long long)n_tok, (long long)n_seq);
     qb_timing op = {.r = &r, .prompt = true, .n_tok = n_tok};
     QB_TRY(st, qb_timing_row(&op, j->round, j->out, &sampling, rate));
@@ -105,6 +139,7 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
         qb_sampling_put(&sampling, &rule, ttft);
         qb_ceilings_put(j->m, j->ceilings, ttft);
     }
+    st = count_instructions(j, &op, &j->out->rows[rate_at]);
 out:
     qb_speed_run_free(&r);
     return st;
@@ -133,6 +168,7 @@ static qb_status measure_decode(const job *j, int64_t n_tok, int64_t depth, int6
     qb_share_put(j->dev, bytes_per_s, j->ceilings->read_bytes_per_s, (double)weights, row);
     qb_ceilings_put(j->m, j->ceilings, row);
     qb_json_put_text(row->extra, "kv_dtype", j->config->kv);
+    st = count_instructions(j, &op, row);
 out:
     qb_speed_run_free(&r);
     return st;

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-static qb_status run_once(qb_timing *t) {
+qb_status qb_timing_run(const qb_timing *t) {
     if (t->prompt) return qb_speed_prompt(t->r, NULL, t->n_tok);
     for (int64_t s = 0; s < t->r->n_seq; s++) t->r->next[s] = qb_speed_id(t->r, s);
     return qb_speed_tokens(t->r, t->depth, t->n_tok);
@@ -15,7 +15,7 @@ static qb_status run_once(qb_timing *t) {
 static qb_status run_timed(qb_timing *t, int64_t runs, double *seconds) {
     qb_device *dev = t->r->dev;
     qb_status st = dev->backend->timer_start(dev);
-    for (int64_t i = 0; st == QB_OK && i < runs; i++) st = run_once(t);
+    for (int64_t i = 0; st == QB_OK && i < runs; i++) st = qb_timing_run(t);
     return st == QB_OK ? dev->backend->timer_stop(dev, seconds) : st;
 }
 

@@ -20,6 +20,8 @@ typedef struct qb_timing {
 qb_sampling_rule qb_timing_rule(const qb_speed_config *config, const qb_speed_round *round);
 /* What earlier rounds made of the row that is the last of `out`; NULL when there is none. */
 const qb_json *qb_timing_earlier(const qb_speed_round *round, const qb_measures *out, const qb_measure *row);
+/* What is timed, once. */
+qb_status qb_timing_run(const qb_timing *t) QB_NODISCARD;
 /* Warms up, samples, fills the row (the last of `out`, with its name and protocol). *sampling gets its
    samples, in tokens a second. */
 qb_status qb_timing_row(qb_timing *t, const qb_speed_round *round, const qb_measures *out,

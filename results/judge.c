@@ -86,7 +86,8 @@ void qb_judge_size(const qb_row *a, const qb_compare_config *config, qb_compare_
     qb_judge by = qb_row_judge(a);
     double tolerance =
         by == QB_JUDGE_QUALITY ? config->perplexity_tolerance_pct : config->memory_tolerance_pct;
-    double floor_bytes = by == QB_JUDGE_MEMORY ? config->memory_floor_mb * 1e6 : 0;
+    bool bytes = by == QB_JUDGE_MEMORY && !strcmp(a->unit, "B");
+    double floor_bytes = bytes ? config->memory_floor_mb * 1e6 : 0;
     bool moved = fabs(row->change_pct) > tolerance && fabs(row->new_value - row->old_value) > floor_bytes;
     bool better = (row->new_value > row->old_value) == row->higher_is_better;
     row->verdict = !moved ? QB_PASS : better ? QB_IMPROVEMENT : QB_REGRESSION;

@@ -2,11 +2,14 @@
 #include "base/rng.h"
 #include "base/significance.h"
 #include "eval/disturbance.h"
+#include "eval/instructions.h"
 #include "eval/sampling.h"
 #include "eval/timing.h"
 #include "tests/support.h"
 
+#include <linux/perf_event.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 
 /* A machine: each sample takes a tenth of a second and has a value by its index. */
@@ -370,8 +373,59 @@ static void test_host_counters__are_read_from_the_kernels_files(void **state) {
     scratch_remove(scratch);
 }
 
+static void test_instructions__shared_counters_are_scaled(void **state) {
+    (void)state;
+    static const qb_counter_reading whole[] = {{1000, 50, 50}, {500, 40, 40}, {0, 0, 0}};
+    static const qb_counter_reading shared[] = {{1000, 50, 50}, {500, 40, 10}};
+    static const qb_counter_reading never[] = {{1000, 50, 50}, {0, 40, 0}};
+    assert_true(qb_counter_sum(whole, 3) == 1500); /* a thread that did not run counts nothing */
+    assert_true(qb_counter_sum(shared, 2) == 3000);
+    assert_true(isnan(qb_counter_sum(never, 2)));
+}
+
+static void *spin(void *steps) {
+    volatile uint64_t sum = 0;
+    for (int64_t i = 0; i < *(int64_t *)steps; i++) sum += (uint64_t)i;
+    return NULL;
+}
+
+/* Task time stands in for instructions where no processor counts them: the same calls. */
+static void test_instructions__threads_are_counted_or_it_is_said_why(void **state) {
+    (void)state;
+    int64_t steps = 20000000;
+    qb_counters c;
+    for (int k = 0; k < 3; k++) {
+        bool open = k == 0   ? qb_instructions_open(&c)
+                    : k == 1 ? qb_counters_open(&c, PERF_TYPE_SOFTWARE, PERF_COUNT_SW_TASK_CLOCK)
+                             : qb_counters_open(&c, 0x7fffffff, 0);
+        if (open) {
+            double alone, both;
+            pthread_t thread;
+            qb_counters_begin(&c);
+            spin(&steps);
+            alone = qb_counters_end(&c);
+            qb_counters_begin(&c);
+            assert_int_equal(pthread_create(&thread, NULL, spin, &steps), 0);
+            spin(&steps);
+            pthread_join(thread, NULL);
+            both = qb_counters_end(&c);
+            assert_true(c.n > 0 && !c.why[0]);
+            if (k == 0) assert_true(alone > (double)steps);
+            if (!(both > 1.3 * alone)) fail_msg("%g alone, %g with a thread", alone, both);
+        } else {
+            print_message("skipped: %s\n", c.why);
+            assert_non_null(strstr(c.why, "perf_event_open: "));
+        }
+        if (k == 2) assert_false(open);
+        qb_counters_close(&c);
+        assert_true(!c.n && !c.fds);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_instructions__shared_counters_are_scaled),
+        cmocka_unit_test(test_instructions__threads_are_counted_or_it_is_said_why),
         cmocka_unit_test(test_sampling__a_steady_machine_needs_ten_samples),
         cmocka_unit_test(test_sampling__spread_takes_more_samples),
         cmocka_unit_test(test_sampling__the_budget_ends_it_and_noise_is_said),
