@@ -4,7 +4,7 @@
 #include "tests/cuda_model.h"
 
 /* Sanitizers take seven times as long: fewer steps show as much. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
 enum { STEPS = 2, REPLAYED = 10, SCRATCH_STEPS = 6 };
 #else
 enum { STEPS = 4, REPLAYED = 40, SCRATCH_STEPS = 9 };

@@ -7,7 +7,7 @@
 #include "eval/eval.h"
 
 /* The shim computes as little as shows a fault, least with sanitizers. */
-#if defined(QB_SHIM) && defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SHIM) && defined(QB_SANITIZED)
 enum { WINDOWS = 1 };
 static const char protocol_name[] = "gptq-32";
 #elif defined(QB_SHIM)

@@ -175,7 +175,7 @@ static lists *model_new(const variant *v, uint32_t seed) {
 }
 
 /* Windows and chunks of up to 5 keys. Sanitizers take seven times as long. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
 enum { STEPS = 4, BATCH = 2 };
 #else
 enum { STEPS = 6, BATCH = 2 };

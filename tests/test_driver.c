@@ -506,7 +506,7 @@ static void quantize_wide(const char *dir, const char *method, double *planned, 
 
 static void test_driver__plan_states_the_peak(void **state) {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
     print_message("skipped: the sanitizer's own memory is no part of the plan\n");
     skip();
 #endif
@@ -559,7 +559,7 @@ static double quantized_perplexity(const char *source, const char *method, int b
 
 static void test_driver__a_real_model_keeps_its_perplexity(void **state) {
     (void)state;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
     print_message(
         "skipped: the same paths run on the small model, a real one takes minutes with sanitizers\n");
     skip();

@@ -10,7 +10,7 @@
 
 /* Sanitized builds check one row, others the shorter ones and of wikimini the shortest of each protocol.
    The other rows are tests of their own, skipped unless QB_TEST_LONG=1 asks for them. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_UNDEFINED__)
+#if defined(QB_SANITIZED)
 enum { ROWS_AT_MOST = 1 };
 #else
 enum { ROWS_AT_MOST = 100 };

@@ -60,7 +60,7 @@ static int remove_scratch(void **state) {
     return 0;
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(QB_SANITIZED)
 /* OpenBLAS, refused a buffer, used to try again for ever: every amount of address space ends in one way or
  * another. */
 static void test_robust__little_address_space_is_no_hang(void **state) {
@@ -344,7 +344,7 @@ static void test_robust__a_second_signal_ends_at_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(QB_SANITIZED)
         cmocka_unit_test(test_robust__little_address_space_is_no_hang),
         cmocka_unit_test(test_robust__openblas_starts_no_threads),
 #endif

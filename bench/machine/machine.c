@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 /* The preprocessor knows the instrumentation, the build type only the speed. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
 #define BUILD QB_BUILD_TYPE "+sanitizers"
 #else
 #define BUILD QB_BUILD_TYPE

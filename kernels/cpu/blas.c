@@ -22,7 +22,7 @@ enum { BUFFER_BYTES = (128 << 20) + (256 << 10) };
  * which the program therefore shows it: functions of .preinit_array run before those of the libraries, and
  * constructors of the program after them. One entry of the environment gives its place meanwhile. (ASan's own
  * start comes first.) */
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__linux__) && !defined(QB_SANITIZED)
 static char one_thread[] = "OPENBLAS_NUM_THREADS=1";
 static char **lent_place, *lent_entry;
 

@@ -7,7 +7,7 @@
 #include <map>
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
 #include <sanitizer/asan_interface.h>
 #define POISON(pointer, bytes)   __asan_poison_memory_region(pointer, bytes)
 #define UNPOISON(pointer, bytes) __asan_unpoison_memory_region(pointer, bytes)

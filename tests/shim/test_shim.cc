@@ -191,7 +191,7 @@ static void test_shim__launches_are_checked(void **) {
     cudaGetLastError();
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
 static void test_shim__accesses_out_of_bounds_end_the_program(void **) {
     for (int how = 0; how < 4; how++) {
         int end = ending_of([how] {
@@ -485,7 +485,7 @@ int main() {
         cmocka_unit_test(test_shim__dependents_that_do_not_wait_end_the_program),
         cmocka_unit_test(test_shim__threads_that_part_end_the_program),
         cmocka_unit_test(test_shim__launches_are_checked),
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QB_SANITIZED)
         cmocka_unit_test(test_shim__accesses_out_of_bounds_end_the_program),
 #endif
         cmocka_unit_test(test_shim__shared_memory_begins_as_garbage),
