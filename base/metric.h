@@ -11,8 +11,8 @@ typedef enum {
                        */
     QB_JUDGE_TIME,    /* speeds and durations: samples, and only on one device */
     QB_JUDGE_SIZE,    /* of the model: a relative tolerance */
-    QB_JUDGE_MEMORY,  /* of a process or a device: a tolerance, of bytes a floor too, and only on one device */
-    QB_JUDGE_HASH,    /* equal or not; neither better nor worse */
+    QB_JUDGE_MEMORY, /* of a process or a device: a tolerance, of bytes a floor too, and only on one device */
+    QB_JUDGE_HASH,   /* equal or not; neither better nor worse */
 } qb_judge;
 
 /* What has to be there before it can be measured, as bits. */
