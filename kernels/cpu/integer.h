@@ -22,6 +22,9 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/pack.h"
 
+#include <math.h>
+#include <string.h>
+
 enum { QB_SEGMENT_COLS = 256 };
 
 /* Where the columns of a step go: quads of four columns, one for each 32-bit word of a row's codes that a
@@ -78,6 +81,22 @@ enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8 };
 enum { QB_SPIN_BYTES = 64 * QB_SPIN_BLOCKS_MAX * QB_SPIN_STEPS };
 enum { QB_SPIN_WORDS = 2 * QB_SPIN_TOKENS * QB_SPIN_STEPS };
 
+/* A segment of one token, rounded. */
+typedef struct qb_whole_segment {
+    float scale;
+    int32_t sum, high_sum; /* of q; of (q - its lower byte) / 256 */
+} qb_whole_segment;
+/* The scale of activations of which the largest, without its sign, has these bits, and 1 / scale. A segment
+   below 2^-100 counts as zero, for its reciprocal would overflow; one that is not finite makes its results
+   NaN, which the model's ends report. Where the inverse is 0 every q is. */
+static inline float qb_whole_scale(uint32_t most, bool eight, float *inverse) {
+    float largest, limit = eight ? 127.0f : 32512.0f;
+    memcpy(&largest, &most, 4);
+    bool usable = largest >= 0x1p-100f && most < 0x7f800000;
+    *inverse = usable ? limit / largest : 0.0f;
+    return usable ? largest / limit : most < 0x7f800000 ? 0.0f : NAN;
+}
+
 typedef struct qb_integer {
     const char *name;
     bool fast; /* than the same set's float32 products */
@@ -85,8 +104,10 @@ typedef struct qb_integer {
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
     qb_integer_panel panel_i16, panel_i8;
-    /* Four activations to their words. */
-    void (*store_quads)(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride);
+    /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, to words `stride` apart, a quad each;
+       order: where each of the next 64 columns of the quads comes from. */
+    qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, const uint8_t order[64],
+                                    int32_t *to, int64_t stride);
     /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES] with words[QB_SPIN_WORDS], so
      * many rounds of `spin_products`; returns what must not be optimised away. */
     int spin_products;

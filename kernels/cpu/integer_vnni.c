@@ -83,16 +83,42 @@ LANES_INLINE lanes_codes spread_3(lanes_codes c, const int at) {
     return _mm512_and_si512(_mm512_multishift_epi64_epi8(place, c), _mm512_set1_epi8(7));
 }
 
+/* Sixteen columns, zeros behind the last. */
+LANES_INLINE __m512 columns(const float *x, int64_t left) {
+    return left >= 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), x);
+}
+
 /* Low bytes, then high ones: q = 256 high + low with both signed. */
-static void store_quads(const int16_t *q, int64_t n_quads, bool eight, int32_t *to, int64_t stride) {
-    for (int64_t i = 0; i < n_quads; i++, q += 4, to += stride) {
-        int8_t bytes[8];
-        for (int k = 0; k < 4; k++) {
-            bytes[k] = (int8_t)q[k];
-            bytes[4 + k] = (int8_t)((q[k] - bytes[k]) / 256);
+static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const uint8_t order[64],
+                                    int32_t *to, int64_t stride) {
+    const __m512i place = _mm512_loadu_si512(order);
+    __m512i most = _mm512_setzero_si512(), sum = most, high_sum = most;
+    for (int64_t i = 0; i < n; i += 16) /* without sign they are in the order of their sizes, NaN last */
+        most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(columns(x + i, n - i)),
+                                                       _mm512_set1_epi32(0x7fffffff)));
+    float inverse;
+    qb_whole_segment s = {.scale = qb_whole_scale(_mm512_reduce_max_epu32(most), eight, &inverse)};
+    for (int64_t k = 0; k < n; k += 64) {
+        _Alignas(64) uint8_t low[64] = {0}, high[64] = {0};
+        for (int64_t i = 0; i < 64 && k + i < n && inverse != 0.0f; i += 16) {
+            __m512i q =
+                _mm512_cvtps_epi32(_mm512_mul_ps(columns(x + k + i, n - k - i), _mm512_set1_ps(inverse)));
+            __m512i h = _mm512_srav_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), _mm512_set1_epi32(8));
+            sum = _mm512_add_epi32(sum, q);
+            high_sum = _mm512_add_epi32(high_sum, h);
+            _mm_store_si128((__m128i *)(void *)(low + i), _mm512_cvtepi32_epi8(q));
+            _mm_store_si128((__m128i *)(void *)(high + i), _mm512_cvtepi32_epi8(h));
         }
-        memcpy(to, bytes, eight ? 4 : 8);
+        _mm512_store_si512(low, _mm512_permutexvar_epi8(place, _mm512_load_si512(low)));
+        _mm512_store_si512(high, _mm512_permutexvar_epi8(place, _mm512_load_si512(high)));
+        for (int64_t i = 0; i < 64 && k + i < n; i += 4, to += stride) {
+            memcpy(to, low + i, 4);
+            if (!eight) memcpy(to + 1, high + i, 4);
+        }
     }
+    s.sum = _mm512_reduce_add_epi32(sum);
+    s.high_sum = _mm512_reduce_add_epi32(high_sum);
+    return s;
 }
 
 #include "kernels/cpu/integer.inc"
