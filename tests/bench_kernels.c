@@ -1,6 +1,6 @@
 /* Measures the matmuls of the CPU backend beside the machine's own ceilings; a program, not a test.
-   bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: GB/s over a working set beyond cache for few tokens, GFLOP/s
-   for many.
+   bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: for each kind of activations that a format has, GB/s over a
+   working set beyond cache and GFLOP/s, with their shares of the ceilings (of SGEMM's in whole numbers too).
    bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
    is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
    one by one. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
@@ -23,6 +23,8 @@ typedef struct {
     int bits; /* 0: dense; -1: codebook */
     int64_t group;
     bool symmetric, act_order, double_quant;
+    bool factored, offsets; /* as GGUF's K types: a byte times a scale of 256 columns */
+    qb_codebook codebook;
     qb_dtype dtype;
 } format;
 
@@ -37,8 +39,15 @@ static const format formats[] = {
     {.name = "int4-g32-asym", .bits = 4, .group = 32},
     {.name = "int3-g128-asym", .bits = 3, .group = 128},
     {.name = "int2-g64-asym", .bits = 2, .group = 64},
-    {.name = "nf4-b64", .bits = -1, .group = 64},
-    {.name = "nf4-b64-dq", .bits = -1, .group = 64, .double_quant = true},
+    {.name = "q4_0", .bits = 4, .group = 32, .symmetric = true},
+    {.name = "q4_k", .bits = 4, .group = 32, .factored = true, .offsets = true},
+    {.name = "q2_k", .bits = 2, .group = 16, .factored = true, .offsets = true},
+    {.name = "q3_k", .bits = 3, .group = 16, .symmetric = true, .factored = true},
+    {.name = "q6_k", .bits = 6, .group = 16, .symmetric = true, .factored = true},
+    {.name = "nf4-b64", .bits = -1, .group = 64, .codebook = QB_CODEBOOK_NF4},
+    {.name = "nf4-b64-dq", .bits = -1, .group = 64, .double_quant = true, .codebook = QB_CODEBOOK_NF4},
+    {.name = "fp4-b64", .bits = -1, .group = 64, .codebook = QB_CODEBOOK_FP4},
+    {.name = "iq4_nl", .bits = -1, .group = 32, .codebook = QB_CODEBOOK_IQ4_NL},
 };
 
 static int ascending(const void *a, const void *b) {
@@ -61,15 +70,22 @@ static qb_status check(qb_status st) {
 
 static void fill_weight(const format *f, qb_qweight *q) {
     if (f->bits > 0) {
-        check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
+        if (f->offsets)
+            check(qb_qweight_alloc_offsets(ROWS, COLS, f->bits, f->group, q));
+        else
+            check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
         for (int64_t i = 0; i < ROWS * q->n_groups; i++) {
-            q->scales[i] = 0.0078125f;
-            q->zeros[i] =
-                (uint8_t)(f->symmetric ? 1 << (f->bits - 1) : (int)(noise() >> 16) & ((1 << f->bits) - 1));
+            /* times a float16 with all its bits: the products are none */
+            q->scales[i] = f->factored ? 0x1.554p-12f * (float)(noise() >> 26) : 0.0078125f;
+            if (f->offsets)
+                q->offsets[i] = -0x1.334p-10f * (float)(noise() >> 26);
+            else
+                q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
+                                                     : (int)(noise() >> 16) & ((1 << f->bits) - 1));
         }
         for (int64_t c = 0; f->act_order && c < COLS; c++) q->g_idx[c] = (int32_t)(c * 37 % COLS / f->group);
     } else {
-        check(qb_qweight_alloc_codebook(ROWS, COLS, QB_CODEBOOK_NF4, f->group, f->double_quant, q));
+        check(qb_qweight_alloc_codebook(ROWS, COLS, f->codebook, f->group, f->double_quant, q));
         for (int64_t i = 0; i < q->n_blocks; i++) q->absmax[i] = 0.03f;
         for (int64_t i = 0; f->double_quant && i < q->n_blocks; i++) q->absmax_codes[i] = (uint8_t)noise();
     }
@@ -105,8 +121,8 @@ static int make_matrices(qb_device *dev, const format *f, qb_matrix *m, void **d
     return n;
 }
 
-static void measure(qb_device *dev, const qb_ceilings *c, const format *f, const qb_matrix *m, int n,
-                    int64_t T) {
+static void measure(qb_device *dev, const qb_ceilings *c, const format *f, const char *mode,
+                    const qb_matrix *m, int n, int64_t T) {
     float *x, *y;
     check(qb_alloc((size_t)(T * COLS), 4, &x));
     check(qb_alloc((size_t)(T * ROWS), 4, &y));
@@ -120,8 +136,9 @@ static void measure(qb_device *dev, const qb_ceilings *c, const format *f, const
         if (s < best) best = s;
     }
     double bytes = (double)m[0].bytes * count / best, flops = 2.0 * ROWS * COLS * (double)T * count / best;
-    printf("%-24s T %4lld  %7.2f GB/s (%3.0f %%)  %7.1f GFLOP/s (%3.0f %%)\n", f->name, (long long)T,
-           bytes * 1e-9, bytes / c->read_bytes_per_s * 100, flops * 1e-9, flops / c->gemm_flop_per_s * 100);
+    printf("%-24s T %4lld  %-4s  %7.2f GB/s (%3.0f %%)  %7.1f GFLOP/s (%3.0f %%)\n", f->name, (long long)T,
+           mode, bytes * 1e-9, bytes / c->read_bytes_per_s * 100, flops * 1e-9,
+           flops / c->gemm_flop_per_s * 100);
     fflush(stdout);
     qb_free(x);
     qb_free(y);
@@ -151,7 +168,7 @@ static const char *set_rows(qb_device *dev, int i) {
     (void)dev;
     if (i >= (int)(sizeof names / sizeof *names)) return NULL;
     qb_cpu_tuning_here()->dense_prefetch_bytes = 0;
-    qb_cpu_tuning_here()->dense_singly = i == 1;
+    qb_cpu_tuning_here()->dense_singly_bytes = i == 1 ? INT64_MAX : 0;
     return names[i];
 }
 static const char *set_activations(qb_device *dev, int i) {
@@ -221,7 +238,8 @@ int main(int argc, char **argv) {
             if (ways)
                 compare_ways(dev, ways, &formats[i], m, n, T);
             else
-                measure(dev, &c, &formats[i], m, n, T);
+                for (int k = 0; k < QB_ACTIVATIONS_FASTEST && (k == 0 || m[0].integer); k++)
+                    measure(dev, &c, &formats[i], set_activations(dev, k), m, n, T);
         }
         for (int k = 0; k < n; k++) dev->backend->matrix_free(dev, &m[k]);
         qb_free(dense);

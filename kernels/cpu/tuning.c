@@ -14,10 +14,10 @@ static const struct {
     unsigned family;
     qb_cpu_tuning tuning;
 } table[] = {
-    {"AuthenticAMD", 0x19, {"amd family 25", 512, 0, 0, true}},      /* Zen 3 and 4 */
-    {"AuthenticAMD", 0x1a, {"amd family 26", 2048, 2048, 0, false}}, /* Zen 5 */
-    {"GenuineIntel", 6, {"intel family 6", 512, 512, 1024, false}},  /* Emerald Rapids */
-    {NULL, 0, {"other", 512, 512, 1024, false}},
+    {"AuthenticAMD", 0x19, {"amd family 25", 512, 0, 0, 4096}},  /* Zen 3 and 4 */
+    {"AuthenticAMD", 0x1a, {"amd family 26", 2048, 2048, 0, 0}}, /* Zen 5 */
+    {"GenuineIntel", 6, {"intel family 6", 512, 512, 1024, 0}},  /* Emerald Rapids */
+    {NULL, 0, {"other", 512, 512, 1024, 0}},
 };
 
 static qb_cpu_tuning here;

@@ -2,7 +2,6 @@
    processor and changes no bit of a result. */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct qb_cpu_tuning {
@@ -10,7 +9,9 @@ typedef struct qb_cpu_tuning {
     int64_t packed_prefetch_bytes; /* ahead of packed codes, for few tokens */
     int64_t whole_prefetch_bytes;  /* the same for products in whole numbers */
     int64_t dense_prefetch_bytes;  /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
-    bool dense_singly; /* one token: a dense row after the other, one stream, where nothing is asked ahead */
+    /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
+       one stream; longer ones side by side. */
+    int64_t dense_singly_bytes;
 } qb_cpu_tuning;
 
 /* That of the processor at hand, found at the first call. `bench_kernels prefetch` measures what a row of the
