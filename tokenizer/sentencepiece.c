@@ -168,7 +168,8 @@ static int32_t control_piece(const qb_tokenizer *t, const text_field *text) {
 }
 
 qb_status qb_tokenizer_read_model(qb_tokenizer *t, const uint8_t *bytes, size_t n, const char *name) {
-    qb_proto m = {.p = bytes, .end = bytes + n, .name = name, .begin = bytes};
+    qb_proto m = {
+        .p = bytes, .end = n ? bytes + n : bytes, .name = name, .begin = bytes}; /* NULL when empty */
     spec s;
     qb_status st;
     QB_TRY(st, read_specs(m, &s));
