@@ -103,6 +103,8 @@ if [ "$mode" = all ]; then
   check "examples of nightly gates" tools/check_examples.sh
   check "packages" tools/check_package.sh
   suite "tests (ASan, UBSan)" debug build-debug
+  # With clang, all but what takes a minute and more.
+  suite "tests (clang, its ASan and UBSan)" fuzz build-fuzz -E '^test_(activations|cli_run|perplexity|resume|run|trained)$'
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh
   check "CUDA's machine code in the loops that count" tools/check_sass.py
