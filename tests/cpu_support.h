@@ -7,6 +7,6 @@ static const qb_backend *const cpu = &qb_backend_cpu;
 
 /* Runs body for each instruction set with 1, 2 and 3 threads; `dev` is open. */
 #define FOR_EACH_DEVICE(dev)                                                                                 \
-    for (int device_i = 0; device_i < SIMD_NAMES * 3; device_i++)                                            \
-        for (qb_device *dev = device_open(simd_names[device_i / 3], device_i % 3 + 1); dev;                  \
+    for (int device_i = 0; simd_name(device_i / 3); device_i++)                                              \
+        for (qb_device *dev = device_open(simd_name(device_i / 3), device_i % 3 + 1); dev;                   \
              cpu->close(dev), dev = NULL)

@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
 
 #include <math.h>
 
@@ -23,8 +24,11 @@ static inline float *noise_new(int64_t n) {
     return x;
 }
 
-static const char *const simd_names[] = {"generic", "avx2", "avx512"};
-enum { SIMD_NAMES = 3 };
+/* The instruction sets that this CPU has: every one is tested; NULL behind the last. */
+static inline const char *simd_name(int index) {
+    const qb_simd *set = qb_simd_at(index);
+    return set ? set->name : NULL;
+}
 
 static inline qb_device *device_open(const char *simd, int threads) {
     qb_device *dev;

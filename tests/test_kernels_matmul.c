@@ -118,10 +118,10 @@ static void test_matmul__packed_equals_the_dequantized_weight(void **state) {
     static const int few[] = {1, 2, 3, 8, 17, 64, 0}, one[] = {1, 5, 0};
     static const int64_t shapes[][2] = {{16, 128}, {33, 172}, {70, 352}, {1, 64}, {5, 43}};
     for (int i = 0; i < FORMATS; i++)
-        for (int s = 0; s < SIMD_NAMES; s++) {
+        for (int s = 0; simd_name(s); s++) {
             for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
-                check_packed(&formats[i], simd_names[s], shapes[k][0], shapes[k][1], few);
-            check_packed(&formats[i], simd_names[s], 131, 4096, one);
+                check_packed(&formats[i], simd_name(s), shapes[k][0], shapes[k][1], few);
+            check_packed(&formats[i], simd_name(s), 131, 4096, one);
         }
 }
 
@@ -147,8 +147,8 @@ static void test_matmul__unpacking_is_exact(void **state) {
         qb_qweight_dequantize(q, want);
         qb_packed *p;
         assert_ok(qb_pack(q, NULL, &host_memory, &p));
-        for (int s = 0; s < SIMD_NAMES && !p->by_row; s++) {
-            setenv("BENCH_SIMD", simd_names[s], 1);
+        for (int s = 0; simd_name(s) && !p->by_row; s++) {
+            setenv("BENCH_SIMD", simd_name(s), 1);
             const qb_simd *simd = qb_simd_chosen();
             float *panel = noise_new(p->padded_cols * 17);
             for (int64_t b = 0; b < p->blocks; b++) {
@@ -293,10 +293,10 @@ static void test_matmul__dense_types(void **state) {
     static const qb_dtype types[] = {QB_DTYPE_F32, QB_DTYPE_F16, QB_DTYPE_BF16};
     static const int64_t tokens[] = {1, 2, 3, 8, 17, 64};
     for (int d = 0; d < 3; d++)
-        for (int s = 0; s < SIMD_NAMES; s++)
+        for (int s = 0; simd_name(s); s++)
             for (int t = 0; t < 6; t++) {
-                check_dense(types[d], simd_names[s], 70, 172, tokens[t]);
-                if (t < 2) check_dense(types[d], simd_names[s], 300, 43, 17 * tokens[t]);
+                check_dense(types[d], simd_name(s), 70, 172, tokens[t]);
+                if (t < 2) check_dense(types[d], simd_name(s), 300, 43, 17 * tokens[t]);
             }
 }
 

@@ -22,23 +22,41 @@ static bool has_avx512(void) {
 }
 #endif
 
-const qb_simd *qb_simd_best(void) {
+static bool always(void) {
+    return true;
+}
+
+/* From the least to the best. */
+static const struct {
+    const qb_simd *set;
+    bool (*is_there)(void);
+} sets[] = {
+    {&qb_simd_generic, always},
 #if defined(__x86_64__)
-    if (has_avx512()) return &qb_simd_avx512;
-    if (has_avx2()) return &qb_simd_avx2;
+    {&qb_simd_avx2, has_avx2},
+    {&qb_simd_avx512, has_avx512},
 #endif
-    return &qb_simd_generic;
+};
+enum { SETS = sizeof sets / sizeof *sets };
+
+const qb_simd *qb_simd_at(int index) {
+    for (int i = 0; i < SETS; i++)
+        if (sets[i].is_there() && index-- == 0) return sets[i].set;
+    return NULL;
+}
+
+const qb_simd *qb_simd_best(void) {
+    const qb_simd *best = NULL, *next;
+    for (int i = 0; (next = qb_simd_at(i)); i++) best = next;
+    return best;
 }
 
 /* $BENCH_SIMD: one of the sets that this CPU and this build have, or nothing. */
 static const qb_simd *asked(const char *name) {
-    const qb_simd *best = qb_simd_best();
-    if (!strcmp(name, qb_simd_generic.name)) return &qb_simd_generic;
-#if defined(__x86_64__)
-    if (!strcmp(name, qb_simd_avx2.name) && best != &qb_simd_generic) return &qb_simd_avx2;
-    if (!strcmp(name, qb_simd_avx512.name) && best == &qb_simd_avx512) return &qb_simd_avx512;
-#endif
-    return !*name ? best : NULL;
+    const qb_simd *set;
+    for (int i = 0; (set = qb_simd_at(i)); i++)
+        if (!strcmp(name, set->name)) return set;
+    return !*name ? qb_simd_best() : NULL;
 }
 
 const qb_simd *qb_simd_chosen(void) {
@@ -49,10 +67,16 @@ const qb_simd *qb_simd_chosen(void) {
 
 qb_status qb_simd_check(void) {
     const char *name = getenv("BENCH_SIMD");
+    char there[64] = "";
+    const qb_simd *set;
     if (!name || asked(name)) return QB_OK;
+    for (int i = 0; (set = qb_simd_at(i)); i++) {
+        if (i) strcat(there, ", ");
+        strcat(there, set->name);
+    }
     return qb_fail(QB_ERR_USAGE,
-                   "BENCH_SIMD=%.40s is none of generic, avx2, avx512 that this CPU has (at most %s)", name,
-                   qb_simd_best()->name);
+                   "BENCH_SIMD=%.40s is no instruction set that this processor and build have (%s)", name,
+                   there);
 }
 
 const char *qb_cpu_simd(void) {

@@ -85,6 +85,8 @@ extern const qb_simd qb_simd_generic;
 extern const qb_simd qb_simd_avx2, qb_simd_avx512;
 #endif
 
+/* The tables that this CPU and this build have, from the plainest to the best; NULL behind the last. */
+const qb_simd *qb_simd_at(int index);
 /* The best table of this CPU. */
 const qb_simd *qb_simd_best(void);
 /* The best table at or below $BENCH_SIMD (read at each call; tests change it between devices). */
