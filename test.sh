@@ -106,6 +106,7 @@ if [ "$mode" = all ]; then
   # With clang, all but what takes a minute and more.
   suite "tests (clang, its ASan and UBSan)" fuzz build-fuzz -E '^test_(activations|cli_run|perplexity|resume|run|trained)$'
   check "fuzzers, a few seconds each" tools/check_fuzz.sh
+  check "aarch64, under qemu" tools/check_aarch64.sh
   check "CUDA build, kernels without spills" tools/check_ptxas.sh
   check "CUDA's machine code in the loops that count" tools/check_sass.py
   check "CUDA on a device" tools/check_gpu.sh
