@@ -4,12 +4,40 @@
 
 static const double pi = 3.14159265358979323846;
 
-static double plain(const qb_rope_spec *r, double theta, int64_t i) {
+/* `beyond`: of more tokens than the kind takes as they are (qb_rope_depends_on_length). */
+typedef struct {
+    const qb_rope_spec *spec;
+    int64_t positions;
+    bool beyond;
+} request;
+
+static double power(const qb_rope_spec *r, double theta, int64_t i) {
     return pow(theta, -2.0 * (double)i / (double)r->width);
 }
 
+/* ---- frequency i of each kind ---- */
+
+static double plain(const request *q, int64_t i) {
+    return power(q->spec, q->spec->theta, i);
+}
+
+static double linear(const request *q, int64_t i) {
+    return plain(q, i) / q->spec->factor;
+}
+
+static double dynamic(const request *q, int64_t i) {
+    const qb_rope_spec *r = q->spec;
+    double theta = r->theta, width = (double)r->width;
+    if (q->beyond)
+        theta *= pow(r->factor * (double)q->positions / (double)r->max_positions - (r->factor - 1),
+                     width / (width - 2));
+    return power(r, theta, i);
+}
+
 /* Llama 3.1 stretches low frequencies by `factor`, keeps high ones and blends between. */
-static double llama3(const qb_rope_spec *r, double frequency) {
+static double llama3(const request *q, int64_t i) {
+    const qb_rope_spec *r = q->spec;
+    double frequency = plain(q, i);
     double wavelength = 2 * pi / frequency, original = (double)r->original_positions;
     if (wavelength < original / r->high_freq) return frequency;
     if (wavelength > original / r->low_freq) return frequency / r->factor;
@@ -22,7 +50,9 @@ static double yarn_bound(const qb_rope_spec *r, double rotations) {
     return (double)r->width * log((double)r->original_positions / (rotations * 2 * pi)) / (2 * log(r->theta));
 }
 
-static double yarn(const qb_rope_spec *r, double frequency, int64_t i) {
+static double yarn(const request *q, int64_t i) {
+    const qb_rope_spec *r = q->spec;
+    double frequency = plain(q, i);
     double low = yarn_bound(r, r->beta_fast), high = yarn_bound(r, r->beta_slow);
     if (r->truncate) low = floor(low), high = ceil(high);
     low = fmax(low, 0);
@@ -32,22 +62,51 @@ static double yarn(const qb_rope_spec *r, double frequency, int64_t i) {
     return frequency / r->factor * ramp + frequency * (1 - ramp);
 }
 
-static double yarn_attention(const qb_rope_spec *r, double scale) {
+/* One divisor a frequency, and with longrope another list for long sequences. */
+static double divided(const request *q, int64_t i) {
+    const float *divisors =
+        q->spec->scaling == QB_ROPE_LONGROPE && q->beyond ? q->spec->long_factors : q->spec->factors;
+    return plain(q, i) / (double)divisors[i];
+}
+
+/* ---- what cos and sin are multiplied by ---- */
+
+static double one(const request *q) {
+    (void)q;
+    return 1;
+}
+
+static double yarn_grown(const qb_rope_spec *r, double scale) {
     return r->factor <= 1 ? 1 : 0.1 * scale * log(r->factor) + 1;
 }
 
-static double attention_factor(const qb_rope_spec *r, bool beyond) {
-    double given = beyond ? r->long_mscale : r->short_mscale;
+static double yarn_attention(const request *q) {
+    const qb_rope_spec *r = q->spec;
+    if (r->mscale > 0 && r->mscale_all_dim > 0)
+        return yarn_grown(r, r->mscale) / yarn_grown(r, r->mscale_all_dim);
+    return yarn_grown(r, 1);
+}
+
+static double longrope_attention(const request *q) {
+    const qb_rope_spec *r = q->spec;
+    return r->factor > 1 ? sqrt(1 + log(r->factor) / log((double)r->original_positions)) : 1;
+}
+
+static const struct {
+    double (*frequency)(const request *q, int64_t i);
+    double (*attention)(const request *q); /* where the spec states none */
+} kinds[] = {
+    [QB_ROPE_DEFAULT] = {plain, one},        [QB_ROPE_LINEAR] = {linear, one},
+    [QB_ROPE_DYNAMIC] = {dynamic, one},      [QB_ROPE_LLAMA3] = {llama3, one},
+    [QB_ROPE_YARN] = {yarn, yarn_attention}, [QB_ROPE_LONGROPE] = {divided, longrope_attention},
+    [QB_ROPE_FACTORS] = {divided, one},
+};
+
+static double attention_factor(const request *q) {
+    const qb_rope_spec *r = q->spec;
+    double given = q->beyond ? r->long_mscale : r->short_mscale;
     if (r->scaling == QB_ROPE_LONGROPE && given > 0) return given;
-    if (r->attention_factor > 0) return r->attention_factor;
-    if (r->scaling == QB_ROPE_YARN) {
-        if (r->mscale > 0 && r->mscale_all_dim > 0)
-            return yarn_attention(r, r->mscale) / yarn_attention(r, r->mscale_all_dim);
-        return yarn_attention(r, 1);
-    }
-    if (r->scaling == QB_ROPE_LONGROPE && r->factor > 1)
-        return sqrt(1 + log(r->factor) / log((double)r->original_positions));
-    return 1;
+    return r->attention_factor > 0 ? r->attention_factor : kinds[r->scaling].attention(q);
 }
 
 bool qb_rope_depends_on_length(const qb_rope_spec *r, int64_t positions) {
@@ -56,35 +115,9 @@ bool qb_rope_depends_on_length(const qb_rope_spec *r, int64_t positions) {
 }
 
 void qb_rope_frequencies(const qb_rope_spec *r, int64_t positions, double *frequencies, double *factor) {
-    bool beyond = qb_rope_depends_on_length(r, positions);
-    double theta = r->theta, width = (double)r->width;
-    if (r->scaling == QB_ROPE_DYNAMIC && beyond)
-        theta *= pow(r->factor * (double)positions / (double)r->max_positions - (r->factor - 1),
-                     width / (width - 2));
-    const float *divisors = r->scaling == QB_ROPE_LONGROPE && beyond ? r->long_factors : r->factors;
-    for (int64_t i = 0; i < r->width / 2; i++) {
-        double f = plain(r, theta, i);
-        switch (r->scaling) {
-        case QB_ROPE_DEFAULT:
-        case QB_ROPE_DYNAMIC:
-            break;
-        case QB_ROPE_LINEAR:
-            f /= r->factor;
-            break;
-        case QB_ROPE_LLAMA3:
-            f = llama3(r, f);
-            break;
-        case QB_ROPE_YARN:
-            f = yarn(r, f, i);
-            break;
-        case QB_ROPE_LONGROPE:
-        case QB_ROPE_FACTORS:
-            f /= (double)divisors[i];
-            break;
-        }
-        frequencies[i] = f;
-    }
-    *factor = attention_factor(r, beyond);
+    request q = {r, positions, qb_rope_depends_on_length(r, positions)};
+    for (int64_t i = 0; i < r->width / 2; i++) frequencies[i] = kinds[r->scaling].frequency(&q, i);
+    *factor = attention_factor(&q);
 }
 
 void qb_rope_fill(const qb_rope_spec *r, int64_t positions, float *table) {

@@ -132,6 +132,31 @@ static void read_fraction(const qb_keys *k, qb_keys *in, const qb_rope_spec *r, 
             key, stated);
 }
 
+/* Whatever stands inside is there to change the positions: what nobody reads is refused unless it is off. */
+static void refuse_unread(qb_keys *in) {
+    static const char *const known[] = {
+        "rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "attention_factor",
+        "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
+        "short_mscale", "long_mscale", "truncate", "factors", "short_factor", "long_factor",
+        "partial_rotary_factor",
+        /* read by families */
+        "llama_4_scaling_beta", "max_position_embeddings",
+        /* of layers of another kind, which are read in their turn */
+        "full_attention", "sliding_attention", "linear_attention", "chunked_attention",
+        /* of a text, nothing: the parts of positions in images; how the model came to be */
+        "mrope_section", "mrope_interleaved", "finetuned"};
+    for (const qb_json *j = qb_json_first(in->json); in->st == QB_OK && j; j = qb_json_next(j)) {
+        bool found = qb_json_is_null(j) || (qb_json_is_number(j) && qb_json_number(j) == 1);
+        for (size_t i = 0; !found && i < sizeof known / sizeof known[0]; i++)
+            found = !strcmp(qb_json_key(j), known[i]);
+        if (!found)
+            qb_keys_fail(in, QB_ERR_UNSUPPORTED,
+                         "\"%.60s\" among the rope parameters changes what a model computes, and is not read "
+                         "here: the model would be another one",
+                         qb_json_key(j));
+    }
+}
+
 void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type, double theta,
                     double fraction) {
     qb_rope_spec *r = &c->ropes[index];
@@ -156,6 +181,7 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
     if (top > 0) r->theta = top;
     if (inside > 0) r->theta = inside;
     read_kind(&in, r);
+    refuse_unread(&in);
     if (r->scaling == QB_ROPE_YARN && c->family->yarn_is_longrope) r->scaling = QB_ROPE_LONGROPE;
     read_fraction(k, &in, r, &fraction);
     r->width = (int64_t)((double)c->head_dim * fraction);
