@@ -116,7 +116,8 @@ bool qb_rope_depends_on_length(const qb_rope_spec *r, int64_t positions) {
 
 void qb_rope_frequencies(const qb_rope_spec *r, int64_t positions, double *frequencies, double *factor) {
     request q = {r, positions, qb_rope_depends_on_length(r, positions)};
-    for (int64_t i = 0; i < r->width / 2; i++) frequencies[i] = kinds[r->scaling].frequency(&q, i);
+    int64_t half = r->width / 2;
+    for (int64_t i = 0; i < half; i++) frequencies[i] = kinds[r->scaling].frequency(&q, i);
     *factor = attention_factor(&q);
 }
 
