@@ -129,7 +129,7 @@ typedef struct reader {
     const char *entry; /* wanted; NULL: the only one */
     size_t max_bytes;
     char *pieces[MAX_PIECES];
-    int n_pieces;
+    size_t n_pieces;
     size_t length; /* of all pieces */
     char *found;   /* name of the entry read; NULL: none yet */
 } reader;
@@ -144,7 +144,7 @@ static qb_status fail_damaged(const reader *r) {
                    why ? why : "no reason given");
 }
 
-static size_t piece_capacity(int index) {
+static size_t piece_capacity(size_t index) {
     return (size_t)FIRST_PIECE << (index < DOUBLINGS ? index : DOUBLINGS);
 }
 
@@ -226,7 +226,7 @@ static qb_status join_pieces(reader *r, char **out) {
     qb_status st = qb_alloc(r->length + 1, 1, out);
     if (st != QB_OK) return qb_fail_prefix(st, "%s", r->name);
     size_t done = 0;
-    for (int i = 0; i < r->n_pieces; i++) {
+    for (size_t i = 0; i < r->n_pieces; i++) {
         size_t n = piece_capacity(i) < r->length - done ? piece_capacity(i) : r->length - done;
         memcpy(*out + done, r->pieces[i], n);
         done += n;
@@ -316,7 +316,7 @@ qb_status qb_archive_read(const void *stored, size_t n, qb_stored kind, const ch
         r.found = NULL;
     }
 out:
-    for (int i = 0; i < r.n_pieces; i++) qb_free(r.pieces[i]);
+    for (size_t i = 0; i < r.n_pieces; i++) qb_free(r.pieces[i]);
     qb_free(r.found);
     if (r.archive) r.lib->archive_read_free(r.archive);
     if (st != QB_OK) {
