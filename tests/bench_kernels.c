@@ -4,7 +4,7 @@
    bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
    is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
    one by one. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
-   ...]]: the kinds of activations in turn. */
+   ...]]: the kinds of activations in turn, each with its share of the ceiling of such products. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
@@ -180,7 +180,8 @@ static const char *set_activations(qb_device *dev, int i) {
 typedef const char *(*way_fn)(qb_device *dev, int i);
 
 /* The ways change from one matrix to the next, so that what else the machine does falls on all alike. */
-static void compare_ways(qb_device *dev, way_fn set, const format *f, const qb_matrix *m, int n, int64_t T) {
+static void compare_ways(qb_device *dev, const qb_ceilings *c, way_fn set, const format *f,
+                         const qb_matrix *m, int n, int64_t T) {
     enum { WAYS = 6, SAMPLES = 96 };
     double seconds[WAYS][SAMPLES], median = 0;
     int ways = 0, samples = T > 8 ? SAMPLES / 8 : SAMPLES;
@@ -203,6 +204,12 @@ static void compare_ways(qb_device *dev, way_fn set, const format *f, const qb_m
             "%-24s T %4lld  %-10s  median %6.2f GB/s %7.1f GFLOP/s, %5.2f times the first; best %6.2f GB/s\n",
             f->name, (long long)T, set(dev, d), bytes / seconds[d][samples / 2],
             flops / seconds[d][samples / 2], median / seconds[d][samples / 2], bytes / seconds[d][0]);
+        if (set == set_activations) { /* each kind has a ceiling of its own */
+            const double most[] = {c->gemm_flop_per_s, c->int16_op_per_s, c->int8_op_per_s};
+            printf("%-24s T %4lld  %-10s  %3.0f %% of the ceiling of such products, %.0f Gop/s\n", f->name,
+                   (long long)T, set(dev, d), flops * 1e9 / seconds[d][samples / 2] / most[d] * 100,
+                   most[d] * 1e-9);
+        }
     }
     fflush(stdout);
     qb_free(x);
@@ -236,7 +243,7 @@ int main(int argc, char **argv) {
         for (int t = 0; t < asked; t++) {
             int64_t T = argc > 2 ? strtoll(argv[2 + t], NULL, 10) : usual[t];
             if (ways)
-                compare_ways(dev, ways, &formats[i], m, n, T);
+                compare_ways(dev, &c, ways, &formats[i], m, n, T);
             else
                 for (int k = 0; k < QB_ACTIVATIONS_FASTEST && (k == 0 || m[0].integer); k++)
                     measure(dev, &c, &formats[i], set_activations(dev, k), m, n, T);
