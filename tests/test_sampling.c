@@ -385,8 +385,8 @@ static void test_instructions__shared_counters_are_scaled(void **state) {
 
 static void *spin(void *steps) {
     volatile uint64_t sum = 0;
-    for (int64_t i = 0; i < *(int64_t *)steps; i++) sum += (uint64_t)i;
-    return NULL;
+    for (int64_t i = 0; i < *(int64_t *)steps; i++) sum = sum + (uint64_t)i;
+    return sum ? NULL : steps;
 }
 
 /* Task time stands in for instructions where no processor counts them: the same calls. */
