@@ -82,6 +82,14 @@ static qb_status unsupported(const char *what, qb_dtype dtype) {
                    qb_dtype_name(dtype));
 }
 
+void qb_f32_of_f16_many(const uint16_t *in, int64_t n, float *out) {
+    qb_simd_best()->f32_of_f16(in, n, out);
+}
+
+void qb_f16_of_f32_many(const float *in, int64_t n, uint16_t *out) {
+    qb_simd_best()->f16_of_f32(in, n, out);
+}
+
 qb_status qb_to_f32(qb_dtype dtype, const void *in, int64_t n, float *out) {
     const qb_simd *simd = qb_simd_best();
     switch (dtype) {

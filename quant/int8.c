@@ -30,9 +30,40 @@ static qb_status describe(const char *module, int64_t rows, int64_t cols, qb_dty
     return QB_OK;
 }
 
-/* What bitsandbytes quantizes is the weight in float16, whatever it was. */
-static float as_half(float w) {
-    return qb_f32_of_f16(qb_f16_of_f32(w));
+/* What bitsandbytes quantizes is the weight in float16, whatever it was: n of them, at most PIECE. */
+enum { PIECE = 512 };
+static void to_half(const float *w, int64_t n, float *out) {
+    uint16_t half[PIECE];
+    qb_f16_of_f32_many(w, n, half);
+    qb_f32_of_f16_many(half, n, out);
+}
+
+/* The largest magnitude; as bits, floats without sign are in the order of their sizes, infinity last. */
+static float largest_of(const float *w, int64_t n) {
+    uint32_t most = 0;
+    float half[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t length = n - at < PIECE ? n - at : PIECE;
+        to_half(w + at, length, half);
+        for (int64_t i = 0; i < length; i++) {
+            uint32_t bits = qb_bits_of_f32(half[i]) & 0x7fffffff;
+            most = bits > most ? bits : most;
+        }
+    }
+    return qb_f32_of_bits(most);
+}
+
+/* Adding 1.5 * 2^23 leaves a number below 2^22 in the last bits, rounded to nearest even. */
+static void put_codes(const float *w, int64_t n, float factor, uint8_t *codes) {
+    float half[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t length = n - at < PIECE ? n - at : PIECE;
+        to_half(w + at, length, half);
+        for (int64_t i = 0; i < length; i++) {
+            uint32_t bits = qb_bits_of_f32(half[i] * factor + 0x1.8p23F);
+            codes[at + i] = (uint8_t)(bits - 0x4b400000U + MIDDLE);
+        }
+    }
 }
 
 typedef struct {
@@ -40,33 +71,34 @@ typedef struct {
     qb_qweight *q;
 } encode_run;
 
-/* Rows [begin, end). A row of zeros keeps zeros: its reciprocal is never used. The factor is 127 times the
-   rounded reciprocal, as the library computes it on the CPU; its CUDA kernel divides, which moves about one
-   code in a thousand by one step. */
+/* Rows [begin, end). A row of zeros keeps zeros: its reciprocal is never used. One that overflows float16 is
+   left alone; check_range refuses it. The factor is 127 times the rounded reciprocal, as the library computes
+   it on the CPU; its CUDA kernel divides, which moves about one code in a thousand by one step. */
 static void encode_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const encode_run *run = ctx;
     qb_qweight *q = run->q;
     for (int64_t r = begin; r < end; r++) {
         const float *w = run->weight + r * q->cols;
-        uint8_t *codes = q->codes + r * q->cols;
-        float absmax = 0;
-        for (int64_t c = 0; c < q->cols; c++) absmax = fmaxf(absmax, fabsf(as_half(w[c])));
+        float absmax = largest_of(w, q->cols);
         float factor = absmax > 0 ? 1.0F / absmax * (float)LARGEST : 0.0F;
-        for (int64_t c = 0; c < q->cols; c++)
-            codes[c] = (uint8_t)((int)rintf(as_half(w[c]) * factor) + MIDDLE);
         q->absmax[r] = absmax;
         q->scales[r] = absmax / (float)LARGEST;
         q->zeros[r] = MIDDLE;
+        if (isfinite(absmax)) put_codes(w, q->cols, factor, q->codes + r * q->cols);
     }
 }
 
-static qb_status check_range(const qb_quant_job *job) {
-    for (int64_t i = 0; i < job->rows * job->cols; i++)
-        if (!isfinite(as_half(job->weight[i])))
-            return qb_fail(
-                QB_ERR_NUMERIC, "%s: row %lld, column %lld: %g overflows float16, from which int8 is rounded",
-                job->module, (long long)(i / job->cols), (long long)(i % job->cols), (double)job->weight[i]);
+static qb_status check_range(const qb_quant_job *job, const qb_qweight *q) {
+    for (int64_t r = 0; r < q->rows; r++) {
+        const float *w = job->weight + r * q->cols;
+        if (isfinite(q->absmax[r])) continue;
+        for (int64_t c = 0; c < q->cols; c++)
+            if (!isfinite(qb_f32_of_f16(qb_f16_of_f32(w[c]))))
+                return qb_fail(QB_ERR_NUMERIC,
+                               "%s: row %lld, column %lld: %g overflows float16, from which int8 is rounded",
+                               job->module, (long long)r, (long long)c, (double)w[c]);
+    }
     return QB_OK;
 }
 
@@ -76,7 +108,6 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
     qb_status st;
     QB_TRY(st, describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
     QB_TRY(st, qb_weight_check_finite(job));
-    QB_TRY(st, check_range(job));
     QB_TRY(st, qb_qweight_alloc_affine(job->rows, job->cols, shape.bits, shape.group_size, false, out));
     QB_TRY(st, qb_alloc((size_t)job->rows, sizeof *out->absmax, &out->absmax));
     out->scale_dtype = shape.scale_dtype;
@@ -84,6 +115,7 @@ static qb_status quantize(const qb_quant_job *job, qb_qweight *out, qb_module_re
     out->source_dtype = shape.source_dtype;
     encode_run run = {job->weight, out};
     qb_parallel_for(job->threads, out->rows, ROWS_AT_ONCE, encode_rows, &run);
+    QB_TRY(st, check_range(job, out));
     QB_TRY(st, qb_output_error(job, out, report));
 out:
     if (st != QB_OK) qb_qweight_free(out);

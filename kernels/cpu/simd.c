@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/cpu.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,10 +40,18 @@ static const struct {
 };
 enum { SETS = sizeof sets / sizeof *sets };
 
-const qb_simd *qb_simd_at(int index) {
+/* Those that are there, asked for once: cpuid costs microseconds in a virtual machine. */
+static const qb_simd *there[SETS + 1];
+static void find_sets(void) {
+    int n = 0;
     for (int i = 0; i < SETS; i++)
-        if (sets[i].is_there() && index-- == 0) return sets[i].set;
-    return NULL;
+        if (sets[i].is_there()) there[n++] = sets[i].set;
+}
+
+const qb_simd *qb_simd_at(int index) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_sets);
+    return there[index];
 }
 
 const qb_simd *qb_simd_best(void) {
@@ -67,16 +76,16 @@ const qb_simd *qb_simd_chosen(void) {
 
 qb_status qb_simd_check(void) {
     const char *name = getenv("BENCH_SIMD");
-    char there[64] = "";
+    char names[64] = "";
     const qb_simd *set;
     if (!name || asked(name)) return QB_OK;
     for (int i = 0; (set = qb_simd_at(i)); i++) {
-        if (i) strcat(there, ", ");
-        strcat(there, set->name);
+        if (i) strcat(names, ", ");
+        strcat(names, set->name);
     }
     return qb_fail(QB_ERR_USAGE,
                    "BENCH_SIMD=%.40s is no instruction set that this processor and build have (%s)", name,
-                   there);
+                   names);
 }
 
 const char *qb_cpu_simd(void) {
