@@ -36,7 +36,7 @@ import bitsandbytes as bnb
 import numpy as np
 import torch
 import transformers
-from families import remote
+from families import remote, wide
 from gptq_tensors import dequantize_gptq
 from safetensors.torch import load_file, save_file
 from transformers.pytorch_utils import Conv1D
@@ -46,40 +46,15 @@ try:
 except ImportError:
     gptqmodel = None
 
-WIDER = 4
 TOLERANCE = 1e-4  # ||ours - theirs|| / ||theirs||
 METHODS = {"rtn": ["--bits", "4", "--group-size", "32"],
            "gptq": ["--bits", "4", "--group-size", "32", "--act-order", "--samples", "16", "--seqlen", "32"],
            "nf4": []}
-SIZES = ("hidden_size intermediate_size intermediate_size_mlp head_dim n_embd n_inner ffn_dim word_embed_proj_dim d_model "
-         "ffn_hidden_size moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size kv_lora_rank q_lora_rank "
-         "qk_rope_head_dim qk_nope_head_dim v_head_dim rotary_dim out_hidden_size").split()
 # routers by the names of their modules, and the delta rule's projections of a row a head
 KEPT = re.compile(r"(^|\.)(gate|router|router\.layer|shared_expert_gate|in_proj_(a|b|ba))$")
 
 
 # ---------------------------------------------------------------- checkpoints
-
-
-def wider(config):
-    """config.json of a golden with heads of four times the width; the delta rule has more heads instead, one row each."""
-    if not isinstance(config, dict):
-        return config
-    out = {}
-    for key, value in config.items():
-        if key == "vision_config":
-            out[key] = {**value, **({"out_hidden_size": value["out_hidden_size"] * WIDER} if "out_hidden_size" in value else {})}
-        elif key in SIZES and isinstance(value, int):
-            out[key] = value * WIDER
-        elif key in ("linear_num_key_heads", "linear_num_value_heads"):
-            out[key] = value * 8
-        elif key in ("short_factor", "long_factor"):
-            out[key] = [f for f in value for _ in range(WIDER)]
-        elif key == "mrope_section":
-            out[key] = [n * WIDER for n in value]
-        else:
-            out[key] = wider(value)
-    return out
 
 
 def write_tokenizer(folder):
@@ -96,27 +71,6 @@ def write_tokenizer(folder):
 def write_text(path):
     letters = np.random.RandomState(3).choice(list("abcdefghijklmnopqrstuvwxyz   "), size=4000)
     path.write_text("".join(letters))
-
-
-def make_checkpoint(entry, folder):
-    """The wide form of a golden's case; FP8 is taken as it lies."""
-    name, golden = entry["name"], goldens.OUT / entry["name"]
-    folder.mkdir()
-    config = json.loads((golden / "config.json").read_text())
-    if "quantization_config" not in config:
-        config = wider(config)
-        (folder / "config.json").write_text(json.dumps(config))
-        if name in remote.FORWARDS:
-            save_file(remote.fill(name, config), folder / "model.safetensors", metadata={"format": "pt"})
-        else:
-            case = goldens.case_of(name)
-            model = goldens.auto_class(case).from_config(transformers.AutoConfig.from_pretrained(folder))
-            goldens.fill(model, case)
-            model.save_pretrained(folder)
-    else:
-        (folder / "config.json").write_text(json.dumps(config))
-        (folder / "model.safetensors").write_bytes((golden / "model.safetensors").read_bytes())
-    write_tokenizer(folder)
 
 
 # ---------------------------------------------------------------- what was written
@@ -340,9 +294,9 @@ def check(entry, method, options, base, scratch):
 
 def check_case(entry, methods, options, scratch):
     results = {}
-    remote.H, remote.I = 32 * WIDER, 64 * WIDER
     base = scratch / "base"
-    make_checkpoint(entry, base)
+    wide.make_checkpoint(entry, base)
+    write_tokenizer(base)
     for method in methods:
         with tempfile.TemporaryDirectory(dir=scratch) as inner:
             try:
