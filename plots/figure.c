@@ -262,16 +262,31 @@ qb_status qb_figure_place(const qb_figure *f, qb_canvas canvas, qb_arena *arena,
                                             .font_px = font};
     }
     out->n_segments = segments_of(f, area, out->segments);
-    qb_tags_place(out->tags, out->n_tags, inner, out->segments, out->n_segments);
+    st = qb_tags_place(out->tags, out->n_tags, inner, out->segments, out->n_segments);
 out:
     return st;
 }
 
-qb_status qb_figure_scatter(const qb_figure *f, qb_canvas canvas, qb_arena *arena, qb_str *script) {
+/* On a small canvas the axis goes on downwards until a label fits below the lowest reference. */
+static qb_axis with_room(const qb_figure *f, qb_canvas canvas, const double margins[4]) {
+    double height = canvas.height - margins[2] - margins[3], lowest = (double)INFINITY;
+    double need = (LABEL_PX * 1.2 + 8) * qb_canvas_scale(&canvas) / height;
+    for (int i = 0; i < f->n_references; i++) lowest = fmin(lowest, f->references[i].y);
+    qb_axis y = f->y;
+    if (!isfinite(lowest) || !(need < 0.5) || qb_axis_place(&y, lowest) >= need) return y;
+    double low = y.log ? log(lowest) : lowest, high = y.log ? log(y.max) : y.max;
+    double min = (low - need * high) / (1 - need);
+    y.min = y.log ? exp(min) : min;
+    return y;
+}
+
+qb_status qb_figure_scatter(const qb_figure *figure, qb_canvas canvas, qb_arena *arena, qb_str *script) {
     double margins[4];
     qb_placed placed;
     qb_status st;
     margins_of(canvas, margins);
+    qb_figure own = *figure, *f = &own;
+    own.y = with_room(figure, canvas, margins);
     QB_TRY(st, qb_figure_begin(f, canvas, margins, script));
     QB_TRY(st, qb_figure_place(f, canvas, arena, &placed));
     put_labels(canvas, placed.tags, placed.hues, placed.n_tags, script);

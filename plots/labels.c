@@ -1,10 +1,22 @@
 #include "plots/labels.h"
 
+#include "base/memory.h"
+
 #include <math.h>
-#include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
-enum { DIRECTIONS = 8, RINGS = 12, LINE_PLACES = 24, ROUNDS = 8, MARKER_PX = 5 };
+enum { DIRECTIONS = 12, RINGS = 12, LINE_PLACES = 24, GRID = 18, ROUNDS = 8, MAX_TAGS = 256 };
+/* Marks and distances are of letters of FONT_PX and go with their size. */
+#define FONT_PX   11.0
+#define MARKER_PX 5.0
+
+static double scale_of(const qb_tag *t) {
+    return t->font_px / FONT_PX;
+}
+static double marker_of(const qb_tag *t) {
+    return MARKER_PX * scale_of(t);
+}
 
 double qb_text_width(const char *text, double font_px) {
     double em = 0;
@@ -23,6 +35,8 @@ typedef struct place {
     double x, y; /* as in qb_tag.at_x, at_y */
     bool flush_right, leader;
     double preference; /* cost of the place itself */
+    qb_box box;        /* of the text there */
+    double alone;      /* what it costs whatever the other labels do */
 } place;
 
 /* Best first: to the right, then above and below it, the left side last, since readers expect a label behind
@@ -30,24 +44,48 @@ typedef struct place {
 static const struct {
     double dx, dy, cost;
 } directions[DIRECTIONS] = {{1, 0, 0},    {0.7, 1, 1},     {0.7, -1, 1.5}, {-1, 0, 3},
-                            {-0.7, 1, 3}, {-0.7, -1, 3.5}, {0, 1, 2},      {0, -1, 2.5}};
+                            {-0.7, 1, 3}, {-0.7, -1, 3.5}, {0, 1, 2},      {0, -1, 2.5},
+                            {1, 0.5, 1},  {1, -0.5, 1.5},  {-1, 0.5, 3.2}, {-1, -0.5, 3.7}};
 
-static place place_of(const qb_tag *t, int k) {
+/* Anywhere at all: a mesh over the area, flush to the side that the mark is on. */
+static place place_in_mesh(const qb_tag *t, qb_box area, int k) {
+    double width = qb_text_width(t->text, t->font_px), half = t->font_px * 0.56 + 1;
+    double left = area.x0 + 2 + (area.x1 - area.x0 - width - 4) * (k % GRID) / (GRID - 1.0);
+    double y = area.y0 + half + (area.y1 - area.y0 - 2 * half) * (k / GRID) / (GRID - 1.0);
+    bool flush_right = left + width / 2 < t->x;
+    double x = flush_right ? left + width : left;
+    double far = hypot(x - t->x, y - t->y) / scale_of(t);
+    return (place){x, y, flush_right, true, 12 + far * 0.12, {0, 0, 0, 0}, 0};
+}
+
+static place place_of(const qb_tag *t, qb_box area, int k) {
     if (t->on_line) {
         /* Along the line from right to left, each above and then below it. */
         double width = qb_text_width(t->text, t->font_px),
                step = (t->x - t->line_x0 - width - 4) / (LINE_PLACES / 2 - 1.0);
         double side = k % 2 ? -1 : 1;
-        return (place){t->x - 2 - step * (k / 2), t->y + side * (t->font_px * 0.5 + 3), true, false,
-                       k / 2 * 0.8 + (k % 2) * 1.5};
+        return (place){t->x - 2 - step * (k / 2),
+                       t->y + side * (t->font_px * 0.5 + 3),
+                       true,
+                       false,
+                       k / 2 * 0.8 + (k % 2) * 1.5,
+                       {0, 0, 0, 0},
+                       0};
     }
+    if (k >= DIRECTIONS * RINGS) return place_in_mesh(t, area, k - DIRECTIONS * RINGS);
     int direction = k % DIRECTIONS, ring = k / DIRECTIONS;
     static const double distances[RINGS] = {
         MARKER_PX + 4,   MARKER_PX + 11,  MARKER_PX + 22,  MARKER_PX + 36,  MARKER_PX + 54,  MARKER_PX + 76,
         MARKER_PX + 100, MARKER_PX + 128, MARKER_PX + 160, MARKER_PX + 196, MARKER_PX + 236, MARKER_PX + 280};
-    double dx = directions[direction].dx, dy = directions[direction].dy, d = distances[ring];
+    double dx = directions[direction].dx, dy = directions[direction].dy, d = distances[ring] * scale_of(t);
     double width = qb_text_width(t->text, t->font_px);
-    place p = {t->x + dx * d, t->y + dy * d, dx < 0, ring >= 2, directions[direction].cost + ring * 4.0};
+    place p = {t->x + dx * d,
+               t->y + dy * d,
+               dx < 0,
+               ring >= 2,
+               directions[direction].cost + ring * 4.0,
+               {0, 0, 0, 0},
+               0};
     if (dx == 0) { /* straight above or below: centred */
         p.x -= width / 2;
         p.y += dy * t->font_px * 0.35;
@@ -55,8 +93,9 @@ static place place_of(const qb_tag *t, int k) {
     return p;
 }
 
+enum { PLACES_MAX = DIRECTIONS * RINGS + GRID * GRID };
 static int places_of(const qb_tag *t) {
-    return t->on_line ? LINE_PLACES : DIRECTIONS * RINGS;
+    return t->on_line ? LINE_PLACES : PLACES_MAX;
 }
 
 static qb_box box_of(const qb_tag *t, const place *p) {
@@ -88,48 +127,85 @@ static bool crosses(const qb_segment *s, qb_box b) {
 
 typedef struct scene {
     const qb_tag *tags;
-    const place *chosen;
     int n;
     qb_box area;
     const qb_segment *segments;
     int n_segments;
+    const place *places; /* [n][PLACES_MAX] */
+    const place *chosen; /* [n] */
 } scene;
 
-/* Tags from `placed` on have no place yet and hide nothing; their points count already. */
-static double cost_of(const scene *s, int i, const place *p, int placed) {
+static qb_box marker_box(const qb_tag *t) {
+    double m = marker_of(t);
+    return (qb_box){t->x - m, t->y - m, t->x + m, t->y + m};
+}
+
+static qb_segment leader_of(const qb_tag *t, const place *p) {
+    return (qb_segment){t->x, t->y, p->x, p->y};
+}
+
+static double side_of(const qb_segment *s, double x, double y) {
+    return (s->x1 - s->x0) * (y - s->y0) - (s->y1 - s->y0) * (x - s->x0);
+}
+static bool cross_each_other(const qb_segment *a, const qb_segment *b) {
+    return side_of(a, b->x0, b->y0) * side_of(a, b->x1, b->y1) < 0 &&
+           side_of(b, a->x0, a->y0) * side_of(b, a->x1, a->y1) < 0;
+}
+
+/* What tag i costs at p because of tag j, which stands at its chosen place. */
+static double cost_beside(const scene *s, int i, const place *p, int j) {
+    const qb_tag *t = &s->tags[i], *other = &s->tags[j];
+    const place *its_place = &s->chosen[j];
+    const qb_box box = p->box, its = its_place->box;
+    const qb_segment leader = leader_of(t, p), its_leader = leader_of(other, its_place);
+    double cost = 0, both = overlap(box, its);
+    if (both > 0) cost += 150 + both * 0.3;
+    if (p->leader && crosses(&leader, its)) cost += 40;
+    if (its_place->leader && crosses(&its_leader, box)) cost += 40;
+    if (p->leader && its_place->leader && cross_each_other(&leader, &its_leader)) cost += 10;
+    return cost;
+}
+
+/* By itself: the place, what of it lies outside, marks and lines that it hides. */
+static double cost_alone(const scene *s, int i, const place *p) {
     const qb_tag *t = &s->tags[i];
-    qb_box box = box_of(t, p);
+    const qb_box box = p->box;
     double cost = p->preference;
     double outside = fmax(0, s->area.x0 - box.x0) + fmax(0, box.x1 - s->area.x1) +
                      fmax(0, s->area.y0 - box.y0) + fmax(0, box.y1 - s->area.y1);
     if (outside > 0) cost += 200 + outside;
-    qb_segment leader = {t->x, t->y, p->x, p->y};
+    const qb_segment leader = leader_of(t, p);
     for (int j = 0; j < s->n; j++) {
         const qb_tag *other = &s->tags[j];
-        if (!other->on_line) {
-            qb_box marker = {other->x - MARKER_PX, other->y - MARKER_PX, other->x + MARKER_PX,
-                             other->y + MARKER_PX};
-            double hidden = overlap(box, marker);
-            if (hidden > 0) cost += 70 + hidden * 0.5;
-        }
-        if (j == i) continue;
-        if (p->leader && !other->on_line && fabs(other->x - t->x) + fabs(other->y - t->y) > 2 * MARKER_PX) {
-            qb_box marker = {other->x - MARKER_PX, other->y - MARKER_PX, other->x + MARKER_PX,
-                             other->y + MARKER_PX};
-            if (crosses(&leader, marker)) cost += 7;
-        }
-        if (j >= placed) continue;
-        qb_box its = box_of(other, &s->chosen[j]);
-        double both = overlap(box, its);
-        if (both > 0) cost += 150 + both * 0.3;
-        if (p->leader && crosses(&leader, its)) cost += 40;
-        if (s->chosen[j].leader) {
-            qb_segment its_leader = {other->x, other->y, s->chosen[j].x, s->chosen[j].y};
-            if (crosses(&its_leader, box)) cost += 40;
-        }
+        /* A line's name is read as that of the nearest line. */
+        if (j != i && t->on_line && other->on_line && fabs(p->y - other->y) < fabs(p->y - t->y)) cost += 80;
+        if (other->on_line) continue;
+        const qb_box marker = marker_box(other);
+        double hidden = overlap(box, marker);
+        if (hidden > 0) cost += 70 + hidden * 0.5;
+        bool elsewhere = fabs(other->x - t->x) + fabs(other->y - t->y) > 2 * marker_of(t);
+        if (j != i && p->leader && elsewhere && crosses(&leader, marker)) cost += 7;
     }
     for (int k = 0; k < s->n_segments; k++)
-        if (crosses(&s->segments[k], box)) cost += 60;
+        if (crosses(&s->segments[k], box)) cost += 110;
+    return cost;
+}
+
+/* All places of all tags. */
+static void list_places(const scene *s, place *out) {
+    for (int i = 0; i < s->n; i++, out += PLACES_MAX)
+        for (int k = 0; k < places_of(&s->tags[i]); k++) {
+            out[k] = place_of(&s->tags[i], s->area, k);
+            out[k].box = box_of(&s->tags[i], &out[k]);
+            out[k].alone = cost_alone(s, i, &out[k]);
+        }
+}
+
+/* Tags that are not placed yet hide nothing; their points count already. Stops at `enough`. */
+static double cost_of(const scene *s, int i, const place *p, const bool *placed, double enough) {
+    double cost = p->alone;
+    for (int j = 0; j < s->n && cost < enough; j++)
+        if (j != i && placed[j]) cost += cost_beside(s, i, p, j);
     return cost;
 }
 
@@ -150,45 +226,84 @@ static bool needs_leader(const qb_tag *tags, int n, int i, qb_box box) {
 }
 
 /* Whether a cheaper place for tag i was found and taken. */
-static bool improve(const scene *s, int i, int placed, place *chosen) {
-    place best = *chosen;
-    double least = cost_of(s, i, &best, placed) - 1e-9;
-    bool moved = false;
+static bool improve(const scene *s, int i, const bool *placed, place *chosen) {
+    const place *places = s->places + (size_t)i * PLACES_MAX, *best = NULL;
+    double least = cost_of(s, i, chosen, placed, INFINITY) - 1e-9;
     for (int k = 0; k < places_of(&s->tags[i]); k++) {
-        place p = place_of(&s->tags[i], k);
-        double cost = cost_of(s, i, &p, placed);
+        double cost = cost_of(s, i, &places[k], placed, least);
         if (cost >= least) continue;
         least = cost;
-        best = p;
-        moved = true;
+        best = &places[k];
     }
-    *chosen = best;
-    return moved;
+    if (best) *chosen = *best;
+    return best;
 }
 
 /* Greedy in the given order, then coordinate descent: each tag in turn takes the cheapest place, given where
-   the others stand, until none moves. */
-void qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments, int n_segments) {
-    enum { MAX_TAGS = 256 };
-    place chosen[MAX_TAGS];
-    if (n > MAX_TAGS)
-        n = MAX_TAGS; /* callers keep below; a picture with more labels shows none of them legibly */
-    for (int i = 0; i < n; i++) chosen[i] = place_of(&tags[i], 0);
-    const scene s = {tags, chosen, n, area, segments, n_segments};
-    bool moved = true;
+   the others stand, until none moves. Returns what all of them cost. */
+static double descend(const scene *s, const int *order, place *chosen) {
+    bool placed[MAX_TAGS] = {0, 0, 0, 0}, moved = true;
+    for (int i = 0; i < s->n; i++) chosen[i] = s->places[(size_t)i * PLACES_MAX];
     for (int round = 0; round < ROUNDS && moved; round++) {
         moved = false;
-        for (int i = 0; i < n; i++) moved |= improve(&s, i, round == 0 ? i : n, &chosen[i]);
+        for (int k = 0; k < s->n; k++) {
+            moved |= improve(s, order[k], placed, &chosen[order[k]]);
+            placed[order[k]] = true;
+        }
     }
+    double cost = 0;
+    for (int i = 0; i < s->n; i++) cost += cost_of(s, i, &chosen[i], placed, INFINITY);
+    return cost;
+}
+
+static int by_chance(uint64_t *state, int below) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (int)((*state >> 33) % (uint64_t)below);
+}
+
+/* Where few tags stand close together the order decides what is found, so several are tried: the given one,
+   its reverse, and shuffled ones. */
+static void find_places(scene *s, place *chosen) {
+    enum { WORK = 8000, MOST = 40 };
+    int order[MAX_TAGS], tries = s->n ? WORK / (s->n * s->n) : 0;
+    place trial[MAX_TAGS];
+    uint64_t state = 1;
+    double least = INFINITY;
+    for (int i = 0; i < s->n; i++) order[i] = i;
+    for (int t = 0; t < (tries < 1 ? 1 : tries < MOST ? tries : MOST); t++) {
+        s->chosen = trial;
+        double cost = descend(s, order, trial);
+        if (cost < least) memcpy(chosen, trial, (size_t)s->n * sizeof *chosen);
+        least = fmin(least, cost);
+        for (int i = s->n - 1; i > 0; i--) {
+            int other = t == 0 ? s->n - 1 - i : by_chance(&state, i + 1), was = order[i];
+            if (t == 0 && other >= i) continue;
+            order[i] = order[other], order[other] = was;
+        }
+    }
+    s->chosen = chosen;
+}
+
+qb_status qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments, int n_segments) {
+    place chosen[MAX_TAGS], *places;
+    if (n > MAX_TAGS)
+        n = MAX_TAGS; /* callers keep below; a picture with more labels shows none of them legibly */
+    qb_status st = qb_alloc((size_t)n * PLACES_MAX + 1, sizeof *places, &places);
+    if (st != QB_OK) return st;
+    scene s = {tags, n, area, segments, n_segments, places, chosen};
+    list_places(&s, places);
+    find_places(&s, chosen);
+    qb_free(places);
     for (int i = 0; i < n; i++) {
+        const qb_box box = chosen[i].box;
         tags[i].at_x = chosen[i].x;
         tags[i].at_y = chosen[i].y;
         tags[i].flush_right = chosen[i].flush_right;
-        qb_box box = box_of(&tags[i], &chosen[i]);
         tags[i].leader = chosen[i].leader || (!tags[i].on_line && needs_leader(tags, n, i, box));
         tags[i].leader_x = fmin(fmax(tags[i].x, box.x0), box.x1);
         tags[i].leader_y = fmin(fmax(tags[i].y, box.y0 + 2), box.y1 - 2);
         tags[i].on_segment = false;
         for (int k = 0; k < n_segments; k++) tags[i].on_segment |= crosses(&segments[k], box);
     }
+    return QB_OK;
 }

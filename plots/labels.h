@@ -2,6 +2,8 @@
    pixels, origin at the lower left. */
 #pragma once
 
+#include "base/status.h"
+
 #include <stdbool.h>
 
 typedef struct qb_box {
@@ -31,5 +33,7 @@ typedef struct qb_tag {
 double qb_text_width(const char *text, double font_px);
 
 /* Chooses a place for every tag inside `area`. The points named by tags, and `segments`, are kept clear where
-   that is possible. Deterministic. Work: tags x tags x about 40 places x a few rounds. */
-void qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments, int n_segments);
+   that is possible. Deterministic. Work: tags x tags x about 300 places x a few rounds, for few tags several
+   times over. Fails for want of memory only. */
+qb_status qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments,
+                        int n_segments) QB_NODISCARD;

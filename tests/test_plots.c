@@ -107,7 +107,7 @@ static void test_labels__coincident_points_get_separate_labels(void **state) {
                          .line_x0 = 70,
                          .font_px = 11};
     const qb_segment line = {70, 200, 770, 200};
-    qb_tags_place(tags, n, area, &line, 1);
+    assert_ok(qb_tags_place(tags, n, area, &line, 1));
     expect_apart(tags, n, area);
 }
 
@@ -171,8 +171,14 @@ static void test_labels__of_random_sets_are_clear_and_told_apart(void **state) {
             }
         }
         f.references[f.n_references++] = (qb_reference){.y = 8, .label = "unquantized, F16: 8.000"};
-        assert_ok(qb_figure_place(&f, (qb_canvas){.width = 800, .height = 520}, &arena, &placed));
-        check_labels(&placed, set);
+        /* The page's own size, and a column of a paper: 3.3in,2.5in with letters of 8 points. */
+        static const qb_canvas canvases[] = {
+            {.width = 800, .height = 520},
+            {.width = 238, .height = 180, .scale = 8.0 / 13, .untitled = true}};
+        for (int c = 0; c < 2; c++) {
+            assert_ok(qb_figure_place(&f, canvases[c], &arena, &placed));
+            check_labels(&placed, set);
+        }
         qb_arena_free(&arena);
     }
 }
