@@ -37,7 +37,7 @@ void qb_ceilings_write(const qb_ceilings *c, const char *suffix, qb_json *to) {
 }
 
 qb_ceilings qb_ceilings_read(const qb_json *from, const char *suffix) {
-    qb_ceilings out;
+    qb_ceilings out = {0};
     char key[64];
     for (const qb_ceiling *one = table; one < table + sizeof table / sizeof *table; one++) {
         double value = qb_json_number(qb_json_get(from, key_of(one->key, suffix, key)));
