@@ -51,8 +51,14 @@
     Array.prototype.forEach.call(table.tHead.rows[0].cells, function (head, column) {
       var button = document.createElement("button");
       button.type = "button";
+      /* Chromium leaves buttons out of a head that it repeats on the next printed page. */
+      var printed = document.createElement("span");
+      printed.className = "printed";
+      printed.setAttribute("aria-hidden", "true");
+      head.childNodes.forEach(function (node) { printed.appendChild(node.cloneNode(true)); });
       while (head.firstChild) { button.appendChild(head.firstChild); }
       head.appendChild(button);
+      head.appendChild(printed);
       head.setAttribute("aria-sort", "none");
       button.addEventListener("click", function () {
         var down = head.getAttribute("aria-sort") === "ascending";
