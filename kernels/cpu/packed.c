@@ -227,14 +227,10 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
         plan_tiles(j, room, out);
 }
 
-static bool packed_same_room(const qb_matrix *a, const qb_matrix *b) {
-    return qb_packed_same_order(a->packed, b->packed);
-}
-
 const qb_cpu_form qb_cpu_packed_form = {
     .most_tokens = PASS_TOKENS,
     .job_bytes = sizeof(packed_job),
-    .same_room = packed_same_room,
+    .same_room = qb_packed_same_room,
     .room_bytes = packed_room,
     .plan = packed_plan,
 };

@@ -10,7 +10,8 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-bool qb_packed_same_order(const qb_packed *a, const qb_packed *b) {
+bool qb_packed_same_room(const qb_matrix *x, const qb_matrix *y) {
+    const qb_packed *a = x->packed, *b = y->packed;
     if (a->by_row != b->by_row || a->cols != b->cols || a->kind != b->kind || a->bits != b->bits ||
         a->padded_cols != b->padded_cols || a->n_groups != b->n_groups || !a->zeros != !b->zeros ||
         !a->offsets != !b->offsets || a->wide != b->wide || a->unit != b->unit || !a->source != !b->source)

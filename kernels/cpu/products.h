@@ -40,4 +40,4 @@ typedef struct qb_cpu_form {
 extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_packed_form, qb_cpu_integer_form;
 
 /* Whether activations that are laid out for `a` lie as `b` wants them. */
-bool qb_packed_same_order(const qb_packed *a, const qb_packed *b);
+bool qb_packed_same_room(const qb_matrix *a, const qb_matrix *b);
