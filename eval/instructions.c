@@ -40,13 +40,13 @@ static int open_one(pid_t thread, uint32_t type, uint64_t config) {
 }
 
 static bool add_thread(qb_counters *c, pid_t thread, uint32_t type, uint64_t config) {
-    if (qb_grow(&c->fds, &c->capacity, c->n + 1, sizeof *c->fds) != QB_OK) {
+    if (qb_grow(&c->threads, &c->capacity, c->n + 1, sizeof *c->threads) != QB_OK) {
         snprintf(c->why, sizeof c->why, "out of memory");
         return false;
     }
     int fd = open_one(thread, type, config);
     if (fd >= 0)
-        c->fds[c->n++] = fd;
+        c->threads[c->n++] = (qb_thread_counter){.fd = fd};
     else if (errno != ESRCH) /* it has ended */
         snprintf(c->why, sizeof c->why, "perf_event_open: %s", strerror(errno));
     return !c->why[0];
@@ -70,27 +70,37 @@ bool qb_instructions_open(qb_counters *c) {
     return qb_counters_open(c, PERF_TYPE_HARDWARE, PERF_COUNT_HW_INSTRUCTIONS);
 }
 
+static bool read_one(int fd, qb_counter_reading *r) {
+    return read(fd, r, sizeof *r) == (ssize_t)sizeof *r;
+}
+
+/* Differences of readings, as a reset clears the threads that live and leaves in what ended ones counted. */
 void qb_counters_begin(qb_counters *c) {
     for (size_t i = 0; i < c->n; i++) {
-        ioctl(c->fds[i], PERF_EVENT_IOC_RESET, 0);
-        ioctl(c->fds[i], PERF_EVENT_IOC_ENABLE, 0);
+        qb_thread_counter *t = &c->threads[i];
+        t->known = read_one(t->fd, &t->begun);
+        ioctl(t->fd, PERF_EVENT_IOC_ENABLE, 0);
     }
 }
 
 double qb_counters_end(qb_counters *c) {
     double sum = 0;
-    for (size_t i = 0; i < c->n; i++) ioctl(c->fds[i], PERF_EVENT_IOC_DISABLE, 0);
+    for (size_t i = 0; i < c->n; i++) ioctl(c->threads[i].fd, PERF_EVENT_IOC_DISABLE, 0);
     for (size_t i = 0; i < c->n; i++) {
+        const qb_thread_counter *t = &c->threads[i];
         qb_counter_reading r;
-        if (read(c->fds[i], &r, sizeof r) != (ssize_t)sizeof r) return (double)NAN;
+        if (!t->known || !read_one(t->fd, &r)) return (double)NAN;
+        r.count -= t->begun.count;
+        r.enabled_ns -= t->begun.enabled_ns;
+        r.running_ns -= t->begun.running_ns;
         sum += qb_counter_sum(&r, 1);
     }
     return sum;
 }
 
 void qb_counters_close(qb_counters *c) {
-    for (size_t i = 0; i < c->n; i++) close(c->fds[i]);
-    qb_free(c->fds);
-    c->fds = NULL;
+    for (size_t i = 0; i < c->n; i++) close(c->threads[i].fd);
+    qb_free(c->threads);
+    c->threads = NULL;
     c->n = c->capacity = 0;
 }

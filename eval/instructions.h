@@ -15,9 +15,15 @@ typedef struct qb_counter_reading {
  * was. */
 double qb_counter_sum(const qb_counter_reading *readings, size_t n);
 
+typedef struct qb_thread_counter {
+    int fd;
+    bool known; /* what it stood at when the counting began: */
+    qb_counter_reading begun;
+} qb_thread_counter;
+
 /* A counter a thread; {0} before it is opened. */
 typedef struct qb_counters {
-    int *fds;
+    qb_thread_counter *threads;
     size_t n, capacity;
     char why[160]; /* there are none; "" */
 } qb_counters;
