@@ -250,6 +250,30 @@ static void test_results__documents_of_the_first_schema_are_lifted(void **state)
     qb_results_close(&r);
 }
 
+/* Three cases of the program's run of 2026-11-22, as it wrote them then. */
+static void test_results__a_document_written_in_the_first_schema_is_read_whole(void **state) {
+    (void)state;
+    static const char *const words[] = {"Intel(R) Xeon(R) Processor, 2 threads, avx512", "8.1584 ± 0.052",
+                                        "GPTQ 4b g128", "9444 ± 7 %"};
+    qb_results r;
+    qb_rows rows;
+    qb_str table = {0};
+    assert_ok(qb_results_open(GOLDEN "first-schema.json", &r));
+    const qb_results *document = &r;
+    assert_ok(qb_rows_read(&document, 1, &rows));
+    assert_int_equal(rows.n_cases, 3);
+    for (int i = 0; i < rows.n_cases; i++) {
+        assert_non_null(qb_case_device(&r, qb_results_case(&r, rows.cases[i].id)));
+        assert_int_equal(rows.cases[i].n_rows, 10);
+    }
+    assert_ok(qb_results_print(&r, "text", &table));
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (!strstr(qb_str_get(&table), words[i])) fail_msg("no \"%s\" in\n%s", words[i], table.text);
+    qb_str_free(&table);
+    qb_rows_free(&rows);
+    qb_results_close(&r);
+}
+
 static void test_results__two_devices_are_the_same_or_say_what_differs(void **state) {
     (void)state;
     static const struct {
@@ -353,6 +377,7 @@ int main(void) {
         cmocka_unit_test(test_results__labels_are_short_and_tell_twins_apart),
         cmocka_unit_test(test_results__a_later_schema_is_refused_by_name),
         cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),
+        cmocka_unit_test(test_results__a_document_written_in_the_first_schema_is_read_whole),
         cmocka_unit_test(test_results__two_devices_are_the_same_or_say_what_differs),
         cmocka_unit_test(test_results__tables_of_odd_documents),
         cmocka_unit_test(test_text__cleans_and_counts),
