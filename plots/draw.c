@@ -106,7 +106,7 @@ qb_status qb_pictures_draw(qb_sheet *sheet, qb_easel *easel, const char *only) {
 }
 
 qb_status qb_plots_draw(const qb_rows *rows, const qb_plots_request *request, int *n_files) {
-    qb_str terminals = {0};
+    qb_str terminals = {0}, lacking = {0};
     qb_sheet sheet = {0};
     char family[64];
     qb_gnuplot_easel easel = {.dir = request->dir, .sources = request->sources, .n_files = n_files};
@@ -133,10 +133,16 @@ qb_status qb_plots_draw(const qb_rows *rows, const qb_plots_request *request, in
         if (!is_chosen(request->only, name)) continue;
         const qb_picture_job job = {&sheet, &easel.easel, name};
         QB_TRY(st, pictures[i].draw(&job));
-        if (*n_files == before) qb_info("plot %s is not drawn: the results have no data for it", name);
+        if (*n_files == before) qb_str_printf(&lacking, "%s%s", lacking.length ? ", " : "", name);
     }
+    QB_TRY(st, qb_str_status(&lacking));
+    if (lacking.length && request->only)
+        st = qb_fail(QB_ERR_NOT_FOUND, "not drawn, since the results have no data for it: %s", lacking.text);
+    else if (lacking.length && *n_files)
+        qb_info("not drawn, since the results have no data for it: %s", lacking.text);
 out:
     qb_sheet_free(&sheet);
+    qb_str_free(&lacking);
     qb_str_free(&terminals);
     return st;
 }

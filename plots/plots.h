@@ -15,9 +15,9 @@ typedef struct qb_plots_request {
 } qb_plots_request;
 
 /* Writes DIR/NAME.svg, .png (and .pdf where gnuplot has a PDF terminal) for every plot whose data the
-   rows hold. *n_files counts. Files are replaced atomically; a plot with no data is skipped with an info
-   line.
- */
+   rows hold. *n_files counts. Files are replaced atomically; plots without data are left out with an info
+   line, which is the caller's where there are none at all. QB_ERR_NOT_FOUND, the others being drawn, where
+   request->only names one. */
 qb_status qb_plots_draw(const qb_rows *rows, const qb_plots_request *request, int *n_files) QB_NODISCARD;
 /* Option rows for size, font and title over fields of these names. */
 #define QB_PLOT_STYLE_OPTIONS(type)                                                                          \

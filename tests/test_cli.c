@@ -3,6 +3,7 @@
 
 #include "bench/command.h"
 #include "kernels/backend.h"
+#include "plots/plots.h"
 
 #include <sys/stat.h>
 
@@ -101,6 +102,34 @@ static void test_cli__missing_things_are_named(void **state) {
     assert_refused(BENCH("run", "--suite", broken), 1, "broken.json");
 }
 
+/* What was asked for by name and is not there is no success, and neither is nothing at all. */
+static void test_cli__a_plot_that_is_not_drawn_is_an_error(void **state) {
+    (void)state;
+    char version[64];
+    if (!qb_gnuplot_find(version)) {
+        print_message("skipped: gnuplot is absent (%s)\n", version);
+        skip();
+    }
+    static const char empty[] =
+        "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"q\",\"version\":\"1\"},"
+        "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},"
+        "\"cases\":[{\"id\":\"a\",\"status\":\"failed\",\"error\":\"no\",\"config\":{},\"model\":null,"
+        "\"metrics\":[]}]}";
+    static const char quick[] = QB_SOURCE_DIR "/results/h200/speed-int4.json";
+    const char *path = scratch_path("empty.json"), *out = scratch_path("plots");
+    assert_ok(qb_file_write_atomic(path, empty, sizeof empty - 1));
+    assert_refused(BENCH("plot", path, "--out", out), 1, "nothing is drawn");
+    assert_refused(BENCH("plot", quick, "--out", out, "--only", "prefill,layer-error,pareto"), 1,
+                   "not drawn, since the results have no data for it: pareto, layer-error");
+    char *drawn = qb_path_join(out, "prefill.svg");
+    assert_true(qb_path_exists(drawn));
+    qb_free(drawn);
+    outcome o = BENCH("plot", quick, "--out", out);
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "not drawn, since the results have no data for it: perplexity-bits, "));
+    outcome_free(&o);
+}
+
 static void test_cli__closed_streams_and_special_outputs_are_survived(void **state) {
     (void)state;
     char *fifo = scratch_path("fifo"), *kept = scratch_path("fifo.old"), *copy = scratch_path("closed-nf4");
@@ -183,6 +212,7 @@ int main(void) {
         cmocka_unit_test(test_cli__usage_errors_suggest_the_nearest),
         cmocka_unit_test(test_cli__options_of_others_are_told),
         cmocka_unit_test(test_cli__missing_things_are_named),
+        cmocka_unit_test(test_cli__a_plot_that_is_not_drawn_is_an_error),
         cmocka_unit_test(test_cli__closed_streams_and_special_outputs_are_survived),
         cmocka_unit_test(test_cli__list_prints_every_registry),
         cmocka_unit_test(test_cli__a_full_disk_or_closed_pipe_on_stdout_shows),

@@ -30,9 +30,11 @@ static const qb_page page = {
         "against bits\n"
         "a weight and against size with the Pareto front, decode and prefill speed, memory, "
         "quantization time,\n"
-        "error by layer. A plot that the documents have no data for is left out, and said so. Several "
-        "documents are drawn\n"
-        "together where model, text and protocol, or device, are the same.",
+        "error by layer. A plot that the documents have no data for is left out, which is said; it is an "
+        "error (exit\n"
+        "code 1) where --only names it, or where nothing at all is drawn. Several documents are drawn "
+        "together where\n"
+        "model, text and protocol, or device, are the same.",
     .examples = "bench plot demo.json --out plots\n"
                 "bench plot 7b.json --out plots --only perplexity-bits\n"
                 "bench plot 7b.json --size 3.3in,2.5in --font Times,8 --no-title --sources",
@@ -60,6 +62,8 @@ static qb_status plot_main(int argc, char **argv, int *exit_code) {
                                 .sources = options.sources};
     if (options.size) QB_TRY(st, qb_plots_size(options.size, &request.width, &request.height));
     QB_TRY(st, qb_plots_draw(&set.rows, &request, &n_files));
+    if (!n_files)
+        QB_TRY(st, qb_fail(QB_ERR_NOT_FOUND, "nothing is drawn: the results have no data for any plot"));
     qb_info("%d files in %s", n_files, options.out);
     if (common.json) {
         qb_json *j = qb_json_object();

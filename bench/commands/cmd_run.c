@@ -181,7 +181,8 @@ static qb_status finish(qb_run *run, bool json, int *exit_code) {
         st = qb_rows_read(&document, 1, &measured);
         if (st == QB_OK) st = qb_plots_draw(&measured, &(qb_plots_request){.dir = plots}, &n_files);
         qb_rows_free(&measured);
-        if (st == QB_OK) qb_info("%d plot files in %s", n_files, plots);
+        if (st == QB_OK && !n_files) qb_warn("no plot is drawn: the result has no data for any");
+        if (st == QB_OK && n_files) qb_info("%d plot files in %s", n_files, plots);
     }
     if (st == QB_OK && run->options->output && !run->results.unwritten)
         qb_info("the result is in %s", run->options->output);
