@@ -55,12 +55,17 @@ void qb_info(const char *fmt, ...) {
 void qb_debug(const char *fmt, ...) {
     if (level >= QB_LOG_VERBOSE) SAY("debug: ", fmt);
 }
-static qb_warning_sink warning_sink;
-static void *warning_ctx;
+static qb_warning_sink warning_sink, warning_copy;
+static void *warning_ctx, *copy_ctx;
 
 void qb_log_capture(qb_warning_sink sink, void *ctx) {
     warning_sink = sink;
     warning_ctx = ctx;
+}
+
+void qb_log_copy(qb_warning_sink sink, void *ctx) {
+    warning_copy = sink;
+    copy_ctx = ctx;
 }
 
 /* Warnings quote names out of files, as errors do. */
@@ -71,6 +76,7 @@ void qb_warn(const char *fmt, ...) {
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     qb_clean_line(text);
+    if (warning_copy) warning_copy(copy_ctx, text);
     if (warning_sink) {
         warning_sink(warning_ctx, text);
         return;

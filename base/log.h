@@ -13,6 +13,9 @@ void qb_warn(const char *fmt, ...) QB_PRINTF(1, 2);
 /* From now on warnings go to `sink` and not to stderr; NULL ends it. For whoever reports them itself. */
 typedef void (*qb_warning_sink)(void *ctx, const char *text);
 void qb_log_capture(qb_warning_sink sink, void *ctx);
+/* From now on warnings go to `sink` as well as wherever they go; NULL ends it. For whoever writes them down.
+ */
+void qb_log_copy(qb_warning_sink sink, void *ctx);
 
 /* The one line that a command which failed ends with: "bench: TEXT". */
 void qb_log_error(const char *text);

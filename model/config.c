@@ -187,6 +187,7 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
     qb_keys keys = {.json = text ? text : json, .where = where}, *k = &keys;
     qb_keys outer = {.json = json, .where = where};
     const char *dtype = NULL;
+    qb_keys_mark(text ? &outer : k, "quantization_config"); /* checkpoint/quantization.c reads it */
     parse_shape(k, c);
     if (k->st != QB_OK) return k->st;
     c->tied_head = c->family->tied;
@@ -202,5 +203,7 @@ qb_status qb_config_parse(const qb_json *json, const char *where, qb_config *out
     parse_tokens(k, json, c);
     c->family->configure(k, c);
     check_shape(k, c);
-    return k->st == QB_OK ? qb_keys_refuse_unread(k) : k->st;
+    if (k->st == QB_OK) k->st = qb_keys_account(k);
+    if (k->st == QB_OK && text) qb_keys_account_wrapper(&outer, text);
+    return k->st;
 }

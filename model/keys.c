@@ -2,18 +2,27 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/unread.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct {
+typedef struct {
     const char *key, *neutral; /* the values, '|' between, that change nothing: JSON text */
-} computing[] = {
+} known_key;
+static const known_key computing[] = {
 #define X(key, neutral) {key, neutral},
 #include "model/keys_that_compute.def"
+#undef X
+};
+static const known_key inert[] = {
+/* patterns; neutral "*": any value */
+#define X(key, neutral) {key, neutral},
+#include "model/inert_keys.def"
 #undef X
 };
 
@@ -110,6 +119,21 @@ void qb_key_text(qb_keys *k, const char *names, bool required, const char **valu
     if (k->st == QB_OK) k->st = qb_json_text(k->json, name, k->where, required, value);
 }
 
+void qb_key_only_text(qb_keys *k, const char *names, const char *only) {
+    const char *value = only;
+    qb_key_text(k, names, false, &value);
+    if (k->st == QB_OK && strcmp(value, only) != 0)
+        qb_keys_fail(k, QB_ERR_UNSUPPORTED, "%s is \"%.60s\", only \"%s\" is known", names, value, only);
+}
+
+void qb_key_only_bool(qb_keys *k, const char *names, bool only) {
+    bool value = only;
+    qb_key_bool(k, names, &value);
+    if (k->st == QB_OK && value != only)
+        qb_keys_fail(k, QB_ERR_UNSUPPORTED, "%s is %s, only %s is known", names, value ? "true" : "false",
+                     only ? "true" : "false");
+}
+
 const qb_json *qb_key_any(qb_keys *k, const char *names) {
     char name[64];
     return find(k, names, name);
@@ -119,7 +143,7 @@ const qb_json *qb_key_any(qb_keys *k, const char *names) {
 
 /* An empty array or object says nothing; an array of one neutral value over and over says that value. */
 static bool is_neutral(const qb_json *j, const char *neutral) {
-    if (qb_json_is_null(j)) return true;
+    if (qb_json_is_null(j) || !strcmp(neutral, "*")) return true;
     if (qb_json_is_array(j) || qb_json_is_object(j)) {
         for (const qb_json *e = qb_json_first(j); e; e = qb_json_next(e))
             if (!is_neutral(e, neutral)) return false;
@@ -139,19 +163,59 @@ static bool is_neutral(const qb_json *j, const char *neutral) {
     return found;
 }
 
-qb_status qb_keys_refuse_unread(const qb_keys *k) {
-    for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++) {
-        const qb_json *j = qb_json_get(k->json, computing[i].key);
-        if (!j || qb_key_was_read(k, computing[i].key) || is_neutral(j, computing[i].neutral)) continue;
-        char *text = NULL;
-        if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
-        qb_status st =
-            qb_fail(QB_ERR_UNSUPPORTED,
-                    "%s: \"%s\" is %.80s, which changes what a model computes, and this architecture "
-                    "does not read it here: the model would be another one",
-                    k->where, computing[i].key, text ? text : "set");
-        qb_free(text);
-        return st;
+static const known_key *computing_key(const char *key) {
+    for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++)
+        if (!strcmp(computing[i].key, key)) return &computing[i];
+    return NULL;
+}
+
+static bool is_inert(const qb_json *j) {
+    for (size_t i = 0; i < sizeof inert / sizeof inert[0]; i++)
+        if (fnmatch(inert[i].key, qb_json_key(j), 0) == 0 && is_neutral(j, inert[i].neutral)) return true;
+    return is_neutral(j, "");
+}
+
+static qb_status refuse(const qb_keys *k, const qb_json *j) {
+    char *text = NULL;
+    if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
+    qb_status st = qb_fail(QB_ERR_UNSUPPORTED,
+                           "%s: \"%s\" is %.80s, which changes what a model computes, and this architecture "
+                           "does not read it here: the model would be another one",
+                           k->where, qb_json_key(j), text ? text : "set");
+    qb_free(text);
+    return st;
+}
+
+static void gather(qb_unread *unread, const qb_json *j) {
+    char *text = NULL;
+    if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
+    qb_unread_add(unread, qb_json_key(j), text);
+    qb_free(text);
+}
+
+qb_status qb_keys_account(const qb_keys *k) {
+    qb_unread unread = {0};
+    qb_status st = QB_OK;
+    for (const qb_json *j = qb_json_first(k->json); j && st == QB_OK; j = qb_json_next(j)) {
+        const known_key *known = computing_key(qb_json_key(j));
+        if (qb_key_was_read(k, qb_json_key(j))) continue;
+        if (known)
+            st = is_neutral(j, known->neutral) ? QB_OK : refuse(k, j);
+        else if (!is_inert(j))
+            gather(&unread, j);
     }
-    return QB_OK;
+    if (st != QB_OK) qb_str_free(&unread.list);
+    if (st == QB_OK) qb_unread_warn(&unread, k->where);
+    return st;
+}
+
+void qb_keys_account_wrapper(const qb_keys *k, const qb_json *text) {
+    qb_unread unread = {0};
+    for (const qb_json *j = qb_json_first(k->json); j; j = qb_json_next(j)) {
+        const known_key *known = computing_key(qb_json_key(j));
+        const qb_json *same = qb_json_get(text, qb_json_key(j));
+        if (j == text || qb_key_was_read(k, qb_json_key(j)) || (same && qb_json_equal(same, j))) continue;
+        if (!(known && is_neutral(j, known->neutral)) && !is_inert(j)) gather(&unread, j);
+    }
+    qb_unread_warn(&unread, k->where);
 }

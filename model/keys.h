@@ -19,6 +19,9 @@ void qb_key_real(qb_keys *k, const char *names, bool required, double min, doubl
 void qb_key_float(qb_keys *k, const char *names, bool required, double min, double max, float *value);
 void qb_key_bool(qb_keys *k, const char *names, bool *value);
 void qb_key_text(qb_keys *k, const char *names, bool required, const char **value);
+/* A text or truth value of which only one is computed: others are refused. */
+void qb_key_only_text(qb_keys *k, const char *names, const char *only);
+void qb_key_only_bool(qb_keys *k, const char *names, bool only);
 /* The value itself, whatever it is; NULL when absent or null. Counts as read. */
 const qb_json *qb_key_any(qb_keys *k, const char *names);
 void qb_keys_mark(qb_keys *k, const char *names); /* read elsewhere, or known to change nothing here */
@@ -26,6 +29,11 @@ bool qb_key_was_read(const qb_keys *k, const char *key);
 /* An error of the caller's, if none came before. */
 void qb_keys_fail(qb_keys *k, qb_status code, const char *fmt, ...) QB_PRINTF(3, 4);
 
-/* Keys that change what some family computes (keys_that_compute.def) and that were not read are refused by
-   name unless their value is the one that changes nothing. */
-qb_status qb_keys_refuse_unread(const qb_keys *k) QB_NODISCARD;
+/* Accounts for every key of the object. Keys that change what some family computes (keys_that_compute.def)
+   and that were not read are refused by name unless their value is the one that changes nothing. Keys that
+   were neither read nor are known to change nothing (inert_keys.def) are warned of; null and what is empty
+   say nothing. */
+qb_status qb_keys_account(const qb_keys *k) QB_NODISCARD;
+/* The same for a wrapper around the text's part `text`: nothing of it is refused, for the text's class does
+   not read it, and keys that repeat what stands in the part are passed over. */
+void qb_keys_account_wrapper(const qb_keys *k, const qb_json *text);

@@ -1,8 +1,9 @@
 #include "model/model.h"
-#include "hub/cache.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
+#include "hub/cache.h"
 #include "model/load.h"
 #include "model/owners.h"
 #include "model/stacks.h"
@@ -167,11 +168,19 @@ out:
     return st;
 }
 
+/* For the results that are measured of it. */
+static void keep_warning(void *ctx, const char *text) {
+    qb_model *m = ctx;
+    if (!m->warnings) m->warnings = qb_json_array();
+    qb_json_push_text(m->warnings, text);
+}
+
 qb_status qb_model_open(const char *spec, qb_model **out) {
     *out = NULL;
     qb_model *m;
     qb_status st = qb_alloc_zero(1, sizeof *m, &m);
     if (st != QB_OK) return st;
+    qb_log_copy(keep_warning, m);
     if (!strncmp(spec, "synthetic:", 10)) {
         snprintf(m->path, sizeof m->path, "%s", spec);
         st = open_synthetic(spec + 10, m);
@@ -180,6 +189,7 @@ qb_status qb_model_open(const char *spec, qb_model **out) {
     }
     if (st == QB_OK) st = qb_owners_build(&m->topology, &m->owners);
     if (st == QB_OK) st = qb_owners_check(m, qb_checkpoint_config_source(m->checkpoint));
+    qb_log_copy(NULL, NULL);
     if (st != QB_OK)
         qb_model_close(m);
     else
@@ -204,5 +214,6 @@ void qb_model_close(qb_model *m) {
     qb_owners_free(m->owners);
     qb_topology_free(&m->topology);
     qb_checkpoint_close(m->checkpoint);
+    qb_json_free(m->warnings);
     qb_free(m);
 }

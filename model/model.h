@@ -18,6 +18,7 @@ typedef struct qb_model {
     struct qb_owners *owners;  /* which tensor belongs to what (model/owners.h) */
     unsigned oddities;         /* kinds that were warned of, bits by qb_oddity */
     qb_checkpoint *checkpoint; /* owned */
+    qb_json *warnings;         /* owned: texts, what opening it warned of; NULL: nothing */
     char name[256];            /* directory's base name, or the synthetic shape's name */
     char path[1024];
     qb_device *dev; /* not owned; NULL until qb_model_load */

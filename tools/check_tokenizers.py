@@ -3,13 +3,17 @@
 usage: check_tokenizers.py DUMP_IDS [-n STRINGS_A_CLASS] [--seed N] [--only CLASS] [--text FILE ...] TOKENIZER ...
 
 TOKENIZER: a tokenizer.json (reference: tokenizers), a SentencePiece *.model (sentencepiece), a tekken.json (mistral-common), a tiktoken
-file of Llama 3 or Qwen (tiktoken). DUMP_IDS is the build's bin/dump_ids. Results that are stated: tokenizers 0.23.3, sentencepiece 0.2.1,
-mistral-common 1.13.1, tiktoken 0.12. Prints for each tokenizer and class
+file of Llama 3, Llama 4 or Qwen (tiktoken), a directory with vocab.json, merges.txt and a config that names the class (transformers).
+DUMP_IDS is the build's bin/dump_ids. Results that are stated: tokenizers 0.23.3, sentencepiece 0.2.3, mistral-common 1.13.1, tiktoken
+0.14.0, transformers 5.24.0. Prints for each tokenizer and class
 how many strings differ, and the shortest that do; exit 1 when any does."""
 import argparse, os, random, struct, subprocess, sys
 import tokenizers
 
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+O200K = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {128000: LLAMA3, 151643: LLAMA3.replace("{1,3}", ""), 200000: O200K}  # by the number of a tiktoken file's ranks
 
 ASCII = [chr(c) for c in range(32, 127)]
 WORDS = "the of and a in to was is for on as with by he that at from his it an don't I'LL they've We'd rock'n'roll O'Neill".split()
@@ -71,6 +75,10 @@ def shorten(text, differs):
 
 def reference_of(path):
     """(ids of a text, special tokens that it knows in text, rule for our program)"""
+    if os.path.isdir(path):
+        import transformers
+        t = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True).backend_tokenizer
+        return lambda text: t.encode(text, add_special_tokens=False).ids, [x.content for x in t.get_added_tokens_decoder().values()], "file"
     base, head = os.path.basename(path), open(path, "rb").read(2000)
     if base.startswith("tekken"):
         from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -86,7 +94,7 @@ def reference_of(path):
         nfc = tokenizers.normalizers.NFC()
         ranks = {base64.b64decode(a): int(b) for a, b in (line.split() for line in open(path, "rb") if line.strip())}
         qwen = len(ranks) == 151643
-        t = tiktoken.Encoding("x", pat_str=LLAMA3.replace("{1,3}", "") if qwen else LLAMA3, mergeable_ranks=ranks, special_tokens={})
+        t = tiktoken.Encoding("x", pat_str=PATTERNS[len(ranks)], mergeable_ranks=ranks, special_tokens={})
         return lambda text: t.encode_ordinary(nfc.normalize_str(text) if qwen else text), [], "text"
     import sentencepiece
     t = sentencepiece.SentencePieceProcessor(model_file=path)

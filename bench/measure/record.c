@@ -191,6 +191,7 @@ qb_json *qb_record_case(const qb_case_record *r) {
     else
         qb_json_put_null(j, "quantization");
     qb_json_put(j, "metrics", r->metrics ? r->metrics : qb_json_array());
+    if (qb_json_first(r->warnings)) qb_json_put(j, "warnings", qb_json_copy(r->warnings));
     return j;
 }
 

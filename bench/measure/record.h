@@ -48,6 +48,7 @@ typedef struct qb_case_record {
     double seconds;
     qb_json *display; /* bench/measure/display.h */
     qb_json *config, *model, *quantization, *metrics;
+    const qb_json *warnings; /* texts; NULL: none. Copied */
 } qb_case_record;
 qb_json *qb_record_case(const qb_case_record *r);
 

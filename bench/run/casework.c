@@ -140,6 +140,7 @@ static void put_model(const work *w, const qb_model *m, qb_json *result) {
     qb_json_put_text(model, "path", w->subject->model->path);
     qb_json_put_text(model, "source_sha256", w->subject->sha256);
     qb_json_put(result, "model", model);
+    if (m->warnings) qb_json_put(result, "warnings", qb_json_copy(m->warnings));
 }
 
 static qb_status measure(void *ctx, qb_json **result) {
@@ -273,6 +274,7 @@ static qb_json *earlier_or(const happened *h, const char *key, const qb_json *ma
 static qb_json *make_record(const qb_run *run, const qb_case *c, const happened *h) {
     const char *started = qb_json_string(qb_json_get(h->part->before, "started"));
     double earlier = qb_json_number(qb_json_get(h->part->before, "seconds"));
+    const qb_json *warnings = qb_json_get(h->measured, "warnings");
     return qb_record_case(&(qb_case_record){
         .id = c->id,
         .status = h->status == QB_OK ? "ok" : "failed",
@@ -288,6 +290,7 @@ static qb_json *make_record(const qb_run *run, const qb_case *c, const happened 
         .quantization = earlier_or(h, "quantization", h->quantization),
         .metrics =
             qb_rounds_merge(qb_json_get(h->part->before, "metrics"), qb_json_get(h->measured, "metrics")),
+        .warnings = warnings ? warnings : qb_json_get(h->part->before, "warnings"),
     });
 }
 

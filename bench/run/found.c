@@ -87,6 +87,7 @@ qb_status qb_found_measure(qb_found *f, const qb_measuring *what, qb_results *ou
         .config = case_config(f, f->facts.describe, base_hex),
         .model = qb_record_model(f->model, hex),
         .metrics = metrics,
+        .warnings = f->model->warnings,
     };
     metrics = NULL;
     st = qb_results_put_case(out, qb_record_case(&record));

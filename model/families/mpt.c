@@ -6,29 +6,14 @@
 
 #include <string.h>
 
-/* Values of a key other than `only` are refused: llm-foundry has them, transformers' class does not. */
-static void need_text(qb_keys *k, const char *name, const char *only) {
-    const char *value = only;
-    qb_key_text(k, name, false, &value);
-    if (k->st == QB_OK && strcmp(value, only) != 0)
-        qb_keys_fail(k, QB_ERR_UNSUPPORTED, "%s is \"%.60s\", only \"%s\" is known", name, value, only);
-}
-
-static void need_bool(qb_keys *k, const char *name, bool only) {
-    bool value = only;
-    qb_key_bool(k, name, &value);
-    if (k->st == QB_OK && value != only)
-        qb_keys_fail(k, QB_ERR_UNSUPPORTED, "%s is %s, only %s is known", name, value ? "true" : "false",
-                     only ? "true" : "false");
-}
-
 static void read_attention(qb_keys *k, qb_config *c) {
+    /* other values are llm-foundry's, which transformers' class does not compute */
     qb_keys in = {.json = qb_key_any(k, "attn_config"), .where = k->where, .st = k->st};
     int64_t kv_heads = c->n_heads;
-    need_text(&in, "attn_type", "multihead_attention");
-    need_bool(&in, "qk_ln", false);
-    need_bool(&in, "alibi", true);
-    need_bool(&in, "prefix_lm", false);
+    qb_key_only_text(&in, "attn_type", "multihead_attention");
+    qb_key_only_bool(&in, "qk_ln", false);
+    qb_key_only_bool(&in, "alibi", true);
+    qb_key_only_bool(&in, "prefix_lm", false);
     qb_key_int(&in, "kv_n_heads", false, 1, 1 << 20, &kv_heads);
     if (in.st == QB_OK && kv_heads != c->n_heads)
         qb_keys_fail(&in, QB_ERR_UNSUPPORTED, "kv_n_heads is %lld of %lld heads, which is not known",
@@ -39,6 +24,7 @@ static void read_attention(qb_keys *k, qb_config *c) {
     if (in.st == QB_OK && c->alibi_max != 8.0f)
         qb_warn("%s: alibi_bias_max is %g, with which the model was trained; transformers computes with 8",
                 k->where, (double)c->alibi_max);
+    if (in.st == QB_OK) in.st = qb_keys_account(&in);
     if (k->st == QB_OK) k->st = in.st;
 }
 

@@ -8,6 +8,8 @@ static void configure(qb_keys *k, qb_config *c) {
     qb_read_gpt_keys(k, c,
                      &(qb_gpt_keys){"intermediate_size", "hidden_act", "gelu_pytorch_tanh", "norm_epsilon"});
     qb_key_bool(k, "use_bias", &bias);
+    qb_key_only_text(k, "mlp_type", "default"); /* published, and not read by the class, as is norm_type */
+    qb_key_only_text(k, "norm_type", "layer_norm");
     c->attention_bias = c->output_bias = c->mlp_bias = bias;
     qb_config_window(k, &c->window);
     qb_all_layers_slide(c);
