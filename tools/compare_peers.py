@@ -43,7 +43,9 @@ FORMATS = {
 
 
 def run(*words):
-    r = subprocess.run([str(w) for w in words], capture_output=True, text=True)
+    """A peer's program finds its libraries beside itself, and no other peer's."""
+    libraries = {"LD_LIBRARY_PATH": str(pathlib.Path(words[0]).parent)} if words[0] != os.environ["BENCH"] else {}
+    r = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=os.environ | libraries)
     if r.returncode:
         sys.exit(f"{' '.join(map(str, words))}: exit {r.returncode}\n{(r.stderr or r.stdout)[-2000:]}")
     return r.stdout
@@ -111,9 +113,17 @@ def files_of(work, shape, name):
     return theirs, out
 
 
-def run_llama(path, threads, a):
-    out = run(pathlib.Path(os.environ["LLAMA_BIN"]) / "llama-bench", "-m", path, "-t", threads, "-r", 1, "-o", "json",
-              "-p", a.prefill, "-n", a.decode)
+def peers():
+    """[(name, folder of programs, words of its own)]"""
+    out = [("llama.cpp", os.environ["LLAMA_BIN"], [])]
+    if ik := os.environ.get("IK_BIN"):
+        out += [("ik_llama.cpp", ik, []), ("ik_llama.cpp -rtr", ik, ["-rtr", "1"])]
+    return out
+
+
+def run_peer(folder, words, path, threads, a):
+    out = run(pathlib.Path(folder) / "llama-bench", "-m", path, "-t", threads, "-r", 1, "-o", "json",
+              "-p", a.prefill, "-n", a.decode, *words)
     rows = json.loads(out)
     return {"prefill": next(r["avg_ts"] for r in rows if r["n_gen"] == 0),
             "decode": next(r["avg_ts"] for r in rows if r["n_gen"] > 0)}, rows[0]["build_commit"]
@@ -136,36 +146,41 @@ def ratio(ours, theirs):
 
 
 def measure(a, name, threads):
-    theirs, ours = files_of(a.work, a.model, name)
-    llama = {"prefill": [], "decode": []}
+    path, ours = files_of(a.work, a.model, name)
+    theirs = {peer: {"prefill": [], "decode": []} for peer, _, _ in peers()}
     rows = [{"ours": label, "prefill": [], "decode": [], "bytes": []} for label, _, _ in ours]
-    ceilings = {}
+    ceilings, builds = {}, {}
     for _ in range(a.rounds):
-        got, commit = run_llama(theirs, threads, a)
-        for k, v in llama.items():
-            v.append(got[k])
-        for row, (_, path, activations) in zip(rows, ours):
-            got, context = run_bench(path, threads, activations, a)
+        for peer, folder, words in peers():
+            got, builds[peer] = run_peer(folder, words, path, threads, a)
+            for k, v in theirs[peer].items():
+                v.append(got[k])
+        for row, (_, file, activations) in zip(rows, ours):
+            got, context = run_bench(file, threads, activations, a)
             row["activations"] = got["activations"]
             row["bytes"].append(got["read_bytes_per_s"])
             for k in ("prefill", "decode"):
                 row[k].append(got[k])
             for k, v in context["devices"][0]["ceilings"].items():
-                ceilings[k] = max(v, ceilings.get(k, 0))
+                if k.endswith("_per_s"):
+                    ceilings[k] = max(v, ceilings.get(k, 0))
+    for peer, got in theirs.items():
+        print(f"{name:7} t{threads}  {peer:22}" + "".join(f"  {k} {statistics.median(v):7.1f}" for k, v in got.items()))
     for row in rows:
         share = statistics.median(row.pop("bytes")) / ceilings["read_bytes_per_s"]
         row["decode_share_of_read_ceiling"] = round(share, 3)
+        line = f"{name:7} t{threads}  {row['ours'] + ' (' + row['activations'] + ')':22}"
         for k in ("prefill", "decode"):
-            row[k + "_ratio"] = ratio(row[k], llama[k])
+            row[k + "_ratio"] = {peer: ratio(row[k], got[k]) for peer, got in theirs.items()}
+            best = max(theirs, key=lambda peer, k=k: statistics.median(theirs[peer][k]))
+            r = row[k + "_ratio"][best]
+            line += (f"  {k} {statistics.median(row[k]):7.1f} = {r['ratio']:.2f} of {best}"
+                     f" ({r['least']:.2f} to {r['most']:.2f})")
             row[k] = [round(v, 1) for v in row[k]]
-        p, d = row["prefill_ratio"], row["decode_ratio"]
-        print(f"{name:7} t{threads}  {row['ours']:15} {row['activations']:4}"
-              f"  prefill {statistics.median(row['prefill']):7.1f} / {statistics.median(llama['prefill']):7.1f} ="
-              f" {p['ratio']:5.2f} ({p['least']:.2f} to {p['most']:.2f})"
-              f"  decode {statistics.median(row['decode']):6.1f} / {statistics.median(llama['decode']):6.1f} ="
-              f" {d['ratio']:5.2f} ({d['least']:.2f} to {d['most']:.2f})  {100 * share:3.0f} % of read", flush=True)
-    return {"format": name, "model": a.model, "threads": threads, "llama_type": FORMATS[name][0], "ceilings": ceilings,
-            "llama": {k: [round(x, 1) for x in v] for k, v in llama.items()}, "rows": rows}, commit, context
+        print(f"{line}  {100 * share:3.0f} % of read", flush=True)
+    return {"format": name, "model": a.model, "threads": threads, "gguf_type": FORMATS[name][0], "ceilings": ceilings,
+            "peers": {peer: {k: [round(x, 1) for x in v] for k, v in got.items()} for peer, got in theirs.items()},
+            "rows": rows}, builds, context
 
 
 def main():
@@ -190,14 +205,15 @@ def main():
     doc = json.loads(a.output.read_text()) if a.output and a.output.exists() else {"rows": []}
     for name in names:
         for threads in map(int, a.threads.split(",")):
-            row, commit, context = measure(a, name, threads)
+            row, builds, context = measure(a, name, threads)
             same = lambda r: (r["format"], r["model"], r["threads"]) == (name, a.model, threads)
             doc["rows"] = [r for r in doc["rows"] if not same(r)] + [row]
             row["program"] = context["program"]["git"]
             row["measured"] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
             device = context["devices"][0]
             doc.update(cpu=device["cpu"], cores=device["cores"], simd=device["simd"], compiler=context["program"]["compiler"],
-                       llama=f"{os.environ['LLAMA_VERSION']}, llama.cpp {commit}", prefill_tokens=a.prefill, decode_tokens=a.decode)
+                       peers={k: f"{os.environ['LLAMA_VERSION']}, {v}" if k == "llama.cpp" else v for k, v in builds.items()},
+                       prefill_tokens=a.prefill, decode_tokens=a.decode)
             if a.output:
                 a.output.parent.mkdir(parents=True, exist_ok=True)
                 a.output.write_text(json.dumps(doc, indent=1) + "\n")

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Sets bench beside llama.cpp on this processor: builds llama.cpp from the sources inside the Python package llama-cpp-python
-# (0.3.36, which holds llama.cpp 0c1e57098), makes model files of random weights, runs both programs in turn and prints ratios
-# with their spread. Figures mean something on a machine that does nothing else.
+# Sets bench beside llama.cpp and, where IK_BIN names one, ik_llama.cpp on this processor: builds llama.cpp from the sources
+# inside the Python package llama-cpp-python (0.3.36, which holds llama.cpp 0c1e57098), makes model files of random weights, runs
+# the programs in turn and prints ratios with their spread. Figures mean something on a machine that does nothing else.
 #
 # Usage: tools/compare_peers.sh [-o RESULT.json] [--formats q4_0,q8_0] [--threads 1,2] [--rounds 5] [--model t6|smollm2]
 # Environment: WORK, where sources, builds and models lie (default: build/peers); LLAMA_CPP, unpacked sources of llama.cpp;
-# LLAMA_BIN, a folder with llama-bench and llama-quantize that are built already; BENCH, the program (default: build/bin/bench);
-# PYTHON, one that has numpy (default: python3).
+# LLAMA_BIN, a folder with llama-bench and llama-quantize that are built already; IK_BIN, a folder with ik_llama.cpp's
+# llama-bench (github.com/ikawrakow/ik_llama.cpp; no package holds its sources), which runs with -rtr, too; BENCH, the program
+# (default: build/bin/bench); PYTHON, one that has numpy (default: python3).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 package=llama-cpp-python
@@ -31,6 +32,5 @@ if [ -z "${LLAMA_BIN:-}" ]; then
   LLAMA_BIN=$work/llama/bin
 fi
 export LLAMA_BIN PYTHONPATH=$LLAMA_CPP/gguf-py LLAMA_VERSION="$package $version"
-export LD_LIBRARY_PATH=$LLAMA_BIN${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 unset OPENBLAS_CORETYPE
 exec "$python" tools/compare_peers.py --work "$work" "$@"
