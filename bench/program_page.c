@@ -32,7 +32,7 @@ const qb_variable qb_program_variables[] = {
     {"BENCH_SIMD", "the most of the processor's vector instructions to use: generic, avx2 or avx512"},
     {"OPENBLAS_CORETYPE",
      "OpenBLAS's choice of kernels; set by the program at its start when OpenBLAS does not know the "
-     "processor, and left alone when it is set"},
+     "processor or takes slower ones than it has, and left alone when it is set"},
     {"HF_HUB_CACHE", "the Hugging Face cache; else $HF_HOME/hub, or ~/.cache/huggingface/hub"},
     {"HF_TOKEN", "for models that need a licence; else the file $HF_TOKEN_PATH or $HF_HOME/token"},
     {"HF_HUB_OFFLINE", "1: no request is made; TRANSFORMERS_OFFLINE says the same"},

@@ -3,6 +3,7 @@
 
 #include "base/memory.h"
 #include "kernels/cpu/device.h"
+#include "kernels/cpu/tuning.h"
 
 #include <cblas.h>
 #include <stdlib.h>
@@ -119,8 +120,8 @@ static int core_level(const char *core) {
     return 0;
 }
 
-/* The core this CPU deserves, or NULL where it is not for us to say. */
-static const char *core_wanted(void) {
+/* The core this CPU deserves by its instruction sets, or NULL where it is not for us to say. */
+static const char *core_by_level(void) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -135,8 +136,9 @@ const char *qb_blas_core(void) {
 }
 
 const char *qb_blas_better_core(void) {
-    const char *wanted = core_wanted();
-    return wanted && core_level(qb_blas_core()) < core_level(wanted) ? wanted : NULL;
+    const char *measured = qb_cpu_tuning_here()->blas_core, *level = core_by_level();
+    if (measured) return strcasecmp(qb_blas_core(), measured) != 0 ? measured : NULL;
+    return level && core_level(qb_blas_core()) < core_level(level) ? level : NULL;
 }
 
 void qb_blas_ensure_core(char **argv) {

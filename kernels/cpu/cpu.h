@@ -5,12 +5,12 @@
 
 extern const qb_backend qb_backend_cpu;
 
-/* Debian's OpenBLAS takes a generic (several times slower) core on CPUs newer than itself. When the core in
-   use is below what this CPU offers, sets OPENBLAS_CORETYPE and executes the program again (once). Call first
-   thing in main, also in benchmarks and test programs. Returns only when nothing had to be done, or could be.
- */
+/* Debian's OpenBLAS takes a generic (several times slower) core on CPUs newer than itself, and on some a core
+   that is slower than another of its own (kernels/cpu/tuning.c). When the core in use is not the one that
+   this CPU deserves, sets OPENBLAS_CORETYPE and executes the program again (once). Call first thing in main,
+   also in benchmarks and test programs. Returns only when nothing had to be done, or could be. */
 void qb_blas_ensure_core(char **argv);
-/* The core that this CPU deserves ("SKYLAKEX") where OpenBLAS uses a lesser one; NULL where it does not. */
+/* The core that this CPU deserves ("SKYLAKEX") where OpenBLAS uses another; NULL where it does not. */
 const char *qb_blas_better_core(void);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
 const char *

@@ -1,5 +1,5 @@
-/* What no instruction set tells: how far ahead of its loads a loop should ask for memory. It differs by
-   processor and changes no bit of a result. */
+/* What no instruction set tells. It differs by processor; but for the core of OpenBLAS it changes no bit of a
+   result. */
 #pragma once
 
 #include <stdint.h>
@@ -12,6 +12,7 @@ typedef struct qb_cpu_tuning {
     /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
        one stream; longer ones side by side. */
     int64_t dense_singly_bytes;
+    const char *blas_core; /* OpenBLAS' fastest, as OPENBLAS_CORETYPE names it; NULL: by instruction set */
 } qb_cpu_tuning;
 
 /* That of the processor at hand, found at the first call. `bench_kernels prefetch` measures what a row of the
