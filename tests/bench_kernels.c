@@ -3,8 +3,9 @@
    working set beyond cache and GFLOP/s, with their shares of the ceilings (of SGEMM's in whole numbers too).
    bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
    is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
-   one by one. bench_kernels activations [FORMAT-SUBSTRING [TOKENS
-   ...]]: the kinds of activations in turn, each with its share of the ceiling of such products. */
+   one by one. bench_kernels gemm [...]: dense rows by SGEMM and by loops of our own (AVX-512). bench_kernels
+   activations [FORMAT-SUBSTRING [TOKENS ...]]: the kinds of activations in turn, each with its share of the
+   ceiling of such products. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
@@ -171,6 +172,13 @@ static const char *set_rows(qb_device *dev, int i) {
     qb_cpu_tuning_here()->dense_singly_bytes = i == 1 ? INT64_MAX : 0;
     return names[i];
 }
+static const char *set_gemm(qb_device *dev, int i) {
+    static const char *const names[] = {"SGEMM", "own loops"};
+    (void)dev;
+    if (i >= (int)(sizeof names / sizeof *names)) return NULL;
+    qb_cpu_tuning_here()->wide_gemm_tokens = i == 1 ? INT64_MAX : 1;
+    return names[i];
+}
 static const char *set_activations(qb_device *dev, int i) {
     if (i >= QB_ACTIVATIONS_FASTEST) return NULL;
     qb_activations got;
@@ -222,6 +230,7 @@ int main(int argc, char **argv) {
     const char *first = argc > 1 ? argv[1] : "";
     way_fn ways = !strncmp(first, "prefetch", 8)  ? set_distance
                   : !strcmp(first, "rows")        ? set_rows
+                  : !strcmp(first, "gemm")        ? set_gemm
                   : !strcmp(first, "activations") ? set_activations
                                                   : NULL;
     if (ways) argc--, argv++;

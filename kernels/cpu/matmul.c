@@ -1,5 +1,6 @@
 /* Matrices of the CPU backend, and the product with dense ones. */
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/tuning.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -57,9 +58,15 @@ void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m) {
     *m = (qb_matrix){0};
 }
 
-/* ---- dense: few tokens, rows against registers ---- */
+/* ---- dense: rows against registers ---- */
 
-enum { ROWS_A_TASK = 64 };
+/* Rows of a task meet TOKENS_AT_ONCE before the next ones, which a core's own cache holds; so many tokens as
+   PANEL_TOKENS go through all rows before the next ones, which the processor's cache holds. */
+enum { ROWS_A_TASK = 64, TOKENS_AT_ONCE = 64, PANEL_TOKENS = 512 };
+
+static int64_t panels_of(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
 
 typedef struct {
     const qb_simd *simd;
@@ -74,23 +81,27 @@ static const uint8_t *dense_row(const qb_matrix *w, int64_t row) {
     return (const uint8_t *)w->dense + row * w->cols * (int64_t)qb_dtype_bytes(w->dtype);
 }
 
-static void dense_few(void *ctx, int64_t begin, int64_t end, int worker) {
+/* Task i is a panel of rows against one of tokens, rows running fastest. */
+static void dense_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const dense_job *j = ctx;
     const qb_matrix *w = j->w;
+    const int64_t row_panels = panels_of(w->rows, ROWS_A_TASK);
     qb_dense_fn fn = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
                      : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
                                                  : j->simd->dense_f32;
-    fn(dense_row(w, begin), w->cols, end - begin, j->x, j->T, j->y + begin, w->rows);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i % row_panels * ROWS_A_TASK, rows = least(ROWS_A_TASK, w->rows - row);
+        int64_t first = i / row_panels * PANEL_TOKENS, last = least(first + PANEL_TOKENS, j->T);
+        for (int64_t t = first; t < last; t += TOKENS_AT_ONCE)
+            fn(dense_row(w, row), w->cols, rows, j->x + t * w->cols, least(TOKENS_AT_ONCE, last - t),
+               j->y + t * w->rows + row, w->rows);
+    }
 }
 
 /* ---- dense: many tokens, float32 panels into SGEMM ---- */
 
-enum { PANEL_ROWS = 256, PANEL_TOKENS = 512, MANY_PANELS = 16 };
-
-static int64_t panels_of(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
+enum { PANEL_ROWS = 256, MANY_PANELS = 16 };
 
 /* A panel of rows as float32: the weights themselves, or widened into the worker's scratch. */
 static const float *widen_panel(const dense_job *j, int64_t row, int64_t rows, int worker) {
@@ -106,7 +117,7 @@ static const float *widen_panel(const dense_job *j, int64_t row, int64_t rows, i
 
 /* Task i is one panel of rows against one of tokens, tokens running fastest, so that a worker that takes
    several in a row widens a panel once. The SGEMM calls are the same however tasks are handed out. */
-static void dense_many(void *ctx, int64_t begin, int64_t end, int worker) {
+static void dense_gemm(void *ctx, int64_t begin, int64_t end, int worker) {
     const dense_job *j = ctx;
     const qb_matrix *w = j->w;
     int64_t token_panels = panels_of(j->T, PANEL_TOKENS), widened = -1;
@@ -128,8 +139,14 @@ static bool dense_same_room(const qb_matrix *a, const qb_matrix *b) {
     return a->cols == b->cols && a->dtype == b->dtype;
 }
 
+/* Whether SGEMM is the faster way. */
+static bool is_gemm(const cpu_device *d, int64_t T) {
+    int64_t from = d->simd->wide ? qb_cpu_tuning_here()->wide_gemm_tokens : 0;
+    return T >= (from ? from : d->simd->dense_gemm_tokens);
+}
+
 static int64_t dense_room(const cpu_device *d, const qb_cpu_part *part) {
-    if (part->T < d->simd->dense_gemm_tokens || part->w->dtype == QB_DTYPE_F32) return 0;
+    if (!is_gemm(d, part->T) || part->w->dtype == QB_DTYPE_F32) return 0;
     return qb_threads_count(d->base.threads) * PANEL_ROWS * part->w->cols * 4;
 }
 
@@ -138,14 +155,15 @@ static void dense_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
     const qb_matrix *w = part->w;
     dense_job *j = job;
     *j = (dense_job){.simd = d->simd, .w = w, .x = part->x, .y = part->y, .T = part->T, .panels = room};
-    if (part->T < d->simd->dense_gemm_tokens) {
-        out->multiply = (qb_cpu_loop){w->rows, ROWS_A_TASK, part->T * w->cols * 2, dense_few, j};
+    if (!is_gemm(d, part->T)) {
+        out->multiply = (qb_cpu_loop){panels_of(w->rows, ROWS_A_TASK) * panels_of(part->T, PANEL_TOKENS), 1,
+                                      part->T * w->cols * 2 * ROWS_A_TASK, dense_rows, j};
         return;
     }
     /* Small matrices have too few row panels to share: their token panels are handed out too. */
     int64_t row_panels = panels_of(w->rows, PANEL_ROWS), token_panels = panels_of(part->T, PANEL_TOKENS);
     out->multiply = (qb_cpu_loop){row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels,
-                                  QB_ALONE_BYTES, dense_many, j};
+                                  QB_ALONE_BYTES, dense_gemm, j};
 }
 
 const qb_cpu_form qb_cpu_dense_form = {

@@ -52,7 +52,8 @@ typedef struct qb_simd {
     const qb_packed_tile *tiles; /* ascending by tokens */
     int n_tiles;
     int packed_gemm_tokens; /* from this many tokens on, panels of float32 and SGEMM are faster */
-    int dense_gemm_tokens;
+    int dense_gemm_tokens;  /* the same for dense rows, unless kernels/cpu/tuning.h knows better */
+    bool wide;              /* sixteen lanes are one register */
     /* panel[packed column * ld + lane] of the sixteen rows of a block, as qb_qweight_dequantize defines them.
      */
     void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);

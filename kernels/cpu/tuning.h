@@ -1,5 +1,5 @@
-/* What no instruction set tells. It differs by processor; but for the core of OpenBLAS it changes no bit of a
-   result. */
+/* What no instruction set tells. It differs by processor; but for the last two, which change the order of
+   sums, it changes no bit of a result. */
 #pragma once
 
 #include <stdint.h>
@@ -12,6 +12,9 @@ typedef struct qb_cpu_tuning {
     /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
        one stream; longer ones side by side. */
     int64_t dense_singly_bytes;
+    /* From so many tokens on dense rows go to SGEMM, where sixteen lanes are one register; 0: as the
+       instruction set's loops say. */
+    int64_t wide_gemm_tokens;
     const char *blas_core; /* OpenBLAS' fastest, as OPENBLAS_CORETYPE names it; NULL: by instruction set */
 } qb_cpu_tuning;
 
