@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "tokenizer/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,6 +171,25 @@ static qb_status add_defaults(beside *b) {
     return st;
 }
 
+/* The same for vocab.json and merges.txt, as far as the vocabulary has them. */
+static qb_status add_class_tokens(beside *b) {
+    qb_status st = QB_OK;
+    for (const char *const *row = b->t->class_tokens; row && *row && st == QB_OK; row++) {
+        char key[32];
+        const char *content = strchr(*row, '=') + 1;
+        size_t n = strlen(content);
+        int32_t id = qb_vocab_find(&b->t->vocab, content, n);
+        snprintf(key, sizeof key, "%.*s", (int)(content - 1 - *row), *row);
+        if (id < 0 || qb_json_get(b->config, key) || qb_json_get(b->map, key)) continue;
+        if (!strcmp(key, "bos_token")) b->t->bos = id;
+        if (!strcmp(key, "eos_token")) b->t->eos = id;
+        if (!is_added(b->t, id))
+            st = qb_tokenizer_add_token(b->t, content, n, id, false, (qb_added_token){.special = true},
+                                        "vocab.json");
+    }
+    return st;
+}
+
 qb_status qb_tokenizer_read_beside(qb_tokenizer *t, const char *dir, bool model) {
     beside b = {.t = t, .model = model};
     bool legacy = true;
@@ -187,6 +207,7 @@ qb_status qb_tokenizer_read_beside(qb_tokenizer *t, const char *dir, bool model)
            qb_json_bool(b.config, "split_special_tokens", "tokenizer_config.json", false, &t->split_special));
     if (t->split_special)
         qb_warn("tokenizer_config.json says split_special_tokens: special tokens in texts are read as text");
+    QB_TRY(st, add_class_tokens(&b));
     QB_TRY(st, add_decoded(&b));
     QB_TRY(st, add_listed(&b));
     QB_TRY(st, add_all_special(&b, b.map));

@@ -86,6 +86,9 @@ struct qb_tokenizer {
     const char *unk_surface; /* SentencePiece: what <unk> decodes to */
 
     int32_t bos, eos;
+    /* Of vocab.json and merges.txt: "key=content" each, NULL behind the last: the special tokens that the
+       class has unless a file beside says otherwise. */
+    const char *const *class_tokens;
     bool bos_by_default; /* of files without a template: BOS is put before unless a key says otherwise */
 };
 

@@ -5,17 +5,29 @@
 
 #include <string.h>
 
+#define END_OF_TEXT "<|endoftext|>"
+/* The defaults of the classes' arguments. */
+static const char *const gpt2_tokens[] = {"unk_token=" END_OF_TEXT, "bos_token=" END_OF_TEXT,
+                                          "eos_token=" END_OF_TEXT, NULL},
+                         *const neox_tokens[] = {"unk_token=" END_OF_TEXT, "bos_token=" END_OF_TEXT,
+                                                 "eos_token=" END_OF_TEXT, "pad_token=<|padding|>", NULL},
+                         *const qwen2_tokens[] = {"unk_token=" END_OF_TEXT, "eos_token=" END_OF_TEXT,
+                                                  "pad_token=" END_OF_TEXT, NULL};
+
 /* Classes of transformers, and the model_types that stand for them. */
 static const struct {
     const char *names; /* '|' between */
     const char *pattern;
     bool nfc;
+    const char *const *tokens; /* NULL: none are known here */
 } classes[] = {
-    {"GPT2Tokenizer|GPT2TokenizerFast|CodeGenTokenizer|RobertaTokenizer|BartTokenizer|gpt2|opt|gptj|gpt_neo|"
-     "codegen|phi|gpt_neox",
-     QB_GPT2_PATTERN, false},
-    {"GPTNeoXTokenizer|GPTNeoXTokenizerFast", QB_GPT2_PATTERN, true},
-    {"Qwen2Tokenizer|Qwen2TokenizerFast|qwen2|qwen2_moe|qwen3|qwen3_moe", QB_QWEN2_PATTERN, true},
+    {"GPT2Tokenizer|GPT2TokenizerFast|CodeGenTokenizer|CodeGenTokenizerFast|gpt2|opt|gptj|gpt_neo|codegen|"
+     "phi",
+     QB_GPT2_PATTERN, false, gpt2_tokens},
+    {"RobertaTokenizer|BartTokenizer", QB_GPT2_PATTERN, false, NULL},
+    {"GPTNeoXTokenizer|GPTNeoXTokenizerFast|gpt_neox", QB_GPT2_PATTERN, true, neox_tokens},
+    {"Qwen2Tokenizer|Qwen2TokenizerFast|qwen2|qwen2_moe|qwen3|qwen3_moe", QB_QWEN2_PATTERN, true,
+     qwen2_tokens},
 };
 
 static bool names_it(const char *names, const char *word) {
@@ -38,6 +50,7 @@ static qb_status build_steps(qb_tokenizer *t, const char *kind, bool prefix, con
             "merges.txt (GPT-2's, CodeGen's, Qwen2's have): save it with transformers as tokenizer.json",
             name, kind);
     qb_status st;
+    t->class_tokens = classes[i].tokens;
     if (classes[i].nfc) {
         QB_TRY(st, qb_arena_alloc(&t->arena, 1, sizeof *t->normalizer, &t->normalizer));
         t->normalizer[0] = (qb_normalize_step){.kind = QB_NORMALIZE_UNICODE, .compose = true};
