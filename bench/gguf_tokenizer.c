@@ -79,6 +79,10 @@ static qb_status with_vocabulary(const qb_gguf *g, qb_status (*use)(const qb_voc
                                  void *ctx) {
     qb_vocabulary v = {
         .bos = -1, .eos = -1, .unk = -1, .add_bos = -1, .add_eos = -1, .add_space_prefix = true};
+    /* further tokens' ids; what other kinds of vocabularies have */
+    static const char *const inert[] = {
+        "*_token_id",           "*_token_ids",     "token_type_count", "scores",
+        "precompiled_charsmap", "suppress_tokens", "add_sep_token",    NULL};
     arrays a = {0};
     qb_status st;
     QB_TRY(st, qb_gguf_text(g, "tokenizer.ggml.model", true, &v.model));
@@ -95,6 +99,7 @@ static qb_status with_vocabulary(const qb_gguf *g, qb_status (*use)(const qb_voc
     QB_TRY(st, qb_gguf_bool(g, "tokenizer.ggml.add_space_prefix", false, &v.add_space_prefix));
     QB_TRY(st,
            qb_gguf_bool(g, "tokenizer.ggml.remove_extra_whitespaces", false, &v.remove_extra_whitespaces));
+    if (v.n) qb_gguf_warn_unasked(g, "tokenizer.ggml.", inert);
     st = use(&v, ctx);
 out:
     qb_free(a.texts);

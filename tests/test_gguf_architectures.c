@@ -4,6 +4,7 @@
 #include "tests/checkpoint_files.h"
 #include "tests/gguf_files.h"
 
+#include "base/log.h"
 #include "checkpoint/layout.h"
 #include "model/config.h"
 
@@ -308,6 +309,62 @@ static void test_gguf_architectures__yarn_is_read_whole(void **state) {
     refuse(&r, QB_ERR_UNSUPPORTED, "an attention factor of rope scaling is not supported");
     r.values[5] = (value){0}, r.values[1] = (value)INT("vocab_size", 10);
     refuse(&r, QB_ERR_FORMAT, "metadata llama.rope.scaling.factor is missing");
+}
+
+/* llama.cpp takes a factor without a type for linear, one of 0 for none (llama-model.cpp, load_hparams). */
+static void test_gguf_architectures__a_factor_without_a_type_is_linear(void **state) {
+    (void)state;
+    static const struct {
+        value values[3];
+        qb_rope_scaling scaling;
+    } rows[] = {
+        {{REAL("rope.scaling.factor", 4)}, QB_ROPE_LINEAR},
+        {{REAL("rope.scale_linear", 2), REAL("rope.scaling.factor", 4)}, QB_ROPE_LINEAR},
+        {{REAL("rope.scaling.factor", 4), TEXT("rope.scaling.type", "none")}, QB_ROPE_DEFAULT},
+        {{REAL("rope.scaling.factor", 0), TEXT("rope.scaling.type", "linear")}, QB_ROPE_DEFAULT},
+        {{REAL("rope.scaling.factor", 0)}, QB_ROPE_DEFAULT},
+        {{REAL("rope.scaling.factor", 1)}, QB_ROPE_DEFAULT},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_config c;
+        recipe r = {.architecture = "llama", .layers = 1};
+        memcpy(r.values, rows[i].values, sizeof rows[i].values);
+        assert_ok(read_config(&r, &c));
+        assert_int_equal(c.ropes[0].scaling, rows[i].scaling);
+        assert_true(c.ropes[0].scaling == QB_ROPE_DEFAULT || c.ropes[0].factor == 4);
+    }
+}
+
+static void keep_warning(void *ctx, const char *text) {
+    snprintf(ctx, 512, "%s", text);
+}
+
+static void test_gguf_architectures__metadata_that_nobody_knows_is_named(void **state) {
+    (void)state;
+    static const struct {
+        value value;
+        const char *told; /* NULL: nothing is */
+    } rows[] = {
+        {REAL("attention.gate_new", 2.5), "\"llama.attention.gate_new\" (2.5) is neither read nor"},
+        {INT("expert_new", 4), "\"llama.expert_new\" (4) is"},
+        {TEXT("norm.kind", "deep"), "\"llama.norm.kind\" (deep) is"},
+        {{"norm.twice", QB_GGUF_BOOL, 1, NULL}, "\"llama.norm.twice\" (true) is"},
+        {INT("vocab_size", 10), NULL},
+        {INT("pooling_type", 1), NULL},
+        {REAL("rope.freq_base", 5000), NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_config c;
+        char said[512] = "";
+        recipe r = {.architecture = "llama", .layers = 1};
+        r.values[0] = rows[i].value;
+        qb_log_capture(keep_warning, said);
+        qb_status st = read_config(&r, &c);
+        qb_log_capture(NULL, NULL);
+        assert_ok(st);
+        if (!rows[i].told) assert_string_equal(said, "");
+        if (rows[i].told && !strstr(said, rows[i].told)) fail_msg("said \"%s\", not %s", said, rows[i].told);
+    }
 }
 
 /* The reader's floor of head x fraction is the width, whatever it is. */
@@ -642,6 +699,8 @@ int main(void) {
         cmocka_unit_test(test_gguf_architectures__granite_scales_scores_by_key_or_by_width),
         cmocka_unit_test(test_gguf_architectures__longrope_needs_what_it_computes_with),
         cmocka_unit_test(test_gguf_architectures__yarn_is_read_whole),
+        cmocka_unit_test(test_gguf_architectures__a_factor_without_a_type_is_linear),
+        cmocka_unit_test(test_gguf_architectures__metadata_that_nobody_knows_is_named),
         cmocka_unit_test(test_gguf_architectures__every_width_that_turns_comes_back),
         cmocka_unit_test(test_gguf_architectures__keys_are_written_as_classes_read_them),
         cmocka_unit_test(test_gguf_architectures__forms_are_told_apart),

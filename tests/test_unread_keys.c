@@ -156,6 +156,32 @@ static void test_unread__no_config_of_the_test_material_is_warned_of(void **stat
     check_directory(QB_SOURCE_DIR "/../shared/tokenizers", 1);
 }
 
+/* Written by llama.cpp's converter. */
+static void test_unread__nor_any_gguf_file(void **state) {
+    (void)state;
+    static const char dir[] = QB_SOURCE_DIR "/tests/golden/families";
+    DIR *d = opendir(dir);
+    int n = 0;
+    assert_non_null(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[1024];
+        struct stat s;
+        qb_model *m;
+        snprintf(path, sizeof path, "%s/%s/model.gguf", dir, e->d_name);
+        if (e->d_name[0] == '.' || stat(path, &s) != 0) continue;
+        said[0] = 0;
+        qb_log_capture(keep, NULL);
+        qb_status st = qb_model_open(path, &m);
+        qb_log_capture(NULL, NULL);
+        assert_ok(st);
+        if (strstr(said, "neither read")) fail_msg("%s", said);
+        qb_model_close(m);
+        n++;
+    }
+    closedir(d);
+    assert_true(n > 40);
+}
+
 /* The defaults that transformers' own classes state. */
 static void test_unread__nor_the_defaults_of_the_classes(void **state) {
     (void)state;
@@ -178,6 +204,7 @@ int main(void) {
         cmocka_unit_test(test_unread__what_changes_a_computation_in_an_inner_object_is_refused),
         cmocka_unit_test(test_unread__keys_without_effect_say_nothing),
         cmocka_unit_test(test_unread__no_config_of_the_test_material_is_warned_of),
+        cmocka_unit_test(test_unread__nor_any_gguf_file),
         cmocka_unit_test(test_unread__nor_the_defaults_of_the_classes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,7 @@ typedef struct qb_gguf_value {
     int64_t count;        /* items; 1 unless an array */
     const uint8_t *bytes; /* the first item, in the file */
     const char *text;     /* a lone string with a NUL behind it, else NULL */
+    bool asked;           /* somebody looked for it */
 } qb_gguf_value;
 
 typedef struct qb_gguf_tensor {
@@ -77,6 +78,10 @@ qb_status qb_gguf_text(const qb_gguf *g, const char *key, bool required, const c
 /* An array of numbers of this width, as it lies in the file (not aligned). */
 qb_status qb_gguf_numbers(const qb_gguf *g, const char *key, bool required, qb_gguf_kind kind,
                           const qb_gguf_value **out) QB_NODISCARD;
+
+/* Warns of what stands under this prefix, nobody has looked for, and none of the patterns (fnmatch, behind
+   the prefix; NULL behind the last) matches. */
+void qb_gguf_warn_unasked(const qb_gguf *g, const char *prefix, const char *const *inert);
 
 typedef struct qb_gguf_string {
     const char *bytes; /* in the file; may hold NUL, and none follows */

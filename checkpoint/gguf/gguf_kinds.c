@@ -18,8 +18,11 @@ static bool is_in(const char *below, const char *const *names, size_t n) {
 }
 
 bool qb_gguf_blocks_read(const qb_gguf_architecture *a, const char *below) {
-    static const char *const latent[] = {"attention.q_lora_rank", "attention.kv_lora_rank",
-                                         "rope.scaling.yarn_log_multiplier", "expert_group_count",
+    static const char *const latent[] = {"attention.q_lora_rank",
+                                         "attention.kv_lora_rank",
+                                         "attention.head_count_kv", /* of what llama.cpp computes */
+                                         "rope.scaling.yarn_log_multiplier",
+                                         "expert_group_count",
                                          "expert_group_used_count"},
                              *const linear[] = {"ssm.conv_kernel", "ssm.state_size", "ssm.group_count",
                                                 "ssm.time_step_rank", "ssm.inner_size",

@@ -159,6 +159,9 @@ qb_status qb_gguf_add_blocks(qb_gguf_builder *b) QB_NODISCARD;
 bool qb_gguf_blocks_read(const qb_gguf_architecture *a, const char *below);
 /* Metadata that changes the computation and that this row does not read is refused by name. */
 qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) QB_NODISCARD;
+/* Behind all reading: warns of the architecture's metadata that nobody looked for, unless it is known to
+   change nothing. */
+void qb_gguf_warn_unread(const qb_gguf *g, const qb_gguf_architecture *a);
 
 /* Maps and parses the file, and the further parts of a split model, into ck->shards and ck->gguf: the
    metadata of the first part, the tensors of all. */

@@ -64,6 +64,7 @@ qb_status qb_checkpoint_open_gguf(qb_checkpoint *ck, const char *path) {
         QB_TRY(st, qb_gguf_add_tensor(ck, architecture, &ck->gguf->tensors[i]));
     QB_TRY(st, qb_gguf_add_made(ck, architecture));
     QB_TRY(st, qb_gguf_add_per_layer(ck, architecture));
+    qb_gguf_warn_unread(ck->gguf, architecture);
     ck->quantization_source = ck->config_source = ck->shards[0].path;
     st = describe(ck);
 out:

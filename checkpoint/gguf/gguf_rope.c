@@ -142,8 +142,9 @@ static qb_status add_scaling(qb_gguf_builder *b, qb_json *scaling) {
     const char *type = "none";
     double factor = 1;
     qb_status st;
-    QB_TRY(st, qb_gguf_real(b->g, qb_gguf_key(b, "rope.scale_linear"), false, 1e-3, 1e6, &factor));
-    if (factor > 1 || factor < 1) type = "linear";
+    QB_TRY(st, qb_gguf_real(b->g, qb_gguf_key(b, "rope.scale_linear"), false, 0, 1e6, &factor));
+    QB_TRY(st, qb_gguf_real(b->g, qb_gguf_key(b, "rope.scaling.factor"), false, 0, 1e6, &factor));
+    if (factor > 0 && (factor > 1 || factor < 1)) type = "linear"; /* where no key says of which type */
     QB_TRY(st, qb_gguf_text(b->g, qb_gguf_key(b, "rope.scaling.type"), false, &type));
     bool has_lists = qb_gguf_find_tensor(b->g, "rope_factors_long.weight") != NULL;
     if (!strcmp(type, "none") || (!strcmp(type, "longrope") && has_lists)) return QB_OK;
@@ -151,7 +152,7 @@ static qb_status add_scaling(qb_gguf_builder *b, qb_json *scaling) {
     if (strcmp(type, "linear") != 0)
         return qb_fail(QB_ERR_UNSUPPORTED, "%s: rope_scaling of type \"%.40s\" is not known in GGUF files",
                        b->g->file, type);
-    QB_TRY(st, qb_gguf_real(b->g, qb_gguf_key(b, "rope.scaling.factor"), false, 0, 1e6, &factor));
+    if (!(factor > 0)) return QB_OK; /* how llama.cpp's own files say that there is none */
     qb_json_put_text(scaling, "rope_type", type);
     qb_json_put_real(scaling, "factor", factor);
 out:

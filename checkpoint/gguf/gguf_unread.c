@@ -1,6 +1,7 @@
 /* Metadata that changes what a model computes and that its row of gguf_architectures.def does not read. */
 #include "checkpoint/gguf/gguf_model.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Values that change nothing are passed over: `usual`, or what the metadata `same_as` says. Source: gguf-py's
@@ -64,4 +65,23 @@ qb_status qb_gguf_refuse_unread(qb_gguf_builder *b) {
         if (st != QB_OK) return st;
     }
     return QB_OK;
+}
+
+void qb_gguf_warn_unread(const qb_gguf *g, const qb_gguf_architecture *a) {
+    static const char *const inert[] = {
+        "vocab_size",                    /* the embedding has it */
+        "tensor_data_layout",            /* of converters before rows were put back; the rows say */
+        "pooling_type",                  /* of embeddings of texts */
+        "decoder_start_token_id",        /* of encoders and decoders */
+        "use_parallel_residual",         /* llama.cpp reads it for gptneox alone, elsewhere the tensors say */
+        "attention.layer_norm*_epsilon", /* of the kind of norm that the class has not */
+        "rope.scaling.finetuned",
+        /* read with the kind of scaling that they belong to */
+        "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.yarn_beta_*", NULL};
+    char prefix[80];
+    size_t n = (size_t)snprintf(prefix, sizeof prefix, "%s.", a->name);
+    for (size_t i = 0; i < g->n_values; i++) /* read where their kind of block is */
+        if (!strncmp(g->values[i].key, prefix, n) && qb_gguf_blocks_read(a, g->values[i].key + n))
+            g->values[i].asked = true;
+    qb_gguf_warn_unasked(g, prefix, inert);
 }

@@ -1,8 +1,11 @@
 /* GGUF metadata by key. */
+#include "base/unread.h"
 #include "checkpoint/gguf/gguf.h"
 
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const char *const kind_names[QB_GGUF_KIND_COUNT] = {"uint8",  "int8",    "uint16", "int16",  "uint32",
@@ -11,7 +14,9 @@ static const char *const kind_names[QB_GGUF_KIND_COUNT] = {"uint8",  "int8",    
 
 const qb_gguf_value *qb_gguf_find(const qb_gguf *g, const char *key) {
     uint32_t position;
-    return qb_names_find(&g->keys, key, &position) ? &g->values[position] : NULL;
+    if (!qb_names_find(&g->keys, key, &position)) return NULL;
+    g->values[position].asked = true;
+    return &g->values[position];
 }
 
 static qb_status missing(const qb_gguf *g, const char *key, bool required) {
@@ -150,4 +155,39 @@ qb_status qb_gguf_strings(const qb_gguf *g, const char *key, bool required, qb_g
         at += width + n;
     }
     return QB_OK;
+}
+
+/* ---- what nobody looked for ---- */
+
+static bool matches(const char *const *patterns, const char *key) {
+    for (; *patterns; patterns++)
+        if (fnmatch(*patterns, key, 0) == 0) return true;
+    return false;
+}
+
+static void value_text(const qb_gguf *g, const qb_gguf_value *v, char out[64]) {
+    double number = 0;
+    bool is_text = !v->is_array && v->kind == QB_GGUF_STRING, is_bool = v->kind == QB_GGUF_BOOL;
+    if (v->is_array)
+        snprintf(out, 64, "%" PRId64 " of kind %s", v->count, kind_names[v->kind]);
+    else if (is_text || is_bool)
+        snprintf(out, 64, "%s", is_text ? v->text : *v->bytes ? "true" : "false");
+    else if (qb_gguf_real(g, v->key, false, -INFINITY, INFINITY, &number) == QB_OK)
+        snprintf(out, 64, "%g", number);
+    else
+        snprintf(out, 64, "no number"); /* NaN */
+}
+
+void qb_gguf_warn_unasked(const qb_gguf *g, const char *prefix, const char *const *inert) {
+    qb_unread unread = {0};
+    size_t n = strlen(prefix);
+    for (size_t i = 0; i < g->n_values; i++) {
+        const qb_gguf_value *v = &g->values[i];
+        char text[64];
+        if (v->asked || strncmp(v->key, prefix, n) != 0 || matches(inert, v->key + n)) continue;
+        value_text(g, v, text);
+        qb_unread_add(&unread, v->key, text);
+    }
+    qb_error_clear();
+    qb_unread_warn(&unread, g->file);
 }

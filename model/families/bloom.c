@@ -8,6 +8,7 @@ static void configure(qb_keys *k, qb_config *c) {
     bool after = false;
     qb_read_gpt_keys(k, c, &(qb_gpt_keys){.activation_default = "gelu_new", .eps = "layer_norm_epsilon"});
     qb_key_bool(k, "apply_residual_connection_post_layernorm", &after);
+    qb_key_only_text(k, "hidden_act", "gelu_new");
     qb_keys_mark(k, "alibi|use_alibi|position_embedding_type"); /* the class always has ALiBi */
     c->extra[RESIDUAL_AFTER_NORM] = after;
     c->attention_bias = c->output_bias = c->mlp_bias = true;

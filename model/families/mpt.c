@@ -34,6 +34,7 @@ static void configure(qb_keys *k, qb_config *c) {
     qb_read_gpt_keys(k, c, &(qb_gpt_keys){.activation_default = "gelu", .eps = "layer_norm_epsilon"});
     qb_key_int(k, "expansion_ratio", false, 1, 64, &ratio);
     c->ffn = ratio * c->hidden;
+    qb_key_only_text(k, "hidden_act", "gelu");
     qb_key_text(k, "norm_type", false, &norm);
     if (k->st == QB_OK && !strstr(norm, "layernorm"))
         qb_keys_fail(k, QB_ERR_UNSUPPORTED, "norm_type is \"%.60s\", only layernorm is known", norm);
