@@ -6,10 +6,39 @@
 #include <assert.h>
 #include <string.h>
 
+/* Whether `word` is one of "a|b|c". */
+static bool is_among(const char *names, const char *word) {
+    size_t length = strlen(word);
+    for (const char *p = names; *p; p += *p == '|') {
+        size_t n = strcspn(p, "|");
+        if (n == length && !memcmp(p, word, n)) return true;
+        p += n;
+    }
+    return false;
+}
+
+qb_status qb_reader_members(const qb_reader *r, const qb_json *object, const char *known, const char *of) {
+    for (const qb_json *c = qb_json_first(object); c; c = qb_json_next(c))
+        if (!is_among(known, qb_json_key(c)) && !qb_json_is_null(c))
+            return qb_fail(QB_ERR_UNSUPPORTED, "%s: %.64s with \"%.64s\" is not supported: it may change ids",
+                           r->name, of, qb_json_key(c));
+    return QB_OK;
+}
+
 qb_status qb_reader_type(const qb_reader *r, const qb_json *object, const char *what, const char **type) {
+    static const struct {
+        const char *type, *members;
+    } steps[] = {
+#define X(type, members) {type, "type|" members},
+#include "tokenizer/steps.def"
+#undef X
+    };
     if (!qb_json_is_object(object))
         return qb_fail(QB_ERR_FORMAT, "%s: %s must be an object or null", r->name, what);
-    return qb_json_text(object, "type", r->name, true, type);
+    qb_status st = qb_json_text(object, "type", r->name, true, type);
+    for (size_t i = 0; st == QB_OK && i < sizeof steps / sizeof steps[0]; i++)
+        if (!strcmp(steps[i].type, *type)) return qb_reader_members(r, object, steps[i].members, *type);
+    return st; /* the section refuses it by name */
 }
 
 qb_status qb_reader_text(const qb_reader *r, const qb_json *object, const char *key, bool may_be_empty,

@@ -110,7 +110,11 @@ qb_status qb_reader_normalizer(const qb_reader *r, const qb_json *section) QB_NO
 qb_status qb_reader_pretokenizer(const qb_reader *r, const qb_json *section) QB_NODISCARD;
 qb_status qb_reader_post_processor(const qb_reader *r, const qb_json *section) QB_NODISCARD;
 qb_status qb_reader_decoder(const qb_reader *r, const qb_json *section) QB_NODISCARD;
-/* What they share (json_reader.c). "type" of an object. */
+/* What they share (json_reader.c). Refuses members that are not among `known`, '|' between, and not null;
+   `of` says whose they are. */
+qb_status qb_reader_members(const qb_reader *r, const qb_json *object, const char *known,
+                            const char *of) QB_NODISCARD;
+/* "type" of an object, whose other members are those of this type (steps.def). */
 qb_status qb_reader_type(const qb_reader *r, const qb_json *object, const char *what,
                          const char **type) QB_NODISCARD;
 /* Member `key`, copied into the tokenizer. */

@@ -176,12 +176,14 @@ out:
  * ------------------------------------------------------------------------------------------------ */
 
 static qb_status read_added_token(qb_tokenizer *t, const qb_json *j, const char *name) {
+    static const char members[] = "id|content|single_word|lstrip|rstrip|normalized|special";
     const char *content = NULL;
     int64_t id = 0;
     qb_added_token flags;
     qb_status st;
     QB_TRY(st, qb_json_text(j, "content", name, true, &content));
     QB_TRY(st, qb_json_int(j, "id", name, true, 0, QB_VOCAB_IDS_MAX - 1, &id));
+    QB_TRY(st, qb_reader_members(&(qb_reader){t, name}, j, members, "an added token"));
     QB_TRY(st, qb_added_token_flags(j, name, &flags));
     st = qb_tokenizer_add_token(t, content, strlen(content), id, false, flags, name);
 out:
@@ -282,6 +284,8 @@ static qb_status read_model(qb_tokenizer *t, const qb_json *document, size_t tex
 }
 
 qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, const char *name) {
+    static const char members[] = "version|truncation|padding|added_tokens|normalizer|pre_tokenizer|"
+                                  "post_processor|decoder|model";
     qb_json *document = NULL;
     qb_reader r = {t, name};
     qb_status st;
@@ -293,6 +297,7 @@ qb_status qb_tokenizer_read_json(qb_tokenizer *t, const char *text, size_t n, co
     QB_TRY(st, read_added(t, qb_json_get(document, "added_tokens"), name));
     QB_TRY(st, qb_reader_post_processor(&r, qb_json_get(document, "post_processor")));
     QB_TRY(st, qb_reader_decoder(&r, qb_json_get(document, "decoder")));
+    QB_TRY(st, qb_reader_members(&r, document, members, "the file"));
     st = qb_tokenizer_index_added(t);
 out:
     qb_json_free(document);
