@@ -62,8 +62,11 @@ static qb_status parse_family(const qb_json *json, const char *where, qb_config 
     if (c->family) return QB_OK;
     qb_str known = {0};
     known_families(&known);
-    qb_status st = qb_fail(QB_ERR_UNSUPPORTED, "%s: %s \"%.80s\" is not known (known families: %s)", where,
-                           name ? "architecture" : "model_type", name ? name : type, qb_str_get(&known));
+    qb_status st =
+        qb_fail(QB_ERR_UNSUPPORTED,
+                "%s: %s \"%.80s\" is not known (known families: %s); `bench inspect` shows what the "
+                "files hold",
+                where, name ? "architecture" : "model_type", name ? name : type, qb_str_get(&known));
     qb_str_free(&known);
     return st;
 }

@@ -180,7 +180,8 @@ static qb_status refuse(const qb_keys *k, const qb_json *j) {
     if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
     qb_status st = qb_fail(QB_ERR_UNSUPPORTED,
                            "%s: \"%s\" is %.80s, which changes what a model computes, and this architecture "
-                           "does not read it here: the model would be another one",
+                           "does not read it here: the model would be another one; take the key out of "
+                           "the file if the model's own code does not read it either",
                            k->where, qb_json_key(j), text ? text : "set");
     qb_free(text);
     return st;

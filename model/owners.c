@@ -185,7 +185,8 @@ qb_status qb_owners_check(const qb_model *m, const char *where) {
             return qb_fail(
                 QB_ERR_UNSUPPORTED,
                 "%s: the checkpoint holds %.200s, which nothing in a model of the family %s reads: it would "
-                "be another model without it",
+                "be another model without it; save it without the tensor if it is of no use, or "
+                "measure it with the code that it came with",
                 where, name, m->config.family->name);
         if (is_head(&m->topology, name)) continue;
         if (n_unread++ == 0) unread = name;

@@ -128,7 +128,7 @@ static void read_fraction(const qb_keys *k, qb_keys *in, const qb_rope_spec *r, 
         qb_keys_fail(
             in, QB_ERR_UNSUPPORTED,
             "\"%s\" is %g for scaled rope, which this architecture does not read: the model would be "
-            "another one",
+            "another one; take it out if the model's own code does not read it either",
             key, stated);
 }
 
@@ -152,7 +152,8 @@ static void refuse_unread(qb_keys *in) {
         if (!found)
             qb_keys_fail(in, QB_ERR_UNSUPPORTED,
                          "\"%.60s\" among the rope parameters changes what a model computes, and is not read "
-                         "here: the model would be another one",
+                         "here: the model would be another one; take it out if the model's own code does not "
+                         "read it either",
                          qb_json_key(j));
     }
 }

@@ -168,6 +168,61 @@ static void test_cli_models__special_tokens_beyond_the_model(void **state) {
     qb_free(path);
 }
 
+static void check_warned(const qb_json *document) {
+    int n = 0;
+    assert_ok(qb_results_validate(document, "the document"));
+    for (const qb_json *c = qb_json_first(qb_json_get(document, "cases")); c; c = qb_json_next(c), n++) {
+        assert_string_equal(qb_json_string(qb_json_get(c, "status")), "ok");
+        assert_non_null(
+            strstr(qb_json_string(qb_json_first(qb_json_get(c, "warnings"))), "\"gate_new\" (2.5)"));
+    }
+    assert_true(n > 0);
+}
+
+/* A key that nobody knows is named by every command, and stands in the cases that were measured. */
+static void test_cli_models__unknown_keys_reach_the_result(void **state) {
+    (void)state;
+    const char *dir = scratch_path("unknown-key"), *out = scratch_path("unknown-key.json"),
+               *suite = scratch_path("unknown-key-suite.json");
+    char text[1024];
+    qb_json *j;
+    copy_demo(dir);
+    char *path = qb_path_join(dir, "config.json");
+    assert_ok(qb_json_read(path, 1 << 20, &j));
+    qb_json_put_real(j, "gate_new", 2.5);
+    char *config = NULL;
+    assert_ok(qb_json_print(j, true, &config));
+    assert_ok(qb_file_write_atomic(path, config, strlen(config)));
+    qb_json_free(j);
+    outcome o =
+        BENCH("eval", dir, "--dataset", "demo", "--protocol", "gptq-64", "--max-windows", "1", "--json");
+    assert_worked(&o);
+    assert_non_null(strstr(o.err, "warning: "));
+    j = json_of(&o);
+    check_warned(j);
+    qb_json_free(j);
+    outcome_free(&o);
+    o = BENCH("inspect", dir);
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "\"gate_new\" (2.5) is neither read nor known"));
+    outcome_free(&o);
+    snprintf(text, sizeof text,
+             "{\"name\":\"u\",\"summary\":\"s\",\"models\":[\"%s\"],\"backends\":[\"cpu\"],"
+             "\"methods\":[{\"method\":\"none\"},{\"method\":\"rtn\"}],\"datasets\":[\"demo\"],"
+             "\"protocols\":[\"gptq-64\"],\"metrics\":[\"perplexity\"],\"max_windows\":1}",
+             dir);
+    assert_ok(qb_file_write_atomic(suite, text, strlen(text)));
+    o = BENCH("run", "--suite", suite, "-o", out);
+    assert_worked(&o);
+    outcome_free(&o);
+    assert_ok(qb_json_read(out, 1 << 24, &j));
+    assert_int_equal(qb_json_count(qb_json_get(j, "cases")), 2);
+    check_warned(j);
+    qb_json_free(j);
+    qb_free(config);
+    qb_free(path);
+}
+
 /* Every end-of-sequence id of generation_config.json ends a text. */
 static void test_cli_models__generate_ends_at_every_eos(void **state) {
     (void)state;
@@ -244,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_cli_models__gguf_files_stand_where_models_do),
         cmocka_unit_test(test_cli_models__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli_models__special_tokens_beyond_the_model),
+        cmocka_unit_test(test_cli_models__unknown_keys_reach_the_result),
         cmocka_unit_test(test_cli_models__generate_ends_at_every_eos),
         cmocka_unit_test(test_cli_models__tokenize_equals_the_golden_hash),
     };
