@@ -86,6 +86,10 @@ void qb_f32_of_f16_many(const uint16_t *in, int64_t n, float *out) {
     qb_simd_best()->f32_of_f16(in, n, out);
 }
 
+void qb_f32_of_bf16_many(const uint16_t *in, int64_t n, float *out) {
+    qb_simd_best()->f32_of_bf16(in, n, out);
+}
+
 void qb_f16_of_f32_many(const float *in, int64_t n, uint16_t *out) {
     qb_simd_best()->f16_of_f32(in, n, out);
 }

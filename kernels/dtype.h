@@ -52,6 +52,7 @@ uint16_t qb_bf16_of_f32(float f);
 
 /* The same of n at once. */
 void qb_f32_of_f16_many(const uint16_t *in, int64_t n, float *out);
+void qb_f32_of_bf16_many(const uint16_t *in, int64_t n, float *out);
 void qb_f16_of_f32_many(const float *in, int64_t n, uint16_t *out);
 
 /* n elements of F32, F16 or BF16 to float32 and back (other types: QB_ERR_UNSUPPORTED). */

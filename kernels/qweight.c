@@ -249,15 +249,30 @@ float qb_scale_as_stored(float scale) {
     return rounded != 0.0f || scale == 0.0f ? rounded : copysignf(QB_LEAST_SCALE, scale);
 }
 
+void qb_scales_as_stored(const float *scales, int64_t n, float *out) {
+    enum { PIECE = 256 };
+    uint16_t halves[PIECE];
+    float rounded[PIECE];
+    for (int64_t at = 0; at < n; at += PIECE) {
+        int64_t count = n - at < PIECE ? n - at : PIECE;
+        qb_f16_of_f32_many(scales + at, count, halves);
+        qb_f32_of_f16_many(halves, count, rounded);
+        for (int64_t i = 0; i < count; i++)
+            out[at + i] = rounded[i] != 0.0f ? rounded[i] : qb_scale_as_stored(scales[at + i]);
+    }
+}
+
 qb_status qb_qweight_round_scales(qb_qweight *q) {
     if (!qb_qweight_has_half_scales(q)) return QB_OK;
-    for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
-        float rounded = qb_scale_as_stored(q->scales[i]);
-        if (!isfinite(rounded))
+    for (int64_t r = 0; r < q->rows; r++) {
+        float *scales = q->scales + r * q->n_groups;
+        int64_t g = 0;
+        while (g < q->n_groups && fabsf(scales[g]) < QB_LEAST_OVERFLOW) g++;
+        if (g < q->n_groups)
             return qb_fail(QB_ERR_NUMERIC,
                            "scale %g of row %lld, group %lld does not fit float16 (largest 65504)",
-                           (double)q->scales[i], (long long)(i / q->n_groups), (long long)(i % q->n_groups));
-        q->scales[i] = rounded;
+                           (double)scales[g], (long long)r, (long long)g);
+        qb_scales_as_stored(scales, q->n_groups, scales);
     }
     return QB_OK;
 }
@@ -274,15 +289,21 @@ void qb_qweight_as_read(qb_qweight *q) {
     q->symmetric = middle;
 }
 
+/* n columns of one group; the row's offset, where there is one. */
+static void dequantize_group(const uint8_t *codes, int64_t n, float scale, int32_t zero, const float *offset,
+                             float *out) {
+    for (int64_t c = 0; c < n; c++) out[c] = scale * (float)((int32_t)codes[c] - zero);
+    if (!offset) return;
+    for (int64_t c = 0; c < n; c++) out[c] += *offset;
+}
+
 static void dequantize_affine(const qb_qweight *q, float *out) {
     for (int64_t r = 0; r < q->rows; r++) {
-        const uint8_t *codes = q->codes + r * q->cols;
-        const float *scales = q->scales + r * q->n_groups;
-        for (int64_t c = 0; c < q->cols; c++) {
+        for (int64_t c = 0, n; c < q->cols; c += n) {
             int64_t g = q->g_idx ? q->g_idx[c] : c / q->group_size, at = r * q->n_groups + g;
-            int zero = q->offsets ? 0 : q->zeros[at];
-            float product = scales[g] * (float)((int)codes[c] - zero);
-            out[r * q->cols + c] = q->offsets ? product + q->offsets[at] : product;
+            n = q->g_idx ? 1 : q->cols - c < q->group_size ? q->cols - c : q->group_size;
+            dequantize_group(q->codes + r * q->cols + c, n, q->scales[at], q->offsets ? 0 : q->zeros[at],
+                             q->offsets ? &q->offsets[at] : NULL, out + r * q->cols + c);
         }
     }
 }

@@ -76,9 +76,10 @@ qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook code
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);
 
-/* Float16's smallest number, 2^-24, and its smallest with all bits, 2^-14. */
+/* Float16's smallest number, 2^-24, its smallest with all bits, 2^-14, and what rounds to infinity. */
 #define QB_LEAST_SCALE        0x1p-24f
 #define QB_LEAST_NORMAL_SCALE 0x1p-14f
+#define QB_LEAST_OVERFLOW     65520.0f
 /* Whether its scales are stored in float16. */
 static inline bool qb_qweight_has_half_scales(const qb_qweight *q) {
     return q->coding == QB_CODING_AFFINE && q->scale_dtype == QB_DTYPE_F16;
@@ -86,6 +87,8 @@ static inline bool qb_qweight_has_half_scales(const qb_qweight *q) {
 /* A scale rounded to float16 and back; infinite where it overflows; one that underflows to 0 becomes the
    smallest number of its sign. */
 float qb_scale_as_stored(float scale);
+/* The same of n at once; out may be scales. */
+void qb_scales_as_stored(const float *scales, int64_t n, float *out);
 /* Rounds scales that are stored in float16, in place. One that overflows is QB_ERR_NUMERIC. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 

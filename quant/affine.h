@@ -52,8 +52,6 @@ void qb_affine_put_grid(qb_qweight *q, int64_t row0, int64_t n_rows, int64_t gro
 void qb_affine_put_column(qb_qweight *q, int64_t row0, int64_t n_rows, int64_t column, const uint8_t *codes);
 
 /* Round to nearest on the job's weight, group by group, into q (allocated). The whole of the method `rtn`,
-   and what others fall back to. */
-qb_status qb_affine_round(const qb_quant_job *job, qb_qweight *q) QB_NODISCARD;
-
-/* QB_ERR_NUMERIC naming module, row and column when the job's weight holds NaN or infinity. */
-qb_status qb_weight_check_finite(const qb_quant_job *job) QB_NODISCARD;
+   and what others fall back to. report: NULL, or takes the error by the weight alone, with scales as a reader
+   of the file finds them. QB_ERR_NUMERIC as qb_weight_check_finite. */
+qb_status qb_affine_round(const qb_quant_job *job, qb_qweight *q, qb_module_report *report) QB_NODISCARD;

@@ -158,10 +158,12 @@ static qb_status quantize_fp4(const qb_quant_job *job, qb_qweight *out, qb_modul
     return quantize(QB_CODEBOOK_FP4, job, out, report);
 }
 static qb_status site_nf4(const qb_site_job *job) {
-    return qb_site_each(job, NULL, qb_device_rounds(job->dev), quantize_nf4);
+    return qb_site_each(job, NULL, qb_device_rounds(job->dev) ? QB_SITE_ON_DEVICE : QB_SITE_WIDENED,
+                        quantize_nf4);
 }
 static qb_status site_fp4(const qb_site_job *job) {
-    return qb_site_each(job, NULL, qb_device_rounds(job->dev), quantize_fp4);
+    return qb_site_each(job, NULL, qb_device_rounds(job->dev) ? QB_SITE_ON_DEVICE : QB_SITE_WIDENED,
+                        quantize_fp4);
 }
 
 static void label(const qb_quant_config *config, qb_str *out) {

@@ -182,8 +182,8 @@ static qb_status fall_back(const qb_quant_job *job, const char *reason, qb_qweig
     snprintf(report->reason, sizeof report->reason, "%s", reason);
     qb_free(q->g_idx);
     q->g_idx = NULL;
-    qb_status st = qb_affine_round(job, q);
-    return st == QB_OK ? qb_output_error(job, q, report) : st;
+    qb_status st = qb_affine_round(job, q, job->hessian ? NULL : report);
+    return st == QB_OK && job->hessian ? qb_output_error(job, q, report) : st;
 }
 
 static qb_status describe(const char *module, int64_t rows, int64_t cols, qb_dtype source_dtype,
@@ -236,7 +236,6 @@ static qb_status round_unseen(const qb_quant_job *job, qb_qweight *out, qb_modul
     char reason[sizeof report->reason];
     qb_status st;
     QB_TRY(st, describe(job->module, job->rows, job->cols, job->source_dtype, job->config, &shape));
-    QB_TRY(st, qb_weight_check_finite(job));
     QB_TRY(st, qb_qweight_alloc_affine(job->rows, job->cols, shape.bits, shape.group_size, false, out));
     out->symmetric = shape.symmetric;
     out->source_dtype = shape.source_dtype;
@@ -261,7 +260,7 @@ static qb_status unseen_expert(const qb_site_job *job) {
         st = qb_hessian_finish(job->dev, job->sum, job->linears[0].module, &own);
         h = &own;
     }
-    if (st == QB_OK) st = qb_site_each(job, h, false, round_unseen);
+    if (st == QB_OK) st = qb_site_each(job, h, QB_SITE_WIDENED, round_unseen);
     qb_hessian_free(&own);
     return st;
 }
@@ -273,7 +272,7 @@ static qb_status on_host(const qb_site_job *job) {
         st = qb_hessian_finish(job->dev, job->sum, job->linears[0].module, &own);
         h = &own;
     }
-    if (st == QB_OK) st = qb_site_each(job, h, false, quantize);
+    if (st == QB_OK) st = qb_site_each(job, h, QB_SITE_WIDENED, quantize);
     qb_hessian_free(&own);
     return st;
 }

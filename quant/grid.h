@@ -28,6 +28,21 @@ typedef struct qb_grid_ops {
        compensation of columns 1 .. n - 1: panel[k] -= error * u[k]. */
     void (*step)(float *panel, int64_t n, const float *u, const float *scale, const float *zero, int maxq,
                  uint8_t *codes, float *error);
+
+    /* What needs no neighbour in its column runs along a row, cols columns in groups of `group`. */
+
+    /* The largest magnitude of n elements; not finite when one of them is not. */
+    float (*largest)(const float *row, int64_t n);
+    /* `find` of each group without the mse search. */
+    void (*find_row)(const qb_grid_rule *rule, const float *row, int64_t cols, int64_t group, float *scale,
+                     float *zero);
+    /* `encode`, with a scale and a zero point a group. */
+    void (*encode_row)(const float *row, int64_t cols, int64_t group, const float *scale,
+                       const uint8_t *zeros, int maxq, uint8_t *codes);
+    /* Sum over the row of (w - scale (code - zero))^2, the weight in float32 as qb_qweight_dequantize gives
+       it, and of w^2, in an order that depends on the shape alone. */
+    void (*row_error)(const float *row, const uint8_t *codes, int64_t cols, int64_t group, const float *scale,
+                      const uint8_t *zeros, double *error, double *norm);
 } qb_grid_ops;
 
 /* What this CPU runs best ($BENCH_SIMD lowers it). */

@@ -99,7 +99,8 @@ enum { QB_NEEDS_HESSIAN = 1 };
 
 typedef struct qb_quant_method {
     const char *name, *summary, *source;
-    unsigned needs;           /* anything: calibration windows pass through the model */
+    unsigned needs; /* anything: calibration windows pass through the model */
+    bool by_rows;   /* the threads widen a row (with `mse` 64) of a weight at a time, not the whole */
     const qb_option *options; /* rows over qb_quant_config, NULL-name terminated */
     /* Fills out's shape and options without arrays, for plans: what would come of a [rows, cols] weight.
        Checks the options against the shape (bits, group size that does not divide, ...). */

@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 
-#include <math.h>
+#include <string.h>
 
 enum {
     TILE_ROWS = 128,
@@ -88,16 +88,12 @@ static void hessian_tile(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-static void weight_tile(void *ctx, int64_t begin, int64_t end, int worker) {
+static void weight_span(void *ctx, int64_t begin, int64_t end, int worker) {
     error_run *run = ctx;
-    const qb_qweight *q = run->q;
-    int64_t unit = q->coding == QB_CODING_AFFINE ? q->cols : 1, n = (end - begin) * unit;
+    int64_t n = end - begin;
     float *d = run->scratch + (size_t)worker * run->share;
-    const float *w = run->job->weight + begin * unit;
-    if (q->coding == QB_CODING_AFFINE)
-        dequantize_rows(run, begin, end - begin, d);
-    else
-        dequantize_span(q, begin, n, d);
+    const float *w = run->job->weight + begin;
+    dequantize_span(run->q, begin, n, d);
     double error = 0, norm = 0;
     for (int64_t i = 0; i < n; i++) {
         double e = (double)w[i] - (double)d[i];
@@ -110,41 +106,64 @@ static void weight_tile(void *ctx, int64_t begin, int64_t end, int worker) {
 
 static qb_status find_stored(error_run *run) {
     const qb_qweight *q = run->q;
-    int64_t n = q->coding == QB_CODING_AFFINE ? q->rows * q->n_groups : 0;
-    bool halves = qb_qweight_has_half_scales(q);
-    if (n == 0) return QB_OK;
+    int64_t n = q->rows * q->n_groups;
     qb_status st = qb_alloc((size_t)n, sizeof *run->stored, &run->stored);
-    for (int64_t i = 0; st == QB_OK && i < n; i++)
-        run->stored[i] = halves ? qb_scale_as_stored(q->scales[i]) : q->scales[i];
-    return st;
+    if (st != QB_OK) return st;
+    if (qb_qweight_has_half_scales(q))
+        qb_scales_as_stored(q->scales, n, run->stored);
+    else
+        memcpy(run->stored, q->scales, (size_t)n * sizeof *q->scales);
+    return QB_OK;
+}
+
+static void put_sums(const double *error, const double *norm, int64_t n, const char *kind,
+                     qb_module_report *report) {
+    double e = 0, s = 0;
+    for (int64_t i = 0; i < n; i++) {
+        e += error[i];
+        s += norm[i];
+    }
+    report->error = e;
+    report->relative_error = s > 0 ? e / s : 0.0;
+    report->error_kind = kind;
 }
 
 qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_module_report *report) {
-    bool affine = q->coding == QB_CODING_AFFINE, by_hessian = affine && job->hessian;
+    bool affine = q->coding == QB_CODING_AFFINE;
     error_run run = {.job = job, .q = q};
     int64_t n = affine ? q->rows : q->rows * q->cols;
     run.tile = affine ? TILE_ROWS : SPAN_ELEMENTS / q->block_size * q->block_size;
-    run.share =
-        affine ? (size_t)(TILE_ROWS * q->cols) + (by_hessian ? TILE_ROWS * PANEL : 0) : (size_t)run.tile;
+    run.share = affine ? (size_t)(TILE_ROWS * (q->cols + PANEL)) : (size_t)run.tile;
     size_t tiles = (size_t)((n + run.tile - 1) / run.tile);
     qb_status st;
-    QB_TRY(st, find_stored(&run));
+    if (affine) QB_TRY(st, find_stored(&run));
     QB_TRY(st, qb_alloc((size_t)qb_threads_count(job->threads) * run.share, sizeof(float), &run.scratch));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.error));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.norm));
-    qb_parallel_for(job->threads, n, run.tile, by_hessian ? hessian_tile : weight_tile, &run);
-    double error = 0, norm = 0;
-    for (size_t i = 0; i < tiles; i++) {
-        error += run.error[i];
-        norm += run.norm[i];
-    }
-    report->error = error;
-    report->relative_error = norm > 0 ? error / norm : 0.0;
-    report->error_kind = by_hessian ? "hessian" : "weight";
+    qb_parallel_for(job->threads, n, run.tile, affine ? hessian_tile : weight_span, &run);
+    put_sums(run.error, run.norm, (int64_t)tiles, affine ? "hessian" : "weight", report);
 out:
     qb_free(run.stored);
     qb_free(run.scratch);
     qb_free(run.error);
     qb_free(run.norm);
     return st;
+}
+
+qb_status qb_row_errors_create(int64_t rows, qb_row_errors *out) {
+    *out = (qb_row_errors){0};
+    qb_status st = qb_alloc((size_t)rows, sizeof *out->error, &out->error);
+    if (st == QB_OK) st = qb_alloc((size_t)rows, sizeof *out->norm, &out->norm);
+    if (st != QB_OK) qb_row_errors_free(out);
+    return st;
+}
+
+void qb_row_errors_free(qb_row_errors *e) {
+    qb_free(e->error);
+    qb_free(e->norm);
+    *e = (qb_row_errors){0};
+}
+
+void qb_row_errors_report(const qb_row_errors *e, int64_t rows, qb_module_report *report) {
+    put_sums(e->error, e->norm, rows, "weight", report);
 }

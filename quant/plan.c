@@ -23,12 +23,12 @@ static int64_t stored_bytes(const qb_qweight *q) {
     return (weights + 1) / 2 + table + scales + QUANT_STATE_BYTES;
 }
 
-/* One weight while it is worked on: float32, codes a byte each, scales and zeros, and the words about to be
- * written. */
-static int64_t working_bytes(const qb_qweight *q) {
+/* One weight while it is worked on: float32 where it is widened whole, codes a byte each, scales and zeros,
+ * and the words about to be written. */
+static int64_t working_bytes(const qb_qweight *q, bool widened) {
     int64_t weights = q->rows * q->cols;
     int64_t beside = q->coding == QB_CODING_AFFINE ? q->rows * q->n_groups * 5 : q->n_blocks * 5;
-    return weights * 4 + weights + beside + stored_bytes(q);
+    return (widened ? weights * 4 : 0) + weights + beside + stored_bytes(q);
 }
 
 /* Of one block, or of all: sums, and the largest of what is held at a time. */
@@ -59,7 +59,8 @@ static qb_status measure_linear(const qb_model *m, const qb_linear *l, int64_t l
     bool index = config->act_order && !config->static_groups && config->group_size != -1;
     *packed += stored_bytes(&q);
     *dense += bytes;
-    if (working_bytes(&q) + bytes > out->largest_work) out->largest_work = working_bytes(&q) + bytes;
+    int64_t work = working_bytes(&q, !method->by_rows) + bytes;
+    if (work > out->largest_work) out->largest_work = work;
     if (l->cols > out->widest) out->widest = l->cols;
     out->params += weights;
     out->bits +=
@@ -138,8 +139,8 @@ static int64_t other_tensors(const qb_model *m, const model_sizes *s) {
     return qb_checkpoint_tensor_bytes(m->checkpoint) - s->dense;
 }
 
-/* What the workers of a row-tile loop hold: 128 rows in float32, and for GPTQ half as much again of panels.
- */
+/* What the workers of a row-tile loop hold: 128 rows in float32, and for GPTQ half as much again of panels;
+   row by row a row and what is made of it, and for the mse search 64 and their panel. */
 static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
@@ -197,7 +198,7 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     if (!method->needs) {
         out->block_bytes = s.largest_work;
         out->flops = s.params;
-        out->workspace_bytes = tile_bytes(&s, 128);
+        out->workspace_bytes = tile_bytes(&s, method->by_rows && !config->mse ? 2 : 128);
         out->peak_bytes =
             qb_resident_bytes() + larger(out->block_bytes + out->workspace_bytes, copied_bytes(m));
         return QB_OK;

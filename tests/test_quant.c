@@ -367,6 +367,123 @@ static void test_quant__instruction_sets_agree(void **state) {
     qb_free(panel);
 }
 
+/* A row with what rows may hold: zeros, one sign, very small and very large weights, and a short last group.
+ */
+static float *odd_row(int64_t cols, int64_t group, uint64_t seed) {
+    float *w = noisy((size_t)cols, seed);
+    for (int64_t k = 0; k < cols; k++) switch (k / group % 5) {
+        case 1:
+            w[k] = 0;
+            break;
+        case 2:
+            w[k] = -fabsf(w[k]);
+            break;
+        case 3:
+            w[k] *= 1e-6F;
+            break;
+        case 4:
+            w[k] = fabsf(w[k]) * 1e30F;
+            break;
+        default:
+            break;
+        }
+    return w;
+}
+
+/* The grids and codes of rows against those of panels, which the paper's golden results are of. */
+static void check_row(const qb_grid_ops *ops, const qb_grid_rule *rule, int64_t cols, int64_t group) {
+    enum { MOST = 300, GROUPS = 40 };
+    float *w = odd_row(cols, group, 8), *panel, scale[GROUPS], zero[GROUPS], s[QB_LANES], z[QB_LANES];
+    uint8_t codes[MOST], zeros[GROUPS], *expected;
+    int maxq = (1 << rule->bits) - 1;
+    assert_true(cols <= MOST && (cols + group - 1) / group <= GROUPS);
+    assert_ok(qb_alloc((size_t)(group * QB_LANES), sizeof *panel, &panel));
+    assert_ok(qb_alloc((size_t)(group * QB_LANES), 1, &expected));
+    ops->find_row(rule, w, cols, group, scale, zero);
+    for (int64_t g = 0; g < (cols + group - 1) / group; g++) zeros[g] = (uint8_t)zero[g];
+    ops->encode_row(w, cols, group, scale, zeros, maxq, codes);
+    double error = 0, norm = 0, e, n;
+    for (int64_t g = 0, first = 0; first < cols; first += group, g++) {
+        int64_t length = cols - first < group ? cols - first : group;
+        qb_grid_load(panel, w + first, cols, 1, length);
+        ops->find(rule, panel, length, s, z);
+        ops->encode(panel, length, s, z, maxq, expected);
+        assert_true(s[0] == scale[g] && z[0] == zero[g]);
+        for (int64_t k = 0; k < length; k++) {
+            assert_int_equal(codes[first + k], expected[k * QB_LANES]);
+            double x = (double)w[first + k],
+                   d = x - (double)(s[0] * (float)(codes[first + k] - (int)zeros[g]));
+            error += d * d;
+            norm += x * x;
+        }
+    }
+    ops->row_error(w, codes, cols, group, scale, zeros, &e, &n);
+    assert_true(fabs(e - error) <= 1e-12 * error && fabs(n - norm) <= 1e-12 * norm);
+    double e0, n0;
+    qb_grid_generic.row_error(w, codes, cols, group, scale, zeros, &e0, &n0);
+    assert_true(e == e0 && n == n0);
+    qb_free(w);
+    qb_free(panel);
+    qb_free(expected);
+}
+
+static void test_quant__rows_and_panels_agree(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{256, 128}, {160, 32}, {288, 288}, {100, 24}, {37, 8}, {5, 5}};
+    const qb_grid_ops *ops[2] = {&qb_grid_generic, qb_grid_ops_best()};
+    for (int variant = 0; variant < 8; variant++)
+        for (size_t i = 0; i < 2 * sizeof shapes / sizeof shapes[0]; i++) {
+            qb_grid_rule rule = {.bits = (const int[]){2, 3, 4, 8}[variant / 2], .symmetric = variant & 1};
+            check_row(ops[i % 2], &rule, shapes[i / 2][0], shapes[i / 2][1]);
+        }
+}
+
+static void test_quant__largest_finds_what_is_not_finite(void **state) {
+    (void)state;
+    const qb_grid_ops *ops[2] = {&qb_grid_generic, qb_grid_ops_best()};
+    float w[70];
+    for (int i = 0; i < 2; i++)
+        for (int at = 0; at < 70; at++) {
+            for (int k = 0; k < 70; k++) w[k] = k % 2 ? 1.5F : -0.0F;
+            w[at] = -7;
+            assert_true(ops[i]->largest(w, 70) == 7);
+            w[at] = -INFINITY;
+            assert_true(ops[i]->largest(w, 70) == INFINITY);
+            w[at] = -NAN;
+            assert_true(isnan(ops[i]->largest(w, 70)));
+        }
+}
+
+/* The weight as it came, in any type, against the same in float32. */
+static void test_quant__source_types_agree(void **state) {
+    (void)state;
+    enum { ROWS = 70, COLS = 96 };
+    static const qb_dtype types[] = {QB_DTYPE_F32, QB_DTYPE_F16, QB_DTYPE_BF16};
+    static const char *const methods[] = {"rtn", "int8"};
+    float *w = noisy(ROWS * COLS, 12);
+    uint32_t stored[ROWS * COLS];
+    for (size_t i = 0; i < 6; i++) {
+        qb_quant_config c = defaults("rtn");
+        c.group_size = 32;
+        qb_dtype type = types[i / 2];
+        assert_ok(qb_from_f32(type, w, ROWS * COLS, stored));
+        assert_ok(qb_to_f32(type, stored, ROWS * COLS, w)); /* exact from here on */
+        qb_weight source = {.rows = ROWS, .cols = COLS, .dtype = type, .dense = stored};
+        qb_quant_job job = {"m", ROWS, COLS, w, QB_DTYPE_F32, NULL, &c, NULL, NULL, NULL};
+        qb_qweight q[2];
+        qb_module_report report[2];
+        for (int k = 0; k < 2; k++) {
+            job.source = k ? &source : NULL;
+            assert_ok(quantize_alone(methods[i % 2], &job, &q[k], &report[k]));
+        }
+        assert_same(&q[0], &q[1]);
+        assert_true(report[0].error == report[1].error);
+        qb_qweight_free(&q[0]);
+        qb_qweight_free(&q[1]);
+    }
+    qb_free(w);
+}
+
 static void test_quant__refuses_what_does_not_fit(void **state) {
     (void)state;
     const qb_quant_method *gptq = qb_quant_method_find("gptq");
@@ -426,6 +543,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_quant__gptq_beats_rtn_on_every_shape),
         cmocka_unit_test(test_quant__threads_change_nothing),
         cmocka_unit_test(test_quant__instruction_sets_agree),
+        cmocka_unit_test(test_quant__rows_and_panels_agree),
+        cmocka_unit_test(test_quant__largest_finds_what_is_not_finite),
+        cmocka_unit_test(test_quant__source_types_agree),
         cmocka_unit_test(test_quant__refuses_what_does_not_fit),
         cmocka_unit_test(test_quant__names_what_is_not_finite),
     };
