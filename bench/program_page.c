@@ -29,7 +29,10 @@ const qb_variable qb_program_variables[] = {
     {"BENCH_MAX_TEXT_GB", "the most that a dataset file may take, decompressed (8 GB)"},
     {"BENCH_SHARE", "suites, plot scripts, these pages and the demo model, when not beside the program"},
     {"BENCH_CUDA_DEPENDENT", "0: a token's CUDA kernels begin only when the one before has ended"},
-    {"BENCH_SIMD", "the most of the processor's vector instructions to use: generic, avx2 or avx512"},
+    {"BENCH_SIMD",
+     "the most of the processor's vector instructions to use: generic, avx2 or avx512, on aarch64 generic or "
+     "neon; or those of products in whole numbers, such as avx512-vnni (what is there: any other word "
+     "tells)"},
     {"OPENBLAS_CORETYPE",
      "OpenBLAS's choice of kernels; set by the program at its start when OpenBLAS does not know the "
      "processor or takes slower ones than it has, and left alone when it is set"},

@@ -3,7 +3,7 @@
 #include "tests/kernels_support.h"
 #include "tests/weight_support.h"
 
-#include "kernels/cpu/integer.h"
+#include "kernels/cpu/device.h"
 
 #include <fenv.h>
 
@@ -36,19 +36,23 @@ static const format formats[] = {
 enum { FORMATS = sizeof formats / sizeof *formats };
 static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
 
-static qb_device *whole_device(const char *simd, int threads, qb_activations mode) {
-    qb_device *dev = device_open(simd, threads);
+/* The sets that can run here: every one is tested; NULL behind the last. */
+static const qb_integer *set_at(int index) {
+    return qb_integer_at(index);
+}
+
+/* set NULL: the one that is chosen. */
+static qb_device *whole_device(const qb_integer *set, int threads, qb_activations mode) {
+    qb_device *dev = device_open(NULL, threads);
     qb_activations got;
+    if (set) cpu_of(dev)->integer = set;
     assert_ok(dev->backend->set_activations(dev, mode, &got));
     assert_int_equal(got, mode);
     return dev;
 }
 
-static bool is_avx2(const char *simd) {
-    if (simd) setenv("BENCH_SIMD", simd, 1);
-    bool is = !strcmp(qb_integer_chosen()->name, "avx2");
-    unsetenv("BENCH_SIMD");
-    return is;
+static bool is_avx2(const qb_integer *set) {
+    return !strcmp((set ? set : qb_integer_chosen())->name, "avx2");
 }
 
 /* Whether a value takes two bytes. */
@@ -73,9 +77,9 @@ static bool lies_by_row(const qb_qweight *q) {
 
 /* NULL where the matrix keeps to float32, which codes that lie in three bits and values of two bytes do with
  * AVX2. */
-static float *product(const char *simd, int threads, qb_activations mode, qb_qweight *q, const float *x,
+static float *product(const qb_integer *set, int threads, qb_activations mode, qb_qweight *q, const float *x,
                       int64_t T) {
-    qb_device *dev = whole_device(simd, threads, mode);
+    qb_device *dev = whole_device(set, threads, mode);
     qb_weight weight = {.rows = q->rows, .cols = q->cols, .packed = q};
     qb_matrix m;
     assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
@@ -83,7 +87,7 @@ static float *product(const char *simd, int threads, qb_activations mode, qb_qwe
     assert_ok(dev->backend->matmul(dev, y, x, T, &m));
     assert_true(y[T * q->rows] == guard);
     if (!m.integer) {
-        assert_true(lies_by_row(q) || (is_avx2(simd) && (q->bits == 3 || is_wide(q))));
+        assert_true(lies_by_row(q) || (is_avx2(set) && (q->bits == 3 || is_wide(q))));
         qb_free(y);
         y = NULL;
     }
@@ -112,8 +116,8 @@ static void test_integer__sums_are_exact(void **state) {
         /* the worst that codes, zeros and activations can do together */
         for (int64_t c = 0; c < cols; c++) x[c] = limit, q->codes[c] = (uint8_t)((1 << f.bits) - 1);
         if (!f.symmetric) q->zeros[0] = 0;
-        for (int s = 0; simd_name(s); s++) {
-            float *y = product(simd_name(s), 2, mode, q, x, T);
+        for (int s = 0; set_at(s); s++) {
+            float *y = product(set_at(s), 2, mode, q, x, T);
             for (int64_t t = 0; y && t < T; t++)
                 for (int64_t r = 0; r < ROWS; r++) {
                     int64_t want = 0;
@@ -121,7 +125,7 @@ static void test_integer__sums_are_exact(void **state) {
                         want += (int64_t)x[t * cols + c] * (q->codes[r * cols + c] - q->zeros[r]);
                     if (y[t * ROWS + r] != (float)want)
                         fail_msg("%d bits, %lld columns, %s, %s: %.9g, not %lld", f.bits, (long long)cols,
-                                 qb_activations_name(mode), simd_name(s), (double)y[t * ROWS + r],
+                                 qb_activations_name(mode), set_at(s)->name, (double)y[t * ROWS + r],
                                  (long long)want);
                 }
             qb_free(y);
@@ -147,8 +151,8 @@ static void test_integer__sums_of_wide_values_are_exact(void **state) {
         for (int64_t t = 0; t < T; t++) x[t * COLS + t] = limit;
         uint8_t largest = i % 2 ? 3 : 15; /* 1 in both tables */
         for (int64_t c = 0; c < COLS; c++) x[c] = limit, q->codes[c] = largest;
-        for (int s = 0; simd_name(s); s++) {
-            float *y = product(simd_name(s), 2, modes[eight], q, x, T);
+        for (int s = 0; set_at(s); s++) {
+            float *y = product(set_at(s), 2, modes[eight], q, x, T);
             for (int64_t k = 0; y && k < T * ROWS; k++) {
                 int64_t sum = 0;
                 for (int64_t c = 0; c < COLS; c++) {
@@ -161,7 +165,7 @@ static void test_integer__sums_of_wide_values_are_exact(void **state) {
                 float want = (eight ? unit : 256 * unit) * (float)sum;
                 if (y[k] != want)
                     fail_msg("%s, %s, %s: %.9g, not %.9g", qb_codebook_name(f.codebook),
-                             qb_activations_name(modes[eight]), simd_name(s), (double)y[k], (double)want);
+                             qb_activations_name(modes[eight]), set_at(s)->name, (double)y[k], (double)want);
             }
             qb_free(y);
         }
@@ -207,14 +211,14 @@ static void round_here(const segments *s, qb_activations mode, const float *x, i
         }
 }
 
-static void check_rounded(const format *f, const char *simd, qb_activations mode, int64_t rows, int64_t cols,
-                          int64_t T) {
+static void check_rounded(const format *f, const qb_integer *set, qb_activations mode, int64_t rows,
+                          int64_t cols, int64_t T) {
     qb_qweight *q = weight_new(f, rows, cols);
     float *w = noise_new(rows * cols), *x = noise_new(T * cols);
     for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 20; /* outliers, as hidden states have them */
     qb_qweight_dequantize(q, w);
     segments s = segments_new(q);
-    float *step = noise_new(T * s.n), *y = product(simd, 2, mode, q, x, T);
+    float *step = noise_new(T * s.n), *y = product(set, 2, mode, q, x, T);
     double *xq;
     assert_ok(qb_alloc((size_t)(T * cols), sizeof *xq, &xq));
     round_here(&s, mode, x, T, cols, xq, step);
@@ -235,10 +239,10 @@ static void check_rounded(const format *f, const char *simd, qb_activations mode
             }
             double got = (double)y[t * rows + r];
             if (!(fabs(got - want) <= wide + 2e-6 * size))
-                fail_msg("%s, %s, %s, [%lld, %lld]: %g, the rounded activations give %g", f->name, simd,
+                fail_msg("%s, %s, %s, [%lld, %lld]: %g, the rounded activations give %g", f->name, set->name,
                          qb_activations_name(mode), (long long)rows, (long long)cols, got, want);
             if (!(fabs(got - exact) <= allowed + wide + 2e-6 * size))
-                fail_msg("%s, %s, %s: %g is farther from %g than rounding allows", f->name, simd,
+                fail_msg("%s, %s, %s: %g is farther from %g than rounding allows", f->name, set->name,
                          qb_activations_name(mode), got, exact);
         }
     qb_qweight_free(q);
@@ -250,9 +254,9 @@ static void test_integer__equals_rounded_activations(void **state) {
     static const int64_t shapes[][3] = {{33, 172, 1}, {70, 352, 5}, {5, 43, 2}, {16, 1024, 11}};
     assert_int_equal(fegetround(), FE_TONEAREST);
     for (int i = 0; i < FORMATS; i++)
-        for (int s = 0; simd_name(s); s++)
+        for (int s = 0; set_at(s); s++)
             for (int k = 0; k < 8; k++)
-                check_rounded(&formats[i], simd_name(s), modes[k % 2], shapes[k / 2][0], shapes[k / 2][1],
+                check_rounded(&formats[i], set_at(s), modes[k % 2], shapes[k / 2][0], shapes[k / 2][1],
                               shapes[k / 2][2]);
 }
 
@@ -277,8 +281,8 @@ static void test_integer__same_bits(void **state) {
                 qb_free(y);
             }
         /* Vectors of all widths fuse the same multiplications and additions; plain C does not have to. */
-        for (int s = 1; simd_name(s); s++) {
-            float *y = product(simd_name(s), 2, modes[i % 2], q, x, T);
+        for (int s = 1; set_at(s); s++) {
+            float *y = product(set_at(s), 2, modes[i % 2], q, x, T);
             if (first && y) assert_memory_equal(first, y, T * ROWS * sizeof *y);
             qb_free(y);
         }
@@ -293,15 +297,15 @@ static void test_integer__ends_of_the_range(void **state) {
     (void)state;
     enum { ROWS = 16, COLS = 128 };
     static const float ends[] = {NAN, INFINITY, -INFINITY, 0.0f, 1e-38f, 1e-42f, 3e38f};
-    for (int s = 0; simd_name(s); s++)
+    for (int s = 0; set_at(s); s++)
         for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
             qb_qweight *q = weight_new(&formats[1], ROWS, COLS);
             float x[COLS] = {0};
             x[77] = ends[e];
-            float *y = product(simd_name(s), 1, QB_ACTIVATIONS_I16, q, x, 1);
+            float *y = product(set_at(s), 1, QB_ACTIVATIONS_I16, q, x, 1);
             for (int r = 0; r < ROWS; r++)
                 if (e < 3 ? !isnan(y[r]) : e < 6 ? y[r] != 0 : !isfinite(y[r]))
-                    fail_msg("%s: %g gives %g", simd_name(s), (double)ends[e], (double)y[r]);
+                    fail_msg("%s: %g gives %g", set_at(s)->name, (double)ends[e], (double)y[r]);
             qb_free(y);
             qb_qweight_free(q);
             qb_free(q);

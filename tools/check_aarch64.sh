@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The program for aarch64: built by a cross compiler with every warning an error, its kernels' tests run under qemu, and the
-# perplexity of the demo model the same as here. Speeds under an emulator mean nothing and are not looked at.
+# The program for aarch64: built by a cross compiler with every warning an error, its kernels' tests run under qemu (those of the
+# instruction sets try each that the processor has), and the perplexity of the demo model the same as here with each set of a processor
+# that has all, and with one that has NEON alone. Speeds under an emulator mean nothing and are not looked at.
 # Needs a Debian or Ubuntu system with gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu and qemu-user (tools/install_deps.sh test), and its
 # mirror, which the libraries come from (45 MB; nothing is installed, no architecture is added); else 77. BENCH_PROGRAM is the bench of
 # this machine (build/bin/bench), FOLDER keeps the libraries and the build (build-aarch64).
@@ -44,18 +45,26 @@ export PKG_CONFIG_LIBDIR=$libraries/pkgconfig:$libraries/openblas-pthread/pkgcon
 
 # ---- what it does
 bad=0
-emulated() { timeout 600 qemu-aarch64 -L "$SYSROOT" "$@"; }
+emulated() { timeout 600 qemu-aarch64 -cpu "${CPU:-max}" -L "$SYSROOT" "$@"; }
 unset OPENBLAS_CORETYPE BENCH_SIMD
 for test in $tests; do
   emulated "$folder/build/bin/$test" >"$folder/$test.log" 2>&1 || { grep -E 'ERROR|FAILED' "$folder/$test.log" | head -n 10; echo "$test failed"; bad=1; }
 done
 export BENCH_CACHE=$folder/cache
-perplexity() { sed -n 's/^perplexity \([0-9.]* ± [0-9.]*\) .*/\1/p'; }
-here=$("$native" eval bench/demo --dataset demo --max-windows 1 --quiet | perplexity)
-there=$(emulated "$folder/build/bin/bench" eval bench/demo --dataset demo --max-windows 1 --quiet | perplexity)
-if [ -z "$here" ] || [ "$here" != "$there" ]; then
-  echo "perplexity of the demo: \"$here\" here, \"$there\" on aarch64"
-  bad=1
-fi
+perplexity() { "$@" eval bench/demo --dataset demo --max-windows 1 --quiet --activations "$activations" | sed -n 's/^perplexity \([0-9.]* ± [0-9.]*\) .*/\1/p'; }
+# A processor, what its sets have to be, and the activations that show the last of them at work.
+while read -r CPU sets activations; do
+  found=$(BENCH_SIMD=none emulated "$folder/build/bin/bench" doctor 2>&1 | sed -n 's/.*BENCH_SIMD=.*(\(.*\))$/\1/p')
+  [ "$found" = "${sets//,/, }" ] || { echo "$CPU has \"$found\", not \"${sets//,/, }\""; bad=1; }
+  here=$(perplexity "$native")
+  there=$(BENCH_SIMD=${sets##*,} perplexity emulated "$folder/build/bin/bench")
+  if [ -z "$here" ] || [ "$here" != "$there" ]; then
+    echo "perplexity of the demo, ${sets##*,}, $activations: \"$here\" here, \"$there\" on aarch64"
+    bad=1
+  fi
+done <<'END'
+cortex-a72 generic,neon f32
+cortex-a76 generic,neon,neon-dotprod i16
+END
 [ $bad = 0 ] && echo "$(wc -w <<<"$tests") test programs pass under qemu, perplexity $there as here"
 exit $bad

@@ -13,8 +13,8 @@ void qb_blas_ensure_core(char **argv);
 /* The core that this CPU deserves ("SKYLAKEX") where OpenBLAS uses another; NULL where it does not. */
 const char *qb_blas_better_core(void);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
-const char *
-qb_cpu_simd(void); /* "avx512", "avx2" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
+const char *qb_cpu_simd(
+    void); /* "avx512", "avx2", "neon" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
 
 /* Deterministic float32 algebra over fixed tiles: single-threaded OpenBLAS calls, spread over threads by
    tiles whose shape does not depend on the thread count. */

@@ -147,7 +147,8 @@ static void cpu_memory(const qb_device *dev, qb_memory *out) {
 
 const qb_backend qb_backend_cpu = {
     .name = "cpu",
-    .summary = "host processor: AVX-512, AVX2 or plain C chosen at run time, OpenBLAS for large products",
+    .summary =
+        "host processor: AVX-512, AVX2, NEON or plain C chosen at run time, OpenBLAS for large products",
     .check_step = qb_step_check,
     .open = cpu_open,
     .close = cpu_close,

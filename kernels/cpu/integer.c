@@ -61,6 +61,7 @@ static int64_t segments_of(const qb_packed *p) {
 static int32_t start_of(const integer_job *j, qb_whole_segment s) {
     const qb_packed *p = j->p;
     if (p->zeros) return j->panel && p->bits < 8 ? -s.sum * (1 << p->bits) : -s.sum;
+    if (j->set->signed_bytes && (p->kind == QB_PACK_CODEBOOK || p->kind == QB_PACK_8)) return 0;
     if (p->kind != QB_PACK_CODEBOOK) return -s.sum * (1 << (p->bits - 1));
     if (!p->wide) return -128 * s.sum;
     if (j->eight) return -128 * 257 * s.sum; /* both bytes of a value, the higher 256 times */
@@ -211,18 +212,6 @@ const qb_cpu_form qb_cpu_integer_form = {
     .room_bytes = integer_room,
     .plan = integer_plan,
 };
-
-/* ---- which ---- */
-
-const qb_integer *qb_integer_chosen(void) {
-#if defined(__x86_64__)
-    const qb_simd *simd = qb_simd_chosen();
-    bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
-    if (simd == &qb_simd_avx512 && vnni) return &qb_integer_vnni;
-    if (simd != &qb_simd_generic) return &qb_integer_avx2;
-#endif
-    return &qb_integer_generic;
-}
 
 qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got) {
     cpu_device *d = cpu_of(dev);

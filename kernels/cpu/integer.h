@@ -100,6 +100,8 @@ static inline float qb_whole_scale(uint32_t most, bool eight, float *inverse) {
 typedef struct qb_integer {
     const char *name;
     bool fast; /* than the same set's float32 products */
+    /* Codes and values of eight bits count from -128 on here, which zero points and sums' starts follow. */
+    bool signed_bytes;
     int words_i16, words_i8;
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
@@ -118,9 +120,17 @@ typedef struct qb_integer {
 extern const qb_integer qb_integer_generic;
 #if defined(__x86_64__)
 extern const qb_integer qb_integer_avx2, qb_integer_vnni;
+#elif defined(__aarch64__)
+extern const qb_integer qb_integer_dotprod;
 #endif
 
-/* Those that go with the loops of simd.h that are chosen. */
+/* integer_sets.c */
+/* The sets that this CPU and this build have, from the plainest to the best; NULL behind the last. */
+const qb_integer *qb_integer_at(int index);
+/* The loops of simd.h that the set of this name goes with; NULL where there is none of that name. */
+struct qb_simd;
+const struct qb_simd *qb_integer_simd(const char *name);
+/* That which $BENCH_SIMD names, or the best that goes with the loops of simd.h that are chosen. */
 const qb_integer *qb_integer_chosen(void);
 /* Whether p's codes have products in whole numbers in this set. */
 bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p);

@@ -1,4 +1,5 @@
 /* Products in whole numbers in plain C: what they are defined by. */
+#define LANES_GENERIC
 #include "kernels/cpu/integer.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tuning.h"
@@ -17,6 +18,7 @@
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
+#include "kernels/cpu/integer_round.inc"
 #include "kernels/cpu/integer_pairs.inc"
 /* clang-format on */
 

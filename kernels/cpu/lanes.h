@@ -1,5 +1,6 @@
 /* Sixteen float32 lanes, whatever the instruction set of the file that includes this: one zmm register, two
-   ymm registers, or a GCC vector that the compiler splits as it can. Loads and stores take any alignment. */
+   ymm registers, four of NEON, or a GCC vector that the compiler splits as it can (also where a file defines
+   LANES_GENERIC). Loads and stores take any alignment. */
 #pragma once
 
 #include "kernels/dtype.h"
@@ -7,13 +8,18 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(LANES_GENERIC)
+#elif defined(__AVX512F__)
 #define LANES_AVX512 1
 #elif defined(__AVX2__)
 #define LANES_AVX2 1
+#elif defined(__aarch64__)
+#define LANES_NEON 1
 #endif
 #if defined(LANES_AVX512) || defined(LANES_AVX2)
 #include <immintrin.h>
+#elif defined(LANES_NEON)
+#include <arm_neon.h>
 #endif
 /* The compiler notes that wide vectors by value have no stable ABI; none leaves its file here. */
 #pragma GCC diagnostic ignored "-Wpsabi"
@@ -36,6 +42,8 @@ enum { LANES = 16 };
 #pragma GCC diagnostic pop
 #elif defined(LANES_AVX2)
 #include "kernels/cpu/lanes_avx2.h"
+#elif defined(LANES_NEON)
+#include "kernels/cpu/lanes_neon.h"
 #else
 #include "kernels/cpu/lanes_generic.h"
 #endif
@@ -72,6 +80,10 @@ LANES_INLINE float lanes_sum(lanes x) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+#elif defined(LANES_NEON)
+    float32x4_t four = vaddq_f32(vaddq_f32(x.a, x.c), vaddq_f32(x.b, x.d));
+    float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+    return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 #else
     float v[LANES];
     lanes_store(v, x);

@@ -1,6 +1,7 @@
 #include "kernels/cpu/simd.h"
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/integer.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -36,6 +37,8 @@ static const struct {
 #if defined(__x86_64__)
     {&qb_simd_avx2, has_avx2},
     {&qb_simd_avx512, has_avx512},
+#elif defined(__aarch64__)
+    {&qb_simd_neon, always},
 #endif
 };
 enum { SETS = sizeof sets / sizeof *sets };
@@ -60,12 +63,13 @@ const qb_simd *qb_simd_best(void) {
     return best;
 }
 
-/* $BENCH_SIMD: one of the sets that this CPU and this build have, or nothing. */
+/* $BENCH_SIMD: one of the sets that this CPU and this build have, of loops or of products in whole numbers
+   (which say what loops they go with), or nothing. */
 static const qb_simd *asked(const char *name) {
     const qb_simd *set;
     for (int i = 0; (set = qb_simd_at(i)); i++)
         if (!strcmp(name, set->name)) return set;
-    return !*name ? qb_simd_best() : NULL;
+    return !*name ? qb_simd_best() : qb_integer_simd(name);
 }
 
 const qb_simd *qb_simd_chosen(void) {
@@ -76,13 +80,16 @@ const qb_simd *qb_simd_chosen(void) {
 
 qb_status qb_simd_check(void) {
     const char *name = getenv("BENCH_SIMD");
-    char names[64] = "";
+    char names[128] = "";
     const qb_simd *set;
+    const qb_integer *whole;
     if (!name || asked(name)) return QB_OK;
     for (int i = 0; (set = qb_simd_at(i)); i++) {
         if (i) strcat(names, ", ");
         strcat(names, set->name);
     }
+    for (int i = 0; (whole = qb_integer_at(i)); i++)
+        if (!strstr(names, whole->name)) strcat(strcat(names, ", "), whole->name);
     return qb_fail(QB_ERR_USAGE,
                    "BENCH_SIMD=%.40s is no instruction set that this processor and build have (%s)", name,
                    names);

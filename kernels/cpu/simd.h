@@ -1,6 +1,7 @@
 /* One table of inner loops for each instruction set, chosen at run time. The loops are written once, in *.inc
-   files over the 16-lane vectors of kernels/cpu/lanes.h, and compiled by simd_generic.c, simd_avx2.c and
-   simd_avx512.c. All are single-threaded and allocate nothing; pointers may have any alignment. */
+   files over the 16-lane vectors of kernels/cpu/lanes.h, and compiled by simd_generic.c, simd_avx2.c,
+   simd_avx512.c and simd_neon.c. All are single-threaded and allocate nothing; pointers may have any
+   alignment. */
 #pragma once
 
 #include "kernels/cpu/pack.h"
@@ -42,7 +43,7 @@ typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, int64_t
                              float *largest, float *sum, float *out);
 
 typedef struct qb_simd {
-    const char *name; /* "generic", "avx2", "avx512" */
+    const char *name; /* "generic", "avx2", "avx512", "neon" */
 
     void (*f32_of_f16)(const void *in, int64_t n, float *out);
     void (*f32_of_bf16)(const void *in, int64_t n, float *out);
@@ -84,6 +85,8 @@ typedef struct qb_simd {
 extern const qb_simd qb_simd_generic;
 #if defined(__x86_64__)
 extern const qb_simd qb_simd_avx2, qb_simd_avx512;
+#elif defined(__aarch64__)
+extern const qb_simd qb_simd_neon;
 #endif
 
 /* The tables that this CPU and this build have, from the plainest to the best; NULL behind the last. */

@@ -1,0 +1,88 @@
+/* Which products in whole numbers this machine has, and which of them are used. */
+#include "kernels/cpu/integer.h"
+
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+static bool always(void) {
+    return true;
+}
+#if defined(__x86_64__)
+static bool has_vnni(void) {
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
+#elif defined(__aarch64__)
+static bool has_dotprod(void) {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+#endif
+
+/* From the least to the best. */
+static const struct {
+    const qb_integer *set;
+    const qb_simd *simd; /* the plainest loops of simd.h that it goes with */
+    bool (*is_there)(void);
+} sets[] = {
+    {&qb_integer_generic, &qb_simd_generic, always},
+#if defined(__x86_64__)
+    {&qb_integer_avx2, &qb_simd_avx2, always},
+    {&qb_integer_vnni, &qb_simd_avx512, has_vnni},
+#elif defined(__aarch64__)
+    {&qb_integer_dotprod, &qb_simd_neon, has_dotprod},
+#endif
+};
+enum { SETS = sizeof sets / sizeof *sets };
+
+/* How good loops are; -1 where this machine has not got them. */
+static int rank(const qb_simd *simd) {
+    for (int i = 0; qb_simd_at(i); i++)
+        if (qb_simd_at(i) == simd) return i;
+    return -1;
+}
+
+static const qb_integer *there[SETS + 1];
+static const qb_simd *goes_with[SETS];
+static void find_sets(void) {
+    int n = 0;
+    for (int i = 0; i < SETS; i++)
+        if (rank(sets[i].simd) >= 0 && sets[i].is_there()) {
+            goes_with[n] = sets[i].simd;
+            there[n++] = sets[i].set;
+        }
+}
+static void look(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_sets);
+}
+
+const qb_integer *qb_integer_at(int index) {
+    look();
+    return there[index];
+}
+
+const qb_simd *qb_integer_simd(const char *name) {
+    look();
+    for (int i = 0; there[i]; i++)
+        if (!strcmp(there[i]->name, name)) return goes_with[i];
+    return NULL;
+}
+
+const qb_integer *qb_integer_chosen(void) {
+    const char *name = getenv("BENCH_SIMD");
+    const qb_integer *best = NULL;
+    look();
+    for (int i = 0; there[i]; i++) {
+        if (name && !strcmp(there[i]->name, name)) return there[i];
+        if (rank(goes_with[i]) <= rank(qb_simd_chosen())) best = there[i];
+    }
+    return best;
+}
