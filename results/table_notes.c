@@ -190,8 +190,13 @@ static qb_status noise(qb_table *t) {
     qb_str text = {0};
     if (!widest) return QB_OK;
     qb_str_text(&text, "! stayed noisy: no speed to compare with");
-    if (isfinite(widest->min) && isfinite(widest->max))
-        qb_str_printf(&text, " (the widest from %.6g to %.6g %s)", widest->min, widest->max, widest->unit);
+    if (isfinite(widest->min) && isfinite(widest->max)) {
+        qb_str_text(&text, " (the widest from ");
+        qb_text_figure(widest->min, 4, &text);
+        qb_str_text(&text, " to ");
+        qb_text_figure(widest->max, 4, &text);
+        qb_str_printf(&text, " %s)", widest->unit);
+    }
     return note(t, &text);
 }
 
