@@ -187,7 +187,8 @@ static void put_tag(const qb_figure *f, const qb_placed *p, int i, double height
     qb_str_printf(out, "<g class=\"label\" style=\"--i:var(--i%d)\"", p->hues[i] % 8);
     if (!reference) put_attribute("data-series", f->series[f->points[p->points[i]].series].name, out);
     qb_str_text(out, ">");
-    if (t->leader) put_line(t->x, height - t->y, t->leader_x, height - t->leader_y, "leader", out);
+    const qb_segment *to = &t->leading;
+    if (t->leader) put_line(to->x0, height - to->y0, to->x1, height - to->y1, "leader", out);
     put_text(t->at_x, height - t->at_y, t->font_px, t->flush_right ? "end" : "start", "label", t->text, out);
     qb_str_text(out, "</g>\n");
 }

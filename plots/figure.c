@@ -205,7 +205,8 @@ static void put_labels(qb_canvas canvas, const qb_tag *tags, const int *hues, in
                       t->on_segment ? " boxed" : "");
         qb_figure_text(canvas, t->text, t->at_x, t->at_y, t->flush_right, qb_str_get(&style), script);
         if (t->leader)
-            put_line(canvas, t->x, t->y, t->leader_x, t->leader_y, "back lc rgb '#b0b0b0' lw 0.6", script);
+            put_line(canvas, t->leading.x0, t->leading.y0, t->leading.x1, t->leading.y1,
+                     "back lc rgb '#b0b0b0' lw 0.6", script);
         qb_str_free(&style);
     }
 }
@@ -267,17 +268,19 @@ out:
     return st;
 }
 
-/* On a small canvas the axis goes on downwards until a label fits below the lowest reference. */
-static qb_axis with_room(const qb_figure *f, qb_canvas canvas, const double margins[4]) {
-    double height = canvas.height - margins[2] - margins[3], lowest = (double)INFINITY;
+qb_figure qb_figure_with_room(const qb_figure *f, qb_canvas canvas) {
+    double margins[4], lowest = (double)INFINITY;
+    qb_figure own = *f;
+    qb_axis *y = &own.y;
+    margins_of(canvas, margins);
+    double height = canvas.height - margins[2] - margins[3];
     double need = (LABEL_PX * 1.2 + 8) * qb_canvas_scale(&canvas) / height;
     for (int i = 0; i < f->n_references; i++) lowest = fmin(lowest, f->references[i].y);
-    qb_axis y = f->y;
-    if (!isfinite(lowest) || !(need < 0.5) || qb_axis_place(&y, lowest) >= need) return y;
-    double low = y.log ? log(lowest) : lowest, high = y.log ? log(y.max) : y.max;
+    if (!isfinite(lowest) || !(need < 0.5) || qb_axis_place(y, lowest) >= need) return own;
+    double low = y->log ? log(lowest) : lowest, high = y->log ? log(y->max) : y->max;
     double min = (low - need * high) / (1 - need);
-    y.min = y.log ? exp(min) : min;
-    return y;
+    y->min = y->log ? exp(min) : min;
+    return own;
 }
 
 qb_status qb_figure_scatter(const qb_figure *figure, qb_canvas canvas, qb_arena *arena, qb_str *script) {
@@ -285,8 +288,7 @@ qb_status qb_figure_scatter(const qb_figure *figure, qb_canvas canvas, qb_arena 
     qb_placed placed;
     qb_status st;
     margins_of(canvas, margins);
-    qb_figure own = *figure, *f = &own;
-    own.y = with_room(figure, canvas, margins);
+    const qb_figure own = qb_figure_with_room(figure, canvas), *f = &own;
     QB_TRY(st, qb_figure_begin(f, canvas, margins, script));
     QB_TRY(st, qb_figure_place(f, canvas, arena, &placed));
     put_labels(canvas, placed.tags, placed.hues, placed.n_tags, script);

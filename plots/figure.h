@@ -49,6 +49,9 @@ qb_status qb_figure_load(const char *name, qb_str *script) QB_NODISCARD;
 /* Appends style.gp, titles, axes, margins (in pixels: left, right, bottom, top). */
 qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double margins[4],
                           qb_str *script) QB_NODISCARD;
+/* The same figure, whose axis goes on downwards on a small canvas until a label fits below the lowest
+   reference. */
+qb_figure qb_figure_with_room(const qb_figure *f, qb_canvas canvas);
 /* Where everything of a scatter plot is drawn, in canvas pixels with the origin at the lower left. */
 typedef struct qb_placed {
     qb_box area;       /* of the data */

@@ -34,9 +34,10 @@ double qb_text_width(const char *text, double font_px) {
 typedef struct place {
     double x, y; /* as in qb_tag.at_x, at_y */
     bool flush_right, leader;
-    double preference; /* cost of the place itself */
-    qb_box box;        /* of the text there */
-    double alone;      /* what it costs whatever the other labels do */
+    double preference;  /* cost of the place itself */
+    qb_box box;         /* of the text there */
+    qb_segment leading; /* from what is named to the box: the leader, where there is one */
+    double alone;       /* what it costs whatever the other labels do */
 } place;
 
 /* Best first: to the right, then above and below it, the left side last, since readers expect a label behind
@@ -47,30 +48,29 @@ static const struct {
                             {-0.7, 1, 3}, {-0.7, -1, 3.5}, {0, 1, 2},      {0, -1, 2.5},
                             {1, 0.5, 1},  {1, -0.5, 1.5},  {-1, 0.5, 3.2}, {-1, -0.5, 3.7}};
 
-/* Anywhere at all: a mesh over the area, flush to the side that the mark is on. */
+/* Anywhere at all: a mesh over the area, flush to the side that the mark is on. The way to a line is straight
+   up or down. */
 static place place_in_mesh(const qb_tag *t, qb_box area, int k) {
     double width = qb_text_width(t->text, t->font_px), half = t->font_px * 0.56 + 1;
     double left = area.x0 + 2 + (area.x1 - area.x0 - width - 4) * (k % GRID) / (GRID - 1.0);
     double y = area.y0 + half + (area.y1 - area.y0 - 2 * half) * (k / GRID) / (GRID - 1.0);
     bool flush_right = left + width / 2 < t->x;
     double x = flush_right ? left + width : left;
-    double far = hypot(x - t->x, y - t->y) / scale_of(t);
-    return (place){x, y, flush_right, true, 12 + far * 0.12, {0, 0, 0, 0}, 0};
+    double far = (t->on_line ? 40 + fabs(y - t->y) : hypot(x - t->x, y - t->y)) / scale_of(t);
+    return (place){.x = x, .y = y, .flush_right = flush_right, .leader = true, .preference = 12 + far * 0.12};
 }
 
 static place place_of(const qb_tag *t, qb_box area, int k) {
+    if (t->on_line && k >= LINE_PLACES) return place_in_mesh(t, area, k - LINE_PLACES);
     if (t->on_line) {
         /* Along the line from right to left, each above and then below it. */
         double width = qb_text_width(t->text, t->font_px),
                step = (t->x - t->line_x0 - width - 4) / (LINE_PLACES / 2 - 1.0);
         double side = k % 2 ? -1 : 1;
-        return (place){t->x - 2 - step * (k / 2),
-                       t->y + side * (t->font_px * 0.5 + 3),
-                       true,
-                       false,
-                       k / 2 * 0.8 + (k % 2) * 1.5,
-                       {0, 0, 0, 0},
-                       0};
+        return (place){.x = t->x - 2 - step * (k / 2),
+                       .y = t->y + side * (t->font_px * 0.5 + 3),
+                       .flush_right = true,
+                       .preference = k / 2 * 0.8 + (k % 2) * 1.5};
     }
     if (k >= DIRECTIONS * RINGS) return place_in_mesh(t, area, k - DIRECTIONS * RINGS);
     int direction = k % DIRECTIONS, ring = k / DIRECTIONS;
@@ -79,13 +79,11 @@ static place place_of(const qb_tag *t, qb_box area, int k) {
         MARKER_PX + 100, MARKER_PX + 128, MARKER_PX + 160, MARKER_PX + 196, MARKER_PX + 236, MARKER_PX + 280};
     double dx = directions[direction].dx, dy = directions[direction].dy, d = distances[ring] * scale_of(t);
     double width = qb_text_width(t->text, t->font_px);
-    place p = {t->x + dx * d,
-               t->y + dy * d,
-               dx < 0,
-               ring >= 2,
-               directions[direction].cost + ring * 4.0,
-               {0, 0, 0, 0},
-               0};
+    place p = {.x = t->x + dx * d,
+               .y = t->y + dy * d,
+               .flush_right = dx < 0,
+               .leader = ring >= 2,
+               .preference = directions[direction].cost + ring * 4.0};
     if (dx == 0) { /* straight above or below: centred */
         p.x -= width / 2;
         p.y += dy * t->font_px * 0.35;
@@ -95,7 +93,7 @@ static place place_of(const qb_tag *t, qb_box area, int k) {
 
 enum { PLACES_MAX = DIRECTIONS * RINGS + GRID * GRID };
 static int places_of(const qb_tag *t) {
-    return t->on_line ? LINE_PLACES : PLACES_MAX;
+    return t->on_line ? LINE_PLACES + GRID * GRID : PLACES_MAX;
 }
 
 static qb_box box_of(const qb_tag *t, const place *p) {
@@ -125,6 +123,9 @@ static bool crosses(const qb_segment *s, qb_box b) {
     return from <= to;
 }
 
+/* What a label costs that hides a line, a mark or another label, or is hidden: more than any place alone. */
+#define VIOLATION 60.0
+
 typedef struct scene {
     const qb_tag *tags;
     int n;
@@ -140,8 +141,14 @@ static qb_box marker_box(const qb_tag *t) {
     return (qb_box){t->x - m, t->y - m, t->x + m, t->y + m};
 }
 
-static qb_segment leader_of(const qb_tag *t, const place *p) {
-    return (qb_segment){t->x, t->y, p->x, p->y};
+static double between(double low, double value, double high) {
+    return fmin(fmax(value, low), high);
+}
+
+/* From the mark to the nearest of the box, or from the line to its middle. */
+static qb_segment leader_of(const qb_tag *t, qb_box box) {
+    double x = t->on_line ? between(t->line_x0, (box.x0 + box.x1) / 2, t->x) : t->x;
+    return (qb_segment){x, t->y, between(box.x0, x, box.x1), between(box.y0 + 2, t->y, box.y1 - 2)};
 }
 
 static double side_of(const qb_segment *s, double x, double y) {
@@ -152,17 +159,15 @@ static bool cross_each_other(const qb_segment *a, const qb_segment *b) {
            side_of(b, a->x0, a->y0) * side_of(b, a->x1, a->y1) < 0;
 }
 
-/* What tag i costs at p because of tag j, which stands at its chosen place. */
-static double cost_beside(const scene *s, int i, const place *p, int j) {
-    const qb_tag *t = &s->tags[i], *other = &s->tags[j];
+/* What a tag costs at p because of tag j, which stands at its chosen place. */
+static double cost_beside(const scene *s, const place *p, int j) {
     const place *its_place = &s->chosen[j];
     const qb_box box = p->box, its = its_place->box;
-    const qb_segment leader = leader_of(t, p), its_leader = leader_of(other, its_place);
     double cost = 0, both = overlap(box, its);
     if (both > 0) cost += 150 + both * 0.3;
-    if (p->leader && crosses(&leader, its)) cost += 40;
-    if (its_place->leader && crosses(&its_leader, box)) cost += 40;
-    if (p->leader && its_place->leader && cross_each_other(&leader, &its_leader)) cost += 10;
+    if (p->leader && crosses(&p->leading, its)) cost += 90;
+    if (its_place->leader && crosses(&its_place->leading, box)) cost += 90;
+    if (p->leader && its_place->leader && cross_each_other(&p->leading, &its_place->leading)) cost += 10;
     return cost;
 }
 
@@ -174,38 +179,23 @@ static double cost_alone(const scene *s, int i, const place *p) {
     double outside = fmax(0, s->area.x0 - box.x0) + fmax(0, box.x1 - s->area.x1) +
                      fmax(0, s->area.y0 - box.y0) + fmax(0, box.y1 - s->area.y1);
     if (outside > 0) cost += 200 + outside;
-    const qb_segment leader = leader_of(t, p);
     for (int j = 0; j < s->n; j++) {
         const qb_tag *other = &s->tags[j];
         /* A line's name is read as that of the nearest line. */
-        if (j != i && t->on_line && other->on_line && fabs(p->y - other->y) < fabs(p->y - t->y)) cost += 80;
+        if (j != i && t->on_line && !p->leader && other->on_line && fabs(p->y - other->y) < fabs(p->y - t->y))
+            cost += 160;
         if (other->on_line) continue;
         const qb_box marker = marker_box(other);
         double hidden = overlap(box, marker);
         if (hidden > 0) cost += 70 + hidden * 0.5;
         bool elsewhere = fabs(other->x - t->x) + fabs(other->y - t->y) > 2 * marker_of(t);
-        if (j != i && p->leader && elsewhere && crosses(&leader, marker)) cost += 7;
+        if (j != i && p->leader && elsewhere && crosses(&p->leading, marker)) cost += 7;
     }
     for (int k = 0; k < s->n_segments; k++)
-        if (crosses(&s->segments[k], box)) cost += 110;
-    return cost;
-}
-
-/* All places of all tags. */
-static void list_places(const scene *s, place *out) {
-    for (int i = 0; i < s->n; i++, out += PLACES_MAX)
-        for (int k = 0; k < places_of(&s->tags[i]); k++) {
-            out[k] = place_of(&s->tags[i], s->area, k);
-            out[k].box = box_of(&s->tags[i], &out[k]);
-            out[k].alone = cost_alone(s, i, &out[k]);
-        }
-}
-
-/* Tags that are not placed yet hide nothing; their points count already. Stops at `enough`. */
-static double cost_of(const scene *s, int i, const place *p, const bool *placed, double enough) {
-    double cost = p->alone;
-    for (int j = 0; j < s->n && cost < enough; j++)
-        if (j != i && placed[j]) cost += cost_beside(s, i, p, j);
+        if (crosses(&s->segments[k], box)) cost += 160;
+    /* A line's own leader should meet no other line on its way. */
+    for (int k = 0; k < s->n_segments && t->on_line && p->leader; k++)
+        if (cross_each_other(&s->segments[k], &p->leading)) cost += 20;
     return cost;
 }
 
@@ -223,6 +213,28 @@ static bool needs_leader(const qb_tag *tags, int n, int i, qb_box box) {
             distance(tags[j].x, tags[j].y, box) <= own + 2)
             return true;
     return false;
+}
+
+/* All places of all tags. */
+static void list_places(const scene *s, place *out) {
+    for (int i = 0; i < s->n; i++, out += PLACES_MAX)
+        for (int k = 0; k < places_of(&s->tags[i]); k++) {
+            const qb_tag *t = &s->tags[i];
+            place *p = &out[k];
+            *p = place_of(t, s->area, k);
+            p->box = box_of(t, p);
+            p->leader |= !t->on_line && needs_leader(s->tags, s->n, i, p->box);
+            p->leading = leader_of(t, p->box);
+            p->alone = cost_alone(s, i, p);
+        }
+}
+
+/* Tags that are not placed yet hide nothing; their points count already. Stops at `enough`. */
+static double cost_of(const scene *s, int i, const place *p, const bool *placed, double enough) {
+    double cost = p->alone;
+    for (int j = 0; j < s->n && cost < enough; j++)
+        if (j != i && placed[j]) cost += cost_beside(s, p, j);
+    return cost;
 }
 
 /* Whether a cheaper place for tag i was found and taken. */
@@ -256,6 +268,48 @@ static double descend(const scene *s, const int *order, place *chosen) {
     return cost;
 }
 
+/* The only tag that stands in the way of p; -1 for none or several. */
+static int only_one_beside(const scene *s, int i, const place *p) {
+    int found = -1;
+    for (int j = 0; j < s->n; j++) {
+        if (j == i || cost_beside(s, p, j) < VIOLATION) continue;
+        if (found >= 0) return -1;
+        found = j;
+    }
+    return found;
+}
+
+/* Tag i hides something or is hidden wherever it goes as the others stand: it takes a place that one other
+   is in the way of, when that one finds another and both together are cheaper. */
+static bool push_aside(const scene *s, int i, const bool *placed, place *chosen) {
+    const place *places = s->places + (size_t)i * PLACES_MAX, was = chosen[i];
+    if (cost_of(s, i, &was, placed, INFINITY) - was.preference < VIOLATION) return false;
+    for (int k = 0; k < places_of(&s->tags[i]); k++) {
+        const place *p = &places[k];
+        int j = p->alone - p->preference < VIOLATION ? only_one_beside(s, i, p) : -1;
+        if (j < 0) continue;
+        const place its = chosen[j];
+        double before = cost_of(s, i, &was, placed, INFINITY) + cost_of(s, j, &its, placed, INFINITY);
+        chosen[i] = *p;
+        improve(s, j, placed, &chosen[j]);
+        if (cost_of(s, i, p, placed, INFINITY) + cost_of(s, j, &chosen[j], placed, INFINITY) < before - 1e-9)
+            return true;
+        chosen[i] = was;
+        chosen[j] = its;
+    }
+    return false;
+}
+
+static void push_all_aside(const scene *s, place *chosen) {
+    bool placed[MAX_TAGS], moved = true;
+    for (int i = 0; i < s->n; i++) placed[i] = true;
+    for (int round = 0; round < ROUNDS && moved; round++) {
+        moved = false;
+        for (int i = 0; i < s->n; i++) moved |= push_aside(s, i, placed, chosen);
+        for (int i = 0; i < s->n && moved; i++) improve(s, i, placed, &chosen[i]);
+    }
+}
+
 static int by_chance(uint64_t *state, int below) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (int)((*state >> 33) % (uint64_t)below);
@@ -282,6 +336,7 @@ static void find_places(scene *s, place *chosen) {
         }
     }
     s->chosen = chosen;
+    push_all_aside(s, chosen);
 }
 
 qb_status qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segments, int n_segments) {
@@ -295,15 +350,13 @@ qb_status qb_tags_place(qb_tag *tags, int n, qb_box area, const qb_segment *segm
     find_places(&s, chosen);
     qb_free(places);
     for (int i = 0; i < n; i++) {
-        const qb_box box = chosen[i].box;
         tags[i].at_x = chosen[i].x;
         tags[i].at_y = chosen[i].y;
         tags[i].flush_right = chosen[i].flush_right;
-        tags[i].leader = chosen[i].leader || (!tags[i].on_line && needs_leader(tags, n, i, box));
-        tags[i].leader_x = fmin(fmax(tags[i].x, box.x0), box.x1);
-        tags[i].leader_y = fmin(fmax(tags[i].y, box.y0 + 2), box.y1 - 2);
+        tags[i].leader = chosen[i].leader;
+        tags[i].leading = chosen[i].leading;
         tags[i].on_segment = false;
-        for (int k = 0; k < n_segments; k++) tags[i].on_segment |= crosses(&segments[k], box);
+        for (int k = 0; k < n_segments; k++) tags[i].on_segment |= crosses(&segments[k], chosen[i].box);
     }
     return QB_OK;
 }

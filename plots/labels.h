@@ -24,9 +24,9 @@ typedef struct qb_tag {
     /* set by qb_tags_place */
     double at_x, at_y; /* middle of the text's left edge, or of its right edge when flush_right */
     bool flush_right;
-    bool leader; /* far enough away to need a line from (x, y) */
-    double leader_x, leader_y;
-    bool on_segment; /* no place was clear of all segments */
+    bool leader;        /* far enough away, or near enough to another's mark, to need a line */
+    qb_segment leading; /* that line, from what is named to the text */
+    bool on_segment;    /* no place was clear of all segments */
 } qb_tag;
 
 /* Width of the text in a sans-serif face such as Arial; an estimate within a few per cent. */
