@@ -64,10 +64,9 @@ static void expect_in(const char *text, const char *words) {
 static void test_report__marks_noisy_rows(void **state) {
     (void)state;
     static const char *const path = QB_SOURCE_DIR "/results/baselines/smollm2.json";
-    static const char *const words[] = {"<path class=\"noisy\"", "crossed: stayed noisy",
-                                        "<path class=\"hatch\"", "hatched: stayed noisy",
-                                        ", stayed noisy</title>",
-                                        "(the widest from 466.4 to 730.1 tok/s)"};
+    static const char *const words[] = {"<path class=\"noisy\"",  "crossed: stayed noisy",
+                                        "<path class=\"hatch\"",  "hatched: stayed noisy",
+                                        ", stayed noisy</title>", "(the widest from 466.4 to 730.1 tok/s)"};
     char *dir = scratch_make(), *text = report_of(&path, 1, "decode-bits,prefill", dir);
     expect_well_formed(text);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) expect_in(text, words[i]);
