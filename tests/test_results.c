@@ -4,6 +4,7 @@
 #include "results/text.h"
 #include "tests/support.h"
 
+#include <dirent.h>
 #include <math.h>
 
 #define GOLDEN QB_SOURCE_DIR "/tests/golden/results/"
@@ -274,6 +275,33 @@ static void test_results__a_document_written_in_the_first_schema_is_read_whole(v
     qb_results_close(&r);
 }
 
+/* What the README quotes is of today's form, and of no machine's folders. */
+static void test_results__published_documents_are_of_todays_schema(void **state) {
+    (void)state;
+    static const char dir[] = QB_SOURCE_DIR "/results/baselines";
+    DIR *d = opendir(dir);
+    int n = 0;
+    assert_non_null(d);
+    for (const struct dirent *e; (e = readdir(d));) {
+        if (!strstr(e->d_name, ".json")) continue;
+        char *path = qb_path_join(dir, e->d_name), *text;
+        qb_json *doc;
+        size_t length;
+        assert_ok(qb_file_read(path, 16 << 20, &text, &length));
+        assert_ok(qb_json_parse(text, length, path, &doc));
+        const char *schema = qb_json_string(qb_json_get(doc, "schema"));
+        if (!schema || strcmp(schema, QB_RESULTS_SCHEMA) != 0) fail_msg("%s: %s", path, schema);
+        for (const char *p = text; (p = strstr(p, "\"path\":")); p++)
+            if (p[7 + strspn(p + 7, " \t\"")] == '/') fail_msg("%s: %.80s", path, p);
+        qb_json_free(doc);
+        qb_free(text);
+        qb_free(path);
+        n++;
+    }
+    (void)closedir(d);
+    assert_int_equal(n, 3);
+}
+
 static void test_results__two_devices_are_the_same_or_say_what_differs(void **state) {
     (void)state;
     static const struct {
@@ -378,6 +406,7 @@ int main(void) {
         cmocka_unit_test(test_results__a_later_schema_is_refused_by_name),
         cmocka_unit_test(test_results__documents_of_the_first_schema_are_lifted),
         cmocka_unit_test(test_results__a_document_written_in_the_first_schema_is_read_whole),
+        cmocka_unit_test(test_results__published_documents_are_of_todays_schema),
         cmocka_unit_test(test_results__two_devices_are_the_same_or_say_what_differs),
         cmocka_unit_test(test_results__tables_of_odd_documents),
         cmocka_unit_test(test_text__cleans_and_counts),
