@@ -214,7 +214,8 @@ struct qb_backend {
      */
     qb_status (*scatter)(qb_device *dev, const qb_routing *r, bool weigh, float *y, const float *x, int64_t T,
                          int64_t n);
-    /* x[T, D] = table[ids]; ids are host memory, checked against rows by the caller. */
+    /* x[T, D] = table[ids]; ids are host memory, checked against rows by the caller. QB_ERR_UNSUPPORTED, also
+       for T = 0, where the table is packed and the device looks up dense rows alone. */
     qb_status (*embed)(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T);
     /* out[t] = -log softmax(logits[t])[targets[t]] in float64; a target < 0 gives 0. Host targets and out.
        Returns QB_ERR_NUMERIC when a logit is NaN or infinite. */

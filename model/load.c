@@ -254,8 +254,7 @@ qb_status qb_head_resolve(qb_model *m) {
     return QB_OK;
 }
 
-/* Tokens look up single rows, which packed forms do not give: a quantized table is kept as float32, and a
-   tied head packed beside it. */
+/* For devices that look rows up in dense tables alone: float32, and a tied head packed beside it. */
 static qb_status widen_embedding(qb_model *m, const qb_weight *w, qb_matrix *head) {
     const qb_backend *be = m->dev->backend;
     qb_status st;
@@ -268,20 +267,35 @@ out:
     return st;
 }
 
+/* The head of a tied table is the same matrix. */
+static qb_status use_as_stored(qb_model *m, const qb_weight *w, qb_matrix *head) {
+    qb_status st = m->dev->backend->matrix_create(m->dev, w, QB_PLACE_DEVICE, &m->embed);
+    m->head_is_embed = m->topology.tied_head;
+    if (m->topology.tied_head) *head = m->embed;
+    return st;
+}
+
+static qb_status load_packed_embedding(qb_model *m, const qb_weight *w, qb_matrix *head) {
+    const qb_matrix asked = {.rows = w->rows, .cols = w->cols, .packed = w->packed};
+    qb_status st = m->dev->backend->embed(m->dev, NULL, &asked, NULL, 0);
+    if (st == QB_OK) return use_as_stored(m, w, head);
+    if (st != QB_ERR_UNSUPPORTED) return st;
+    qb_error_clear();
+    return widen_embedding(m, w, head);
+}
+
 static qb_status load_embedding(qb_model *m, qb_matrix *head) {
     const qb_topology *t = &m->topology;
     qb_weight w;
     qb_status st = qb_checkpoint_linear(m->checkpoint, t->embed, t->vocab, t->embed_width, &w);
     if (st != QB_OK) return st;
     if (w.packed) {
-        st = widen_embedding(m, &w, head);
+        st = load_packed_embedding(m, &w, head);
         qb_checkpoint_free_linear(m->checkpoint, t->embed, &w);
-        return st == QB_OK ? st : qb_fail_prefix(st, "%s", t->embed);
+    } else {
+        m->embed_source = w;
+        st = use_as_stored(m, &w, head);
     }
-    m->embed_source = w;
-    st = m->dev->backend->matrix_create(m->dev, &w, QB_PLACE_DEVICE, &m->embed);
-    m->head_is_embed = t->tied_head;
-    if (t->tied_head) *head = m->embed;
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", t->embed);
 }
 

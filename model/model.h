@@ -23,10 +23,10 @@ typedef struct qb_model {
     char path[1024];
     qb_device *dev; /* not owned; NULL until qb_model_load */
     /* on the device after qb_model_load */
-    qb_matrix embed;    /* dense */
-    bool head_is_embed; /* a tied head, unless the table is quantized in the checkpoint */
+    qb_matrix embed;    /* packed where the checkpoint's is and the device looks rows up there, else dense */
+    bool head_is_embed; /* a tied head, unless the table is embed_table */
     bool head_differs;  /* the config ties the head, the file holds another one, which is used */
-    float *embed_table; /* [V, D] where the checkpoint's is packed: what embed views; owned */
+    float *embed_table; /* [V, D] of a packed one for other devices: what embed views; owned */
     qb_weight embed_source;
     float *rope_tables[QB_ROPES_MAX]; /* [rope_capacity][width / 2][2] */
     int64_t rope_capacity;

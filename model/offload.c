@@ -7,7 +7,7 @@ static const double packing_margin = 1.05;
 
 qb_status qb_offload_plan_make(const qb_model *m, int64_t available_bytes, int64_t other_bytes,
                                qb_offload_plan *out) {
-    int64_t n = m->config.n_layers, weights = qb_model_weight_bytes(m);
+    int64_t n = m->config.n_layers, weights = qb_model_weight_bytes(m) + qb_model_wide_table_bytes(m);
     int64_t block = (int64_t)((double)qb_model_block_bytes(m) * packing_margin);
     int64_t ends = weights - n * qb_model_block_bytes(m);
     char a[32], b[32], c[32];

@@ -20,3 +20,6 @@ void qb_model_offload(qb_model *m, const qb_offload_plan *plan);
 /* Blocks of a loaded model that lie in host memory, and their bytes. */
 int64_t qb_model_host_blocks(const qb_model *m);
 int64_t qb_model_host_bytes(const qb_model *m);
+/* What a token embedding that is packed in the checkpoint takes more, before loading, on a device that looks
+   rows up in dense tables alone: there it becomes float32. 0 for others, and once loaded. */
+int64_t qb_model_wide_table_bytes(const qb_model *m);

@@ -1,5 +1,6 @@
 /* What a model's weights take: in the checkpoint, in memory, and read per token. */
 #include "model/decoder.h"
+#include "model/offload.h"
 #include "model/owners.h"
 
 #include <stdio.h>
@@ -12,19 +13,20 @@ static int64_t layer_of(const qb_model *m, const char *tensor) {
 
 /* All weights once loaded, from the headers alone. */
 static int64_t planned_bytes(const qb_model *m) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++)
+        sum += qb_checkpoint_loaded_bytes(m->checkpoint, qb_checkpoint_at(m->checkpoint, i));
+    return sum;
+}
+
+int64_t qb_model_wide_table_bytes(const qb_model *m) {
     const qb_topology *t = &m->topology;
     char embed[QB_NAME_BYTES];
-    int64_t sum = 0;
     snprintf(embed, sizeof embed, "%s.weight", t->embed);
-    for (size_t i = 0; i < qb_checkpoint_count(m->checkpoint); i++) {
-        const qb_tensor *tensor = qb_checkpoint_at(m->checkpoint, i);
-        int64_t bytes = qb_checkpoint_loaded_bytes(m->checkpoint, tensor);
-        bool widened =
-            tensor->dtype == QB_DTYPE_U8 && !strcmp(tensor->name, embed); /* blocks, kept as float32 */
-        sum +=
-            widened ? t->vocab * t->embed_width * (int64_t)sizeof(float) + (t->tied_head ? bytes : 0) : bytes;
-    }
-    return sum;
+    const qb_tensor *tensor = qb_checkpoint_find(m->checkpoint, embed);
+    if (m->resident || !tensor || tensor->dtype != QB_DTYPE_U8) return 0; /* U8: blocks */
+    return t->vocab * t->embed_width * (int64_t)sizeof(float) -
+           (t->tied_head ? 0 : qb_checkpoint_loaded_bytes(m->checkpoint, tensor));
 }
 
 void qb_block_prefetch(qb_model *m, int64_t layer) {
@@ -85,7 +87,8 @@ static int64_t unread_experts(const qb_model *m) {
 int64_t qb_model_decode_bytes(const qb_model *m, int64_t context, qb_dtype kv_dtype) {
     const qb_topology *t = &m->topology;
     int64_t kv = qb_kv_bytes(t, kv_dtype, t->n_layers, 1, context);
-    int64_t row = t->embed_width * (int64_t)qb_dtype_bytes(m->embed.dtype);
+    int64_t row = m->embed.packed ? m->embed.bytes / m->embed.rows
+                                  : t->embed_width * (int64_t)qb_dtype_bytes(m->embed.dtype);
     /* Everything is read once but the embedding table, of which one row is; a head that is the table reads it
      * after all. */
     return qb_model_weight_bytes(m) - unread_experts(m) + (m->head_is_embed ? 0 : row - m->embed.bytes) + kv;

@@ -171,6 +171,40 @@ static void test_matmul__unpacking_is_exact(void **state) {
     }
 }
 
+/* Rows looked up in a packed table are those of the dequantized weight, in every instruction set. */
+static void check_lookups(const format *f, const char *simd, int64_t rows, int64_t cols, int64_t T) {
+    qb_device *dev = device_open(simd, 2);
+    qb_qweight *q = weight_new(f, rows, cols);
+    qb_weight weight = {.rows = rows, .cols = cols, .packed = q};
+    qb_matrix m;
+    float *w = noise_new(rows * cols), *x = noise_new(T * cols + 1), guard = x[T * cols];
+    int32_t ids[64];
+    qb_qweight_dequantize(q, w);
+    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    qb_weight_free(&weight);
+    for (int64_t t = 0; t < T; t++) ids[t] = (int32_t)(t * 7 % rows);
+    assert_ok(qb_backend_cpu.embed(dev, x, &m, ids, T));
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t c = 0; c < cols; c++)
+            if (x[t * cols + c] != w[ids[t] * cols + c])
+                fail_msg("%s, %s: row %d column %lld is %g, not %g", f->name, simd, ids[t], (long long)c,
+                         (double)x[t * cols + c], (double)w[ids[t] * cols + c]);
+    assert_true(x[T * cols] == guard);
+    qb_backend_cpu.matrix_free(dev, &m);
+    assert_no_memory(dev);
+    qb_backend_cpu.close(dev);
+    qb_free(w), qb_free(x);
+}
+
+static void test_matmul__packed_tables_are_looked_up(void **state) {
+    (void)state;
+    for (int i = 0; i < FORMATS; i++)
+        for (int s = 0; simd_name(s); s++) {
+            check_lookups(&formats[i], simd_name(s), 50, 352, 64);
+            check_lookups(&formats[i], simd_name(s), 21, 172, 3);
+        }
+}
+
 static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
     (void)state;
     for (int i = 0; i < FORMATS; i++) {
@@ -356,6 +390,7 @@ int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul__unpacking_is_exact),
+        cmocka_unit_test(test_matmul__packed_tables_are_looked_up),
         cmocka_unit_test(test_matmul__packed_equals_the_dequantized_weight),
         cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
         cmocka_unit_test(test_matmul__factors_are_exact),

@@ -22,7 +22,8 @@ static int64_t room_of(qb_device *dev, int64_t memory_bytes) {
 qb_status qb_placement_make(const qb_model *m, qb_device *dev, int64_t other_bytes, int64_t memory_bytes,
                             bool offload, qb_placement *out) {
     bool separate = dev->backend->separate_memory;
-    int64_t weights = qb_model_weight_bytes(m), room = room_of(dev, memory_bytes);
+    int64_t weights = qb_model_weight_bytes(m) + (separate ? qb_model_wide_table_bytes(m) : 0);
+    int64_t room = room_of(dev, memory_bytes);
     int64_t need = (int64_t)(weight_margin * (double)weights) + other_bytes;
     char a[32], b[32], c[32];
     *out = (qb_placement){.plan = {.device_blocks = m->config.n_layers, .device_bytes = weights}};

@@ -132,11 +132,46 @@ qb_status qb_cpu_kv_store(qb_device *dev, const qb_kv *kv, int64_t layer, const 
     return QB_OK;
 }
 
+/* ---- the embedding ---- */
+
+typedef struct {
+    const qb_simd *simd;
+    const qb_packed *table;
+    const int32_t *ids;
+    float *x, *blocks; /* [workers][padded_cols][QB_BLOCK_ROWS] */
+} lookup_job;
+
+/* A row is a lane of its block, which is decoded whole: next to the products of a token that is little. */
+static void look_up(void *ctx, int64_t begin, int64_t end, int worker) {
+    const lookup_job *j = ctx;
+    const qb_packed *p = j->table;
+    float *block = j->blocks + worker * p->padded_cols * QB_BLOCK_ROWS;
+    for (int64_t t = begin; t < end; t++) {
+        float *to = j->x + t * p->cols;
+        const float *lane = block + j->ids[t] % QB_BLOCK_ROWS;
+        if (p->by_row) {
+            qb_packed_row(p, j->ids[t], to);
+            continue;
+        }
+        j->simd->unpack_block(p, j->ids[t] / QB_BLOCK_ROWS, block, QB_BLOCK_ROWS);
+        for (int64_t k = 0; k < p->padded_cols; k++) {
+            int64_t c = p->source ? p->source[k] : k;
+            if (c >= 0) to[c] = lane[k * QB_BLOCK_ROWS];
+        }
+    }
+}
+
+static qb_status embed_packed(cpu_device *d, float *x, const qb_packed *p, const int32_t *ids, int64_t T) {
+    lookup_job j = {.simd = d->simd, .table = p, .ids = ids, .x = x};
+    int64_t floats = qb_threads_count(d->base.threads) * p->padded_cols * QB_BLOCK_ROWS;
+    qb_status st = qb_cpu_workspace(d, floats * (int64_t)sizeof(float), &j.blocks);
+    if (st == QB_OK) qb_parallel_for(d->base.threads, T, T < 8 ? T : 4, look_up, &j);
+    return st;
+}
+
 qb_status qb_cpu_embed(qb_device *dev, float *x, const qb_matrix *table, const int32_t *ids, int64_t T) {
-    (void)dev;
-    if (!table->dense)
-        return qb_fail(QB_ERR_UNSUPPORTED,
-                       "a quantized token embedding; embeddings are kept in 16 or 32 bits");
+    if (T == 0) return QB_OK;
+    if (table->packed) return embed_packed(cpu_of(dev), x, table->packed, ids, T);
     int64_t row_bytes = table->cols * (int64_t)qb_dtype_bytes(table->dtype);
     for (int64_t t = 0; t < T; t++) {
         const uint8_t *row = (const uint8_t *)table->dense + ids[t] * row_bytes;

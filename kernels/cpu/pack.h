@@ -91,3 +91,5 @@ void qb_pack_free(qb_packed *p, const qb_pack_memory *memory); /* takes NULL */
 
 /* Absmax of element block `index` of a codebook in by_row or flat form. */
 float qb_packed_absmax(const qb_packed *p, int64_t index);
+/* A row of a codebook in by_row form as float32 (packed.c). */
+void qb_packed_row(const qb_packed *p, int64_t row, float *to);

@@ -170,7 +170,7 @@ static void plan_gemm(packed_job *j, float *room, qb_cpu_loops *out) {
 
 /* ---- codes that lie by row: each row is decoded to float32 ---- */
 
-static void decode_row(const qb_packed *p, int64_t row, float *to) {
+void qb_packed_row(const qb_packed *p, int64_t row, float *to) {
     int64_t first = row * p->cols;
     for (int64_t c = 0; c < p->cols;) {
         int64_t element = first + c, block = element >> p->block_shift;
@@ -186,7 +186,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const qb_packed *p = j->p;
     float *row = j->scratch + worker * p->cols;
     for (int64_t r = begin; r < end; r++) {
-        decode_row(p, r, row);
+        qb_packed_row(p, r, row);
         j->simd->dense_f32(row, p->cols, 1, j->x, j->T, j->y + r, p->rows);
     }
 }
