@@ -20,6 +20,21 @@ static int line_of(const char *text, const char *at) {
     return line;
 }
 
+/* Whether a string, an object or an array is still open where the text ends. */
+static bool is_open_at_end(const char *text, size_t n) {
+    bool quoted = false;
+    int64_t depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        else if (!quoted)
+            depth += text[i] == '{' || text[i] == '[' ? 1 : text[i] == '}' || text[i] == ']' ? -1 : 0;
+    }
+    return quoted || depth > 0;
+}
+
 /* The value and where it ends, from `text` as cJSON can read it. */
 static qb_status parse_value(const char *text, size_t n, const char *name, qb_json **out) {
     const char *end = NULL;
@@ -32,8 +47,9 @@ static qb_status parse_value(const char *text, size_t n, const char *name, qb_js
     if (!*out) {
         size_t at = end && end >= text ? (size_t)(end - text) : 0;
         if (at > n) at = n;
-        return qb_fail(QB_ERR_FORMAT, "%s: not valid JSON at line %d, byte %zu of %zu", name,
-                       line_of(text, text + at), at, n);
+        return qb_fail(
+            QB_ERR_FORMAT, "%s: not valid JSON at line %d, byte %zu of %zu%s", name, line_of(text, text + at),
+            at, n, is_open_at_end(text, n) ? ": it ends within the value, as a file that was cut short" : "");
     }
     for (const char *p = end; p < text + n && *p; p++)
         if (!strchr(" \t\r\n", *p))

@@ -90,6 +90,12 @@ static void test_json__round_trip_and_typed_errors(void **state) {
     qb_json_free(o);
     assert_fails(qb_json_parse("{\"a\":\n1,,}", 10, "x.json", &o), QB_ERR_FORMAT,
                  "x.json: not valid JSON at line 2");
+    static const char *const cut[] = {"{\"a\": [1, {}", "{\"a\": \"b\\\"}", "[1, 2"};
+    for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++)
+        assert_fails(qb_json_parse(cut[i], strlen(cut[i]), "x.json", &o), QB_ERR_FORMAT,
+                     ": it ends within the value, as a file that was cut short");
+    assert_fails(qb_json_parse("[\"{\",]", 6, "x.json", &o), QB_ERR_FORMAT, "byte 5 of 6");
+    assert_null(strstr(qb_error_text(), "cut short"));
     assert_fails(qb_json_parse("{} x", 4, "x.json", &o), QB_ERR_FORMAT, "text after the end");
 }
 
