@@ -180,14 +180,29 @@ out:
     return st;
 }
 
+/* "build/bin/bench kv=f32": what the side is, since its documents may be gone by the time that this is read.
+ */
+static void put_name(const qb_turns *t, int side, qb_str *out) {
+    const char *program = t->programs[side];
+    qb_str_text(out, strncmp(program, "/proc/self/", 11) ? program : "this program");
+    for (size_t i = 0; t->own[side] && i < t->own[side]->n; i++)
+        qb_str_printf(out, " %s", t->own[side]->values[i]);
+}
+
 qb_status qb_turns_judge(const qb_turns *t, const qb_compare_config *config, qb_turns_verdict *out) {
     qb_compare_config paired = *config;
+    qb_str names[2] = {{0}, {0}};
     qb_status st;
     memset(out, 0, sizeof *out);
     paired.paired = true;
-    for (int k = 0; k < 2; k++) QB_TRY(st, read_side(t, k, &out->sides[k]));
+    for (int k = 0; k < 2; k++) {
+        QB_TRY(st, read_side(t, k, &out->sides[k]));
+        put_name(t, k, &names[k]);
+        paired.names[k] = qb_str_get(&names[k]);
+    }
     st = qb_compare(&out->sides[0], &out->sides[1], &paired, &out->comparison);
 out:
+    for (int k = 0; k < 2; k++) qb_str_free(&names[k]);
     return st;
 }
 

@@ -352,10 +352,13 @@ out:
     return st;
 }
 
-static void put_origin(const qb_rows *set, qb_str *out) {
+static void put_origin(const qb_rows *set, const char *name, qb_str *out) {
     const qb_row_document *d = newest(set);
-    qb_text_clean(d->results->path ? d->results->path : "(no file)", 60, out);
-    if (set->n_documents > 1) qb_str_printf(out, " and %d earlier", set->n_documents - 1);
+    qb_text_clean(name ? name : d->results->path ? d->results->path : "(no file)", name ? 120 : 60, out);
+    if (set->n_documents > 1 && name)
+        qb_str_printf(out, ", %d runs", set->n_documents);
+    else if (set->n_documents > 1)
+        qb_str_printf(out, " and %d earlier", set->n_documents - 1);
     qb_str_text(out, "  ");
     qb_text_clean(d->created, 0, out);
     qb_str_text(out, "  ");
@@ -390,7 +393,8 @@ qb_status qb_compare(const qb_rows *before, const qb_rows *after, const qb_compa
     for (int k = 0; k < 2; k++) {
         out->documents[k] = sides[k]->n_documents;
         out->unmeasured[k] = newest(sides[k])->unmeasured;
-        put_origin(sides[k], &out->origin[k]);
+        put_origin(sides[k], config->names[k], &out->origin[k]);
+        out->config.names[k] = NULL; /* the caller's */
     }
     QB_TRY(st, compare_cases(&c));
     QB_TRY(st, judge_together(out));

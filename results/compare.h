@@ -16,6 +16,7 @@ typedef struct qb_compare_config {
     bool paired; /* the sets' documents were measured by turns, the first with the first: times are judged by
                     the differences of pairs, and configurations and devices may differ, for that is what is
                     asked */
+    const char *names[2]; /* what is said of either side in place of its newest document; NULL: its path */
 } qb_compare_config;
 
 typedef enum {

@@ -72,6 +72,9 @@ static void test_ab__sides_change_places_from_pair_to_pair(void **state) {
     assert_int_equal(i, 6);
     qb_free(order);
     assert_int_equal(o.code, 0);
+    /* The documents are gone: what the sides are is said. */
+    assert_non_null(strstr(o.out, "/old, 3 runs  2026-11-22"));
+    assert_non_null(strstr(o.out, "/new warmup=2, 3 runs  2026-11-22"));
     outcome_free(&o);
 }
 
