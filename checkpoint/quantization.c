@@ -4,6 +4,7 @@
 #include "checkpoint/quantization.h"
 
 #include "base/log.h"
+#include "base/unread.h"
 #include "checkpoint/state.h"
 
 #include <stdio.h>
@@ -174,7 +175,7 @@ out:
 }
 
 /* `assumed` is the method of files that need not name it. */
-static qb_status read_method(const reader *r, const char *assumed) {
+static qb_status read_dialect(const reader *r, const char *assumed) {
     const char *method = assumed, *version = NULL;
     qb_status st;
     QB_TRY(st, qb_json_text(r->json, spelling(r->json, "quant_method", "method"), r->where, false, &method));
@@ -184,6 +185,8 @@ static qb_status read_method(const reader *r, const char *assumed) {
     snprintf(r->out->method, sizeof r->out->method, "%s", method);
     if (!qb_json_is_null(qb_json_get(r->json, "kv_cache_scheme")))
         qb_warn("%s: \"kv_cache_scheme\" is not applied: keys and values are kept as floats here", r->where);
+    if (!qb_json_is_null(qb_json_get(r->json, "activation_scheme")))
+        qb_warn("%s: \"activation_scheme\" is not applied: activations are floats here", r->where);
     if (!strcmp(method, "gptq"))
         st = read_gptq(r);
     else if (!strcmp(method, "bitsandbytes"))
@@ -206,6 +209,29 @@ static qb_status read_method(const reader *r, const char *assumed) {
                      "compressed-tensors, bitsandbytes, fp8, mxfp4)",
                      r->where, method);
 out:
+    return st;
+}
+
+/* Members of all dialects that are read, or that say how the weights came to be and not what they are.
+   Sources: transformers' quantization_config.py, GPTQModel's and AutoGPTQ's QuantizeConfig, AutoAWQ,
+   auto-round. */
+static const qb_inert_key known_members[] = {
+#define X(pattern, values) {pattern, values},
+#include "checkpoint/quantization_keys.def"
+#undef X
+};
+
+static void warn_of_unread(const reader *r) {
+    qb_unread unread = {0};
+    for (const qb_json *j = qb_json_first(r->json); j; j = qb_json_next(j))
+        if (!qb_inert_among(known_members, sizeof known_members / sizeof known_members[0], j))
+            qb_unread_add_json(&unread, j);
+    qb_unread_warn(&unread, r->where);
+}
+
+static qb_status read_method(const reader *r, const char *assumed) {
+    qb_status st = read_dialect(r, assumed);
+    if (st == QB_OK) warn_of_unread(r);
     return st;
 }
 

@@ -4,22 +4,18 @@
 #include "base/memory.h"
 #include "base/unread.h"
 
-#include <fnmatch.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-    const char *key, *neutral; /* the values, '|' between, that change nothing: JSON text */
-} known_key;
-static const known_key computing[] = {
+static const qb_inert_key computing[] = {
 #define X(key, neutral) {key, neutral},
 #include "model/keys_that_compute.def"
 #undef X
 };
-static const known_key inert[] = {
+static const qb_inert_key inert[] = {
 /* patterns; neutral "*": any value */
 #define X(key, neutral) {key, neutral},
 #include "model/inert_keys.def"
@@ -141,38 +137,14 @@ const qb_json *qb_key_any(qb_keys *k, const char *names) {
 
 /* ---- what nobody read ---- */
 
-/* An empty array or object says nothing; an array of one neutral value over and over says that value. */
-static bool is_neutral(const qb_json *j, const char *neutral) {
-    if (qb_json_is_null(j) || !strcmp(neutral, "*")) return true;
-    if (qb_json_is_array(j) || qb_json_is_object(j)) {
-        for (const qb_json *e = qb_json_first(j); e; e = qb_json_next(e))
-            if (!is_neutral(e, neutral)) return false;
-        return true;
-    }
-    char *text = NULL, value[64];
-    size_t n;
-    bool found = false;
-    if (qb_json_print(j, false, &text) != QB_OK) return false;
-    for (const char *at = neutral, *next; at && *at && !found; at = next) {
-        next = next_name(at, value, &n);
-        char *end;
-        double number = strtod(value, &end);
-        found = (*end == 0 && qb_json_is_number(j)) ? qb_json_number(j) == number : !strcmp(text, value);
-    }
-    qb_free(text);
-    return found;
-}
-
-static const known_key *computing_key(const char *key) {
+static const qb_inert_key *computing_key(const char *key) {
     for (size_t i = 0; i < sizeof computing / sizeof computing[0]; i++)
-        if (!strcmp(computing[i].key, key)) return &computing[i];
+        if (!strcmp(computing[i].pattern, key)) return &computing[i];
     return NULL;
 }
 
 static bool is_inert(const qb_json *j) {
-    for (size_t i = 0; i < sizeof inert / sizeof inert[0]; i++)
-        if (fnmatch(inert[i].key, qb_json_key(j), 0) == 0 && is_neutral(j, inert[i].neutral)) return true;
-    return is_neutral(j, "");
+    return qb_inert_among(inert, sizeof inert / sizeof inert[0], j);
 }
 
 static qb_status refuse(const qb_keys *k, const qb_json *j) {
@@ -187,23 +159,16 @@ static qb_status refuse(const qb_keys *k, const qb_json *j) {
     return st;
 }
 
-static void gather(qb_unread *unread, const qb_json *j) {
-    char *text = NULL;
-    if (qb_json_print(j, false, &text) != QB_OK) qb_error_clear();
-    qb_unread_add(unread, qb_json_key(j), text);
-    qb_free(text);
-}
-
 qb_status qb_keys_account(const qb_keys *k) {
     qb_unread unread = {0};
     qb_status st = QB_OK;
     for (const qb_json *j = qb_json_first(k->json); j && st == QB_OK; j = qb_json_next(j)) {
-        const known_key *known = computing_key(qb_json_key(j));
+        const qb_inert_key *known = computing_key(qb_json_key(j));
         if (qb_key_was_read(k, qb_json_key(j))) continue;
         if (known)
-            st = is_neutral(j, known->neutral) ? QB_OK : refuse(k, j);
+            st = qb_json_is_neutral(j, known->values) ? QB_OK : refuse(k, j);
         else if (!is_inert(j))
-            gather(&unread, j);
+            qb_unread_add_json(&unread, j);
     }
     if (st != QB_OK) qb_str_free(&unread.list);
     if (st == QB_OK) qb_unread_warn(&unread, k->where);
@@ -213,10 +178,10 @@ qb_status qb_keys_account(const qb_keys *k) {
 void qb_keys_account_wrapper(const qb_keys *k, const qb_json *text) {
     qb_unread unread = {0};
     for (const qb_json *j = qb_json_first(k->json); j; j = qb_json_next(j)) {
-        const known_key *known = computing_key(qb_json_key(j));
+        const qb_inert_key *known = computing_key(qb_json_key(j));
         const qb_json *same = qb_json_get(text, qb_json_key(j));
         if (j == text || qb_key_was_read(k, qb_json_key(j)) || (same && qb_json_equal(same, j))) continue;
-        if (!(known && is_neutral(j, known->neutral)) && !is_inert(j)) gather(&unread, j);
+        if (!(known && qb_json_is_neutral(j, known->values)) && !is_inert(j)) qb_unread_add_json(&unread, j);
     }
     qb_unread_warn(&unread, k->where);
 }

@@ -1,10 +1,12 @@
 /* Keys of config.json that nobody reads: known to change nothing, or warned of by name. */
+#include "base/file.h"
 #include "base/log.h"
 #include "model/model.h"
 #include "tests/support.h"
 
 #include <dirent.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static char said[4096];
 static void keep(void *ctx, const char *text) {
@@ -77,6 +79,50 @@ static void test_unread__what_changes_a_computation_in_an_inner_object_is_refuse
     assert_ok(qb_json_parse(text, strlen(text), "config", &json));
     assert_fails(qb_config_parse(json, "config.json", &c), QB_ERR_UNSUPPORTED, "\"rope\" is true");
     qb_json_free(json);
+}
+
+/* A quantization's own members, on the NF4 checkpoint of the adapters' goldens. */
+static void test_unread__members_of_a_quantization_are_named(void **state) {
+    (void)state;
+    static const char base[] = QB_SOURCE_DIR "/tests/golden/adapters/nf4/base";
+    static const struct {
+        const char *key;
+        double number;
+        const char *told; /* NULL: nothing is */
+    } rows[] = {{"act_bits", 4, "\"act_bits\" (4"},
+                {"rotation", 1, "\"rotation\" (1"},
+                {"act_bits", 16, NULL},
+                {"nsamples", 128, NULL},
+                {"kv_cache_scheme", 8, "\"kv_cache_scheme\" is not applied"},
+                {"activation_scheme", 1, "\"activation_scheme\" is not applied"}};
+    char *dir = scratch_make(), *config = qb_path_join(dir, "config.json"),
+         *weights = qb_path_join(dir, "model.safetensors");
+    assert_int_equal(symlink(QB_SOURCE_DIR "/tests/golden/adapters/nf4/base/model.safetensors", weights), 0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        qb_json *json;
+        char path[512], *text = NULL;
+        qb_model *m;
+        snprintf(path, sizeof path, "%s/config.json", base);
+        assert_ok(qb_json_read(path, 1 << 20, &json));
+        qb_json *how = qb_json_take(json, "quantization_config");
+        qb_json_put_real(how, rows[i].key, rows[i].number);
+        qb_json_put(json, "quantization_config", how);
+        assert_ok(qb_json_print(json, false, &text));
+        assert_ok(qb_file_write_atomic(config, text, strlen(text)));
+        said[0] = 0;
+        qb_log_capture(keep, NULL);
+        qb_status st = qb_model_open(dir, &m);
+        qb_log_capture(NULL, NULL);
+        assert_ok(st);
+        if (!rows[i].told) assert_string_equal(said, "");
+        if (rows[i].told && !strstr(said, rows[i].told)) fail_msg("said \"%s\", not %s", said, rows[i].told);
+        qb_model_close(m);
+        qb_free(text);
+        qb_json_free(json);
+    }
+    qb_free(config);
+    qb_free(weights);
+    scratch_remove(dir);
 }
 
 /* ---- what is not ---- */
@@ -202,6 +248,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unread__unknown_keys_are_named),
         cmocka_unit_test(test_unread__what_changes_a_computation_in_an_inner_object_is_refused),
+        cmocka_unit_test(test_unread__members_of_a_quantization_are_named),
         cmocka_unit_test(test_unread__keys_without_effect_say_nothing),
         cmocka_unit_test(test_unread__no_config_of_the_test_material_is_warned_of),
         cmocka_unit_test(test_unread__nor_any_gguf_file),
