@@ -89,7 +89,8 @@ qb_status qb_checkpoint_need(const qb_checkpoint *ck, const char *name, const qb
 const char *qb_checkpoint_dtype_name(const qb_checkpoint *ck, const qb_tensor *t);
 int64_t qb_checkpoint_tensor_bytes(const qb_checkpoint *ck); /* sum over tensors, as the files hold them */
 /* About what a tensor takes once it is loaded: its bytes, but for blocks that are packed otherwise in memory
-   (GGUF's of 5 and 6 bits as 8 bits, K types with float32 scales). For plans. */
+   (GGUF's of 5 and 6 bits as 8 bits, K types with float32 scales, as GPUs have them; the CPU's take less).
+   For plans. */
 int64_t qb_checkpoint_loaded_bytes(const qb_checkpoint *ck, const qb_tensor *t);
 /* Base name and size of weight file `index`; NULL behind the last and for a synthetic one. */
 const char *qb_checkpoint_file(const qb_checkpoint *ck, size_t index, int64_t *bytes);

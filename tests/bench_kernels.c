@@ -44,6 +44,7 @@ static const format formats[] = {
     {.name = "q4_k", .bits = 4, .group = 32, .factored = true, .offsets = true},
     {.name = "q2_k", .bits = 2, .group = 16, .factored = true, .offsets = true},
     {.name = "q3_k", .bits = 3, .group = 16, .symmetric = true, .factored = true},
+    {.name = "q5_k", .bits = 5, .group = 32, .factored = true, .offsets = true},
     {.name = "q6_k", .bits = 6, .group = 16, .symmetric = true, .factored = true},
     {.name = "nf4-b64", .bits = -1, .group = 64, .codebook = QB_CODEBOOK_NF4},
     {.name = "nf4-b64-dq", .bits = -1, .group = 64, .double_quant = true, .codebook = QB_CODEBOOK_NF4},
@@ -77,9 +78,11 @@ static void fill_weight(const format *f, qb_qweight *q) {
             check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
         for (int64_t i = 0; i < ROWS * q->n_groups; i++) {
             /* times a float16 with all its bits: the products are none */
-            q->scales[i] = f->factored ? 0x1.554p-12f * (float)(noise() >> 26) : 0.0078125f;
+            const int bits = f->bits == 2 ? 4 : 6, least = f->bits == 3 ? 32 : 0;
+            q->scales[i] =
+                f->factored ? 0x1.554p-12f * (float)((int)(noise() >> (32 - bits)) - least) : 0.0078125f;
             if (f->offsets)
-                q->offsets[i] = -0x1.334p-10f * (float)(noise() >> 26);
+                q->offsets[i] = -0x1.334p-10f * (float)(noise() >> (32 - bits));
             else
                 q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
                                                      : (int)(noise() >> 16) & ((1 << f->bits) - 1));

@@ -93,9 +93,10 @@ static void check_model(const qb_json *m) {
     assert_true(f.model->embed.bytes < vocab * f.model->config.hidden * 2);
     double planned = (double)f.planned_bytes, loaded = (double)qb_model_weight_bytes(f.model);
     print_message("planned %.0f bytes of weights, loaded %.0f\n", planned, loaded);
-    /* Factors that packing finds behind the scales of K types save more than headers can tell (to 17 % here).
+    /* A plan is for any device; the CPU keeps K types' bits and the factors of their scales, which saves
+     * more.
      */
-    assert_true(planned > loaded * 0.97 && planned < loaded * 1.2);
+    assert_true(planned > loaded * 0.97 && planned < loaded * 1.7);
     assert_int_equal(tied, qb_checkpoint_find(f.model->checkpoint, "lm_head.weight") == NULL);
     qb_free(logits);
     fixture_close(&f);

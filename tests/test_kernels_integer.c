@@ -22,7 +22,9 @@ static const format formats[] = {
     {.name = "Q4_1", .bits = 4, .group = 32, .offsets = true, .any_sign = true},
     {.name = "Q5_1", .bits = 5, .group = 32, .offsets = true, .any_sign = true},
     {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true},
+    {.name = "Q3_K", .bits = 3, .group = 16, .symmetric = true, .any_sign = true, .factored = true},
     {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .factored = true},
+    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true},
     {.name = "int4 g32 float32 offsets", .bits = 4, .group = 32, .offsets = true, .odd_scales = true},
     {.name = "Q6_K", .bits = 6, .group = 16, .symmetric = true, .any_sign = true, .factored = true},
     {.name = "int3 g16 asym", .bits = 3, .group = 16},
@@ -180,10 +182,11 @@ typedef struct {
     int64_t n;
     int32_t *of; /* [cols] */
 } segments;
-static segments segments_new(const qb_qweight *q) {
+static segments segments_new(const format *f, const qb_qweight *q) {
     segments s = {0, NULL};
     assert_ok(qb_alloc((size_t)q->cols, sizeof *s.of, &s.of));
-    int64_t width = group_cols(q);
+    /* K types: all columns that share the float32 of their scales */
+    int64_t width = f->factored && q->cols % 256 == 0 ? 256 : group_cols(q);
     for (int64_t g = 0; g < (q->cols + width - 1) / width; g++) {
         int64_t in_group = 0;
         for (int64_t c = 0; c < q->cols; c++)
@@ -217,7 +220,7 @@ static void check_rounded(const format *f, const qb_integer *set, qb_activations
     float *w = noise_new(rows * cols), *x = noise_new(T * cols);
     for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 20; /* outliers, as hidden states have them */
     qb_qweight_dequantize(q, w);
-    segments s = segments_new(q);
+    segments s = segments_new(f, q);
     float *step = noise_new(T * s.n), *y = product(set, 2, mode, q, x, T);
     double *xq;
     assert_ok(qb_alloc((size_t)(T * cols), sizeof *xq, &xq));
@@ -251,11 +254,13 @@ static void check_rounded(const format *f, const qb_integer *set, qb_activations
 
 static void test_integer__equals_rounded_activations(void **state) {
     (void)state;
-    static const int64_t shapes[][3] = {{33, 172, 1}, {70, 352, 5}, {5, 43, 2}, {16, 1024, 11}};
+    static const int64_t shapes[][3] = {{33, 172, 1},   {70, 352, 5}, {5, 43, 2},
+                                        {16, 1024, 11}, {70, 256, 1}, {37, 768, 14}};
+    enum { SHAPES = sizeof shapes / sizeof *shapes };
     assert_int_equal(fegetround(), FE_TONEAREST);
     for (int i = 0; i < FORMATS; i++)
         for (int s = 0; set_at(s); s++)
-            for (int k = 0; k < 8; k++)
+            for (int k = 0; k < 2 * SHAPES; k++)
                 check_rounded(&formats[i], set_at(s), modes[k % 2], shapes[k / 2][0], shapes[k / 2][1],
                               shapes[k / 2][2]);
 }
@@ -264,8 +269,9 @@ static void test_integer__equals_rounded_activations(void **state) {
    plain C has no fused multiply-add for the sums over groups. */
 static void test_integer__same_bits(void **state) {
     (void)state;
-    enum { ROWS = 150, COLS = 352, T = 27 };
+    enum { ROWS = 150, T = 27 };
     for (int i = 0; i < FORMATS * 2; i++) {
+        const int64_t COLS = formats[i / 2].factored ? 512 : 352;
         qb_qweight *q = weight_new(&formats[i / 2], ROWS, COLS);
         float *x = noise_new(T * COLS), *first = product(NULL, 1, modes[i % 2], q, x, T);
         for (int threads = 2; first && threads <= 3; threads++) {

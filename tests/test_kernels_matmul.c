@@ -3,7 +3,7 @@
 #include "tests/kernels_support.h"
 #include "tests/weight_support.h"
 
-#include "kernels/cpu/pack.h"
+#include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/simd.h"
 
 static const format formats[] = {
@@ -23,23 +23,23 @@ static const format formats[] = {
     {.name = "Q4_1", .bits = 4, .group = 32, .offsets = true, .any_sign = true},
     {.name = "Q5_0", .bits = 5, .group = 32, .symmetric = true, .any_sign = true, .packed_bits = 8.5},
     {.name = "Q5_1", .bits = 5, .group = 32, .offsets = true, .any_sign = true, .packed_bits = 9},
-    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true, .packed_bits = 3.25},
+    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true, .packed_bits = 2.75},
     {.name = "Q3_K",
      .bits = 3,
      .group = 16,
      .symmetric = true,
      .any_sign = true,
      .factored = true,
-     .packed_bits = 4.625},
+     .packed_bits = 3.625},
     {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .factored = true, .packed_bits = 4.75},
-    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true, .packed_bits = 8.75},
+    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true, .packed_bits = 5.75},
     {.name = "Q6_K",
      .bits = 6,
      .group = 16,
      .symmetric = true,
      .any_sign = true,
      .factored = true,
-     .packed_bits = 8.625},
+     .packed_bits = 6.625},
     {.name = "int4 g32 float32 offsets",
      .bits = 4,
      .group = 32,
@@ -116,7 +116,7 @@ static void check_packed(const format *f, const char *simd, int64_t rows, int64_
 static void test_matmul__packed_equals_the_dequantized_weight(void **state) {
     (void)state;
     static const int few[] = {1, 2, 3, 8, 17, 64, 0}, one[] = {1, 5, 0};
-    static const int64_t shapes[][2] = {{16, 128}, {33, 172}, {70, 352}, {1, 64}, {5, 43}};
+    static const int64_t shapes[][2] = {{16, 128}, {33, 172}, {70, 352}, {1, 64}, {5, 43}, {37, 512}};
     for (int i = 0; i < FORMATS; i++)
         for (int s = 0; simd_name(s); s++) {
             for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
@@ -239,23 +239,25 @@ static void test_matmul__factors_are_exact(void **state) {
                 {{0, 0, 0, 0}, true},
                 {{0x1.554p-10f * 63, 0x1.554p-10f, 0x1.554p-10f * -128, 0x1.554p-10f * 127}, true},
                 {{0x1p-140f, 0x3p-140f, 0, 0}, true},
-                {{0x1p100f, 0x1p93f, 0, 0}, false},
-                {{0x1.554p-10f * 128, 0x1.554p-10f, 0, 0}, false},
+                {{0x1p100f, 0x1p92f, 0, 0}, false},
+                {{0x1.554p-10f * 128, 0x1.554p-10f, 0, 0}, true}, /* times -128 and -1 */
+                {{0x1.554p-10f * 128, 0x1.554p-10f, 0x1.554p-10f * -128, 0}, false},
                 {{0.1f, 0.3f, 0.7f, 0.2f}, false},
                 {{1, NAN, 1, 1}, false},
                 {{INFINITY, 1, 1, 1}, false}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        format f = {.name = "one row", .bits = 4, .group = 32, .symmetric = true, .odd_scales = true};
-        qb_qweight *q = weight_new(&f, 1, 128);
-        memcpy(q->scales, rows[i].value, sizeof rows[i].value);
-        q->scales[0] = rows[i].value[0];
+        format f = {.name = "one row", .bits = 6, .group = 16, .symmetric = true, .odd_scales = true};
+        qb_qweight *q = weight_new(&f, 1, 256);
+        for (int g = 0; g < 16; g++) q->scales[g] = g < 4 ? rows[i].value[g] : 0;
         qb_packed *p;
         assert_ok(qb_pack(q, NULL, &host_memory, &p));
-        if ((p->scale_kind == QB_SCALES_FACTORED) != rows[i].factored && p->scale_kind != QB_SCALES_F16)
+        if ((p->scale_kind == QB_SCALES_FACTORED) != rows[i].factored)
             fail_msg("row %zu lies in form %d", i, p->scale_kind);
-        for (int g = 0; g < 4 && p->scale_kind == QB_SCALES_FACTORED; g++)
-            assert_true((float)((const int8_t *)p->scales)[g * QB_BLOCK_ROWS] * p->scale_outer[0] ==
-                        rows[i].value[g]);
+        const bool factored = p->scale_kind == QB_SCALES_FACTORED;
+        float outer = 0;
+        if (factored) memcpy(&outer, p->codes + qb_k_outer_at(p->kind), sizeof outer);
+        for (int g = 0; g < 4 && factored; g++)
+            assert_true((float)(int8_t)p->codes[qb_k_scales_at(p->kind) + g] * outer == rows[i].value[g]);
         qb_pack_free(p, &host_memory);
         qb_qweight_free(q);
         qb_free(q);
@@ -265,8 +267,9 @@ static void test_matmul__factors_are_exact(void **state) {
 /* Packed results depend neither on the threads nor on which other tokens share the call. */
 static void test_matmul__same_bits_for_threads_and_batches(void **state) {
     (void)state;
-    enum { ROWS = 150, COLS = 352, T = 27 };
+    enum { ROWS = 150, T = 27 };
     for (int i = 0; i < FORMATS; i++) {
+        const int64_t COLS = formats[i].factored ? 512 : 352;
         qb_qweight *q = weight_new(&formats[i], ROWS, COLS);
         qb_weight weight = {.rows = ROWS, .cols = COLS, .packed = q};
         float *x = noise_new(T * COLS), *first = noise_new(T * ROWS), *y = noise_new(T * ROWS);

@@ -14,14 +14,15 @@ typedef struct {
     double packed_bits;     /* a weight takes in memory, where that is not what it takes in a file */
 } format;
 
-/* Group values of one float16 of either sign times at most six bits, a row of `groups`, 256 / group_size a
- * float16. */
-static inline void factored_values(float *values, int64_t groups, int64_t group_size, float middle) {
+/* Group values of one float16 of either sign times whole numbers from `least` on, a row of `groups`,
+ * 256 / group_size a float16. */
+static inline void factored_values(float *values, int64_t groups, int64_t group_size, float middle, int least,
+                                   int most) {
     float outer = 0;
     for (int64_t g = 0; g < groups; g++) {
         if (g % (256 / group_size) == 0)
             outer = qb_f32_of_f16(qb_f16_of_f32(middle / 32 * (1 + 0.3f * noise())));
-        values[g] = outer * (float)(int)(noise_u32() >> 26);
+        values[g] = outer * (float)(least + (int)((noise_u32() >> 8) % (uint32_t)(most - least + 1)));
     }
 }
 
@@ -47,11 +48,15 @@ static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols
                                                      : (int)(noise_u32() >> 8 & ((1u << f->bits) - 1)));
         }
         for (int64_t r = 0; f->factored && r < rows; r++) {
-            factored_values(q->scales + r * q->n_groups, q->n_groups, group,
-                            f->any_sign && r % 2 ? -0.01f : 0.01f);
+            const bool flip = f->any_sign && r % 2;
+            /* what the K types of so many bits have */
+            const int least = f->bits == 3 ? -32 : f->bits == 6 ? -128 : 0;
+            const int most = f->bits == 2 ? 15 : f->bits == 3 ? 31 : f->bits == 6 ? 127 : 63;
+            factored_values(q->scales + r * q->n_groups, q->n_groups, group, flip ? -0.01f : 0.01f, least,
+                            flip && f->bits == 6 ? 126 : most);
             if (f->offsets)
                 factored_values(q->offsets + r * q->n_groups, q->n_groups, group,
-                                -0.01f * (float)(1 << (f->bits - 1)));
+                                -0.01f * (float)(1 << (f->bits - 1)), 0, f->bits == 2 ? 15 : 63);
         }
         if (!f->odd_scales && !f->factored) assert_ok(qb_qweight_round_scales(q));
         /* A permutation cut into groups, as act-order gives. */

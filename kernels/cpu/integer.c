@@ -26,6 +26,11 @@ const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
     [QB_PACK_4] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
     [QB_PACK_CODEBOOK] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
     [QB_PACK_8] = {1, {{0, 1, 2, 3}}},
+    [QB_PACK_K2] = {4, {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}},
+    [QB_PACK_K3] = {4, {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}},
+    [QB_PACK_K4] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
+    [QB_PACK_K5] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
+    [QB_PACK_K6] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
 };
 
 bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p) {
@@ -46,11 +51,14 @@ typedef struct {
     const qb_integer_shape *shape, *last; /* of all tiles but the last of a pass, and of that */
     int64_t tile, last_tile;              /* their tokens */
     int32_t *quads, *sums, *starts;       /* tile i: at i * tile * n_quads * words (or n_segments) */
+    int32_t *beside;                      /* tile i: at i * tile * n_segments * beside_words */
+    int beside_words;
     float *scales;
     float *room; /* panels' totals, for each worker */
 } integer_job;
 
 static int64_t segments_of(const qb_packed *p) {
+    if (qb_is_k(p->kind)) return p->cols / QB_K_COLS;
     int64_t n = 0, k = 0;
     for (int64_t g = 0; g < p->n_groups; k = p->group_end[g++])
         n += (p->group_end[g] - k + QB_SEGMENT_COLS - 1) / QB_SEGMENT_COLS;
@@ -90,6 +98,43 @@ static const float *in_order(const integer_job *j, int64_t t, int64_t k, int64_t
     return room;
 }
 
+/* What K types have beside a segment's sums, for token t of a tile of TT; to: the tile's of this segment. */
+static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t t, int64_t TT, int32_t *to) {
+    const int kind = j->p->kind, groups = qb_k_groups(kind), each = qb_k_group_cols(kind) / 16;
+    if (kind == QB_PACK_K6) {
+        for (int g = 0; g < groups; g++) {
+            const int32_t start[QB_K6_WORDS] = {
+                -32 * (j->eight ? parts[g].sum : parts[g].sum - 256 * parts[g].high_sum),
+                j->eight ? 0 : -32 * parts[g].high_sum};
+            memcpy(to + (g * TT + t) * QB_K6_WORDS, start, sizeof start);
+        }
+    } else if (qb_k_has_offsets(kind)) {
+        for (int g = 0; g < groups; g += 4) {
+            int32_t sums[4] = {0};
+            for (int i = 0; i < 4 * each; i++) sums[i / each] += parts[g * each + i].sum;
+            j->set->lay_sums(sums, to + (g / 4 * TT + t) * QB_K_SUM_WORDS);
+        }
+    }
+}
+
+static void quantize_k(const integer_job *j, int64_t t, const uint8_t *order) {
+    static const float zeros[QB_K_COLS];
+    const qb_packed *p = j->p;
+    int64_t tile = t / j->tile, t0 = tile * j->tile;
+    int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
+    int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
+    qb_whole_part parts[QB_K_COLS / 16];
+    for (int64_t s = 0; s < j->n_segments; s++, quads += QB_K_COLS / 4 * TT * j->words) {
+        const float *x = t < j->T ? j->x + t * p->cols + s * QB_K_COLS : zeros;
+        int64_t at = t0 * j->n_segments + s * TT;
+        qb_whole_segment segment =
+            j->set->lay_segment(x, QB_K_COLS, j->eight, order, quads, TT * j->words, parts);
+        j->scales[at + t - t0] = segment.scale;
+        j->starts[at + t - t0] = (j->set->signed_bytes ? 128 - QB_K3_BIAS : -QB_K3_BIAS) * segment.sum;
+        lay_beside(j, parts, t - t0, TT, j->beside + at * j->beside_words);
+    }
+}
+
 static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const integer_job *j = ctx;
@@ -99,6 +144,10 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     uint8_t order[64];
     order_of(p, order);
     for (int64_t t = begin; t < end; t++) {
+        if (qb_is_k(p->kind)) {
+            quantize_k(j, t, order);
+            continue;
+        }
         int64_t tile = t / j->tile, t0 = tile * j->tile, segment = 0, k = 0;
         int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
         int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
@@ -106,8 +155,8 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
             for (int64_t stop; k < p->group_end[g]; k = stop, segment++) {
                 stop = least(k + QB_SEGMENT_COLS, p->group_end[g]);
                 int64_t n = stop - k, at = t0 * j->n_segments + segment * TT + (t - t0);
-                qb_whole_segment s =
-                    j->set->lay_segment(in_order(j, t, k, n, room), n, j->eight, order, quads, TT * j->words);
+                qb_whole_segment s = j->set->lay_segment(in_order(j, t, k, n, room), n, j->eight, order,
+                                                         quads, TT * j->words, NULL);
                 j->scales[at] = s.scale * factor;
                 j->sums[at] = s.sum;
                 j->starts[at] = start_of(j, s);
@@ -126,7 +175,8 @@ static void multiply_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
         const qb_integer_shape *shape = i == j->n_tiles - 1 ? j->last : j->shape;
         int64_t t0 = i * j->tile;
         const qb_whole_tile x = {j->quads + t0 * j->n_quads * j->words, j->scales + t0 * j->n_segments,
-                                 j->sums + t0 * j->n_segments, j->starts + t0 * j->n_segments};
+                                 j->sums + t0 * j->n_segments, j->starts + t0 * j->n_segments,
+                                 j->beside + t0 * j->n_segments * j->beside_words};
         (j->eight ? shape->i8 : shape->i16)[qb_whole_form(p)](
             p, begin, end, &x, least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
     }
@@ -138,7 +188,7 @@ static int64_t room_of(const integer_job *j) {
 
 static void multiply_panels(void *ctx, int64_t begin, int64_t end, int worker) {
     const integer_job *j = ctx;
-    const qb_whole_tile x = {j->quads, j->scales, j->sums, j->starts};
+    const qb_whole_tile x = {j->quads, j->scales, j->sums, j->starts, j->beside};
     j->panel->fn(j->p, begin, end, &x, j->T, j->room + worker * room_of(j), j->y, j->p->rows);
 }
 
@@ -174,6 +224,7 @@ static integer_job job_of(const cpu_device *d, const qb_cpu_part *part) {
                      .y = part->y,
                      .T = part->T,
                      .n_segments = segments_of(p),
+                     .beside_words = qb_k_beside_words(p->kind),
                      .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads};
     choose_tiles(&j);
     return j;
@@ -185,7 +236,7 @@ static int64_t slots_of(const integer_job *j) {
 static int64_t integer_room(const cpu_device *d, const qb_cpu_part *part) {
     integer_job j = job_of(d, part);
     int64_t totals = room_of(&j) * qb_threads_count(d->base.threads);
-    return (totals + slots_of(&j) * (j.n_quads * j.words + 3 * j.n_segments) + 64) * 4;
+    return (totals + slots_of(&j) * (j.n_quads * j.words + (3 + j.beside_words) * j.n_segments) + 80) * 4;
 }
 
 static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -198,7 +249,8 @@ static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cp
     j->quads = (int32_t *)room + room_of(j) * qb_threads_count(d->base.threads);
     j->sums = j->quads + (words + 15) / 16 * 16;
     j->starts = j->sums + (per_segment + 15) / 16 * 16;
-    j->scales = (float *)(void *)(j->starts + (per_segment + 15) / 16 * 16);
+    j->beside = j->starts + (per_segment + 15) / 16 * 16;
+    j->scales = (float *)(void *)(j->beside + (per_segment * j->beside_words + 15) / 16 * 16);
     out->before[0] = (qb_cpu_loop){slots, 1, p->padded_cols * 4, quantize_tokens, j};
     /* a quarter of the time of float32 products */
     out->multiply = (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS / 4,

@@ -15,12 +15,23 @@
             largest product, is left out)
        i8:  y = sum of scale * (unit s) * float(sum of t q)
 
+   GGUF's K types (k_layout.h), w = D k (code - middle) or D k code + M m, have a segment of their 256
+   columns; k, m are whole numbers of a group of 16 or 32 columns, D, M of all of them:
+
+       y = sum over segments of (D s) * float(sum of k (code - middle) q)  [+ (M s) * float(sum of m q)]
+
+   Here |k| is at most 128 and m 255, so the sums of products of 8-bit activations and that of m q stay within
+   32 bits (255 x 32512 x 256); of 16-bit ones the sum is 256 high + low with low within a byte, high within
+   32 bits (128 x 32 x 32512 x 256 / 256), and float(sum) is 256 float(high) + float(low). On the way q's
+   halves, or a group's sum's, are scaled and added apart, each within 32 bits (128 x 128 x 128 x 256 of the
+   former).
+
    The sums in whole numbers are the same for every instruction set; kernels/cpu/integer_generic.c defines
    them. */
 #pragma once
 
 #include "kernels/backend.h"
-#include "kernels/cpu/pack.h"
+#include "kernels/cpu/k_layout.h"
 
 #include <math.h>
 #include <string.h>
@@ -53,7 +64,16 @@ typedef struct qb_whole_tile {
      * has its own, but panels take a row's from its codes and 2^bits stands here (8 bits have no room for it)
      */
     const int32_t *starts;
+    /* K types, [segment][..][token of the tile][..]: sums of q of four groups as `lay_sums` has them, for
+     * each four (of types with offsets); what the sums of a group start with, low and high ones (K6) */
+    const int32_t *beside;
 } qb_whole_tile;
+/* K3: what is added to (code - middle) times scale that it be no less than 0. */
+enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K6_WORDS = 2 };
+static inline int qb_k_beside_words(int kind) { /* a token and segment */
+    if (kind == QB_PACK_K6) return qb_k_groups(kind) * QB_K6_WORDS;
+    return qb_is_k(kind) && qb_k_has_offsets(kind) ? qb_k_groups(kind) / 4 * QB_K_SUM_WORDS : 0;
+}
 
 typedef void (*qb_integer_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
                               int64_t tokens, float *y, int64_t ldy);
@@ -81,6 +101,10 @@ enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8 };
 enum { QB_SPIN_BYTES = 64 * QB_SPIN_BLOCKS_MAX * QB_SPIN_STEPS };
 enum { QB_SPIN_WORDS = 2 * QB_SPIN_TOKENS * QB_SPIN_STEPS };
 
+/* Sums over sixteen columns of a segment. */
+typedef struct qb_whole_part {
+    int32_t sum, high_sum;
+} qb_whole_part;
 /* A segment of one token, rounded. */
 typedef struct qb_whole_segment {
     float scale;
@@ -107,9 +131,11 @@ typedef struct qb_integer {
     int n_shapes;
     qb_integer_panel panel_i16, panel_i8;
     /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, to words `stride` apart, a quad each;
-       order: where each of the next 64 columns of the quads comes from. */
+       order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
     qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, const uint8_t order[64],
-                                    int32_t *to, int64_t stride);
+                                    int32_t *to, int64_t stride, qb_whole_part *parts);
+    /* Sums of q of four groups, below 2^23, as k_fours_dot takes them. */
+    void (*lay_sums)(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]);
     /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES] with words[QB_SPIN_WORDS], so
      * many rounds of `spin_products`; returns what must not be optimised away. */
     int spin_products;

@@ -29,6 +29,7 @@ LANES_INLINE lanes_codes dot_bytes(lanes_codes s, lanes_codes codes, const int32
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
+#include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
 #include "kernels/cpu/integer_bytes.inc"
 /* clang-format on */

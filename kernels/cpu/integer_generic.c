@@ -18,6 +18,7 @@
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
+#include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
 #include "kernels/cpu/integer_pairs.inc"
 /* clang-format on */

@@ -20,6 +20,7 @@
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
+#include "kernels/cpu/k_groups.inc"
 /* clang-format on */
 
 typedef struct {
@@ -90,7 +91,7 @@ LANES_INLINE __m512 columns(const float *x, int64_t left) {
 
 /* Low bytes, then high ones: q = 256 high + low with both signed. */
 static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const uint8_t order[64],
-                                    int32_t *to, int64_t stride) {
+                                    int32_t *to, int64_t stride, qb_whole_part *parts) {
     const __m512i place = _mm512_loadu_si512(order);
     __m512i most = _mm512_setzero_si512(), sum = most, high_sum = most;
     for (int64_t i = 0; i < n; i += 16) /* without sign they are in the order of their sizes, NaN last */
@@ -98,6 +99,7 @@ static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const
                                                        _mm512_set1_epi32(0x7fffffff)));
     float inverse;
     qb_whole_segment s = {.scale = qb_whole_scale(_mm512_reduce_max_epu32(most), eight, &inverse)};
+    if (parts && inverse == 0.0f) memset(parts, 0, (size_t)(n / 16) * sizeof *parts);
     for (int64_t k = 0; k < n; k += 64) {
         _Alignas(64) uint8_t low[64] = {0}, high[64] = {0};
         for (int64_t i = 0; i < 64 && k + i < n && inverse != 0.0f; i += 16) {
@@ -106,6 +108,8 @@ static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const
             __m512i h = _mm512_srav_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), _mm512_set1_epi32(8));
             sum = _mm512_add_epi32(sum, q);
             high_sum = _mm512_add_epi32(high_sum, h);
+            if (parts)
+                parts[(k + i) / 16] = (qb_whole_part){_mm512_reduce_add_epi32(q), _mm512_reduce_add_epi32(h)};
             _mm_store_si128((__m128i *)(void *)(low + i), _mm512_cvtepi32_epi8(q));
             _mm_store_si128((__m128i *)(void *)(high + i), _mm512_cvtepi32_epi8(h));
         }
@@ -119,6 +123,52 @@ static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const
     s.sum = _mm512_reduce_add_epi32(sum);
     s.high_sum = _mm512_reduce_add_epi32(high_sum);
     return s;
+}
+
+/* Sums of K types, in halves as the products are. */
+LANES_INLINE whole_sum whole_start_words(const int32_t *words) {
+    return (whole_sum){_mm512_set1_epi32(words[0]), _mm512_set1_epi32(words[1])};
+}
+typedef whole_sum k_sum;
+LANES_INLINE k_sum k_sum_start(lanes_codes c) {
+    return whole_start(c);
+}
+LANES_INLINE k_sum k_sum_dot(const bool eight, k_sum s, lanes_codes c, const int32_t *words) {
+    return whole_dot(eight, s, c, words);
+}
+LANES_INLINE k_sum k_sum_add(const bool eight, k_sum s, lanes_codes scale, whole_sum group) {
+    s.low = _mm512_add_epi32(s.low, _mm512_mullo_epi32(scale, group.low));
+    if (!eight) s.high = _mm512_add_epi32(s.high, _mm512_mullo_epi32(scale, group.high));
+    return s;
+}
+
+/* Sums of q as three signed bytes (two hold those of 8-bit activations): offsets are bytes without sign, and
+   four groups one product. */
+static void lay_sums(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]) {
+    int8_t bytes[QB_K_SUM_WORDS][4] = {{0}};
+    for (int i = 0; i < 4; i++) {
+        bytes[0][i] = (int8_t)sums[i];
+        int32_t above = (sums[i] - bytes[0][i]) / 256;
+        bytes[1][i] = (int8_t)above;
+        bytes[2][i] = (int8_t)((above - bytes[1][i]) / 256);
+    }
+    memcpy(words, bytes, sizeof bytes);
+}
+typedef struct {
+    __m512i part[3];
+} k_fours;
+LANES_INLINE k_fours k_fours_zero(void) {
+    const __m512i zero = _mm512_setzero_si512();
+    return (k_fours){{zero, zero, zero}};
+}
+LANES_INLINE k_fours k_fours_dot(const bool eight, k_fours m, lanes_codes offsets, const int32_t *words) {
+    UNROLL for (int i = 0; i < 2; i++) m.part[i] = dot(m.part[i], offsets, _mm512_set1_epi32(words[i]));
+    if (!eight) m.part[2] = dot(m.part[2], offsets, _mm512_set1_epi32(words[2]));
+    return m;
+}
+LANES_INLINE lanes_codes k_fours_of(const bool eight, k_fours m) {
+    __m512i above = eight ? m.part[1] : _mm512_add_epi32(m.part[1], _mm512_slli_epi32(m.part[2], 8));
+    return _mm512_add_epi32(m.part[0], _mm512_slli_epi32(above, 8));
 }
 
 #include "kernels/cpu/integer.inc"

@@ -75,6 +75,9 @@ LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
 LANES_INLINE lanes_codes lanes_codes_shl(lanes_codes c, int n) {
     return (lanes_codes){_mm256_slli_epi32(c.lo, n), _mm256_slli_epi32(c.hi, n)};
 }
+LANES_INLINE lanes_codes lanes_codes_sar(lanes_codes c, int n) {
+    return (lanes_codes){_mm256_srai_epi32(c.lo, n), _mm256_srai_epi32(c.hi, n)};
+}
 LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
     return LANES_CODES_BOTH(_mm256_and_si256, a, b);
 }

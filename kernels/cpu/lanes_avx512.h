@@ -72,6 +72,9 @@ LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
 LANES_INLINE lanes_codes lanes_codes_shl(lanes_codes c, int n) {
     return _mm512_slli_epi32(c, (unsigned)n);
 }
+LANES_INLINE lanes_codes lanes_codes_sar(lanes_codes c, int n) {
+    return _mm512_srai_epi32(c, (unsigned)n);
+}
 LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
     return _mm512_and_si512(a, b);
 }

@@ -91,6 +91,10 @@ LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
 LANES_INLINE lanes_codes lanes_codes_shl(lanes_codes c, int n) {
     return c << (uint32_t)n;
 }
+/* With the sign. */
+LANES_INLINE lanes_codes lanes_codes_sar(lanes_codes c, int n) {
+    return (lanes_codes)((lanes_whole)c >> n);
+}
 LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
     return a & b;
 }

@@ -99,6 +99,13 @@ LANES_INLINE lanes_codes lanes_codes_shl(lanes_codes c, int n) {
     const uint32_t by = (uint32_t)n;
     return (lanes_codes){c.a << by, c.b << by, c.c << by, c.d << by};
 }
+LANES_INLINE uint32x4_t lanes_quarter_sar(uint32x4_t c, int n) {
+    return vreinterpretq_u32_s32(vreinterpretq_s32_u32(c) >> n);
+}
+LANES_INLINE lanes_codes lanes_codes_sar(lanes_codes c, int n) {
+    return (lanes_codes){lanes_quarter_sar(c.a, n), lanes_quarter_sar(c.b, n), lanes_quarter_sar(c.c, n),
+                         lanes_quarter_sar(c.d, n)};
+}
 LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
     return LANES_FOUR2(lanes_codes, vandq_u32, a, b);
 }

@@ -1,18 +1,19 @@
 #include "kernels/cpu/pack.h"
 
 #include "base/memory.h"
+#include "kernels/cpu/pack_k.h"
 #include "kernels/cpu/pack_scales.h"
+#include "kernels/cpu/pack_steps.h"
 
 #include <math.h>
 #include <string.h>
 
 static const struct {
     int64_t step_cols, step_bytes;
-} steps[QB_PACK_COUNT] = {[QB_PACK_2] = {16, 64},
-                          [QB_PACK_3] = {32, 192},
-                          [QB_PACK_4] = {8, 64},
-                          [QB_PACK_CODEBOOK] = {8, 64},
-                          [QB_PACK_8] = {4, 64}};
+} steps[QB_PACK_COUNT] = {
+    [QB_PACK_2] = {16, 64}, [QB_PACK_3] = {32, 192}, [QB_PACK_4] = {8, 64},   [QB_PACK_CODEBOOK] = {8, 64},
+    [QB_PACK_8] = {4, 64},  [QB_PACK_K2] = {16, 64}, [QB_PACK_K3] = {16, 64}, [QB_PACK_K4] = {8, 64},
+    [QB_PACK_K5] = {8, 64}, [QB_PACK_K6] = {8, 64}};
 
 static int64_t gcd(int64_t a, int64_t b) {
     while (b) {
@@ -106,27 +107,6 @@ static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
     for (int64_t k = 0; p->lift && k < p->padded_cols; k++) to[k] = (uint8_t)(to[k] + p->lift);
 }
 
-static uint64_t eight_codes(const uint8_t *code) {
-    uint64_t x = 0;
-    for (int i = 0; i < 8; i++) x |= (uint64_t)code[i] << (8 * i); /* one load where bytes lie so already */
-    return x;
-}
-
-/* Eight codes of four bits, one a byte, moved together by halves. */
-static uint32_t pack_step_4(const uint8_t *code) {
-    uint64_t x = eight_codes(code);
-    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    return (uint32_t)(x | x >> 16);
-}
-
-static uint32_t pack_half_step_2(const uint8_t *code) {
-    uint64_t x = eight_codes(code);
-    x = (x | x >> 6) & 0x000f000f000f000f;
-    x = (x | x >> 12) & 0x000000ff000000ff;
-    return (uint32_t)(x | x >> 24) & 0xffff;
-}
-
 static void pack_step_3(const uint8_t *code, uint32_t word[3]) {
     uint32_t last = (uint32_t)code[30] | (uint32_t)code[31] << 3; /* six bits, two on top of each word */
     for (int w = 0; w < 3; w++) {
@@ -141,14 +121,14 @@ static void pack_lane(const qb_packed *p, const uint8_t *code, int lane, uint8_t
         uint32_t word[3] = {0};
         switch (p->kind) {
         case QB_PACK_2:
-            word[0] = pack_half_step_2(code) | pack_half_step_2(code + 8) << 16;
+            word[0] = qb_pack_half_step_2(code) | qb_pack_half_step_2(code + 8) << 16;
             break;
         case QB_PACK_3:
             pack_step_3(code, word);
             break;
         case QB_PACK_4:
         case QB_PACK_CODEBOOK:
-            word[0] = pack_step_4(code);
+            word[0] = qb_pack_step_4(code);
             break;
         default:
             for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = code[i] ^ 0x80;
@@ -235,6 +215,13 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                        (long long)q->n_blocks, INT32_MAX / 2);
     p->rows = q->rows, p->cols = q->cols;
     p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
+    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code") : check_affine(q));
+    QB_TRY(st, qb_pack_k(p, q, threads, memory));
+    if (qb_is_k(p->kind)) {
+        p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
+        fill_table(p, q);
+        return QB_OK;
+    }
     p->bits = packed_bits(q);
     p->lift = (1 << (p->bits - 1)) - (1 << (q->bits - 1));
     p->middle = (float)(1 << (q->bits - 1));
@@ -245,7 +232,6 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                              : QB_PACK_8;
     p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
     fill_table(p, q);
-    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code") : check_affine(q));
     /* The absmax of a block changes within a row only at multiples of gcd(cols, block_size). */
     j->group_cols = codebook ? gcd(q->cols, q->block_size) : q->group_size;
     if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, memory);
@@ -257,7 +243,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     QB_TRY(st, qb_alloc((size_t)p->padded_cols * (size_t)qb_threads_count(threads), 1, &j->rows));
     qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
     qb_free(j->rows);
-    QB_TRY(st, codebook ? qb_pack_absmax(p, q, memory) : qb_pack_affine_scales(p, q, threads, memory));
+    QB_TRY(st, codebook ? qb_pack_absmax(p, q, memory) : qb_pack_affine_scales(p, q, memory));
 out:
     return st;
 }
@@ -277,8 +263,7 @@ qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory
 
 void qb_pack_free(qb_packed *p, const qb_pack_memory *memory) {
     if (!p) return;
-    void *const arrays[] = {p->group_end, p->source, p->codes,       p->scales,      p->zeros,
-                            p->offsets,   p->nested, p->scale_outer, p->offset_outer};
+    void *const arrays[] = {p->group_end, p->source, p->codes, p->scales, p->zeros, p->offsets, p->nested};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) memory->free(memory->owner, arrays[i]);
     qb_free(p);
 }

@@ -9,7 +9,8 @@
    zeros, offsets and absmax lie in arrays of their own, [block][group][lane].
 
    Codes of 5 and 6 bits lie as 8 bits, and 3-bit codes in groups so short that padding them to 32 columns
-   would take more room lie as 4 bits: such a code is lifted so that its middle is the wider one's. */
+   would take more room lie as 4 bits: such a code is lifted so that its middle is the wider one's. GGUF's K
+   types lie as super-blocks (k_layout.h), with their bits. */
 #pragma once
 
 #include "base/status.h"
@@ -21,15 +22,27 @@
 
 enum { QB_BLOCK_ROWS = 16 };
 
-typedef enum { QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_CODEBOOK, QB_PACK_8, QB_PACK_COUNT } qb_pack_kind;
+typedef enum {
+    QB_PACK_2,
+    QB_PACK_3,
+    QB_PACK_4,
+    QB_PACK_CODEBOOK,
+    QB_PACK_8,
+    QB_PACK_K2, /* GGUF's Q2_K to Q6_K: k_layout.h */
+    QB_PACK_K3,
+    QB_PACK_K4,
+    QB_PACK_K5,
+    QB_PACK_K6,
+    QB_PACK_COUNT
+} qb_pack_kind;
 
 typedef enum {
-    QB_SCALES_F16,         /* float16 [block][group][16] (every scale is exact in float16) */
-    QB_SCALES_F32,         /* float32 [block][group][16] */
-    QB_SCALES_FACTORED,    /* signed bytes [block][group][16], times scale_outer (GGUF's K types) */
-    QB_SCALES_NESTED,      /* 8-bit absmax [block][group][16], decoded through dynamic map, nested absmax and
-                              offset */
-    QB_SCALES_FLAT,        /* a codebook whose blocks cross rows: float32 absmax by flattened block */
+    QB_SCALES_F16,      /* float16 [block][group][16] (every scale is exact in float16) */
+    QB_SCALES_F32,      /* float32 [block][group][16] */
+    QB_SCALES_FACTORED, /* small whole numbers beside their codes, times a float32 of 256 columns (K types) */
+    QB_SCALES_NESTED,   /* 8-bit absmax [block][group][16], decoded through dynamic map, nested absmax and
+                           offset */
+    QB_SCALES_FLAT,     /* a codebook whose blocks cross rows: float32 absmax by flattened block */
     QB_SCALES_FLAT_NESTED, /* the same in 8 bits */
 } qb_scale_kind;
 
@@ -42,7 +55,8 @@ typedef struct qb_packed {
     int64_t n_groups;
     int32_t *group_end; /* [n_groups] in packed columns; not decreasing */
     int32_t *source;    /* [padded_cols] matrix column of each packed one, -1 for padding; NULL: the same */
-    uint8_t *codes;     /* [blocks][padded_cols / step_cols][step_bytes] */
+    uint8_t *
+        codes; /* [blocks][padded_cols / step_cols][step_bytes]; K types: [blocks][cols / 256] super-blocks */
     qb_scale_kind scale_kind;
     void *scales;
     uint8_t *zeros; /* [blocks][n_groups][2 * bits] bytes, lane l at bit l * bits; NULL when symmetric or
@@ -50,11 +64,6 @@ typedef struct qb_packed {
     void *offsets;  /* float16 or float32 [blocks][n_groups][16], or NULL: w = scale * code + offset, with the
                        code not lifted */
     bool offsets_f16;
-    /* float32 [blocks][n_outer][16], one for 2^outer_shift groups; NULL where scales or offsets are not
-       factored; factored offsets are signed bytes like such scales */
-    float *scale_outer, *offset_outer;
-    int64_t n_outer;
-    int outer_shift;
     int bits;        /* that a code takes here */
     int lift;        /* what was added to the weight's codes and zeros */
     float middle;    /* 2^(bits-1) of the weight's own codes: a lane's value of a code is code - middle */

@@ -46,28 +46,20 @@ static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, const qb_pack_mem
     return QB_OK;
 }
 
-/* Group values as two factors, as float16, or as they are. */
-static qb_status pack_values(qb_packed *p, const qb_qweight *q, qb_threads *threads,
-                             const qb_pack_memory *memory, const float *values, void **out, float **outer,
-                             bool *f16) {
-    bool factored = false;
+/* Group values as float16 where that holds them all exactly, or as they are. */
+static qb_status pack_values(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory,
+                             const float *values, void **out, bool *f16) {
     *f16 = exact_in_f16(values, q->rows * q->n_groups);
-    if (!*f16) {
-        qb_status st = qb_pack_factored(p, q, values, threads, memory, out, outer, &factored);
-        if (st != QB_OK || factored) return st;
-    }
     return pack_groups(p, q, memory, values, *f16, out);
 }
 
-qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, qb_threads *threads,
-                                const qb_pack_memory *memory) {
+qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
     int64_t n = q->rows * q->n_groups;
     bool f16;
-    qb_status st = pack_values(p, q, threads, memory, q->scales, &p->scales, &p->scale_outer, &f16);
+    qb_status st = pack_values(p, q, memory, q->scales, &p->scales, &f16);
     if (st != QB_OK) return st;
-    p->scale_kind = f16 ? QB_SCALES_F16 : p->scale_outer ? QB_SCALES_FACTORED : QB_SCALES_F32;
-    if (q->offsets)
-        return pack_values(p, q, threads, memory, q->offsets, &p->offsets, &p->offset_outer, &p->offsets_f16);
+    p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
+    if (q->offsets) return pack_values(p, q, memory, q->offsets, &p->offsets, &p->offsets_f16);
     bool symmetric = true;
     for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
     return symmetric ? QB_OK : pack_zeros(p, q, memory);

@@ -6,11 +6,5 @@
 /* Fill scale_kind, scales, zeros and offsets (of an affine weight), or scales and what they are decoded by
    (of a codebook), of a weight whose columns and blocks are laid; what was allocated on an error goes with p.
  */
-qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, qb_threads *threads,
-                                const qb_pack_memory *memory) QB_NODISCARD;
-/* Writes values[rows, n_groups] as outer x inner, each product the value exactly, where that is possible
-   (*done): allocates inner, signed bytes [block][group][16], and outer (pack_factored.c). */
-qb_status qb_pack_factored(qb_packed *p, const qb_qweight *q, const float *values, qb_threads *threads,
-                           const qb_pack_memory *memory, void **inner, float **outer,
-                           bool *done) QB_NODISCARD;
+qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) QB_NODISCARD;
 qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) QB_NODISCARD;

@@ -1,5 +1,6 @@
 /* The product with packed codes: activations are laid out once a call, then blocks of sixteen rows go to the
  * threads. */
+#include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/products.h"
 
 #include <cblas.h>
@@ -100,7 +101,7 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
 }
 
 static bool needs_sums(const qb_packed *p) {
-    return p->zeros || p->offsets;
+    return p->zeros || p->offsets || (qb_is_k(p->kind) && qb_k_has_offsets(p->kind));
 }
 
 static void shape_tiles(const qb_simd *simd, packed_job *j) {
