@@ -45,6 +45,14 @@ static void put_axis(const char *which, const qb_axis *a, int wanted, qb_str *ou
     qb_str_text(out, "\n");
 }
 
+/* Of letters that let the whole line stand on the canvas: what it says, such as which part of the text was
+   measured, is not cut off. */
+static double subtitle_px(const char *text, qb_canvas canvas) {
+    double scale = qb_canvas_scale(&canvas), px = LABEL_PX * scale;
+    double width = qb_text_width(text ? text : "", px), room = canvas.width - 32 * scale;
+    return width > room && room > 0 ? px * room / width : px;
+}
+
 qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double margins[4], qb_str *script) {
     qb_str_printf(script, "font_scale = %.6g\n", qb_canvas_scale(&canvas));
     qb_status st = qb_figure_load("style.gp", script);
@@ -52,6 +60,7 @@ qb_status qb_figure_begin(const qb_figure *f, qb_canvas canvas, const double mar
     qb_str_text(script, "\n");
     put_variable("figure_title", f->title, script);
     put_variable("figure_subtitle", f->subtitle, script);
+    qb_str_printf(script, "subtitle_px = %.4g\n", subtitle_px(f->subtitle, canvas));
     put_variable("x_label", f->x_label, script);
     put_variable("y_label", f->y_label, script);
     qb_str_printf(script, "canvas_width = %d.0\ncanvas_height = %d.0\nhas_title = %d\n", canvas.width,

@@ -9,9 +9,10 @@ bool qb_gnuplot_find(char version[64]);
 typedef struct qb_plots_request {
     const char *dir, *only; /* only: comma-separated names, or NULL for all */
     int width, height;      /* 0: each picture's own */
-    const char *font;       /* "Times,9": family and size of the axes' letters; NULL: Arial,13 */
-    bool untitled;          /* a caption stands elsewhere */
-    bool sources;           /* NAME.gp and NAME.csv beside each picture */
+    const char *font; /* "Times,9": family and size of the axes' letters; NULL: Arial; without a size 13,
+                         and less on small canvases */
+    bool untitled;    /* a caption stands elsewhere */
+    bool sources;     /* NAME.gp and NAME.csv beside each picture */
 } qb_plots_request;
 
 /* Writes DIR/NAME.svg, .png (and .pdf where gnuplot has a PDF terminal) for every plot whose data the
@@ -40,7 +41,7 @@ qb_status qb_plots_draw(const qb_rows *rows, const qb_plots_request *request, in
          0,                                                                                                  \
          NULL,                                                                                               \
          "FAMILY,SIZE",                                                                                      \
-         "letters of the plots, such as Times,8; Arial,13 without"},                                         \
+         "letters of the plots, such as Times,8; without Arial,13, smaller where --size is small"},          \
     {                                                                                                        \
         "title", 0, QB_OPTION_BOOL, offsetof(type, title), "true", 0, 0, NULL, NULL,                         \
             "title and subtitle above each plot; without where a caption says it"                            \

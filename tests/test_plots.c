@@ -1,6 +1,7 @@
 #include "bench/project/project.h"
 #include "plots/axis.h"
 #include "plots/gnuplot.h"
+#include "plots/labels.h"
 #include "plots/plots.h"
 #include "plots/sheet.h"
 #include "tests/support.h"
@@ -301,6 +302,56 @@ static void test_plots__projected_cases_are_drawn_apart(void **state) {
     scratch_remove(dir);
 }
 
+static size_t behind(const char *text, const char *words) {
+    size_t at = 0, n = strlen(words);
+    while (text[at] && strncmp(text + at, words, n) != 0) at++;
+    if (!text[at]) fail_msg("no \"%s\"", words);
+    return at + n;
+}
+
+/* On a paper's column letters of the usual size would leave no room for the plot. */
+static void test_plots__letters_fit_small_canvases(void **state) {
+    (void)state;
+    need_gnuplot();
+    static const struct {
+        int width, height;
+        const char *font, *words;
+    } tries[] = {{238, 180, NULL, "font_scale = 0.614987\n"},
+                 {238, 180, "Times", "font_scale = 0.614987\n"},
+                 {238, 180, "Times,13", "font_scale = 1\n"},
+                 {720, 480, NULL, "font_scale = 1\n"},
+                 {72, 72, NULL, "font_scale = 0.384615\n"}};
+    char *dir = scratch_make();
+    qb_results r;
+    qb_rows rows;
+    const qb_results *document = &r;
+    assert_ok(qb_results_open(EXAMPLE, &r));
+    assert_ok(qb_rows_read(&document, 1, &rows));
+    for (size_t i = 0; i < sizeof tries / sizeof tries[0]; i++) {
+        const qb_plots_request request = {.dir = dir,
+                                          .only = "decode-bits",
+                                          .width = tries[i].width,
+                                          .height = tries[i].height,
+                                          .font = tries[i].font,
+                                          .sources = true};
+        int n;
+        assert_ok(qb_plots_draw(&rows, &request, &n));
+        char *text = read_file(dir, "decode-bits.gp", NULL);
+        expect_in(text, tries[i].words);
+        /* The subtitle says what was measured: it ends on the canvas. */
+        double px = atof(text + behind(text, "subtitle_px = "));
+        double left = 16 * atof(text + behind(text, "font_scale = "));
+        char *subtitle = text + behind(text, "figure_subtitle = '");
+        subtitle[strcspn(subtitle, "\n") - 1] = 0;
+        assert_true(strlen(subtitle) > 20);
+        assert_true(left + qb_text_width(subtitle, px) <= tries[i].width);
+        qb_free(text);
+    }
+    qb_rows_free(&rows);
+    qb_results_close(&r);
+    scratch_remove(dir);
+}
+
 /* A row that stayed noisy is marked wherever it is drawn, and the picture says what the mark means; in
    pictures without one the words are absent. */
 static void test_plots__noisy_rows_are_marked(void **state) {
@@ -356,6 +407,7 @@ int main(void) {
         cmocka_unit_test(test_sheet__methods_keep_their_colours),
         cmocka_unit_test(test_plots__draw_every_format_with_every_label),
         cmocka_unit_test(test_plots__projected_cases_are_drawn_apart),
+        cmocka_unit_test(test_plots__letters_fit_small_canvases),
         cmocka_unit_test(test_plots__noisy_rows_are_marked),
         cmocka_unit_test(test_plots__every_registered_plot_draws_the_example),
         cmocka_unit_test(test_plots__hostile_names_are_only_text),
