@@ -6,6 +6,8 @@
 #include "kernels/cpu/tuning.h"
 
 #include <cblas.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -149,9 +151,16 @@ void qb_blas_ensure_core(char **argv) {
     if (!strstr(openblas_get_config(), "DYNAMIC_ARCH"))
         return; /* one core only: the variable would not be read */
     if (getenv("OPENBLAS_CORETYPE") || getenv("BENCH_BLAS_RESTARTED")) return;
-    if (setenv("OPENBLAS_CORETYPE", wanted, 1) != 0 || setenv("BENCH_BLAS_RESTARTED", "1", 1) != 0) return;
+    /* Going on with another core would give other last digits, and nobody would know why. */
+    if (setenv("OPENBLAS_CORETYPE", wanted, 1) != 0 || setenv("BENCH_BLAS_RESTARTED", "1", 1) != 0) {
+        fprintf(stderr, "bench: out of memory while OpenBLAS' core was chosen\n");
+        exit(1);
+    }
     setenv("OPENBLAS_NUM_THREADS", "1", 0); /* spares the new process a pool of idle threads */
     execv("/proc/self/exe", argv);
-    unsetenv("OPENBLAS_CORETYPE"); /* could not: go on with the slow core */
+    fprintf(stderr,
+            "bench: warning: OpenBLAS goes on with its core %s, for /proc/self/exe cannot be started: %s\n",
+            qb_blas_core(), strerror(errno));
+    unsetenv("OPENBLAS_CORETYPE");
     unsetenv("BENCH_BLAS_RESTARTED");
 }
