@@ -80,6 +80,10 @@ qb_status qb_session_model(const char *word, bool synthetic, qb_model **out) {
     *out = NULL;
     qb_status st = qb_session_spec(word, synthetic, &spec);
     if (st == QB_OK) st = qb_model_open(spec, out);
+    if (st == QB_OK && (st = qb_model_check_whole(*out)) != QB_OK) {
+        qb_model_close(*out);
+        *out = NULL;
+    }
     qb_free(spec);
     return st;
 }

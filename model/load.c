@@ -58,6 +58,31 @@ bool qb_linear_is_there(const qb_model *m, const qb_linear *l, int64_t layer) {
     return qb_checkpoint_find(m->checkpoint, name) || (layout && layout->present(m->checkpoint, module));
 }
 
+/* Stacked experts have no suffix. The head is resolved on opening. */
+static qb_status check_list(const qb_model *m, const qb_list *l, int64_t layer, int64_t skip) {
+    char module[QB_NAME_BYTES], name[QB_NAME_BYTES + 8];
+    const qb_tensor *t;
+    for (size_t i = 0; i < l->n_linears; i++) {
+        if ((int64_t)i == skip || qb_linear_is_there(m, &l->linears[i], layer)) continue;
+        qb_linear_name(&l->linears[i], layer, module);
+        if (qb_checkpoint_find(m->checkpoint, module)) continue;
+        snprintf(name, sizeof name, "%s.weight", module);
+        qb_status st = qb_checkpoint_need(m->checkpoint, name, &t);
+        if (st != QB_OK) return st;
+    }
+    return QB_OK;
+}
+
+qb_status qb_model_check_whole(const qb_model *m) {
+    const qb_topology *t = &m->topology;
+    qb_status st;
+    QB_TRY(st, check_list(m, &t->enter, -1, -1));
+    for (int64_t l = 0; l < t->n_layers; l++) QB_TRY(st, check_list(m, &t->layers[l], l, -1));
+    st = check_list(m, &t->leave, t->n_layers, t->head);
+out:
+    return st;
+}
+
 qb_status qb_linear_dtype(const qb_model *m, const qb_linear *l, int64_t layer, qb_dtype *out) {
     char name[QB_NAME_BYTES + 8];
     const qb_tensor *t;

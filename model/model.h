@@ -44,6 +44,9 @@ typedef struct qb_model {
    with a NAME of known_models.def, or "synthetic:DIR" whose config.json gives the shapes. Refuses tensors
    under a layer that nothing reads, and layers that the config leaves out. */
 qb_status qb_model_open(const char *spec, qb_model **out) QB_NODISCARD;
+/* Whether the checkpoint holds every matrix of the lists, so that a measurement need not find out halfway;
+   the first that is missing is named. Touches no weights. */
+qb_status qb_model_check_whole(const qb_model *m) QB_NODISCARD;
 /* After a computation that ended with QB_ERR_NUMERIC: adds to the error which weight holds a NaN or an
    infinity, or that all are finite. Reads every weight. Returns st, whatever it is. */
 qb_status qb_model_explain(qb_model *m, qb_status st) QB_NODISCARD;

@@ -223,6 +223,27 @@ static void test_cli_models__unknown_keys_reach_the_result(void **state) {
     qb_free(path);
 }
 
+/* A tensor that is not there is told before anything is measured. */
+static void test_cli_models__missing_tensors_are_told_at_once(void **state) {
+    (void)state;
+    const char *dir = scratch_path("missing");
+    static const char told[] = "holds no tensor model.layers.4.self_attn.q_proj.weight; the nearest name is";
+    qb_json *j;
+    copy_demo(dir);
+    char *path = qb_path_join(dir, "config.json"), *config = NULL;
+    assert_ok(qb_json_read(path, 1 << 20, &j));
+    qb_json_put_int(j, "num_hidden_layers", 5); /* of 4 */
+    assert_ok(qb_json_print(j, true, &config));
+    assert_ok(qb_file_write_atomic(path, config, strlen(config)));
+    assert_refused(BENCH("eval", dir, "--dataset", "demo", "--dry-run"), 1, told);
+    assert_refused(BENCH("speed", dir, "--dry-run"), 1, told);
+    assert_refused(BENCH("quantize", dir, "--method", "rtn", "--dry-run"), 1, told);
+    assert_refused(BENCH("run", "--suite", "demo", "--model", dir, "--dry-run"), 1, told);
+    qb_json_free(j);
+    qb_free(config);
+    qb_free(path);
+}
+
 /* Every end-of-sequence id of generation_config.json ends a text. */
 static void test_cli_models__generate_ends_at_every_eos(void **state) {
     (void)state;
@@ -300,6 +321,7 @@ int main(void) {
         cmocka_unit_test(test_cli_models__the_main_job_on_real_weights),
         cmocka_unit_test(test_cli_models__special_tokens_beyond_the_model),
         cmocka_unit_test(test_cli_models__unknown_keys_reach_the_result),
+        cmocka_unit_test(test_cli_models__missing_tensors_are_told_at_once),
         cmocka_unit_test(test_cli_models__generate_ends_at_every_eos),
         cmocka_unit_test(test_cli_models__tokenize_equals_the_golden_hash),
     };

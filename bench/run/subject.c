@@ -177,7 +177,9 @@ static qb_status open_model(const qb_subject_request *r, qb_subject *s) {
     if (!s->adapted) {
         QB_TRY(st, qb_session_spec(s->word, r->synthetic, &s->spec));
         s->synthetic = qb_spec_is_synthetic(s->spec);
-        return qb_model_open(s->spec, &s->model);
+        QB_TRY(st, qb_model_open(s->spec, &s->model));
+        st = qb_model_check_whole(s->model);
+        goto out;
     }
     if (r->synthetic || qb_spec_is_synthetic(s->adapted->path))
         return qb_fail(QB_ERR_USAGE,
