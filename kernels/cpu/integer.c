@@ -101,14 +101,15 @@ static const float *in_order(const integer_job *j, int64_t t, int64_t k, int64_t
 /* What K types have beside a segment's sums, for token t of a tile of TT; to: the tile's of this segment. */
 static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t t, int64_t TT, int32_t *to) {
     const int kind = j->p->kind, groups = qb_k_groups(kind), each = qb_k_group_cols(kind) / 16;
-    if (kind == QB_PACK_K6) {
+    if (!qb_k_has_offsets(kind)) {
+        const int32_t middle = 1 << (j->p->bits - 1);
         for (int g = 0; g < groups; g++) {
-            const int32_t start[QB_K6_WORDS] = {
-                -32 * (j->eight ? parts[g].sum : parts[g].sum - 256 * parts[g].high_sum),
-                j->eight ? 0 : -32 * parts[g].high_sum};
-            memcpy(to + (g * TT + t) * QB_K6_WORDS, start, sizeof start);
+            const int32_t start[QB_K_START_WORDS] = {
+                -middle * (j->eight ? parts[g].sum : parts[g].sum - 256 * parts[g].high_sum),
+                j->eight ? 0 : -middle * parts[g].high_sum};
+            memcpy(to + (g * TT + t) * QB_K_START_WORDS, start, sizeof start);
         }
-    } else if (qb_k_has_offsets(kind)) {
+    } else {
         for (int g = 0; g < groups; g += 4) {
             int32_t sums[4] = {0};
             for (int i = 0; i < 4 * each; i++) sums[i / each] += parts[g * each + i].sum;

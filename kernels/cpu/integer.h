@@ -65,14 +65,16 @@ typedef struct qb_whole_tile {
      */
     const int32_t *starts;
     /* K types, [segment][..][token of the tile][..]: sums of q of four groups as `lay_sums` has them, for
-     * each four (of types with offsets); what the sums of a group start with, low and high ones (K6) */
+     * each four (of types with offsets); what the sums of a group start with, low and high ones (of types
+     * without) */
     const int32_t *beside;
 } qb_whole_tile;
 /* K3: what is added to (code - middle) times scale that it be no less than 0. */
-enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K6_WORDS = 2 };
+enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K_START_WORDS = 2 };
 static inline int qb_k_beside_words(int kind) { /* a token and segment */
-    if (kind == QB_PACK_K6) return qb_k_groups(kind) * QB_K6_WORDS;
-    return qb_is_k(kind) && qb_k_has_offsets(kind) ? qb_k_groups(kind) / 4 * QB_K_SUM_WORDS : 0;
+    if (!qb_is_k(kind)) return 0;
+    return qb_k_has_offsets(kind) ? qb_k_groups(kind) / 4 * QB_K_SUM_WORDS
+                                  : qb_k_groups(kind) * QB_K_START_WORDS;
 }
 
 typedef void (*qb_integer_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
