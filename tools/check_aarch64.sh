@@ -48,7 +48,12 @@ bad=0
 emulated() { timeout 600 qemu-aarch64 -cpu "${CPU:-max}" -L "$SYSROOT" "$@"; }
 unset OPENBLAS_CORETYPE BENCH_SIMD
 for test in $tests; do
-  emulated "$folder/build/bin/$test" >"$folder/$test.log" 2>&1 || { grep -E 'ERROR|FAILED' "$folder/$test.log" | head -n 10; echo "$test failed"; bad=1; }
+  { emulated "$folder/build/bin/$test" >"$folder/$test.log" 2>&1; echo $? >"$folder/$test.code"; } &
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+done
+wait
+for test in $tests; do
+  [ "$(cat "$folder/$test.code")" = 0 ] || { grep -E 'ERROR|FAILED' "$folder/$test.log" | head -n 10; echo "$test failed"; bad=1; }
 done
 export BENCH_CACHE=$folder/cache
 perplexity() { "$@" eval bench/demo --dataset demo --max-windows 1 --quiet --activations "$activations" | sed -n 's/^perplexity \([0-9.]* ± [0-9.]*\) .*/\1/p'; }

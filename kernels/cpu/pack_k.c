@@ -118,8 +118,9 @@ static void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint
                                  : qb_pack_half_step_2(lower + c) | qb_pack_half_step_2(lower + c + 8) << 16;
         memcpy(to, &word, 4);
     }
+    if (!high) return;
     to = super + qb_k_high_at(kind) + 4 * lane;
-    for (int c = 0; high && c < QB_K_COLS; c += 32 / high, to += 64) {
+    for (int c = 0; c < QB_K_COLS; c += 32 / high, to += 64) {
         uint32_t word = high_word(code + c, low, high);
         memcpy(to, &word, 4);
     }
