@@ -100,7 +100,8 @@ static const float *in_order(const integer_job *j, int64_t t, int64_t k, int64_t
 
 /* What K types have beside a segment's sums, for token t of a tile of TT; to: the tile's of this segment. */
 static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t t, int64_t TT, int32_t *to) {
-    const int kind = j->p->kind, groups = qb_k_groups(kind), each = qb_k_group_cols(kind) / 16;
+    const qb_pack_kind kind = j->p->kind;
+    const int groups = qb_k_groups(kind), each = qb_k_group_cols(kind) / 16;
     if (!qb_k_has_offsets(kind)) {
         const int32_t middle = 1 << (j->p->bits - 1);
         for (int g = 0; g < groups; g++) {

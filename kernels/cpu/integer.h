@@ -71,7 +71,7 @@ typedef struct qb_whole_tile {
 } qb_whole_tile;
 /* K3: what is added to (code - middle) times scale that it be no less than 0. */
 enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K_START_WORDS = 2 };
-static inline int qb_k_beside_words(int kind) { /* a token and segment */
+static inline int qb_k_beside_words(qb_pack_kind kind) { /* a token and segment */
     if (!qb_is_k(kind)) return 0;
     return qb_k_has_offsets(kind) ? qb_k_groups(kind) / 4 * QB_K_SUM_WORDS
                                   : qb_k_groups(kind) * QB_K_START_WORDS;

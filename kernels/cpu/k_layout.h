@@ -16,38 +16,38 @@
 
 enum { QB_K_COLS = 256, QB_K_GROUPS_MAX = 16 };
 
-static inline bool qb_is_k(int kind) {
+static inline bool qb_is_k(qb_pack_kind kind) {
     return kind >= QB_PACK_K2 && kind <= QB_PACK_K6;
 }
-static inline int qb_k_low_bits(int kind) {
+static inline int qb_k_low_bits(qb_pack_kind kind) {
     return kind == QB_PACK_K2 || kind == QB_PACK_K3 ? 2 : 4;
 }
-static inline int qb_k_high_bits(int kind) {
+static inline int qb_k_high_bits(qb_pack_kind kind) {
     return kind == QB_PACK_K6 ? 2 : kind == QB_PACK_K3 || kind == QB_PACK_K5 ? 1 : 0;
 }
-static inline int qb_k_group_cols(int kind) {
+static inline int qb_k_group_cols(qb_pack_kind kind) {
     return kind == QB_PACK_K4 || kind == QB_PACK_K5 ? 32 : 16;
 }
-static inline int qb_k_groups(int kind) {
+static inline int qb_k_groups(qb_pack_kind kind) {
     return QB_K_COLS / qb_k_group_cols(kind);
 }
-static inline bool qb_k_has_offsets(int kind) {
+static inline bool qb_k_has_offsets(qb_pack_kind kind) {
     return kind == QB_PACK_K2 || kind == QB_PACK_K4 || kind == QB_PACK_K5;
 }
 /* Where a super-block's parts begin, in bytes. */
-static inline int64_t qb_k_high_at(int kind) {
+static inline int64_t qb_k_high_at(qb_pack_kind kind) {
     return (int64_t)QB_BLOCK_ROWS * QB_K_COLS / 8 * qb_k_low_bits(kind);
 }
-static inline int64_t qb_k_scales_at(int kind) {
+static inline int64_t qb_k_scales_at(qb_pack_kind kind) {
     return qb_k_high_at(kind) + (int64_t)QB_BLOCK_ROWS * QB_K_COLS / 8 * qb_k_high_bits(kind);
 }
-static inline int64_t qb_k_offsets_at(int kind) {
+static inline int64_t qb_k_offsets_at(qb_pack_kind kind) {
     return qb_k_scales_at(kind) + (kind == QB_PACK_K2 ? 0 : QB_BLOCK_ROWS * qb_k_groups(kind));
 }
-static inline int64_t qb_k_outer_at(int kind) {
+static inline int64_t qb_k_outer_at(qb_pack_kind kind) {
     return qb_k_scales_at(kind) +
            QB_BLOCK_ROWS * qb_k_groups(kind) * (kind == QB_PACK_K4 || kind == QB_PACK_K5 ? 2 : 1);
 }
-static inline int64_t qb_k_bytes(int kind) {
+static inline int64_t qb_k_bytes(qb_pack_kind kind) {
     return qb_k_outer_at(kind) + QB_BLOCK_ROWS * 4 * (qb_k_has_offsets(kind) ? 2 : 1);
 }
