@@ -15,15 +15,6 @@ static const struct {
     [QB_PACK_8] = {4, 64},  [QB_PACK_K2] = {16, 64}, [QB_PACK_K3] = {16, 64}, [QB_PACK_K4] = {8, 64},
     [QB_PACK_K5] = {8, 64}, [QB_PACK_K6] = {8, 64}};
 
-static int64_t gcd(int64_t a, int64_t b) {
-    while (b) {
-        int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 typedef struct {
     const qb_qweight *q;
     qb_packed *p;
@@ -232,8 +223,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                              : QB_PACK_8;
     p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
     fill_table(p, q);
-    /* The absmax of a block changes within a row only at multiples of gcd(cols, block_size). */
-    j->group_cols = codebook ? gcd(q->cols, q->block_size) : q->group_size;
+    j->group_cols = qb_qweight_scale_cols(q);
     if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, memory);
     p->n_groups = codebook ? q->cols / j->group_cols : q->n_groups;
     QB_TRY(st, lay_columns(j, memory));

@@ -22,15 +22,6 @@ static int64_t odd_part(float value, int *exponent) {
     return m / ((int64_t)1 << zeros);
 }
 
-static uint32_t common(uint32_t a, uint32_t b) {
-    while (b) {
-        uint32_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 typedef struct {
     int least, most;
 } whole_range;
@@ -62,7 +53,7 @@ static bool factor(const float *values, int n, whole_range range, float *outer, 
         if (!part[i]) continue;
         if (exponent[i] - least > 7) return false;
         part[i] *= (int64_t)1 << (exponent[i] - least);
-        whole = common((uint32_t)whole, (uint32_t)(part[i] < 0 ? -part[i] : part[i]));
+        whole = qb_gcd(whole, part[i] < 0 ? -part[i] : part[i]);
     }
     *outer = any ? ldexpf((float)whole, least) : 0.0f;
     if (!any) {

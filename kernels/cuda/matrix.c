@@ -27,15 +27,6 @@ static int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
-static int64_t gcd(int64_t a, int64_t b) {
-    while (b) {
-        int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 /* Power of two that brings weights up to `largest` below 2^14; a scale that is not finite keeps what it
  * makes. */
 static int exponent_for(double largest) {
@@ -429,7 +420,7 @@ static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place pla
     qb_status st;
     pack_job j = {.d = d, .q = q, .row_tiles = (q->rows + QB_TILE_ROWS - 1) / QB_TILE_ROWS};
     QB_TRY(st, check_codes(d->base.threads, q));
-    j.group_cols = book ? gcd(q->cols, q->block_size) : q->group_size;
+    j.group_cols = qb_qweight_scale_cols(q);
     QB_TRY(st, qb_column_order_make(q->cols, j.group_cols, book ? q->cols / j.group_cols : q->n_groups,
                                     book ? NULL : q->g_idx, &j.order));
     QB_TRY(st, check_sizes(&j));
