@@ -162,6 +162,25 @@ static qb_status unknown(const qb_option_set *sets, size_t n_sets, const char *w
                    qb_hint(prefix, near ? shown : NULL, hint));
 }
 
+/* Of an object in a file, which has no --help: with no key near, those that it may hold. */
+static qb_status unknown_key(const qb_option *rows, const char *where, const char *key,
+                             const char *const *ignore) {
+    qb_option_set set = {"", rows, NULL};
+    qb_str known = {0};
+    char shown[NAME_MAX_CHARS];
+    qb_status st = unknown(&set, 1, where, "", key);
+    if (strstr(qb_error_text(), "; did you mean")) return st;
+    for (const char *const *name = ignore; name && *name; name++)
+        qb_str_printf(&known, "%s%s", known.length ? ", " : "", *name);
+    for (const qb_option *row = rows; row->name; row++) {
+        with_dashes(row->name, shown, '-', '_');
+        qb_str_printf(&known, "%s%s", known.length ? ", " : "", shown);
+    }
+    st = qb_fail(QB_ERR_USAGE, "%sunknown key %s; known here: %s", where, key, qb_str_get(&known));
+    qb_str_free(&known);
+    return st;
+}
+
 qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *name, const char *text) {
     void *target;
     const qb_option *row = find(sets, n_sets, name, &target);
@@ -298,7 +317,7 @@ qb_status qb_options_from_json(const qb_option *rows, void *target, const qb_jso
         const qb_option *row = find(&set, 1, key, &unused);
         char prefix[256];
         snprintf(prefix, sizeof prefix, "%s: ", where);
-        if (!row || strchr(key, '-')) return unknown(&set, 1, prefix, "", key);
+        if (!row || strchr(key, '-')) return unknown_key(rows, prefix, key, ignore);
         qb_status st = from_json(row, target, j, where);
         if (st != QB_OK) return st;
     }

@@ -55,7 +55,7 @@ qb_status qb_options_set(const qb_option_set *sets, size_t n_sets, const char *n
 qb_status qb_options_parse(const qb_option_set *sets, size_t n_sets, int argc, char **argv,
                            const char **words, size_t max_words, size_t *n_words) QB_NODISCARD;
 /* Takes the members of a JSON object. Keys in `ignore` (NULL-terminated, may be NULL) belong to someone else;
-   other unknown keys fail with the nearest name. */
+   other unknown keys fail with the nearest name, or with all that are known. */
 qb_status qb_options_from_json(const qb_option *rows, void *target, const qb_json *object, const char *where,
                                const char *const *ignore) QB_NODISCARD;
 /* Puts every option into the object under its JSON key, in row order; unset TEXT becomes null. */

@@ -103,9 +103,10 @@ size_t qb_suite_key_names(char shown[QB_SUITE_KEYS_MAX][48], const char *names[Q
 
 qb_status qb_suite_unknown(const char *where, const char *what, const char *word, const char *const *names,
                            size_t n) {
-    char hint[QB_HINT_CHARS];
+    char buffer[QB_HINT_CHARS];
+    const char *hint = qb_did_you_mean(word, names, n, buffer);
     return qb_fail(QB_ERR_USAGE, "%s: unknown %s '%.80s'%s", where, what, word,
-                   qb_did_you_mean(word, names, n, hint));
+                   *hint ? hint : "; `bench help suite` says what a suite may hold");
 }
 
 static qb_status check_backend(const char *where, const char *word) {

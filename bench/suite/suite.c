@@ -10,6 +10,19 @@
 
 /* ---- members of the document ---- */
 
+/* Keys of methods and of speed that stand beside them. */
+static qb_status misplaced(const qb_suite *s, const char *key) {
+    bool method = false;
+    for (size_t i = 0; qb_quant_method_at(i); i++)
+        method = method || qb_option_has(qb_quant_method_at(i)->options, key);
+    if (method)
+        return qb_fail(QB_ERR_USAGE, "%s: \"%.80s\" is a method's: say it in an entry of \"methods\"",
+                       s->where, key);
+    if (qb_option_has(qb_speed_options, key))
+        return qb_fail(QB_ERR_USAGE, "%s: \"%.80s\" is of speed: say it in \"speed\"", s->where, key);
+    return QB_OK;
+}
+
 static qb_status check_keys(const qb_suite *s) {
     char shown[QB_SUITE_KEYS_MAX][48];
     const char *names[QB_SUITE_KEYS_MAX];
@@ -17,7 +30,9 @@ static qb_status check_keys(const qb_suite *s) {
     for (const qb_json *j = qb_json_first(s->doc); j; j = qb_json_next(j)) {
         size_t i = 0;
         while (i < n && strcmp(names[i], qb_json_key(j)) != 0) i++;
-        if (i == n) return qb_suite_unknown(s->where, "key", qb_json_key(j), names, n);
+        if (i < n) continue;
+        qb_status st = misplaced(s, qb_json_key(j));
+        return st == QB_OK ? qb_suite_unknown(s->where, "key", qb_json_key(j), names, n) : st;
     }
     return QB_OK;
 }
