@@ -136,6 +136,8 @@ def main():
     parser.add_argument("--text", type=pathlib.Path, default="README.md", help="calibration text")
     parser.add_argument("--only")
     options = parser.parse_args()
+    if options.only not in {None, *CASES}:
+        parser.error(f"--only {options.only}: expected one of {', '.join(CASES)}")
     versions = {m.__name__: m.__version__ for m in (torch, transformers, bnb, gptqmodel) if m}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     vocab = transformers.AutoConfig.from_pretrained(options.model).vocab_size

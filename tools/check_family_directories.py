@@ -326,6 +326,8 @@ def main():
             for method, (state, line) in check_case(entry, [options.method] if options.method else METHODS, options, scratch).items():
                 totals[method, state] += 1
                 print(f"{state:12} {entry['name']} {method}: {line}", flush=True)
+    if not totals:
+        sys.exit(f"nothing was checked: no case begins with {options.only!r}")
     print("; ".join(f"{method} {state}: {n}" for (method, state), n in sorted(totals.items())))
     return 1 if any(state == "failed" for _, state in totals) else 0
 

@@ -123,6 +123,8 @@ def main():
         for method, (state, line) in results.items():
             totals[method, state] += 1
             print(f"{state:8} {name} {method}: {line}", flush=True)
+    if not totals:
+        sys.exit(f"nothing was checked: no case begins with {args.only!r}")
     print("; ".join(f"{method} {state}: {n}" for (method, state), n in sorted(totals.items())))
     return 1 if any(state == "failed" for _, state in totals) else 0
 

@@ -104,7 +104,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("program"); p.add_argument("tokenizer", nargs="+")
     p.add_argument("-n", type=int, default=1000); p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--only"); p.add_argument("--text", action="append", default=[])
+    p.add_argument("--only", choices=CLASSES); p.add_argument("--text", action="append", default=[])
     a = p.parse_args()
     print(f"tokenizers {tokenizers.__version__}")
     bad = 0
