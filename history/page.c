@@ -188,7 +188,7 @@ static void put_axes(const qb_history_view *v, const qb_history_series *s, const
     for (int i = 0; i < n; i++) {
         qb_str text = {0};
         double y = place_y(at, values[i] * per);
-        qb_axis_format(values[i], &text);
+        qb_axis_format(values[i], qb_axis_step(values, n), &text);
         qb_str_printf(&text, "%s%s", *unit ? " " : "", unit);
         qb_str_printf(out, "<line class=\"frame\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", LEFT,
                       WIDTH - RIGHT, y, y);

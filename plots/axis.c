@@ -1,6 +1,7 @@
 #include "plots/axis.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_TICS = 256 };
@@ -37,16 +38,30 @@ static void put_superscript(int n, qb_str *out) {
     qb_str_text(out, digits[n % 10]);
 }
 
-void qb_axis_format(double value, qb_str *out) {
+double qb_axis_step(const double *values, int n) {
+    double least = (double)INFINITY;
+    for (int i = 1; i < n; i++) least = fmin(least, values[i] - values[i - 1]);
+    return isfinite(least) && least > 0 ? least : 0;
+}
+
+/* Significant digits of a value on a scale of that step, whose own digits are two at most ("2.5"). */
+static int digits_of(double size, double step, int least) {
+    if (!(step > 0) || !(size > step)) return least;
+    int digits = (int)(floor(log10(size) + 1e-9) - floor(log10(step) + 1e-9)) + 2;
+    return digits < least ? least : digits > 15 ? 15 : digits;
+}
+
+void qb_axis_format(double value, double step, qb_str *out) {
     double size = fabs(value);
     if (size == 0 || (size >= 1e-3 * 0.999 && size < 99999.5)) {
-        qb_str_printf(out, "%.6g", size < 1e-300 ? 0 : value);
+        qb_str_printf(out, "%.*g", digits_of(size, step, 6), size < 1e-300 ? 0 : value);
         return;
     }
+    char mantissa[32];
     int power = (int)floor(log10(size) + 1e-9);
-    double mantissa = value / pow(10, power);
-    if (fabs(fabs(mantissa) - 1) > 1e-6)
-        qb_str_printf(out, "%.3g×", mantissa);
+    snprintf(mantissa, sizeof mantissa, "%.*g", digits_of(size, step, 3), value / pow(10, power));
+    if (strcmp(mantissa, "1") != 0 && strcmp(mantissa, "-1") != 0)
+        qb_str_printf(out, "%s×", mantissa);
     else if (value < 0)
         qb_str_text(out, "-");
     qb_str_text(out, "10");
@@ -122,7 +137,7 @@ void qb_axis_tics(const qb_axis *a, int wanted, qb_str *out) {
     qb_str_text(out, "(");
     for (int i = 0; i < n; i++) {
         qb_str_text(out, i ? ", '" : "'");
-        qb_axis_format(values[i], out);
+        qb_axis_format(values[i], qb_axis_step(values, n), out);
         qb_str_printf(out, "' %.12g", values[i]);
     }
     qb_str_text(out, ")");

@@ -18,5 +18,7 @@ double qb_axis_place(const qb_axis *axis, double value);
 int qb_axis_values(const qb_axis *axis, int wanted, double *values, int max);
 /* Appends gnuplot's list of tics, "('5' 5, '10' 10)": about `wanted` of them, at round values. */
 void qb_axis_tics(const qb_axis *axis, int wanted, qb_str *out);
-/* "0.02", "250", "2×10⁵". */
-void qb_axis_format(double value, qb_str *out);
+/* "0.02", "250", "2×10⁵": with so many digits that values which are `step` apart differ; 0: a few. */
+void qb_axis_format(double value, double step, qb_str *out);
+/* The least distance of two of n ascending values; 0 below two. */
+double qb_axis_step(const double *values, int n);

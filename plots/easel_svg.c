@@ -122,7 +122,7 @@ static void put_tics(const qb_axis *a, bool vertical, qb_box area, double height
         double place = qb_axis_place(a, values[i]);
         double x = area.x0 + place * (area.x1 - area.x0),
                y = height - (area.y0 + place * (area.y1 - area.y0));
-        qb_axis_format(values[i], &text);
+        qb_axis_format(values[i], qb_axis_step(values, n), &text);
         if (vertical) {
             put_line(area.x0, y, area.x1, y, "grid", out);
             put_text(area.x0 - 8, y, TIC_PX, "end", "tic", qb_str_get(&text), out);

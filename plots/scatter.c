@@ -1,6 +1,7 @@
 /* Pictures with a point a case: perplexity and speed against bits and size, and the front of the best trades.
  */
 #include "plots/pictures.h"
+#include "results/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -263,7 +264,7 @@ static int ascending(const void *a, const void *b) {
 
 /* The standard error says how far another text of the kind might lie, and every case was given the same text:
    where it is as large as the differences it would bury them, so it is stated once (the median, returned)
-   instead of drawn. NaN: drawn. */
+   instead of drawn. NaN: drawn; 0: no case has any. */
 static double bury_errors(samples *s) {
     double spreads[256], min = (double)INFINITY, max = 0;
     int n = 0;
@@ -272,7 +273,7 @@ static double bury_errors(samples *s) {
         max = fmax(max, s->items[i].y);
         if (s->items[i].spread > 0 && n < 256) spreads[n++] = s->items[i].spread;
     }
-    if (n == 0) return (double)NAN;
+    if (n == 0) return 0;
     qsort(spreads, (size_t)n, sizeof *spreads, ascending);
     double median = spreads[n / 2];
     if (median < 0.2 * (max - min)) return (double)NAN;
@@ -287,10 +288,15 @@ static qb_status subtitle(const qb_picture_job *job, const qb_panel *panel, cons
     for (int i = 0; i < s->n; i++) part = fmin(part, s->items[i].part);
     if (part < 1) qb_str_printf(&tail, "first %.2g %% of the text · ", 100 * part);
     if (kind->front) qb_str_text(&tail, "filled marks: nothing smaller is as good · ");
-    if (isnan(buried))
+    if (isnan(buried)) {
         qb_str_text(&tail, "bars: ± 1 standard error");
-    else
-        qb_str_printf(&tail, "standard error ± %.2g, one text for all", buried);
+    } else if (buried > 0) {
+        qb_str_text(&tail, "standard error ± ");
+        qb_text_figure(buried, 2, &tail);
+        qb_str_text(&tail, ", one text for all");
+    } else {
+        qb_str_text(&tail, "too few windows for a standard error");
+    }
     if (dropped)
         qb_str_printf(&tail, " · %d case%s above %.3g not shown", dropped, dropped > 1 ? "s" : "", limit);
     qb_status st = qb_str_status(&tail);

@@ -169,8 +169,9 @@ qb_status qb_compare_write_junit(const qb_comparison *c, qb_str *out) {
 
 /* ---- services that keep histories ---- */
 
+/* A noisy figure gates nothing, and those services would let it. */
 static bool has_figure(const qb_compare_row *row) {
-    return isfinite(row->new_value) && row->unit.length;
+    return isfinite(row->new_value) && row->unit.length && row->verdict != QB_NOISY_ROW;
 }
 
 /* Bencher Metric Format: {"CASE, METRIC": {"METRIC NAME": {"value": V, "lower_value": L, "upper_value": U}}}.
@@ -217,8 +218,12 @@ static qb_status write_benchmarks(const qb_comparison *c, bool bigger, qb_str *o
             qb_json_put_text(o, "range", qb_str_get(&text));
             qb_str_free(&text);
         }
-        qb_str_printf(&text, "%s; ", qb_verdict_keys[row->verdict]);
-        qb_compare_put_reason(row, &text);
+        qb_str why = {0};
+        qb_compare_put_reason(row, &why);
+        qb_str_printf(&text, "%s%s%s", qb_verdict_keys[row->verdict], why.length ? "; " : "",
+                      qb_str_get(&why));
+        text.failed |= why.failed;
+        qb_str_free(&why);
         qb_json_put_text(o, "extra", qb_str_get(&text));
         qb_str_free(&text);
         qb_json_push(list, o);

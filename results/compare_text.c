@@ -163,8 +163,23 @@ static bool is_aside(const qb_compare_row *row) {
     return row->verdict == QB_INCOMPARABLE || row->verdict == QB_NOISY_ROW;
 }
 
+/* Equal but for their numbers: "193 of 193 samples were disturbed", "rounds differ by 20 %". */
+static bool alike(const char *a, const char *b) {
+    static const char number[] = "0123456789.";
+    while (*a && *b) {
+        size_t n = strspn(a, number), m = strspn(b, number);
+        if (!n != !m || (!n && *a != *b)) return false;
+        a += n ? n : 1;
+        b += m ? m : 1;
+    }
+    return *a == *b;
+}
+
+/* What makes rows incomparable stands there word for word, "gptq-256 against gptq-2048"; noise is one kind.
+ */
 static bool same_reason(const qb_compare_row *a, const qb_compare_row *b) {
-    return a->verdict == b->verdict && !strcmp(qb_str_get(&a->why), qb_str_get(&b->why));
+    const char *one = qb_str_get(&a->why), *other = qb_str_get(&b->why);
+    return a->verdict == b->verdict && (a->verdict == QB_NOISY_ROW ? alike(one, other) : !strcmp(one, other));
 }
 
 bool qb_compare_next_reason(const qb_comparison *c, size_t *at, const qb_compare_row **row, size_t *rows) {
@@ -257,12 +272,16 @@ static void put_reasons(const qb_comparison *c, const char *prefix, qb_str *out)
     size_t at = 0, rows;
     for (int n = 0; qb_compare_next_reason(c, &at, &row, &rows); n++) {
         if (n == MAX_REASONS) {
-            qb_str_printf(out, "%snot compared: further reasons stand in the JSON form\n", prefix);
+            size_t left = rows;
+            while (qb_compare_next_reason(c, &at, &row, &rows)) left += rows;
+            qb_str_printf(out, "%s%zu further row%s, for reasons that stand in the JSON form\n", prefix, left,
+                          left == 1 ? "" : "s");
             return;
         }
         qb_str_printf(out, "%s%s, ", prefix, verdict_words[row->verdict]);
         if (rows > 1) {
-            qb_str_printf(out, "%zu rows: %s\n", rows, qb_str_get(&row->why));
+            qb_str_printf(out, "%zu rows%s: %s\n", rows, row->verdict == QB_NOISY_ROW ? ", such as" : "",
+                          qb_str_get(&row->why));
         } else {
             qb_text_clean(row->id, 60, out);
             qb_str_printf(out, " %s: %s\n", qb_str_get(&row->metric), qb_str_get(&row->why));

@@ -65,13 +65,21 @@ static bool is_behind(const qb_row *row, const qb_row *other) {
     return other->value > row->value || (other->value == row->value && other->of->index > row->of->index);
 }
 
+bool qb_rows_same_again(const qb_row *a, const qb_row *b) {
+    const char *end = strrchr(a->of->id, '/');
+    size_t n = end ? (size_t)(end - a->of->id) + 1 : strlen(a->of->id) + 1;
+    return a->of->document != b->of->document && !strncmp(a->of->id, b->of->id, n) &&
+           fabs(a->value - b->value) <= 1e-6 * fabs(a->value);
+}
+
 bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse, qb_paired *out) {
     *worse = NULL;
     for (int i = 0; i < rows->n_cases; i++) {
         const qb_row_case *c = &rows->cases[i];
         const qb_row *r = qb_rows_find_ok(c, row->name, row->protocol, row->dataset);
         qb_paired pair;
-        if (!r || r->projected || c == row->of || strcmp(c->of, row->of->of) != 0 || !is_behind(row, r))
+        if (!r || r->projected || c == row->of || strcmp(c->of, row->of->of) != 0 || !is_behind(row, r) ||
+            qb_rows_same_again(row, r))
             continue;
         if ((*worse && !is_behind(r, *worse)) || !qb_rows_paired(r, row, &pair)) continue;
         *worse = r;

@@ -15,8 +15,11 @@ bool qb_rows_paired(const qb_row *a, const qb_row *b, qb_paired *out);
 /* "-0.0290 ± 0.0040 nats a token, paired over 163 windows" */
 void qb_paired_put(const qb_paired *p, qb_str *out);
 
+/* Whether b is a's case of another document, from another machine say, with the same figure but for rounding.
+ */
+bool qb_rows_same_again(const qb_row *a, const qb_row *b);
 /* Of the cases of the same model whose windows pair with this row's, the row with the next higher value;
-   false when there is none. */
+   false when there is none. What is the same again is passed over. */
 bool qb_paired_next(const qb_rows *rows, const qb_row *row, const qb_row **worse, qb_paired *out);
 /* A line for each case that has this perplexity, against the next worse of its model: "GPTQ 4b g128 against
    NF4 on ...". `prefix` heads each line. */

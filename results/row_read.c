@@ -1,5 +1,7 @@
 #include "results/row_read.h"
 
+#include "base/statistics.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,9 @@ qb_status qb_read_row(qb_arena *arena, const qb_json *j, const qb_row_case *of, 
                   .data_sha256 = qb_read_text(j, "data_sha256"),
                   .base = qb_read_text(j, "base")};
     r->part = qb_read_part(r, j);
+    const char *from = qb_read_text(j, "stderr_from");
+    r->few_windows = from && !strcmp(from, "windows") && r->windows < QB_MIN_WINDOWS;
+    if (r->few_windows) r->stderr_value = (double)NAN;
     int64_t n_samples = 0;
     qb_status st = numbers_of(arena, qb_json_get(j, "samples"), &r->samples, &n_samples);
     r->n_samples = (int)n_samples;

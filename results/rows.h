@@ -100,8 +100,9 @@ struct qb_row {
     const char *noise;                          /* why, or NULL */
     qb_windowed windowed;
     double windows, window_tokens, scored_tokens, total_tokens;
-    double part;  /* of its text, 1 whole */
-    double floor; /* that no model can pass */
+    bool few_windows; /* they are too few for the standard error that the document has; none is given */
+    double part;      /* of its text, 1 whole */
+    double floor;     /* that no model can pass */
     double special_tokens_found;
     double bytes_per_s, bytes_per_token, flop_per_s, ceiling, share_of_ceiling;
     const char *share_reason, *activations, *special_tokens, *sha256, *data_sha256,

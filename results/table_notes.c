@@ -128,6 +128,30 @@ static qb_status texts(qb_table *t) {
     return st;
 }
 
+/* Columns where a row has too few windows for the error that the others show. */
+static qb_status few_windows(qb_table *t) {
+    qb_status st = QB_OK;
+    for (int i = 0; i < t->n_columns && st == QB_OK; i++) {
+        const qb_table_column *col = &t->columns[i];
+        double least = (double)INFINITY;
+        for (int k = 0; col->metric && k < t->rows->n_cases; k++) {
+            const qb_row *r =
+                qb_rows_find(&t->rows->cases[k], col->metric->name, col->protocol, col->dataset);
+            if (r && r->few_windows) least = fmin(least, r->windows);
+        }
+        qb_str text = {0};
+        if (!isfinite(least)) continue;
+        qb_str_printf(&text, "%s on ", col->metric->name);
+        qb_text_clean(col->dataset, 40, &text);
+        qb_str_text(&text, ", ");
+        qb_text_clean(col->protocol, 40, &text);
+        qb_str_printf(&text, ": %.0f window%s too few for a standard error", least,
+                      least > 1 ? "s are" : " is");
+        st = note(t, &text);
+    }
+    return st;
+}
+
 /* What neighbours in quality differ by, window by window. */
 static qb_status pairs(qb_table *t) {
     qb_status st = QB_OK;
@@ -299,9 +323,9 @@ static qb_status floors(qb_table *t) {
 }
 
 qb_status qb_table_take_notes(qb_table *t) {
-    static qb_status (*const makers[])(qb_table *) = {documents, unmeasured,  reasons,   texts, pairs,
-                                                      bases,     projections, noise,     twins, load,
-                                                      shares,    activations, published, floors};
+    static qb_status (*const makers[])(qb_table *) = {
+        documents, unmeasured, reasons, texts,  few_windows, pairs,     bases, projections,
+        noise,     twins,      load,    shares, activations, published, floors};
     t->notes_capacity = MAX_NOTES;
     qb_status st = qb_arena_alloc(&t->arena, MAX_NOTES, sizeof *t->notes, &t->notes);
     for (size_t i = 0; i < sizeof makers / sizeof makers[0] && st == QB_OK; i++) st = makers[i](t);

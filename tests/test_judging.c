@@ -45,6 +45,31 @@ static void test_compare__noisy_rows_decide_nothing(void **state) {
     expect(DECODE, "[20.0,26.2,15.9,22.1,18.8,19,25,17,28],\"noisy\":false", QB_REGRESSION, "-33.3 %");
 }
 
+/* Reasons that differ by their numbers alone are one, so that others are not crowded out. */
+static void test_compare__noise_is_said_once(void **state) {
+    (void)state;
+#define NOISY_ROW(protocol, reason)                                                                          \
+    "{\"name\":\"decode\",\"value\":30,\"unit\":\"tok/s\",\"better\":\"higher\",\"protocol\":\"" protocol    \
+    "\",\"status\":\"ok\",\"samples\":" DECODE ",\"noisy\":true,\"noise\":\"" reason "\"}"
+#define NOISY_DOC(size)                                                                                      \
+    "{\"schema\":\"qb.results/1\",\"context\":{\"program\":{\"name\":\"q\",\"version\":\"1\"},"              \
+    "\"created\":\"2026-11-22T06:10:00Z\",\"machine\":{\"cpu\":\"CPU-A\",\"cores\":2,\"threads\":2,\"gpu\":" \
+    "[]"                                                                                                     \
+    "}},\"cases\":[{\"id\":\"m/"                                                                             \
+    "nf4\",\"status\":\"ok\",\"error\":null,\"config\":{},\"model\":{\"name\":\"m\"},"                       \
+    "\"metrics\":[{\"name\":\"checkpoint_bytes\",\"value\":" size ",\"unit\":\"B\",\"better\":\"lower\","    \
+    "\"status\":\"ok\"}," NOISY_ROW("tg1", "9 of 10 samples were disturbed") "," NOISY_ROW(                  \
+        "tg2", "12 of 12 samples were disturbed") "," NOISY_ROW("tg3", "rounds differ by 20 %") "]}]}"
+    outcome o = compare_texts(NOISY_DOC("1000"), NOISY_DOC("1001"), &usual);
+    assert_int_equal(o.counts[QB_NOISY_ROW], 3);
+    assert_non_null(strstr(
+        o.text.text, "noisy, 2 rows, such as: noisy on the new side: 9 of 10 samples were disturbed\n"));
+    assert_non_null(
+        strstr(o.text.text, "noisy, m/nf4 decode tg3: noisy on the new side: rounds differ by 20 %\n"));
+    assert_null(strstr(o.text.text, "12 of 12"));
+    outcome_free(&o);
+}
+
 /* A fault may hide behind noise: a row that is worse by the effect that matters is not passed for it. */
 static void test_compare__what_is_worse_and_noisy_is_not_passed(void **state) {
     (void)state;
@@ -234,6 +259,7 @@ int main(void) {
         cmocka_unit_test(test_compare__speed_needs_both_effect_and_significance),
         cmocka_unit_test(test_compare__few_samples_are_inconclusive),
         cmocka_unit_test(test_compare__noisy_rows_decide_nothing),
+        cmocka_unit_test(test_compare__noise_is_said_once),
         cmocka_unit_test(test_compare__what_is_worse_and_noisy_is_not_passed),
         cmocka_unit_test(test_compare__a_noisy_run_does_not_hide_the_others),
         cmocka_unit_test(test_compare__levels_hold_for_all_rows_together),

@@ -102,11 +102,66 @@ static void test_compare__few_windows_tell_no_error(void **state) {
                  "has 2 window_nll_nats and 1 window_tokens_scored, expected as many");
 }
 
+/* The spread of a few window means is no standard error, whatever a document says. */
+static void test_table__few_windows_have_no_standard_error(void **state) {
+    (void)state;
+    static const char few[] = PAIRED_DOC(
+        PAIRED_CASE("m/nf4", "nf4",
+                    PAIRED_ROW("8,\"stderr\":0.5,\"stderr_from\":\"windows\"", "7", "20.5,21.25", "10,10"))),
+                      enough[] =
+                          PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4",
+                                                 PAIRED_ROW("8,\"stderr\":0.5,\"stderr_from\":\"windows\"",
+                                                            "8", "20.5,21.25", "10,10"))),
+                      by_token[] =
+                          PAIRED_DOC(PAIRED_CASE("m/nf4", "nf4",
+                                                 PAIRED_ROW("8,\"stderr\":0.5,\"stderr_from\":\"tokens\"",
+                                                            "7", "20.5,21.25", "10,10")));
+    static const char *const documents[] = {few, enough, by_token};
+    for (int i = 0; i < 3; i++) {
+        qb_results r;
+        qb_str text = {0};
+        parse(documents[i], &r);
+        assert_ok(qb_results_print(&r, "text", &text));
+        bool shown = strstr(qb_str_get(&text), "8.0000 ± 0.500"),
+             said = strstr(qb_str_get(&text),
+                           "perplexity on w, gptq-11: 7 windows are too few for a standard error");
+        if (shown != (i > 0) || said != (i == 0)) fail_msg("document %d: %s", i, qb_str_get(&text));
+        qb_str_free(&text);
+        qb_results_close(&r);
+    }
+}
+
+/* A result of two machines sets no case against itself, unless it came out otherwise. */
+static void test_paired__the_same_case_again_is_no_neighbour(void **state) {
+    (void)state;
+    static const char *const others[] = {
+        PAIRED_DOC(PAIRED_CASE("m/nf4/cuda", "nf4", PAIRED_ROW("8.00000001", "9", NLL_B, TOKENS))),
+        PAIRED_DOC(PAIRED_CASE("m/nf4/cuda", "nf4", PAIRED_ROW("8.002", "9", NLL_B, TOKENS)))};
+    for (int i = 0; i < 2; i++) {
+        qb_results here, there;
+        qb_rows rows;
+        qb_paired pair;
+        const qb_row *worse;
+        parse(PAIRED_DOC(PAIRED_CASE("m/nf4/cpu", "nf4", PAIRED_ROW("8", "9", NLL_B, TOKENS)) "," PAIRED_CASE(
+                  "m/gptq/cpu", "gptq", PAIRED_ROW("8.01", "9", NLL_A, TOKENS))),
+              &here);
+        parse(others[i], &there);
+        assert_ok(qb_rows_read((const qb_results *[]){&here, &there}, 2, &rows));
+        assert_true(qb_paired_next(&rows, first_row(&rows, "m/nf4/cpu"), &worse, &pair));
+        assert_string_equal(worse->of->id, i ? "m/nf4/cuda" : "m/gptq/cpu");
+        qb_rows_free(&rows);
+        qb_results_close(&here);
+        qb_results_close(&there);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compare__perplexities_are_paired_by_window),
         cmocka_unit_test(test_compare__windows_that_all_moved_are_said),
         cmocka_unit_test(test_compare__few_windows_tell_no_error),
+        cmocka_unit_test(test_table__few_windows_have_no_standard_error),
+        cmocka_unit_test(test_paired__the_same_case_again_is_no_neighbour),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,6 +33,32 @@ static void test_axis__tics_are_round_and_few(void **state) {
     expect_tics(-0.5, 0.6, false, "('-0.4' -0.4, '-0.2' -0.2, '0' 0, '0.2' 0.2, '0.4' 0.4, '0.6' 0.6)");
 }
 
+/* Tics of neighbours differ also where the values are large and near to each other. */
+static void test_axis__tics_differ(void **state) {
+    (void)state;
+    expect_tics(251800, 253100, false,
+                "('2.518×10⁵' 251800, '2.52×10⁵' 252000, '2.522×10⁵' 252200, '2.524×10⁵' 252400, "
+                "'2.526×10⁵' 252600, '2.528×10⁵' 252800, '2.53×10⁵' 253000)");
+    static const double ranges[][2] = {{99990, 100010},    {247.12345, 247.12352},
+                                       {1e-7, 1.0004e-7},  {12345678901, 12345678999},
+                                       {-5.00001e8, -5e8}, {99999, 100000.5}};
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+        qb_axis a = {ranges[i][0], ranges[i][1], false};
+        double values[64];
+        int n = qb_axis_values(&a, 8, values, 64);
+        qb_str before = {0};
+        assert_true(n > 2);
+        for (int k = 0; k < n; k++) {
+            qb_str text = {0};
+            qb_axis_format(values[k], qb_axis_step(values, n), &text);
+            assert_string_not_equal(qb_str_get(&text), qb_str_get(&before));
+            qb_str_free(&before);
+            before = text;
+        }
+        qb_str_free(&before);
+    }
+}
+
 static void test_axis__fits_any_values(void **state) {
     (void)state;
     static const double values[][2] = {{5, 5},
@@ -403,6 +429,7 @@ static void test_plots__noisy_rows_are_marked(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axis__tics_are_round_and_few),
+        cmocka_unit_test(test_axis__tics_differ),
         cmocka_unit_test(test_axis__fits_any_values),
         cmocka_unit_test(test_sheet__methods_keep_their_colours),
         cmocka_unit_test(test_plots__draw_every_format_with_every_label),

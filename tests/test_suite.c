@@ -255,6 +255,8 @@ static void test_suite__models_have_labels_and_methods_their_models(void **state
         for (size_t i = 0; i < cases.count; i++) assert_string_equal(cases.items[i].id, ids[i]);
         assert_int_equal(qb_suite_model_find(&s, "Q4_K_M"), 1);
         assert_int_equal(qb_suite_model_find(&s, s.model_entries[1].base), 0);
+        assert_int_equal(qb_suite_model_find(&s, "plain"), 0);      /* what ids call it */
+        assert_int_equal(qb_suite_model_find(&s, "quantized"), -1); /* its label stands for that */
         qb_free(cases.items);
         qb_json *json = qb_suite_json(&s);
         char *again;

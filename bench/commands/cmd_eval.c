@@ -149,7 +149,8 @@ out:
 static void print_perplexity(const qb_row *row) {
     qb_output("perplexity %.4f", row->value);
     if (isfinite(row->stderr_value)) qb_output(" ± %.4f", row->stderr_value);
-    qb_output(" (%s, %s, %.0f windows, %.0f tokens scored", row->dataset, row->protocol, row->windows,
+    qb_output(" (%s, %s, %.0f window%s%s, %.0f tokens scored", row->dataset, row->protocol, row->windows,
+              row->windows > 1 ? "s" : "", row->few_windows ? ", too few for an error" : "",
               row->scored_tokens);
     if (row->part < 1) qb_output(", %.3g %% of the text", 100 * row->part);
     if (row->special_tokens_found > 0)

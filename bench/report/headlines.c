@@ -71,8 +71,8 @@ static void gather(const qb_rows *rows, const qb_row *like, contest *out) {
 static const qb_row *runner_up(const contest *c, const qb_row *best, double limit) {
     const qb_row *second = NULL;
     for (int i = 0; i < c->n; i++)
-        if (c->rows[i] != best && c->rows[i]->of->checkpoint_bytes < limit &&
-            (!second || c->rows[i]->value < second->value))
+        if (c->rows[i] != best && !qb_rows_same_again(c->rows[i], best) &&
+            c->rows[i]->of->checkpoint_bytes < limit && (!second || c->rows[i]->value < second->value))
             second = c->rows[i];
     return second;
 }

@@ -197,13 +197,17 @@ void qb_suite_free(qb_suite *s) {
 }
 
 int qb_suite_model_find(const qb_suite *s, const char *name) {
+    int called = -1;
     for (int i = 0; i < s->models.n; i++) {
         const qb_suite_model *m = &s->model_entries[i];
+        char label[QB_MODEL_LABEL_CHARS];
         if (!strcmp(s->models.items[i], name) || (m->word && !strcmp(m->word, name)) ||
             (m->label && !strcmp(m->label, name)))
             return i;
+        qb_suite_model_label(s, i, label);
+        if (called < 0 && !strcmp(label, name)) called = i;
     }
-    return -1;
+    return called;
 }
 
 const qb_suite_model *qb_suite_adapted(const qb_suite *s, const char *item) {

@@ -8,7 +8,13 @@
 #include "eval/eval.h"
 #include "quant/method.h"
 
-enum { QB_NAMES_MAX = 32, QB_VARIANTS_MAX = 512, QB_CASES_MAX = 4096, QB_SKIP_MAX = 240 };
+enum {
+    QB_NAMES_MAX = 32,
+    QB_VARIANTS_MAX = 512,
+    QB_CASES_MAX = 4096,
+    QB_SKIP_MAX = 240,
+    QB_MODEL_LABEL_CHARS = 96
+};
 
 /* A short list of words; the words live in the suite's document or arena. */
 typedef struct qb_name_list {
@@ -60,10 +66,10 @@ typedef struct qb_suite {
 
 /* One measured thing: model x variant x backend. */
 typedef struct qb_case {
-    char id[256];              /* "llama2-7b/gptq-4b-g128-act/cpu", stable from run to run */
-    const char *model;         /* as given: directory, known name, hub id */
-    char model_label[96];      /* its short name in the id */
-    const qb_variant *variant; /* points into the suite */
+    char id[256];                           /* "llama2-7b/gptq-4b-g128-act/cpu", stable from run to run */
+    const char *model;                      /* as given: directory, known name, hub id */
+    char model_label[QB_MODEL_LABEL_CHARS]; /* its short name in the id */
+    const qb_variant *variant;              /* points into the suite */
     const char *backend;
     char label[96];            /* the variant's; of the model as it is found, what that is: "bf16", "as-is" */
     char skipped[QB_SKIP_MAX]; /* why the method cannot serve the model, or "" */
@@ -91,7 +97,9 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) QB
    stays. */
 void qb_case_name(qb_case *c, const char *label);
 
-/* The index in `models` of a word, as written or as resolved, or of a label; -1. */
+/* What ids and tables call a model of the suite: its label, or else what its path ends with. */
+void qb_suite_model_label(const qb_suite *s, int model, char out[QB_MODEL_LABEL_CHARS]);
+/* The index in `models` of a word, as written or as resolved, or of what the model is called; -1. */
 int qb_suite_model_find(const qb_suite *s, const char *name);
 /* The entry of an item of `models` that has an adapter; NULL for a model as it is. */
 const qb_suite_model *qb_suite_adapted(const qb_suite *s, const char *item);
@@ -101,7 +109,7 @@ unsigned qb_suite_needs(const qb_suite *s);
 /* The options of a variant as a case's config holds them: {method, bits, ...}. */
 qb_json *qb_variant_json(const qb_variant *v);
 /* "meta-llama/Llama-2-7b-hf/" -> "Llama-2-7b-hf"; what would disturb an id becomes '-'. */
-void qb_model_label(const char *word, char out[96]);
+void qb_model_label(const char *word, char out[QB_MODEL_LABEL_CHARS]);
 /* The suite as it is after all overrides, with every option spelt out; a suite file again. Caller frees. */
 qb_json *qb_suite_json(const qb_suite *s);
 /* Every key, default and range: for the terminal, or as docs/suites.md. */

@@ -5,13 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-void qb_model_label(const char *word, char out[96]) {
+void qb_model_label(const char *word, char out[QB_MODEL_LABEL_CHARS]) {
     size_t end = strlen(word);
     while (end > 1 && word[end - 1] == '/') end--;
     size_t begin = end;
     while (begin > 0 && word[begin - 1] != '/') begin--;
     size_t n = 0;
-    for (size_t i = begin; i < end && n + 1 < 96; i++) {
+    for (size_t i = begin; i < end && n + 1 < QB_MODEL_LABEL_CHARS; i++) {
         char c = word[i];
         bool plain =
             (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("._-", c);
@@ -21,15 +21,15 @@ void qb_model_label(const char *word, char out[96]) {
     if (!n || !strcmp(out, ".") || !strcmp(out, "..")) memcpy(out, "model", 6);
 }
 
-static void label_of(const qb_suite *s, int model, char out[96]) {
+void qb_suite_model_label(const qb_suite *s, int model, char out[QB_MODEL_LABEL_CHARS]) {
     const qb_suite_model *entry = &s->model_entries[model];
-    char base[96], adapter[96];
+    char base[QB_MODEL_LABEL_CHARS], adapter[QB_MODEL_LABEL_CHARS];
     if (entry->label) {
-        snprintf(out, 96, "%s", entry->label);
+        snprintf(out, QB_MODEL_LABEL_CHARS, "%s", entry->label);
     } else if (entry->adapter) {
         qb_model_label(entry->path, base);
         qb_model_label(entry->adapter_path, adapter);
-        snprintf(out, 96, "%.47s+%.47s", base, adapter);
+        snprintf(out, QB_MODEL_LABEL_CHARS, "%.47s+%.47s", base, adapter);
     } else {
         qb_model_label(s->models.items[model], out);
     }
@@ -112,7 +112,7 @@ qb_status qb_suite_expand(const qb_suite *s, const char *only, qb_cases *out) {
                 c->model = s->models.items[m];
                 c->variant = &s->variants[v];
                 c->backend = s->backends.items[b];
-                label_of(s, m, c->model_label);
+                qb_suite_model_label(s, m, c->model_label);
                 name_case(c, c->variant->label);
                 if (is_for(s, c->variant, m) && matches(only, c)) out->count++;
             }
