@@ -9,12 +9,12 @@
 #define INTEGER_FAST     false
 #define INTEGER_3        1
 #define INTEGER_WIDE     1
-#define SHAPES(X)        X(1, 1) X(1, 4)
+#define SHAPES(X)        X(1, 1)
 #define SPIN_BLOCKS      1
 #define PANEL_BLOCKS_I16 1
-#define PANEL_TOKENS_I16 4
+#define PANEL_TOKENS_I16 1
 #define PANEL_BLOCKS_I8  1
-#define PANEL_TOKENS_I8  4
+#define PANEL_TOKENS_I8  1
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
