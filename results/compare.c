@@ -128,6 +128,24 @@ static void say_noise(const pairing *c, const qb_row *a, const qb_row *b, qb_com
         qb_str_printf(&row->why, "samples deviate by more than %.0f %%", 100 * QB_NOISY);
 }
 
+/* Noisy runs of the new side that show no loss: they decide nothing, and yet they do not confirm the others.
+ */
+static qb_status count_unmoved(const pairing *c, const qb_row *b, qb_compare_row *row) {
+    double effect = c->out->config.speed_effect_pct / 100;
+    for (int d = 0; d < c->after->n_documents; d++) {
+        const qb_row_case *in = qb_rows_case(c->after, &c->after->documents[d], c->id);
+        const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(b, in) : NULL;
+        if (!r || !qb_row_is_noisy(r) || !(r->value > 0)) continue;
+        qb_pool pool = {0};
+        qb_status st = qb_pool_add(&pool, r);
+        double change = st == QB_OK ? exp(pool.centers[0]) / row->old_value - 1 : 0;
+        qb_pool_free(&pool);
+        if (st != QB_OK) return st;
+        row->noisy_unmoved += (b->higher_is_better ? -change : change) < effect;
+    }
+    return QB_OK;
+}
+
 static qb_status compare_times(const pairing *c, const qb_row *a, const qb_row *b, qb_compare_row *row) {
     qb_pool before = {0}, after = {0};
     qb_status st;
@@ -137,6 +155,7 @@ static qb_status compare_times(const pairing *c, const qb_row *a, const qb_row *
         say_noise(c, a, b, row);
     else
         qb_judge_time(&before, &after, c->out->config.run_spread_pct, row);
+    st = count_unmoved(c, b, row);
 out:
     qb_pool_free(&before);
     qb_pool_free(&after);

@@ -53,6 +53,7 @@ typedef struct qb_compare_row {
     double new_low, new_high; /* of what the new value was made of, for charts; NaN */
     /* What a time was judged by, old and new: processes are the rounds of all runs. */
     int samples[2], runs[2], processes[2];
+    int noisy_unmoved;         /* noisy runs of the new side, which are not judged, that did not get worse */
     int pairs;                 /* that a time was judged by; 0: by runs */
     qb_judged_by judged_by;    /* a time */
     double spread_pct;         /* of runs: what they scatter by, or are taken to; NaN */

@@ -192,7 +192,12 @@ void qb_decide_time(const qb_comparison *c, qb_compare_row *row) {
     double worse = row->higher_is_better ? -row->change_pct : row->change_pct;
     double worst = row->higher_is_better ? -row->low_pct : row->high_pct;
     bool moved = fabs(worse) >= effect && worse != 0, proved = row->p_adjusted < c->config.alpha;
-    if (moved && proved) {
+    if (moved && proved && worse > 0 && row->noisy_unmoved >= row->runs[1] && row->runs[1] > 0) {
+        row->verdict = QB_INCONCLUSIVE;
+        row->needed = 1, row->needed_of = "run that is not noisy";
+        qb_str_printf(&row->why, "worse by %g %% or more, but not in %d noisy run%s of the new side", effect,
+                      row->noisy_unmoved, row->noisy_unmoved > 1 ? "s" : "");
+    } else if (moved && proved) {
         row->verdict = worse > 0 ? QB_REGRESSION : QB_IMPROVEMENT;
     } else if (moved && worse > 0) {
         row->verdict = QB_INCONCLUSIVE;

@@ -118,6 +118,32 @@ static void test_compare__a_noisy_run_does_not_hide_the_others(void **state) {
     qb_free(noisy);
 }
 
+/* The run that was made to confirm an alarm came out noisy, and at the old speed: two more such runs would
+   not be an alarm, and no run but the first says so. A noisy run that is as slow as the first confirms
+   nothing either, and speaks against nothing. */
+static void test_compare__a_noisy_run_at_the_old_speed_leaves_an_alarm_open(void **state) {
+    (void)state;
+    qb_results old[3], news[3];
+    char *slow = edited(DECODE, "[26.0,26.2,25.9,26.1,25.8,26.05,25.95,26.15,25.85]");
+    char *noisy = edited(DECODE, "[30.0,30.2,29.9,30.1,29.8,30.05,29.95,30.15,29.85],\"noisy\":true");
+    const qb_results *olds[] = {&old[0], &old[1], &old[2]}, *both[] = {&news[0], &news[1], &news[2]};
+    for (int i = 0; i < 3; i++) parse(base_text, &old[i]);
+    parse(slow, &news[0]);
+    parse(noisy, &news[1]);
+    parse(slow, &news[2]);
+    outcome o = compare_several(olds, 3, both, 2, &usual);
+    if (o.counts[QB_INCONCLUSIVE] != 1 || o.exit_code != 3) fail_msg("%s", o.text.text);
+    assert_non_null(strstr(o.text.text, "worse by 5 % or more, but not in 1 noisy run of the new side; "));
+    outcome_free(&o);
+    o = compare_several(olds, 3, both, 3, &usual); /* a third run confirms it */
+    if (o.counts[QB_REGRESSION] != 1 || o.exit_code != 1) fail_msg("%s", o.text.text);
+    outcome_free(&o);
+    for (int i = 0; i < 3; i++) qb_results_close(&old[i]);
+    for (int i = 0; i < 3; i++) qb_results_close(&news[i]);
+    qb_free(slow);
+    qb_free(noisy);
+}
+
 /* Holm: one of two rows at p = 0.0079 is no proof at 0.01 for both, though it would be alone. */
 static void test_compare__levels_hold_for_all_rows_together(void **state) {
     (void)state;
@@ -262,6 +288,7 @@ int main(void) {
         cmocka_unit_test(test_compare__noise_is_said_once),
         cmocka_unit_test(test_compare__what_is_worse_and_noisy_is_not_passed),
         cmocka_unit_test(test_compare__a_noisy_run_does_not_hide_the_others),
+        cmocka_unit_test(test_compare__a_noisy_run_at_the_old_speed_leaves_an_alarm_open),
         cmocka_unit_test(test_compare__levels_hold_for_all_rows_together),
         cmocka_unit_test(test_compare__runs_of_one_side_say_what_runs_differ_by),
         cmocka_unit_test(test_compare__a_stray_process_is_no_regression),
