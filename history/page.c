@@ -47,7 +47,7 @@ static const char head[] =
     "nums}"
     "caption{text-align:left}th,td{text-align:left;vertical-align:top;padding:.25rem .6rem;border-bottom:1px "
     "solid "
-    "var(--rule);overflow-wrap:anywhere}td.n,th.n{text-align:right;white-space:nowrap}td:first-child,th{"
+    "var(--rule);overflow-wrap:break-word}td.n,th.n{text-align:right;white-space:nowrap}td:first-child,th{"
     "white-space:nowrap}\n"
     "details summary{cursor:pointer;color:var(--pale)}input{font:inherit;padding:.3rem "
     ".5rem;color:inherit;background:var(--paper);border:1px solid "

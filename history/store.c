@@ -35,11 +35,15 @@ qb_status qb_store_fail(const qb_history *h, const char *doing) {
             "%s is locked by another program (waited %d seconds while %s): try again when it is done",
             h->path, WAIT_MS / 1000, doing);
     case SQLITE_NOTADB:
+        return qb_fail(QB_ERR_FORMAT,
+                       "%s is no SQLite file, or its beginning is damaged: expected what bench history add "
+                       "writes, or a directory of result documents",
+                       h->path);
     case SQLITE_CORRUPT:
         return qb_fail(
             QB_ERR_FORMAT,
-            "%s is damaged, or no SQLite file (%s): expected what bench history add writes; what is "
-            "left of it: sqlite3 %s .recover",
+            "%s is damaged (%s): expected what bench history add writes; what is left of it: sqlite3 %s "
+            ".recover",
             h->path, sqlite3_errmsg(h->db), h->path);
     case SQLITE_NOMEM:
         return qb_fail(QB_ERR_MEMORY, "%s: out of memory while %s", h->path, doing);
@@ -72,6 +76,13 @@ out:
 
 /* ---- opening ---- */
 
+/* SQLite says it in lines: the last is what it found, the one before in which database. */
+static qb_status damaged(const qb_history *h, const char *said) {
+    const char *last = strrchr(said, '\n');
+    return qb_fail(QB_ERR_FORMAT, "%s is damaged (%s); what is left of it: sqlite3 %s .recover", h->path,
+                   last ? last + 1 : said, h->path);
+}
+
 static qb_status check_sound(const qb_history *h) {
     sqlite3_stmt *s = NULL;
     qb_status st;
@@ -79,8 +90,7 @@ static qb_status check_sound(const qb_history *h) {
     if (sqlite3_step(s) != SQLITE_ROW)
         st = qb_store_fail(h, "checking");
     else if (strcmp((const char *)sqlite3_column_text(s, 0), "ok") != 0)
-        st = qb_fail(QB_ERR_FORMAT, "%s is damaged (%s); what is left of it: sqlite3 %s .recover", h->path,
-                     sqlite3_column_text(s, 0), h->path);
+        st = damaged(h, (const char *)sqlite3_column_text(s, 0));
 out:
     sqlite3_finalize(s);
     return st;

@@ -101,7 +101,7 @@ typedef struct qb_compare_format {
 } qb_compare_format;
 const qb_compare_format *qb_compare_format_at(size_t index); /* NULL behind the last */
 const qb_compare_format *qb_compare_format_find(const char *name);
-#define QB_COMPARE_FORMATS "text|markdown|junit|json|bencher|benchmark-bigger|benchmark-smaller"
+#define QB_COMPARE_FORMATS "text|markdown|csv|junit|json|bencher|benchmark-bigger|benchmark-smaller"
 
 /* Parts of the formats, for results/ alone. */
 void qb_compare_put_value(double value, const char *unit, qb_str *out);

@@ -167,6 +167,35 @@ qb_status qb_compare_write_junit(const qb_comparison *c, qb_str *out) {
     return qb_str_status(out);
 }
 
+/* ---- CSV ---- */
+
+/* Every row, those that passed too. */
+static qb_status write_csv(const qb_comparison *c, qb_str *out) {
+    qb_str_text(out, "case,metric,unit,old,new,change %,change % low,change % high,p,verdict,reason\r\n");
+    for (size_t i = 0; i < c->count; i++) {
+        const qb_compare_row *row = &c->rows[i];
+        const char *words[] = {row->id, qb_str_get(&row->metric), qb_str_get(&row->unit)};
+        const double numbers[] = {row->old_value, row->new_value, row->change_pct,
+                                  row->low_pct,   row->high_pct,  row->p_adjusted};
+        qb_str why = {0};
+        qb_compare_put_reason(row, &why);
+        for (size_t k = 0; k < sizeof words / sizeof words[0]; k++) {
+            qb_csv_text(words[k], out);
+            qb_str_text(out, ",");
+        }
+        for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) {
+            if (isfinite(numbers[k])) qb_str_printf(out, "%.12g", numbers[k]);
+            qb_str_text(out, ",");
+        }
+        qb_str_printf(out, "%s,", qb_verdict_keys[row->verdict]);
+        qb_csv_text(qb_str_get(&why), out);
+        qb_str_text(out, "\r\n");
+        out->failed |= why.failed;
+        qb_str_free(&why);
+    }
+    return qb_str_status(out);
+}
+
 /* ---- services that keep histories ---- */
 
 /* A noisy figure gates nothing, and those services would let it. */
@@ -244,6 +273,7 @@ qb_status qb_compare_write_smaller(const qb_comparison *c, qb_str *out) {
 static const qb_compare_format formats[] = {
     {"text", "for the terminal", qb_compare_write_text},
     {"markdown", "for a comment on a change", qb_compare_write_markdown},
+    {"csv", "every row, in base units (RFC 4180)", write_csv},
     {"junit", "JUnit XML", qb_compare_write_junit},
     {"json", "all of it (qb.compare/2)", qb_compare_write_json},
     {"bencher", "Bencher Metric Format", qb_compare_write_bencher},

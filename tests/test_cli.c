@@ -83,6 +83,12 @@ static void test_cli__options_of_others_are_told(void **state) {
     assert_refused(BENCH("ab", "--suite", "demo", "--bits", "4"), 2, "--set bits=VALUE");
     assert_refused(BENCH("speed", "m", "--max-windows", "3"), 2, "bench eval has --max-windows");
     assert_refused(BENCH("table", "r.json", "--csv"), 2, "here it is --format");
+    assert_refused(BENCH("convert", "m", "--format", "f16", "-o", "x"), 2, "here it is --to");
+    /* What another command has is no slip of --font, near as that is. */
+    assert_refused(BENCH("plot", "r.json", "--format", "csv"), 2, "bench inspect have --format");
+    assert_refused(BENCH("generate", "m", "--max-new-tokens", "4"), 2, "here it is --tokens");
+    assert_refused(BENCH("run", "--suite", "demo", "--set", "desc_act=true", "-o", "x"), 2,
+                   "unknown key 'desc_act'; here it is act_order");
     assert_refused(BENCH("run", "--suit", "demo"), 2, "did you mean --suite?");
     outcome o = BENCH("list", "--xyzzy");
     assert_string_equal(o.err, "bench: unknown option --xyzzy\n");

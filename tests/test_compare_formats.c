@@ -83,6 +83,22 @@ static void test_compare__services_read_their_own_forms(void **state) {
         qb_json_free(json);
         qb_str_free(&out);
     }
+    format_edit(DECODE, slow, "csv", &out);
+    if (!strstr(out.text, "\r\nm/gptq,decode tg128,tok/s,30,26,-13.")) fail_msg("%s", out.text);
+    assert_non_null(strstr(out.text, ",regression,"));
+    int lines = 0, wrong = 0;
+    for (const char *p = out.text; *p; p += strcspn(p, "\n") + 1) {
+        int fields = 1, quoted = 0;
+        for (const char *q = p; *q != '\n'; q++) {
+            quoted ^= *q == '"';
+            fields += *q == ',' && !quoted;
+        }
+        lines++;
+        wrong += fields != 11;
+    }
+    assert_int_equal(lines, 7); /* its head, and the rows that the JSON form has */
+    assert_int_equal(wrong, 0);
+    qb_str_free(&out);
     format_edit(DECODE, slow, "json", &out);
     assert_ok(qb_json_parse(out.text, out.length, "json", &json));
     assert_string_equal(qb_json_string(qb_json_get(json, "verdict")), "regression");

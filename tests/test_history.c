@@ -152,7 +152,8 @@ static void test_history__says_what_a_file_is_instead(void **state) {
     qb_history *h;
     assert_ok(
         qb_file_write_atomic(path, "not a database at all, but some text that is long enough to tell", 64));
-    assert_fails(qb_history_open(path, true, &h), QB_ERR_FORMAT, "is damaged, or no SQLite file");
+    assert_fails(qb_history_open(path, true, &h), QB_ERR_FORMAT,
+                 "is no SQLite file, or its beginning is damaged");
 
     sqlite3 *other;
     unlink(path);

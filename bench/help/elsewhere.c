@@ -1,13 +1,14 @@
 #include "bench/help/elsewhere.h"
 
 #include "base/memory.h"
+#include "bench/suite/foreign.h"
 #include "bench/suite/keys.h"
 #include "bench/suite/variant.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME_MAX_CHARS = 64, NAMES_MAX = 256, COMMANDS_SHOWN = 3 };
+enum { NAME_MAX_CHARS = 64, COMMANDS_SHOWN = 3 };
 
 static bool has(const qb_option_set *sets, size_t n_sets, const char *name) {
     for (size_t s = 0; s < n_sets; s++)
@@ -32,32 +33,12 @@ static bool find_word(const qb_option_set *sets, size_t n_sets, int argc, char *
     return false;
 }
 
-static bool near_an_own(const qb_option_set *sets, size_t n_sets, const char *name) {
-    const char *names[NAMES_MAX];
-    size_t n = 0;
-    for (size_t s = 0; s < n_sets; s++)
-        for (const qb_option *row = sets[s].rows; row->name && n < NAMES_MAX; row++) names[n++] = row->name;
-    return qb_nearest(name, names, n) != NULL;
-}
-
-/* What other programs call it: AutoGPTQ, GPTQModel, the GPTQ paper's code, llama.cpp. */
-static const char *name_here(const char *name) {
-    static const struct {
-        const char *theirs, *ours;
-    } names[] = {{"desc-act", "act-order"},
-                 {"wbits", "bits"},
-                 {"groupsize", "group-size"},
-                 {"nsamples", "samples"},
-                 {"percdamp", "damp-percent"},
-                 {"damp", "damp-percent"},
-                 {"chunks", "max-windows"},
-                 {"n-predict", "tokens"},
-                 {"csv", "format"},
-                 {"markdown", "format"},
-                 {"latex", "format"}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (!strcmp(names[i].theirs, name)) return names[i].ours;
-    return name;
+/* What the command itself calls it; NULL when that is no other name for an option of its. */
+static const char *own_name(const qb_option_set *sets, size_t n_sets, const char *name) {
+    const char *ours;
+    for (size_t i = 0; (ours = qb_foreign_name(name, i)) != NULL; i++)
+        if (has(sets, n_sets, ours)) return ours;
+    return NULL;
 }
 
 static void add_word(const char *word, int nth, qb_str *out) {
@@ -125,15 +106,15 @@ void qb_option_elsewhere(const qb_page *page, const qb_option_set *sets, size_t 
     qb_str hint = {0};
     if (strncmp(qb_error_text(), head, sizeof head - 1) != 0) return;
     if (!find_word(sets, n_sets, argc, argv, name)) return;
-    const char *ours = name_here(name);
+    const char *own = own_name(sets, n_sets, name), *foreign = qb_foreign_name(name, 0);
     char *error = qb_strdup(qb_error_text());
     char *end = error ? strstr(error, "; did you mean") : NULL;
-    if (ours != name && has(sets, n_sets, ours))
-        qb_str_printf(&hint, "here it is --%s", ours);
-    else if (!of_methods(sets, n_sets, ours, &hint) && !of_suite(sets, n_sets, ours, &hint) &&
-             !(ours == name &&
-               near_an_own(sets, n_sets, name))) /* a slip of the finger, which is said already */
-        (void)of_commands(page, ours, &hint);
+    if (own)
+        qb_str_printf(&hint, "here it is --%s", own);
+    else if (!of_methods(sets, n_sets, name, &hint) && !of_suite(sets, n_sets, name, &hint) &&
+             !of_commands(page, name, &hint) && foreign && !of_methods(sets, n_sets, foreign, &hint) &&
+             !of_suite(sets, n_sets, foreign, &hint))
+        (void)of_commands(page, foreign, &hint);
     if (hint.length && end) *end = 0; /* a name that means something elsewhere is no slip */
     if (error && hint.length) (void)!qb_fail(QB_ERR_USAGE, "%s; %s", error, qb_str_get(&hint));
     qb_free(error);

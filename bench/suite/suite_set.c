@@ -1,5 +1,6 @@
 /* What the command line changes of a suite. */
 #include "base/file.h"
+#include "bench/suite/foreign.h"
 #include "bench/suite/keys.h"
 #include "bench/suite/variant.h"
 
@@ -50,6 +51,14 @@ static qb_status unknown_setting(const char *key) {
     collect_keys(qb_speed_options, shown, names, &n);
     for (size_t i = 0; qb_quant_method_at(i); i++)
         collect_keys(qb_quant_method_at(i)->options, shown, names, &n);
+    const char *ours;
+    for (size_t k = 0; (ours = qb_foreign_name(key, k)) != NULL; k++) {
+        char own[48];
+        qb_option_key(ours, own);
+        for (size_t i = 0; i < n; i++)
+            if (!strcmp(names[i], own))
+                return qb_fail(QB_ERR_USAGE, "--set: unknown key '%.60s'; here it is %s", key, own);
+    }
     return qb_suite_unknown("--set", "key", key, names, n);
 }
 
