@@ -217,6 +217,8 @@ static void test_sinks__csv_holds_full_numbers(void **state) {
     assert_int_equal(lines, 1 + qb_json_count(qb_json_get(r.doc, "cases")));
     expect_in(&out, ",perplexity demo gptq-256 (1),perplexity demo gptq-256 stderr (1),");
     expect_in(&out, ",24.81,0.09924,");
+    expect_in(&out, "decode tg128@d0 b1 stderr (tok/s),decode tg128@d0 b1 noisy (0 or 1),");
+    expect_in(&out, ",605.467,3.06034,0,");
     qb_str_free(&out);
     qb_results_close(&r);
 }
