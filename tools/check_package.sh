@@ -30,16 +30,21 @@ objdump -p "$work/deb/usr/bin/bench" | sed -n 's/^ *NEEDED *//p' | while read -r
 done || bad=1
 for top in "$work/deb/usr" "$work/tar"; do
   [ "$(BENCH_SHARE="" "$top/bin/bench" --version)" = "$(build/bin/bench --version)" ] || wrong "$top has another program"
-  for file in share/man/man1/bench.1 share/man/man1/bench-compare.1 share/bash-completion/completions/bench share/zsh/site-functions/_bench \
+  for file in share/man/man1/bench.1 share/man/man1/bench-compare.1 share/bash-completion/completions/bench \
     share/fish/vendor_completions.d/bench.fish share/quantbench/demo/model.safetensors share/quantbench/suites/demo.json \
     share/doc/quantbench/copyright share/doc/quantbench/README.md share/doc/quantbench/docs/gate.md; do
     [ -s "$top/$file" ] || wrong "$top lacks $file"
   done
+  case $top in */deb/*) zsh=share/zsh/vendor-completions ;; *) zsh=share/zsh/site-functions ;; esac
+  [ -s "$top/$zsh/_bench" ] || wrong "$top lacks $zsh/_bench"
   [ -x "$top/share/doc/quantbench/examples/nightly.sh" ] || wrong "nightly.sh cannot be executed"
   # Beside the program lies all that it needs.
   BENCH_CACHE=$work/cache "$top/bin/bench" eval demo --max-windows 1 >"$work/log" 2>&1 || { wrong "$top: eval: $(tail -n 1 "$work/log")"; }
   if command -v man >/dev/null; then man -l "$top/share/man/man1/bench-compare.1" 2>"$work/log" | grep -q 'EXIT STATUS' || wrong "man: $(cat "$work/log")"; fi
 done
+if command -v zsh >/dev/null; then
+  zsh -fc 'print -l $fpath' | grep -qx /usr/share/zsh/vendor-completions || wrong "zsh does not look where the package puts its completions"
+fi
 twice=$(find "$work/deb" -type f -size +1k -exec sha256sum {} + | sort | uniq -w 64 -D)
 [ -z "$twice" ] || wrong "the package holds one file twice: $twice"
 (cd "$work/deb" && md5sum --quiet -c <(dpkg-deb -I "$deb" md5sums)) || wrong "the package's sums differ from its files"
