@@ -199,6 +199,7 @@ qb_status qb_turns_judge(const qb_turns *t, const qb_compare_config *config, qb_
         QB_TRY(st, read_side(t, k, &out->sides[k]));
         put_name(t, k, &names[k]);
         paired.names[k] = qb_str_get(&names[k]);
+        paired.in_order |= t->own[k] && t->own[k]->n > 0;
     }
     st = qb_compare(&out->sides[0], &out->sides[1], &paired, &out->comparison);
 out:

@@ -14,8 +14,13 @@
 typedef struct pairing {
     qb_comparison *out;
     const qb_rows *before, *after;
-    const char *id;
+    const char *id,
+        *new_id; /* of the case, on either side: two only where an option that is asked for names it */
 } pairing;
+
+static const char *id_in(const pairing *c, const qb_rows *set) {
+    return set == c->after ? c->new_id : c->id;
+}
 
 static qb_status add_row(const pairing *c, qb_compare_row **row) {
     qb_comparison *out = c->out;
@@ -24,6 +29,7 @@ static qb_status add_row(const pairing *c, qb_compare_row **row) {
     const double none = (double)NAN;
     *row = &out->rows[out->count++];
     **row = (qb_compare_row){.id = c->id,
+                             .new_id = strcmp(c->id, c->new_id) != 0 ? c->new_id : NULL,
                              .name = "case",
                              .old_value = none,
                              .new_value = none,
@@ -97,7 +103,7 @@ static qb_status gather(const pairing *c, const qb_rows *set, const qb_row *a, c
                         qb_pool *pool) {
     qb_status st = QB_OK;
     for (int d = 0; d < set->n_documents && st == QB_OK; d++) {
-        const qb_row_case *in = qb_rows_case(set, &set->documents[d], c->id);
+        const qb_row_case *in = qb_rows_case(set, &set->documents[d], id_in(c, set));
         const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(a, in) : NULL;
         if (!r || r->status != QB_ROW_OK || isnan(r->value) || qb_row_is_noisy(r)) continue;
         qb_str why = {0};
@@ -133,7 +139,7 @@ static void say_noise(const pairing *c, const qb_row *a, const qb_row *b, qb_com
 static qb_status count_unmoved(const pairing *c, const qb_row *b, qb_compare_row *row) {
     double effect = c->out->config.speed_effect_pct / 100;
     for (int d = 0; d < c->after->n_documents; d++) {
-        const qb_row_case *in = qb_rows_case(c->after, &c->after->documents[d], c->id);
+        const qb_row_case *in = qb_rows_case(c->after, &c->after->documents[d], c->new_id);
         const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(b, in) : NULL;
         if (!r || !qb_row_is_noisy(r) || !(r->value > 0)) continue;
         qb_pool pool = {0};
@@ -164,7 +170,7 @@ out:
 
 /* The row in the i-th document of a set, or NULL. */
 static const qb_row *in_document(const pairing *c, const qb_rows *set, int i, const qb_row *like) {
-    const qb_row_case *in = qb_rows_case(set, &set->documents[i], c->id);
+    const qb_row_case *in = qb_rows_case(set, &set->documents[i], id_in(c, set));
     const qb_row *r = in && in->status == QB_ROW_OK ? counterpart(like, in) : NULL;
     return r && r->status == QB_ROW_OK && r->value > 0 ? r : NULL;
 }
@@ -329,6 +335,30 @@ static qb_status note_new(const pairing *c, const qb_row_case *b) {
     return note_case(c, QB_CHANGED, "new, nothing to compare with", "");
 }
 
+/* The cases of a document that the other has not, in its order: how many, and the nth of them. */
+static int alone(const qb_rows *set, const qb_row_document *document, const qb_rows *others,
+                 const qb_row_document *other, int nth, const qb_row_case **found) {
+    int n = 0;
+    for (int i = 0; i < set->n_cases; i++) {
+        const qb_row_case *a = &set->cases[i];
+        if (a->document != document || qb_rows_case(others, other, a->id)) continue;
+        if (n++ == nth) *found = a;
+    }
+    return n;
+}
+
+/* The case on the other side. Sides of one suite whose settings differ on purpose call their cases by them
+   ("rtn-4b-g64"), and their order says which they are. */
+static const qb_row_case *partner(const pairing *c, const qb_rows *set, const qb_row_case *a,
+                                  const qb_rows *others) {
+    const qb_row_document *document = newest(set), *other = newest(others);
+    const qb_row_case *same = qb_rows_case(others, other, a->id), *k = NULL, *found = NULL;
+    if (same || !c->out->config.in_order) return same;
+    int nth = 0, n = alone(set, document, others, other, 0, &k);
+    while (nth < n && k != a) alone(set, document, others, other, ++nth, &k);
+    return alone(others, other, set, document, nth, &found) == n ? found : NULL;
+}
+
 /* The cases of the old document against theirs in the new one, then those that only the new one has. */
 static qb_status compare_cases(pairing *c) {
     const qb_row_document *old_doc = newest(c->before), *new_doc = newest(c->after);
@@ -336,14 +366,16 @@ static qb_status compare_cases(pairing *c) {
     for (int i = 0; i < c->before->n_cases && st == QB_OK; i++) {
         const qb_row_case *a = &c->before->cases[i];
         if (a->document != old_doc) continue;
+        const qb_row_case *b = partner(c, c->before, a, c->after);
         c->id = a->id;
-        st = compare_case(c, a, qb_rows_case(c->after, new_doc, a->id));
+        c->new_id = b ? b->id : a->id;
+        st = compare_case(c, a, b);
     }
     for (int i = 0; i < c->after->n_cases && st == QB_OK; i++) {
         const qb_row_case *b = &c->after->cases[i];
         if (b->document != new_doc) continue;
-        c->id = b->id;
-        if (!qb_rows_case(c->before, old_doc, b->id)) st = note_new(c, b);
+        c->id = c->new_id = b->id;
+        if (!partner(c, c->after, b, c->before)) st = note_new(c, b);
     }
     return st;
 }

@@ -16,6 +16,8 @@ typedef struct qb_compare_config {
     bool paired; /* the sets' documents were measured by turns, the first with the first: times are judged by
                     the differences of pairs, and configurations and devices may differ, for that is what is
                     asked */
+    bool in_order; /* the sides' settings differ on purpose: cases that have no namesake meet in their order
+                      where either side has as many of them */
     const char *names[2]; /* what is said of either side in place of its newest document; NULL: its path */
 } qb_compare_config;
 
@@ -43,6 +45,7 @@ typedef enum {
 
 typedef struct qb_compare_row {
     const char *id;      /* of the case; points into a document */
+    const char *new_id;  /* in the new one, where it is called otherwise there; NULL */
     qb_str metric, unit; /* "perplexity wikitext2 gptq-2048", "1"; clean text */
     const char *name;    /* of the metric; "case" for a whole case */
     bool higher_is_better;
@@ -104,6 +107,9 @@ const qb_compare_format *qb_compare_format_find(const char *name);
 #define QB_COMPARE_FORMATS "text|markdown|csv|junit|json|bencher|benchmark-bigger|benchmark-smaller"
 
 /* Parts of the formats, for results/ alone. */
+/* "demo/rtn-4b-g128/cpu", or "demo/rtn-4b-g128/cpu, demo/rtn-4b-g64/cpu" where the new side calls it
+ * otherwise; clean text. */
+void qb_compare_put_case(const qb_compare_row *row, int max_columns, qb_str *out);
 void qb_compare_put_value(double value, const char *unit, qb_str *out);
 void qb_compare_put_change(double pct, qb_str *out);
 void qb_compare_put_reason(const qb_compare_row *row, qb_str *out); /* pairs, interval, what is needed, why */

@@ -35,6 +35,7 @@ static qb_json *config_json(const qb_compare_config *config) {
 static qb_json *row_json(const qb_compare_row *row) {
     qb_json *o = qb_json_object();
     qb_json_put_text(o, "id", row->id);
+    if (row->new_id) qb_json_put_text(o, "new_id", row->new_id);
     qb_json_put_text(o, "metric", qb_str_get(&row->metric));
     qb_json_put_text(o, "unit", row->unit.length ? row->unit.text : NULL);
     qb_json_put_text(o, "verdict", qb_verdict_keys[row->verdict]);
@@ -114,7 +115,10 @@ static void put_testcase(const qb_compare_row *row, qb_str *out) {
     qb_str said = {0};
     put_sentence(row, &said);
     qb_str_text(out, "    <testcase classname=\"");
-    qb_html_text(row->id, out);
+    qb_str id = {0};
+    qb_compare_put_case(row, 200, &id);
+    qb_html_text(qb_str_get(&id), out);
+    qb_str_free(&id);
     qb_str_text(out, "\" name=\"");
     qb_html_text(qb_str_get(&row->metric), out);
     qb_str_text(out, "\" time=\"0\">");
@@ -174,7 +178,9 @@ static qb_status write_csv(const qb_comparison *c, qb_str *out) {
     qb_str_text(out, "case,metric,unit,old,new,change %,change % low,change % high,p,verdict,reason\r\n");
     for (size_t i = 0; i < c->count; i++) {
         const qb_compare_row *row = &c->rows[i];
-        const char *words[] = {row->id, qb_str_get(&row->metric), qb_str_get(&row->unit)};
+        qb_str id = {0};
+        qb_compare_put_case(row, 200, &id);
+        const char *words[] = {qb_str_get(&id), qb_str_get(&row->metric), qb_str_get(&row->unit)};
         const double numbers[] = {row->old_value, row->new_value, row->change_pct,
                                   row->low_pct,   row->high_pct,  row->p_adjusted};
         qb_str why = {0};
@@ -190,8 +196,9 @@ static qb_status write_csv(const qb_comparison *c, qb_str *out) {
         qb_str_printf(out, "%s,", qb_verdict_keys[row->verdict]);
         qb_csv_text(qb_str_get(&why), out);
         qb_str_text(out, "\r\n");
-        out->failed |= why.failed;
+        out->failed |= why.failed || id.failed;
         qb_str_free(&why);
+        qb_str_free(&id);
     }
     return qb_str_status(out);
 }
@@ -217,7 +224,7 @@ qb_status qb_compare_write_bencher(const qb_comparison *c, qb_str *out) {
             qb_json_put_real(figure, "upper_value", row->new_high);
         }
         qb_str name = {0}, measure = {0};
-        qb_text_clean(row->id, 200, &name);
+        qb_compare_put_case(row, 200, &name);
         qb_str_printf(&name, ", %s", qb_str_get(&row->metric));
         qb_text_clean(row->name, 60, &measure); /* at most 64 characters there */
         qb_json_put(measures, qb_str_get(&measure), figure);
@@ -236,7 +243,7 @@ static qb_status write_benchmarks(const qb_comparison *c, bool bigger, qb_str *o
         if (!has_figure(row) || row->higher_is_better != bigger) continue;
         qb_json *o = qb_json_object();
         qb_str text = {0};
-        qb_text_clean(row->id, 200, &text);
+        qb_compare_put_case(row, 200, &text);
         qb_str_printf(&text, ", %s", qb_str_get(&row->metric));
         qb_json_put_text(o, "name", qb_str_get(&text));
         qb_json_put_text(o, "unit", qb_str_get(&row->unit));

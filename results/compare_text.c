@@ -15,6 +15,13 @@ static const char *const verdict_words[QB_N_VERDICTS] = {
 
 /* ---- parts ---- */
 
+void qb_compare_put_case(const qb_compare_row *row, int max_columns, qb_str *out) {
+    qb_text_clean(row->id, max_columns, out);
+    if (!row->new_id) return;
+    qb_str_text(out, ", ");
+    qb_text_clean(row->new_id, max_columns, out);
+}
+
 void qb_compare_put_value(double value, const char *unit, qb_str *out) {
     char buffer[32];
     if (isnan(value))
@@ -208,7 +215,7 @@ static void put_p(const qb_compare_row *row, qb_str *out) {
 static void put_cell(const qb_compare_row *row, int column, qb_str *out) {
     switch (column) {
     case 0:
-        qb_text_clean(row->id, 60, out);
+        qb_compare_put_case(row, 60, out);
         break;
     case 1:
         qb_str_text(out, qb_str_get(&row->metric));
@@ -283,7 +290,7 @@ static void put_reasons(const qb_comparison *c, const char *prefix, qb_str *out)
             qb_str_printf(out, "%zu rows%s: %s\n", rows, row->verdict == QB_NOISY_ROW ? ", such as" : "",
                           qb_str_get(&row->why));
         } else {
-            qb_text_clean(row->id, 60, out);
+            qb_compare_put_case(row, 60, out);
             qb_str_printf(out, " %s: %s\n", qb_str_get(&row->metric), qb_str_get(&row->why));
         }
     }

@@ -20,12 +20,13 @@ static char *fake(const char *name, int percent, const char *speed_help, const c
             "n=$(cat $dir/visits 2>/dev/null || echo 0); echo $((n + 1)) >$dir/visits\n"
             "echo \"%s $*\" >>$dir/order\n"
             "while [ $# -gt 0 ]; do [ \"$1\" = --output ] && out=$2; shift; done\n"
+            "id=m/f16/cpu\n"
             "base=$((100000 + 10000 * (n / 2) + 300 * (n * 5 %% 7)))\n"
             "%s\n"
             "cat >$out <<END\n"
             "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"bench\",\"version\":\"1\"},"
-            "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"m/f16/"
-            "cpu\",\"status\":\"ok\","
+            "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"$id\","
+            "\"status\":\"ok\","
             "\"error\":null,\"config\":{\"side\":\"%s\"},\"model\":{\"name\":\"m\"},\"metrics\":["
             "{\"name\":\"decode\",\"value\":$((base * %d / 100)),\"unit\":\"tok/s\",\"better\":\"higher\","
             "\"protocol\":\"tg128\",\"status\":\"ok\",\"noisy\":true,\"noise\":\"it drifts\"}]}]}\n"
@@ -154,10 +155,27 @@ static void test_ab__documents_are_kept_on_demand(void **state) {
     assert_int_equal(rmdir(tmp), 0); /* empty */
 }
 
+/* An option that is asked for may name the case: the sides' cases meet in their order then, and only then. */
+static void test_ab__cases_that_are_called_by_their_settings_meet(void **state) {
+    (void)state;
+    for (int own = 0; own < 2; own++) {
+        forget();
+        char *a = fake("old", 100, "--prefill", ""), *b = fake("new", 90, "--prefill", "id=m/g64/cpu");
+        outcome o =
+            own ? BENCH("ab", "--a", a, "--b", b, "--suite", "s.json", "--b-set", "group_size=64", "-q")
+                : BENCH("ab", "--a", a, "--b", b, "--suite", "s.json", "-q");
+        const char *words = own ? "m/f16/cpu, m/g64/cpu  decode tg128" : "the new document has no such case";
+        if (o.code != 1 || !strstr(o.out, words)) fail_msg("exit %d\n%s%s", o.code, o.out, o.err);
+        assert_int_equal(strstr(o.out, "MISSING") == NULL, own);
+        outcome_free(&o);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ab__sides_change_places_from_pair_to_pair),
         cmocka_unit_test(test_ab__drift_is_in_both_sides),
+        cmocka_unit_test(test_ab__cases_that_are_called_by_their_settings_meet),
         cmocka_unit_test(test_ab__failures_are_told),
         cmocka_unit_test(test_ab__documents_are_kept_on_demand),
     };
