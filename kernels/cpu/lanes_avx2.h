@@ -84,6 +84,11 @@ LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
     return LANES_CODES_BOTH(_mm256_or_si256, a, b);
 }
+LANES_INLINE lanes_codes lanes_codes_pick(lanes_codes mask, lanes_codes a, lanes_codes b) {
+    return (lanes_codes){
+        _mm256_or_si256(_mm256_and_si256(mask.lo, a.lo), _mm256_andnot_si256(mask.lo, b.lo)),
+        _mm256_or_si256(_mm256_and_si256(mask.hi, a.hi), _mm256_andnot_si256(mask.hi, b.hi))};
+}
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return LANES_CODES_BOTH(_mm256_add_epi32, a, b);
 }
@@ -129,11 +134,11 @@ LANES_INLINE __m256 lanes_half_lookup16(lanes_table t, __m256i c) {
 LANES_INLINE lanes lanes_lookup16(lanes_table t, lanes_codes c) {
     return (lanes){lanes_half_lookup16(t, c.lo), lanes_half_lookup16(t, c.hi)};
 }
-/* Up to three bits one table of eight serves; for four, arithmetic is shorter than two tables. */
+/* Up to three bits one table of eight serves; for more, arithmetic is shorter than two tables. */
 LANES_INLINE __m256 lanes_half_centred(lanes_table t, __m256i c, const int bits) {
     if (bits < 4) return _mm256_permutevar8x32_ps(t.lo, c);
-    return _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_and_si256(c, _mm256_set1_epi32(15))),
-                         _mm256_set1_ps(8.0f));
+    return _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_and_si256(c, _mm256_set1_epi32((1 << bits) - 1))),
+                         _mm256_set1_ps((float)(1 << (bits - 1))));
 }
 LANES_INLINE lanes lanes_centred(lanes_table t, lanes_codes c, const int bits) {
     return (lanes){lanes_half_centred(t, c.lo, bits), lanes_half_centred(t, c.hi, bits)};

@@ -81,6 +81,10 @@ LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
     return _mm512_or_si512(a, b);
 }
+/* Bits of a where the mask has ones, of b elsewhere. */
+LANES_INLINE lanes_codes lanes_codes_pick(lanes_codes mask, lanes_codes a, lanes_codes b) {
+    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+}
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return _mm512_add_epi32(a, b);
 }
@@ -119,8 +123,11 @@ LANES_INLINE lanes_table lanes_table_load(const float *p) {
 LANES_INLINE lanes lanes_lookup16(lanes_table t, lanes_codes c) {
     return _mm512_permutexvar_ps(c, t);
 }
-/* The low `bits` (2, 3 or 4) of each lane less 2^(bits - 1); `t` holds these values, repeated. */
+/* The low `bits` (2 to 6) of each lane less 2^(bits - 1). Up to four `t` holds these values, repeated; more
+   are made the last bits of 2^23, so that nothing is converted. */
 LANES_INLINE lanes lanes_centred(lanes_table t, lanes_codes c, const int bits) {
-    (void)bits;
-    return _mm512_permutexvar_ps(c, t);
+    if (bits <= 4) return _mm512_permutexvar_ps(c, t);
+    const lanes_codes number =
+        lanes_codes_pick(_mm512_set1_epi32((1 << bits) - 1), c, _mm512_set1_epi32(0x4b000000));
+    return _mm512_sub_ps(_mm512_castsi512_ps(number), _mm512_set1_ps((float)((1 << 23) + (1 << (bits - 1)))));
 }

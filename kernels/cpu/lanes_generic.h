@@ -101,6 +101,9 @@ LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
     return a | b;
 }
+LANES_INLINE lanes_codes lanes_codes_pick(lanes_codes mask, lanes_codes a, lanes_codes b) {
+    return (a & mask) | (b & ~mask);
+}
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return a + b;
 }

@@ -112,6 +112,10 @@ LANES_INLINE lanes_codes lanes_codes_and(lanes_codes a, lanes_codes b) {
 LANES_INLINE lanes_codes lanes_codes_or(lanes_codes a, lanes_codes b) {
     return LANES_FOUR2(lanes_codes, vorrq_u32, a, b);
 }
+LANES_INLINE lanes_codes lanes_codes_pick(lanes_codes mask, lanes_codes a, lanes_codes b) {
+    return (lanes_codes){vbslq_u32(mask.a, a.a, b.a), vbslq_u32(mask.b, a.b, b.b),
+                         vbslq_u32(mask.c, a.c, b.c), vbslq_u32(mask.d, a.d, b.d)};
+}
 LANES_INLINE lanes_codes lanes_codes_add(lanes_codes a, lanes_codes b) {
     return LANES_FOUR2(lanes_codes, vaddq_u32, a, b);
 }
