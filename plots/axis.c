@@ -53,7 +53,9 @@ static int digits_of(double size, double step, int least) {
 
 void qb_axis_format(double value, double step, qb_str *out) {
     double size = fabs(value);
-    if (size == 0 || (size >= 1e-3 * 0.999 && size < 99999.5)) {
+    /* On an even scale that reaches a little further, 100000 stands beside 50000. */
+    double largest = step > 0 && size <= 64 * step ? 999999.5 : 99999.5;
+    if (size == 0 || (size >= 1e-3 * 0.999 && size < largest)) {
         qb_str_printf(out, "%.*g", digits_of(size, step, 6), size < 1e-300 ? 0 : value);
         return;
     }

@@ -33,6 +33,12 @@ static void test_axis__tics_are_round_and_few(void **state) {
     expect_tics(-0.5, 0.6, false, "('-0.4' -0.4, '-0.2' -0.2, '0' 0, '0.2' 0.2, '0.4' 0.4, '0.6' 0.6)");
 }
 
+static void test_axis__an_even_scale_has_one_notation(void **state) {
+    (void)state;
+    expect_tics(0, 210000, false,
+                "('0' 0, '50000' 50000, '100000' 100000, '150000' 150000, '200000' 200000)");
+}
+
 /* Tics of neighbours differ also where the values are large and near to each other. */
 static void test_axis__tics_differ(void **state) {
     (void)state;
@@ -429,6 +435,7 @@ static void test_plots__noisy_rows_are_marked(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_axis__tics_are_round_and_few),
+        cmocka_unit_test(test_axis__an_even_scale_has_one_notation),
         cmocka_unit_test(test_axis__tics_differ),
         cmocka_unit_test(test_axis__fits_any_values),
         cmocka_unit_test(test_sheet__methods_keep_their_colours),
