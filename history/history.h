@@ -60,6 +60,8 @@ void qb_history_name(const qb_history_series *s, qb_str *out);
 /* Everything that changed, newest first, for the terminal; and all series as JSON. */
 qb_status qb_history_text(const qb_history_view *view, qb_str *out) QB_NODISCARD;
 qb_status qb_history_json(const qb_history_view *view, qb_json **out) QB_NODISCARD;
+/* Every value of every series, one object each, with what changed there: for tables (results/sheet.h). */
+qb_status qb_history_values(const qb_history_view *view, qb_json **out) QB_NODISCARD;
 /* One self-contained HTML page. */
 qb_status qb_history_page(const qb_history_view *view, qb_str *out) QB_NODISCARD;
 /* A picture for each metric, dataset and protocol, in DIR, by gnuplot; a line for each case. */

@@ -146,3 +146,36 @@ qb_status qb_history_json(const qb_history_view *v, qb_json **out) {
     *out = doc;
     return doc ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory while writing a history");
 }
+
+/* ---- a table ---- */
+
+static qb_json *value_json(const qb_history_view *v, const qb_history_series *s, int point) {
+    const qb_history_run *run = &v->runs[s->points[point].run];
+    const qb_series_change *change = NULL;
+    qb_json *o = qb_json_object();
+    for (int i = 0; i < s->n_changes; i++)
+        if (s->changes[i].point == point) change = &s->changes[i];
+    qb_json_put_text(o, "created", run->created);
+    qb_json_put_text(o, "git", run->git);
+    qb_json_put_text(o, "case", s->case_id);
+    qb_json_put_text(o, "metric", s->metric);
+    qb_json_put_text(o, "dataset", s->dataset);
+    qb_json_put_text(o, "protocol", s->protocol);
+    qb_json_put_text(o, "device", s->device);
+    qb_json_put_real(o, "value", s->points[point].value);
+    qb_json_put_text(o, "unit", s->unit);
+    qb_json_put_bool(o, "noisy", s->points[point].noisy);
+    qb_json_put_text(o, "change", !change ? NULL : change->worse ? "worse" : "better");
+    qb_json_put_real(o, "before", change ? change->before : (double)NAN);
+    qb_json_put_real(o, "after", change ? change->after : (double)NAN);
+    qb_json_put_real(o, "p", change ? change->p : (double)NAN);
+    return o;
+}
+
+qb_status qb_history_values(const qb_history_view *v, qb_json **out) {
+    qb_json *values = qb_json_array();
+    for (int i = 0; i < v->n_series; i++)
+        for (int k = 0; k < v->series[i].n_points; k++) qb_json_push(values, value_json(v, &v->series[i], k));
+    *out = values;
+    return values ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory while writing a history");
+}

@@ -81,6 +81,23 @@ static void test_history__is_added_to(void **state) {
     outcome_free(&o);
 }
 
+/* Every value a line, and at the one where it changed how. */
+static void test_history__is_a_table_too(void **state) {
+    (void)state;
+    outcome o = BENCH("history", scratch_path("nights"), "--format", "csv");
+    int lines = 0;
+    assert_worked(&o);
+    for (const char *p = o.out; (p = strchr(p, '\n')) != NULL; p++) lines++;
+    assert_int_equal(lines, 31);
+    assert_non_null(strstr(
+        o.out, "created,git,case,metric,dataset,protocol,device,value,unit,noisy,change,before,after,p\r\n"));
+    const char *changed = strstr(o.out, ",worse,"),
+               *at = strstr(o.out, "2026-01-21T06:10:00Z,000000000020,m/rtn/cpu,decode,");
+    assert_true(changed && at && at < changed && changed < strchr(at, '\n'));
+    assert_null(strstr(changed + 1, ",worse,"));
+    outcome_free(&o);
+}
+
 static void test_history__bad_requests_are_one_line(void **state) {
     (void)state;
     char *empty = scratch_path("empty"), *broken = scratch_path("broken.json"), *db = scratch_path("new.db");
@@ -99,6 +116,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_history__of_a_directory),
         cmocka_unit_test(test_history__is_added_to),
+        cmocka_unit_test(test_history__is_a_table_too),
         cmocka_unit_test(test_history__bad_requests_are_one_line),
     };
     return cmocka_run_group_tests(tests, begin, program_end);

@@ -6,13 +6,14 @@
 #include "history/history.h"
 #include "plots/plots.h"
 #include "results/runs.h"
+#include "results/sheet.h"
 
 #include <string.h>
 
 enum { MAX_WORDS = 1024, MAX_RUNS = 100000 };
 
 typedef struct {
-    const char *db, *out;
+    const char *db, *out, *format;
     int64_t window;
     double level, least_change_pct;
     bool plots;
@@ -25,6 +26,8 @@ static const qb_option rows[] = {
      "write the page and the plots there"},
     {"plots", 0, QB_OPTION_BOOL, offsetof(history_options, plots), "true", 0, 0, NULL, NULL,
      "draw a picture for each metric beside the page, where gnuplot is there"},
+    {"format", 0, QB_OPTION_TEXT, offsetof(history_options, format), "text", 0, 0, QB_SINK_CHOICES, "FORMAT",
+     "what changed as text, or every value as a table, a line a run and series"},
     {"window", 0, QB_OPTION_INT, offsetof(history_options, window), "50", 2, 10000, NULL, "RUNS",
      "runs that are looked at together for a change"},
     {"level", 0, QB_OPTION_REAL, offsetof(history_options, level), "0.001", 1e-12, 1, NULL, "P",
@@ -52,6 +55,7 @@ static const qb_page page = {
                    "finds them; noisy rows are shown, and no change is looked for in them.",
     .examples = "bench history add nightly/*.json --db nightly.db\n"
                 "bench history nightly.db -o site\n"
+                "bench history nightly.db --format csv > nightly.csv\n"
                 "bench history nightly/ --json",
 };
 
@@ -117,6 +121,14 @@ out:
     return st;
 }
 
+static qb_status print_values(const qb_history_view *view, const char *format, qb_str *text) {
+    qb_json *values = NULL;
+    qb_status st = qb_history_values(view, &values);
+    if (st == QB_OK) st = qb_sheet_print(values, format, text);
+    qb_json_free(values);
+    return st;
+}
+
 static qb_status show(const history_options *o, const char *word, qb_str *text, qb_json **json) {
     const qb_change_point_config config = {
         .window = (int)o->window, .level = o->level, .least_change = o->least_change_pct / 100};
@@ -128,7 +140,10 @@ static qb_status show(const history_options *o, const char *word, qb_str *text, 
     if (!view.n_runs)
         QB_TRY(st, qb_fail(QB_ERR_FORMAT, "the history %s has no runs yet: bench history add", word));
     if (o->out) QB_TRY(st, write_page(o, &view));
-    QB_TRY(st, qb_history_text(&view, text));
+    if (!strcmp(o->format, "text"))
+        QB_TRY(st, qb_history_text(&view, text));
+    else
+        QB_TRY(st, print_values(&view, o->format, text));
     QB_TRY(st, qb_history_json(&view, json));
 out:
     qb_history_view_free(&view);
@@ -159,7 +174,7 @@ static qb_status history_main(int argc, char **argv, int *exit_code) {
                            words[1]));
     QB_TRY(st, add ? add_documents(&options, words + 1, n_words - 1, &json)
                    : show(&options, words[0], &text, &json));
-    if (common.json)
+    if (common.json || !strcmp(options.format, "json"))
         st = qb_output_json(json);
     else
         qb_output_bytes(qb_str_get(&text), text.length);
