@@ -13,7 +13,10 @@ typedef struct qb_inert_key {
 /* null, what is empty, one of the values, or made of these alone: an array of one neutral value over and over
    says that value. */
 bool qb_json_is_neutral(const qb_json *j, const char *values);
-/* Whether the member is neutral by one of the rows, or says nothing. */
+/* Whether the member of that name is neutral by one of the rows, or says nothing. Dots in a name stand
+   between the names of inner objects; "*" ends before one. */
+bool qb_inert_named(const qb_inert_key *rows, size_t n, const char *name, const qb_json *member);
+/* The same by its own key. */
 bool qb_inert_among(const qb_inert_key *rows, size_t n, const qb_json *member);
 
 typedef struct qb_unread { /* zero-initialise */
@@ -23,6 +26,6 @@ typedef struct qb_unread { /* zero-initialise */
 
 /* value: as it stands in the file; a long one is cut, NULL is left out. */
 void qb_unread_add(qb_unread *u, const char *key, const char *value);
-void qb_unread_add_json(qb_unread *u, const qb_json *member);
+void qb_unread_add_json(qb_unread *u, const char *name, const qb_json *member);
 /* Warns, if there are any: "WHERE: KEYS are neither read nor known to be without effect: ...". Frees. */
 void qb_unread_warn(qb_unread *u, const char *where);

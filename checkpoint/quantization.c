@@ -221,11 +221,29 @@ static const qb_inert_key known_members[] = {
 #undef X
 };
 
+/* The members of an object, whose names stand behind `prefix`: "", or the object's own and a dot. */
+static void gather_unread(const qb_json *object, const char *prefix, qb_unread *unread) {
+    char name[256];
+    for (const qb_json *j = qb_json_is_object(object) ? qb_json_first(object) : NULL; j;
+         j = qb_json_next(j)) {
+        snprintf(name, sizeof name, "%s%s", prefix, qb_json_key(j));
+        if (!qb_inert_named(known_members, sizeof known_members / sizeof known_members[0], name, j))
+            qb_unread_add_json(unread, name, j);
+    }
+}
+
 static void warn_of_unread(const reader *r) {
     qb_unread unread = {0};
-    for (const qb_json *j = qb_json_first(r->json); j; j = qb_json_next(j))
-        if (!qb_inert_among(known_members, sizeof known_members / sizeof known_members[0], j))
-            qb_unread_add_json(&unread, j);
+    char prefix[200];
+    gather_unread(r->json, "", &unread);
+    const qb_json *groups = qb_json_get(r->json, "config_groups");
+    for (const qb_json *g = qb_json_is_object(groups) ? qb_json_first(groups) : NULL; g;
+         g = qb_json_next(g)) {
+        snprintf(prefix, sizeof prefix, "config_groups.%.100s.", qb_json_key(g));
+        gather_unread(g, prefix, &unread);
+        snprintf(prefix, sizeof prefix, "config_groups.%.100s.weights.", qb_json_key(g));
+        gather_unread(qb_json_get(g, "weights"), prefix, &unread);
+    }
     qb_unread_warn(&unread, r->where);
 }
 

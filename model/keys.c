@@ -168,7 +168,7 @@ qb_status qb_keys_account(const qb_keys *k) {
         if (known)
             st = qb_json_is_neutral(j, known->values) ? QB_OK : refuse(k, j);
         else if (!is_inert(j))
-            qb_unread_add_json(&unread, j);
+            qb_unread_add_json(&unread, qb_json_key(j), j);
     }
     if (st != QB_OK) qb_str_free(&unread.list);
     if (st == QB_OK) qb_unread_warn(&unread, k->where);
@@ -181,7 +181,8 @@ void qb_keys_account_wrapper(const qb_keys *k, const qb_json *text) {
         const qb_inert_key *known = computing_key(qb_json_key(j));
         const qb_json *same = qb_json_get(text, qb_json_key(j));
         if (j == text || qb_key_was_read(k, qb_json_key(j)) || (same && qb_json_equal(same, j))) continue;
-        if (!(known && qb_json_is_neutral(j, known->values)) && !is_inert(j)) qb_unread_add_json(&unread, j);
+        if (!(known && qb_json_is_neutral(j, known->values)) && !is_inert(j))
+            qb_unread_add_json(&unread, qb_json_key(j), j);
     }
     qb_unread_warn(&unread, k->where);
 }

@@ -1,8 +1,16 @@
 /* Elements that are read as float32: doubles, and fp8 with its scales. */
+#include "base/log.h"
 #include "checkpoint/state.h"
 #include "tests/checkpoint_files.h"
 
 #include <math.h>
+
+static char said[2048];
+static void keep(void *ctx, const char *text) {
+    (void)ctx;
+    size_t n = strlen(said);
+    snprintf(said + n, sizeof said - n, "%s\n", text);
+}
 
 static char *dir;
 static int make_dir(void **state) {
@@ -111,11 +119,20 @@ static void test_dtypes__fp8_takes_the_scales_beside_it(void **state) {
     static const char float_quantized[] =
         "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\","
         "\"config_groups\":{}}}";
+    static const char dynamic[] =
+        "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\","
+        "\"config_groups\":{\"group_0\":{\"targets\":[\"Linear\"],\"input_activations\":{\"dynamic\":true},"
+        "\"weights\":{\"num_bits\":8,\"type\":\"float\"}}}}}";
     int one[15] = {0}, row[15], block[15];
     for (int i = 0; i < 15; i++) row[i] = i / 5, block[i] = i / 5 / 2 * 2 + i % 5 / 3;
     check_scales("_scale", "[]", scales, 1, "{}", one);
     check_scales("_scale", "[1]", scales, 1, float_quantized, one);
     check_scales("_scale", "[3,1]", scales, 3, float_quantized, row);
+    said[0] = 0;
+    qb_log_capture(keep, NULL);
+    check_scales("_scale", "[3,1]", scales, 3, dynamic, row);
+    qb_log_capture(NULL, NULL);
+    assert_non_null(strstr(said, "\"input_activations\" is not applied: activations are floats here"));
     check_scales("_scale_inv", "[2,2]", scales, 4, fp8, block);
     check_scales("_scale_inv", "[2,3]", scales, 6, fp8, NULL);
     check_scales("_unrelated", "[1]", (const float[]){1.0f}, 1, "{}", one); /* none: the codes' own values */

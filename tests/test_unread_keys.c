@@ -86,15 +86,21 @@ static void test_unread__members_of_a_quantization_are_named(void **state) {
     (void)state;
     static const char base[] = QB_SOURCE_DIR "/tests/golden/adapters/nf4/base";
     static const struct {
-        const char *key;
-        double number;
+        const char *key, *value;
         const char *told; /* NULL: nothing is */
-    } rows[] = {{"act_bits", 4, "\"act_bits\" (4"},
-                {"rotation", 1, "\"rotation\" (1"},
-                {"act_bits", 16, NULL},
-                {"nsamples", 128, NULL},
-                {"kv_cache_scheme", 8, "\"kv_cache_scheme\" is not applied"},
-                {"activation_scheme", 1, "\"activation_scheme\" is not applied"}};
+    } rows[] = {{"act_bits", "4", "\"act_bits\" (4"},
+                {"rotation", "1", "\"rotation\" (1"},
+                {"act_bits", "16", NULL},
+                {"nsamples", "128", NULL},
+                {"config_groups",
+                 "{\"group_0\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":4,\"dynamic\":false}}}",
+                 NULL},
+                {"config_groups", "{\"group_0\":{\"rotate\":1}}", "\"config_groups.group_0.rotate\" (1)"},
+                {"config_groups", "{\"g\":{\"weights\":{\"hadamard\":64}}}", "weights.hadamard\" (64)"},
+                {"config_groups", "{\"group_0\":{\"weights\":{\"dynamic\":true}}}",
+                 "\"config_groups.group_0.weights.dynamic\" (true)"},
+                {"kv_cache_scheme", "8", "\"kv_cache_scheme\" is not applied"},
+                {"activation_scheme", "1", "\"activation_scheme\" is not applied"}};
     char *dir = scratch_make(), *config = qb_path_join(dir, "config.json"),
          *weights = qb_path_join(dir, "model.safetensors");
     assert_int_equal(symlink(QB_SOURCE_DIR "/tests/golden/adapters/nf4/base/model.safetensors", weights), 0);
@@ -105,7 +111,9 @@ static void test_unread__members_of_a_quantization_are_named(void **state) {
         snprintf(path, sizeof path, "%s/config.json", base);
         assert_ok(qb_json_read(path, 1 << 20, &json));
         qb_json *how = qb_json_take(json, "quantization_config");
-        qb_json_put_real(how, rows[i].key, rows[i].number);
+        qb_json *value;
+        assert_ok(qb_json_parse(rows[i].value, strlen(rows[i].value), "row", &value));
+        qb_json_put(how, rows[i].key, value);
         qb_json_put(json, "quantization_config", how);
         assert_ok(qb_json_print(json, false, &text));
         assert_ok(qb_file_write_atomic(config, text, strlen(text)));

@@ -2,6 +2,8 @@
    its weights. Source: compressed-tensors quantization/quant_config.py, quant_args.py. */
 #include "checkpoint/quantization.h"
 
+#include "base/log.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -103,6 +105,11 @@ qb_status qb_quantization_read_compressed(const qb_json *json, const char *where
     qb_status st;
     if (is_float_quantized(json)) { /* dense tensors of F8_E4M3, with scales: checkpoint/widen.c */
         out->method[0] = 0;
+        bool rounds = false;
+        for (const qb_json *j = qb_json_first(groups); j; j = qb_json_next(j))
+            rounds = rounds || !qb_json_is_null(qb_json_get(j, "input_activations")) ||
+                     !qb_json_is_null(qb_json_get(j, "output_activations"));
+        if (rounds) qb_warn("%s: \"input_activations\" is not applied: activations are floats here", where);
         return refuse_extras(json, where);
     }
     QB_TRY(st, check_format(json, where));
