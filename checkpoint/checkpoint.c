@@ -40,6 +40,7 @@ static qb_status open_directory(qb_checkpoint *ck) {
     QB_TRY(st, read_config(ck, "config.json", qb_checkpoint_explain));
     QB_TRY(st, qb_checkpoint_open_files(ck));
     QB_TRY(st, qb_quantization_read(ck));
+    QB_TRY(st, qb_checkpoint_check_scales(ck));
 out:
     qb_free(gguf);
     return st;

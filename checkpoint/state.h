@@ -77,6 +77,9 @@ void qb_tensor_prepare_widening(qb_tensor_state *t);
 qb_status qb_tensor_widen(const qb_checkpoint *ck, const qb_tensor_state *t, const void *raw,
                           float *out) QB_NODISCARD;
 float qb_f32_of_e4m3(uint8_t b);
+/* Where the config names a method of quantization: every matrix of E4M3 codes has its scales, in a form that
+ * is read. */
+qb_status qb_checkpoint_check_scales(const qb_checkpoint *ck) QB_NODISCARD;
 
 /* The quantization of one module, which may have options of its own. */
 qb_quantization qb_module_quantization(const qb_checkpoint *ck, const char *module);

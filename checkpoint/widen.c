@@ -99,6 +99,26 @@ static qb_status find_scales(const qb_checkpoint *ck, const qb_tensor_state *t, 
         qb_shape_text(t->tensor.n_dims, t->tensor.shape, shape), block[0], block[1]);
 }
 
+/* Codes without their scales are other weights. A file that names no method holds them as values of their
+ * own. */
+qb_status qb_checkpoint_check_scales(const qb_checkpoint *ck) {
+    if (!qb_json_is_object(qb_json_get(ck->config, "quantization_config"))) return QB_OK;
+    for (size_t i = 0; i < ck->n_tensors; i++) {
+        const qb_tensor_state *t = &ck->tensors[i];
+        scale_grid grid;
+        if (t->stored != QB_STORED_E4M3 || t->tensor.n_dims != 2) continue;
+        qb_status st = find_scales(ck, t, &grid);
+        if (st != QB_OK) return st;
+        if (!grid.tensor)
+            return qb_fail(
+                QB_ERR_FORMAT,
+                "%s: tensor %.200s is %s, and neither %.200s_scale_inv nor %.200s_scale is there: its "
+                "codes are no weights without (is a shard missing?)",
+                ck->dir, t->tensor.name, t->dtype_name, t->tensor.name, t->tensor.name);
+    }
+    return QB_OK;
+}
+
 static qb_status widen_e4m3(const qb_checkpoint *ck, const qb_tensor_state *t, const void *raw, float *out) {
     float table[256];
     scale_grid grid;

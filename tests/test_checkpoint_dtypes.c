@@ -97,17 +97,16 @@ static void check_scales(const char *suffix, const char *shape, const float *sca
              suffix, shape, 16 + 4 * n);
     write_text(dir, "config.json", config);
     write_file(header, bytes, 16 + 4 * (size_t)n);
+    if (!scale_of) { /* before anything is read */
+        assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_UNSUPPORTED, "are not understood");
+        return;
+    }
     assert_ok(qb_checkpoint_open(dir, &ck));
     assert_string_equal(qb_checkpoint_quantization(ck)->method, "");
-    if (!scale_of) {
-        assert_fails(qb_checkpoint_read_f32(ck, "m.weight", 3, 5, &read), QB_ERR_UNSUPPORTED,
-                     "are not understood");
-    } else {
-        assert_ok(qb_checkpoint_read_f32(ck, "m.weight", 3, 5, &read));
-        for (int i = 0; i < 15; i++)
-            assert_true(read[i] == qb_f32_of_e4m3((uint8_t)(0x30 + i)) * scales[scale_of[i]]);
-        qb_free(read);
-    }
+    assert_ok(qb_checkpoint_read_f32(ck, "m.weight", 3, 5, &read));
+    for (int i = 0; i < 15; i++)
+        assert_true(read[i] == qb_f32_of_e4m3((uint8_t)(0x30 + i)) * scales[scale_of[i]]);
+    qb_free(read);
     qb_checkpoint_close(ck);
 }
 
@@ -136,6 +135,10 @@ static void test_dtypes__fp8_takes_the_scales_beside_it(void **state) {
     check_scales("_scale_inv", "[2,2]", scales, 4, fp8, block);
     check_scales("_scale_inv", "[2,3]", scales, 6, fp8, NULL);
     check_scales("_unrelated", "[1]", (const float[]){1.0f}, 1, "{}", one); /* none: the codes' own values */
+    qb_checkpoint *ck;
+    write_text(dir, "config.json", fp8);
+    assert_fails(qb_checkpoint_open(dir, &ck), QB_ERR_FORMAT,
+                 "tensor m.weight is F8_E4M3, and neither m.weight_scale_inv nor m.weight_scale is there");
 }
 
 int main(void) {
