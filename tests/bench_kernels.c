@@ -164,7 +164,8 @@ static const char *set_distance(qb_device *dev, int i) {
     if (i >= (int)(sizeof names / sizeof *names)) return NULL;
     qb_cpu_tuning *tuning = qb_cpu_tuning_here();
     int64_t ahead = strtoll(names[i] + 6, NULL, 10);
-    tuning->packed_prefetch_bytes = tuning->whole_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
+    tuning->packed_prefetch_bytes = tuning->whole_prefetch_bytes = ahead;
+    tuning->k_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
     return names[i];
 }
 static const char *set_rows(qb_device *dev, int i) {

@@ -8,6 +8,7 @@ typedef struct qb_cpu_tuning {
     const char *source;            /* which row of the table this is: "amd family 25", "other" */
     int64_t packed_prefetch_bytes; /* ahead of packed codes, for few tokens */
     int64_t whole_prefetch_bytes;  /* the same for products in whole numbers */
+    int64_t k_prefetch_bytes;      /* the same for GGUF's K types, one block's super-blocks at a time */
     int64_t dense_prefetch_bytes;  /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
     /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
        one stream; longer ones side by side. */
