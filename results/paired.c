@@ -65,10 +65,15 @@ static bool is_behind(const qb_row *row, const qb_row *other) {
     return other->value > row->value || (other->value == row->value && other->of->index > row->of->index);
 }
 
+/* An id ends with the backend, which changes no figure. */
+static size_t length_without_backend(const char *id) {
+    const char *end = strrchr(id, '/');
+    return end ? (size_t)(end - id) : strlen(id);
+}
+
 bool qb_rows_same_again(const qb_row *a, const qb_row *b) {
-    const char *end = strrchr(a->of->id, '/');
-    size_t n = end ? (size_t)(end - a->of->id) + 1 : strlen(a->of->id) + 1;
-    return a->of->document != b->of->document && !strncmp(a->of->id, b->of->id, n) &&
+    size_t n = length_without_backend(a->of->id), m = length_without_backend(b->of->id);
+    return a->of->document != b->of->document && n == m && !memcmp(a->of->id, b->of->id, n) &&
            fabs(a->value - b->value) <= 1e-6 * fabs(a->value);
 }
 
