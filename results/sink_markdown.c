@@ -3,11 +3,9 @@
 
 #include <string.h>
 
-enum { MAX_REASON_COLUMNS = 150 };
-
 static void put_escaped_clean(const char *text, qb_str *out) {
     qb_str s = {0};
-    qb_text_clean(text, MAX_REASON_COLUMNS, &s);
+    qb_text_clean(text, QB_REASON_COLUMNS, &s);
     qb_markdown_text(qb_str_get(&s), out);
     qb_str_free(&s);
 }

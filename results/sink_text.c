@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { GAP = 3, MAX_COLUMNS = 64, MAX_REASON_COLUMNS = 150 };
+enum { GAP = 3, MAX_COLUMNS = 64 };
 
 typedef struct layout {
     const qb_table *t;
@@ -88,7 +88,7 @@ static qb_status write_text(const qb_table *t, qb_str *out) {
         put_row(&l, row, out);
         if (c->status == QB_ROW_OK) continue;
         qb_str_text(out, "  └ ");
-        qb_text_clean(c->error, MAX_REASON_COLUMNS, out);
+        qb_text_clean(c->error, QB_REASON_COLUMNS, out);
         qb_str_text(out, "\n");
     }
     put_rule(&l, out);

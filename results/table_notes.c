@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NOTES = 96, MAX_REASON_COLUMNS = 150, MAX_SEEN = 16 };
+enum { MAX_NOTES = 96, MAX_SEEN = 16 };
 
 /* Keeps a finished sentence, unless it stands there already. Takes the string. */
 static qb_status note(qb_table *t, qb_str *text) {
@@ -89,7 +89,7 @@ static qb_status reasons(qb_table *t) {
         if (r->status == QB_ROW_OK) continue;
         qb_text_clean(r->name, 40, &text);
         qb_str_text(&text, r->status == QB_ROW_SKIPPED ? " skipped: " : " failed: ");
-        qb_text_clean(r->error, MAX_REASON_COLUMNS, &text);
+        qb_text_clean(r->error, QB_REASON_COLUMNS, &text);
         st = note(t, &text);
     }
     return st;
@@ -194,7 +194,7 @@ static qb_status projections(qb_table *t) {
         for (int k = 0; k < c->n_warnings && k < 8 && st == QB_OK; k++) {
             qb_str warning = {0};
             qb_str_text(&warning, "~ ");
-            qb_text_clean(c->warnings[k], MAX_REASON_COLUMNS, &warning);
+            qb_text_clean(c->warnings[k], QB_REASON_COLUMNS, &warning);
             st = note(t, &warning);
         }
     }
@@ -271,7 +271,7 @@ static qb_status shares(qb_table *t) {
         seen[n++] = r->share_reason;
         qb_text_clean(r->name, 40, &text);
         qb_str_printf(&text, " reaches %.0f %% of the ceiling: ", 100 * r->share_of_ceiling);
-        qb_text_clean(r->share_reason, MAX_REASON_COLUMNS, &text);
+        qb_text_clean(r->share_reason, QB_REASON_COLUMNS, &text);
         st = note(t, &text);
     }
     return st;

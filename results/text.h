@@ -3,6 +3,10 @@
 
 #include "base/text.h"
 
+/* The most of a reason that a table shows: what a skipped case may say (bench/suite/suite.h), whose end says
+ * what to do. */
+enum { QB_REASON_COLUMNS = 240 };
+
 /* Characters in valid UTF-8 text; each counts one column. */
 int qb_text_columns(const char *text);
 

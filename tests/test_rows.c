@@ -156,6 +156,28 @@ static void test_sinks__hostile_names_are_only_text(void **state) {
     qb_results_close(&r);
 }
 
+/* What to do stands at the end of a reason. */
+static void test_sinks__a_skipped_case_says_all_of_its_reason(void **state) {
+    (void)state;
+    static const char reason[] =
+        "rtn-4b-g128: model.layers.0.self_attn.q_proj: group size 128 does not divide its 64 input columns; "
+        "sizes "
+        "that do: 64, 32, 16, 8, -1 (one group a row); or allow a short last group with --ragged-groups";
+    qb_str text = {0};
+    qb_results r;
+    qb_str_printf(&text,
+                  "{\"schema\":\"qb.results/2\",\"context\":{\"program\":{\"name\":\"b\",\"version\":\"1\"},"
+                  "\"created\":\"2026-11-22T06:10:00Z\",\"devices\":[]},\"cases\":[{\"id\":\"a\",\"status\":"
+                  "\"skipped\",\"error\":\"%s\",\"config\":{},\"model\":{\"name\":\"m\"},\"metrics\":[]}]}",
+                  reason);
+    assert_ok(qb_results_parse(text.text, text.length, "t.json", &r));
+    qb_str_free(&text);
+    assert_ok(qb_results_print(&r, "text", &text));
+    expect_in(&text, reason);
+    qb_str_free(&text);
+    qb_results_close(&r);
+}
+
 /* The same lines and fields in every row, and numbers that read back as what was measured. */
 /* Numbers at the ends of what a double holds make no wide cells, and no picture that cannot be drawn. */
 static void test_sinks__extreme_numbers_stay_short(void **state) {
@@ -350,6 +372,7 @@ int main(void) {
         cmocka_unit_test(test_rows__say_what_the_document_says),
         cmocka_unit_test(test_rows__of_several_documents_are_told_apart),
         cmocka_unit_test(test_rows__a_part_of_the_text_is_told_from_the_whole),
+        cmocka_unit_test(test_sinks__a_skipped_case_says_all_of_its_reason),
         cmocka_unit_test(test_sinks__hostile_names_are_only_text),
         cmocka_unit_test(test_sinks__extreme_numbers_stay_short),
         cmocka_unit_test(test_sinks__csv_holds_full_numbers),
