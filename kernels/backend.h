@@ -228,7 +228,8 @@ struct qb_backend {
 
     /* Measured once per device and kept; takes under two seconds. */
     qb_status (*ceilings)(qb_device *dev, qb_ceilings *out);
-    /* {"threads":..,"simd":"avx512","blas":"SkylakeX",..} for `bench doctor` and the result's context. */
+    /* {"threads":..,"simd":"avx512","integer":"avx512-vnni","blas":"SkylakeX",..} for `bench doctor` and the
+     * result's context. */
     struct cJSON *(*describe)(qb_device *dev);
 
     /* ---- optional slots: NULL means that the plain ops serve ---- */

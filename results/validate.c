@@ -66,6 +66,7 @@ static const shape host_shape = {.rules = (const rule[]){
                                      {"cores", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
                                      {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
                                      {"simd", TEXT, NULL, NULL, NULL, 0},
+                                     {"integer", TEXT, NULL, NULL, NULL, 0},
                                      {"blas", TEXT, NULL, NULL, NULL, 0},
                                      {"memory_bytes", COUNT, NULL, NULL, NULL, 0},
                                      {"os", TEXT, NULL, NULL, NULL, 0},

@@ -21,9 +21,9 @@ static void assert_activations(const qb_json *row, const char *expected) {
         fail_msg("activations %s, expected %s", got ? got : "none", expected ? expected : "none");
 }
 
-static double perplexity(const char *model, const char *dataset, const char *windows,
-                         const char *activations) {
-    outcome o = BENCH("eval", model, "--dataset", dataset, "--protocol", "gptq-256", "--max-windows", windows,
+static double perplexity_by(const char *protocol, const char *model, const char *dataset, const char *windows,
+                            const char *activations) {
+    outcome o = BENCH("eval", model, "--dataset", dataset, "--protocol", protocol, "--max-windows", windows,
                       "--activations", activations, "--json", "-q");
     assert_worked(&o);
     qb_json *doc = json_of(&o);
@@ -34,6 +34,11 @@ static double perplexity(const char *model, const char *dataset, const char *win
     outcome_free(&o);
     assert_true(value > 1);
     return value;
+}
+
+static double perplexity(const char *model, const char *dataset, const char *windows,
+                         const char *activations) {
+    return perplexity_by("gptq-256", model, dataset, windows, activations);
 }
 
 typedef struct {
@@ -87,6 +92,23 @@ static void test_activations__perplexity_within_1e_5(void **state) {
     check_codebook(TRAINED "qwen2", TRAINED "text.txt", "fp4", false);
 }
 
+/* GGUF's K types. The weights of this file are random, so that what is left out of a logit averages out less
+   than in a trained model (there 16 bits were measured within 9e-7): 1.2e-5 over these tokens, where float32
+   of two instruction sets differ by 5e-8. Without the lower half of the sixteen bits 1.7e-3 would be left, as
+   with eight. */
+static void test_activations__k_types_keep_sixteen_bits(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"f32", "i16", "i8"};
+    double value[3];
+    for (int i = 0; i < 3; i++)
+        value[i] = perplexity_by("gptq-32", QB_SOURCE_DIR "/tests/golden/gguf/k.gguf", TRAINED "text.txt",
+                                 "50", kinds[i]);
+    double off = fabs(value[1] / value[0] - 1), eight = fabs(value[2] / value[0] - 1);
+    print_message("K types: i16 off by %.1e, i8 by %.1e\n", off, eight);
+    if (!(off < 3e-5)) fail_msg("i16 is off by %.1e", off);
+    if (!(eight > 3e-4 && eight < 1e-2)) fail_msg("i8 is off by %.1e", eight);
+}
+
 /* Decode on a quantized and on a dense model, asked for and by itself. */
 static qb_json *speed(const char *model, const char *activations) {
     outcome o = BENCH("speed", model, "--prefill", "16", "--decode", "4", "--repeat", "2", "--activations",
@@ -126,6 +148,9 @@ static void test_activations__speed_rows_say_theirs(void **state) {
     setenv("BENCH_SIMD", "generic", 1); /* plain C is slower in whole numbers */
     qb_json *slow = speed(dir, "fastest");
     assert_activations(metric(slow, "decode"), NULL);
+    const qb_json *device = qb_json_first(qb_json_get(qb_json_get(slow, "context"), "devices"));
+    assert_string_equal(qb_json_string(qb_json_get(device, "simd")), "generic");
+    assert_string_equal(qb_json_string(qb_json_get(device, "integer")), "generic");
     qb_json_free(slow);
     unsetenv("BENCH_SIMD");
 }
@@ -140,6 +165,7 @@ static void test_activations__the_card_takes_float32_alone(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activations__perplexity_within_1e_5),
+        cmocka_unit_test(test_activations__k_types_keep_sixteen_bits),
         cmocka_unit_test(test_activations__speed_rows_say_theirs),
         cmocka_unit_test(test_activations__the_card_takes_float32_alone),
     };

@@ -70,6 +70,7 @@ static qb_json *check_blas(findings *f) {
     qb_json_put_text(j, "core", core);
     qb_json_put_text(j, "chosen_by", restarted ? "bench" : forced ? "OPENBLAS_CORETYPE" : "OpenBLAS");
     qb_json_put_text(j, "simd", simd);
+    qb_json_put_text(j, "integer", qb_cpu_integer());
     const char *better = qb_blas_better_core();
     char fix[128];
     snprintf(fix, sizeof fix,
@@ -231,7 +232,7 @@ static void print_text(const qb_json *top) {
     qb_output("CPU            %s\n", text_of(machine, "cpu"));
     qb_output("cores          %.0f to use, %.0f threads\n", number_of(machine, "cores"),
               number_of(machine, "threads"));
-    qb_output("vectors        %s\n", text_of(blas, "simd"));
+    qb_output("vectors        %s, whole numbers by %s\n", text_of(blas, "simd"), text_of(blas, "integer"));
     qb_output("memory         %s, %s available\n", qb_format_bytes(number_of(machine, "memory_bytes"), a),
               qb_format_bytes(number_of(top, "memory_available_bytes"), b));
     qb_output("system         %s, %s\n", text_of(machine, "os"), text_of(machine, "kernel"));

@@ -200,6 +200,7 @@ struct cJSON *qb_cpu_describe(qb_device *dev) {
     qb_json *json = qb_json_object();
     qb_json_put_int(json, "threads", qb_threads_count(dev->threads));
     qb_json_put_text(json, "simd", cpu_of(dev)->simd->name);
+    qb_json_put_text(json, "integer", cpu_of(dev)->integer->name);
     qb_json_put_text(json, "blas", qb_blas_core());
     qb_json_put_text(json, "blas_config", openblas_get_config());
     return json;

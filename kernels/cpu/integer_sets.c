@@ -86,3 +86,7 @@ const qb_integer *qb_integer_chosen(void) {
     }
     return best;
 }
+
+const char *qb_cpu_integer(void) {
+    return qb_integer_chosen()->name;
+}
