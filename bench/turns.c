@@ -195,6 +195,7 @@ qb_status qb_turns_judge(const qb_turns *t, const qb_compare_config *config, qb_
     qb_status st;
     memset(out, 0, sizeof *out);
     paired.paired = true;
+    paired.in_order = false;
     for (int k = 0; k < 2; k++) {
         QB_TRY(st, read_side(t, k, &out->sides[k]));
         put_name(t, k, &names[k]);

@@ -180,7 +180,7 @@ static qb_status conclude(const qb_bisect *b, int *exit_code) {
 
 static qb_status bisect_main(int argc, char **argv, int *exit_code) {
     static const char *const names[] = {"--set"};
-    bisect_options options;
+    bisect_options options = {0}; /* what a comparison is told is not all an option */
     qb_common common;
     qb_option_set sets[] = {{"OPTIONS", rows, &options},
                             {"MEASURING", qb_turns_options, &options.config.turns},
