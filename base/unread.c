@@ -33,26 +33,12 @@ bool qb_json_is_neutral(const qb_json *j, const char *values) {
     return found;
 }
 
-/* Dots stand between the names of inner objects: "*" ends before one. */
-static bool is_named(const char *pattern, const char *name) {
-    char slashed[2][256];
-    const char *words[] = {pattern, name};
-    for (int k = 0; k < 2; k++) {
-        snprintf(slashed[k], sizeof slashed[k], "%s", words[k]);
-        for (char *c = slashed[k]; *c; c++)
-            if (*c == '.') *c = '/';
-    }
-    return fnmatch(slashed[0], slashed[1], FNM_PATHNAME) == 0;
-}
-
-bool qb_inert_named(const qb_inert_key *rows, size_t n, const char *name, const qb_json *member) {
-    for (size_t i = 0; i < n; i++)
-        if (is_named(rows[i].pattern, name) && qb_json_is_neutral(member, rows[i].values)) return true;
-    return qb_json_is_neutral(member, "");
-}
-
 bool qb_inert_among(const qb_inert_key *rows, size_t n, const qb_json *member) {
-    return qb_inert_named(rows, n, qb_json_key(member), member);
+    for (size_t i = 0; i < n; i++)
+        if (fnmatch(rows[i].pattern, qb_json_key(member), 0) == 0 &&
+            qb_json_is_neutral(member, rows[i].values))
+            return true;
+    return qb_json_is_neutral(member, "");
 }
 
 void qb_unread_add(qb_unread *u, const char *key, const char *value) {

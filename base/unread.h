@@ -13,10 +13,7 @@ typedef struct qb_inert_key {
 /* null, what is empty, one of the values, or made of these alone: an array of one neutral value over and over
    says that value. */
 bool qb_json_is_neutral(const qb_json *j, const char *values);
-/* Whether the member of that name is neutral by one of the rows, or says nothing. Dots in a name stand
-   between the names of inner objects; "*" ends before one. */
-bool qb_inert_named(const qb_inert_key *rows, size_t n, const char *name, const qb_json *member);
-/* The same by its own key. */
+/* Whether the member is neutral by one of the rows, or says nothing. */
 bool qb_inert_among(const qb_inert_key *rows, size_t n, const qb_json *member);
 
 typedef struct qb_unread { /* zero-initialise */

@@ -221,29 +221,48 @@ static const qb_inert_key known_members[] = {
 #undef X
 };
 
-/* The members of an object, whose names stand behind `prefix`: "", or the object's own and a dot. */
-static void gather_unread(const qb_json *object, const char *prefix, qb_unread *unread) {
+/* The same of a group of compressed-tensors, and of its weights. */
+static const qb_inert_key group_members[] = {
+    {"targets", "*"},
+    {"format", "*"},
+    {"weights", "*"},
+    {"input_activations", "*"}, /* refused, or warned of, where it is read */
+    {"output_activations", "*"},
+};
+static const qb_inert_key group_weights[] = {
+    {"num_bits", "*"},        {"type", "*"},        {"symmetric", "*"},
+    {"group_size", "*"},      {"strategy", "*"},    {"actorder", "*"},
+    {"block_structure", "*"}, {"scale_dtype", "*"}, /* the tensors say */
+    {"zp_dtype", "*"},        {"observer", "*"},    /* how the codes were found */
+    {"observer_kwargs", "*"}, {"dynamic", "false"},
+};
+
+/* The members of an object, told behind `prefix`: "", or the object's own name and a dot. */
+static void gather_unread(const qb_json *object, const char *prefix, const qb_inert_key *known, size_t n,
+                          qb_unread *unread) {
     char name[256];
     for (const qb_json *j = qb_json_is_object(object) ? qb_json_first(object) : NULL; j;
          j = qb_json_next(j)) {
+        if (qb_inert_among(known, n, j)) continue;
         snprintf(name, sizeof name, "%s%s", prefix, qb_json_key(j));
-        if (!qb_inert_named(known_members, sizeof known_members / sizeof known_members[0], name, j))
-            qb_unread_add_json(unread, name, j);
+        qb_unread_add_json(unread, name, j);
     }
 }
 
 static void warn_of_unread(const reader *r) {
     qb_unread unread = {0};
     char prefix[200];
-    gather_unread(r->json, "", &unread);
+#define KNOWN(rows) rows, sizeof rows / sizeof rows[0]
+    gather_unread(r->json, "", KNOWN(known_members), &unread);
     const qb_json *groups = qb_json_get(r->json, "config_groups");
     for (const qb_json *g = qb_json_is_object(groups) ? qb_json_first(groups) : NULL; g;
          g = qb_json_next(g)) {
         snprintf(prefix, sizeof prefix, "config_groups.%.100s.", qb_json_key(g));
-        gather_unread(g, prefix, &unread);
+        gather_unread(g, prefix, KNOWN(group_members), &unread);
         snprintf(prefix, sizeof prefix, "config_groups.%.100s.weights.", qb_json_key(g));
-        gather_unread(qb_json_get(g, "weights"), prefix, &unread);
+        gather_unread(qb_json_get(g, "weights"), prefix, KNOWN(group_weights), &unread);
     }
+#undef KNOWN
     qb_unread_warn(&unread, r->where);
 }
 
