@@ -1,16 +1,9 @@
 /* Elements that are read as float32: doubles, and fp8 with its scales. */
-#include "base/log.h"
 #include "checkpoint/state.h"
 #include "tests/checkpoint_files.h"
+#include "tests/said.h"
 
 #include <math.h>
-
-static char said[2048];
-static void keep(void *ctx, const char *text) {
-    (void)ctx;
-    size_t n = strlen(said);
-    snprintf(said + n, sizeof said - n, "%s\n", text);
-}
 
 static char *dir;
 static int make_dir(void **state) {

@@ -1,19 +1,12 @@
 /* Keys of config.json that nobody reads: known to change nothing, or warned of by name. */
 #include "base/file.h"
-#include "base/log.h"
 #include "model/model.h"
+#include "tests/said.h"
 #include "tests/support.h"
 
 #include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static char said[4096];
-static void keep(void *ctx, const char *text) {
-    (void)ctx;
-    size_t n = strlen(said);
-    snprintf(said + n, sizeof said - n, "%s\n", text);
-}
 
 /* What reading this config says; it must be readable. */
 static const char *warnings_of(const char *text) {
