@@ -108,7 +108,7 @@ static qb_status attend_few(cpu_device *d, attention_job *j) {
     int64_t rows = a->n_seq * a->n_tok;
     j->stretch0 = first_key(a->attr, a->first) / STRETCH;
     j->stretches = (a->first + a->n_tok - 1) / STRETCH + 1 - j->stretch0;
-    j->scratch_floats = STRETCH;
+    j->scratch_floats = j->group * STRETCH;
     int64_t partials = rows * j->kv->n_kv_heads * j->stretches * j->group * (j->kv->value_dim + 2);
     int64_t scratch = j->scratch_floats * qb_threads_count(d->base.threads);
     qb_status st = qb_cpu_workspace(d, (partials + scratch) * 4, &j->scratch);

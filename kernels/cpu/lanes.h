@@ -92,6 +92,16 @@ LANES_INLINE float lanes_sum(lanes x) {
     return v[0];
 #endif
 }
+/* to[i] = lanes_sum(v[i]), to the bit, for n of them. */
+LANES_INLINE void lanes_sums(const lanes *v, const int n, float *to) {
+#if defined(LANES_AVX512)
+    if (n == LANES) {
+        lanes_store(to, lanes_sums_of_16(v));
+        return;
+    }
+#endif
+    UNROLL for (int i = 0; i < n; i++) to[i] = lanes_sum(v[i]);
+}
 LANES_INLINE float lanes_largest(lanes x) {
     float v[LANES];
     lanes_store(v, x);

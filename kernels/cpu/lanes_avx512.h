@@ -28,6 +28,26 @@ LANES_INLINE lanes lanes_add(lanes a, lanes b) {
 LANES_INLINE __m256 lanes_add_halves(lanes a) {
     return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
 }
+/* Lane i: the lanes of v[i] added as lanes_sum adds them, of two, four, eight, sixteen registers at once. */
+LANES_INLINE lanes lanes_sums_of_16(const lanes *v) {
+    lanes a[8], b[4], c[2];
+    UNROLL for (int i = 0; i < 8; i++) a[i] =
+        _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),
+                      _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));
+    UNROLL for (int i = 0; i < 4; i++) b[i] =
+        _mm512_add_ps(_mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0x88),
+                      _mm512_shuffle_f32x4(a[2 * i], a[2 * i + 1], 0xdd));
+    /* b[i]: four lanes each of v[4 i] to v[4 i + 3] */
+    UNROLL for (int i = 0; i < 2; i++) {
+        __m512d x = _mm512_castps_pd(b[2 * i]), y = _mm512_castps_pd(b[2 * i + 1]);
+        c[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+    }
+    lanes all = _mm512_add_ps(_mm512_shuffle_ps(c[0], c[1], 0x88), _mm512_shuffle_ps(c[0], c[1], 0xdd));
+    /* quarter l has v[l], v[4 + l], v[8 + l], v[12 + l] */
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                 all);
+}
 LANES_INLINE lanes lanes_sub(lanes a, lanes b) {
     return _mm512_sub_ps(a, b);
 }

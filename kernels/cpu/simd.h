@@ -36,7 +36,7 @@ static inline bool qb_score_scaled_only(const qb_score_rule *rule) {
 }
 
 /* `heads` queries q[heads][dim] over n_keys keys [n_keys][dim] and values [n_keys][value_dim]; scores is
-   scratch of n_keys. For each head: the largest logit, the sum of e^(logit - largest), and
+   scratch of heads * n_keys. For each head: the largest logit, the sum of e^(logit - largest), and
    out[heads][value_dim], the values weighted by these, not divided. */
 typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, int64_t value_dim, const void *k,
                              const void *v, int64_t n_keys, const qb_score_rule *rule, float *scores,
