@@ -43,8 +43,8 @@ typedef struct {
     const qb_integer *set;
     const qb_packed *p;
     bool eight;
-    int words;
-    const float *x; /* of this pass */
+    int words, depth; /* the panel's, or 1 */
+    const float *x;   /* of this pass */
     float *y;
     int64_t T, n_segments, n_quads, n_tiles;
     const qb_integer_panel *panel;        /* NULL: tiles of `shape` and `last` */
@@ -56,14 +56,6 @@ typedef struct {
     float *scales;
     float *room; /* panels' totals, for each worker */
 } integer_job;
-
-static int64_t segments_of(const qb_packed *p) {
-    if (qb_is_k(p->kind)) return p->cols / QB_K_COLS;
-    int64_t n = 0, k = 0;
-    for (int64_t g = 0; g < p->n_groups; k = p->group_end[g++])
-        n += (p->group_end[g] - k + QB_SEGMENT_COLS - 1) / QB_SEGMENT_COLS;
-    return n;
-}
 
 /* What stands for zero, times the activations that meet it: what a segment's sum has to lose. */
 static int32_t start_of(const integer_job *j, qb_whole_segment s) {
@@ -119,18 +111,31 @@ static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t
     }
 }
 
+/* A segment's n columns of token t of a tile of TT; to: the tile's words of the segment. */
+static qb_whole_segment lay(const integer_job *j, const float *x, int64_t n, const uint8_t *order, int64_t t,
+                            int64_t TT, int32_t *to, qb_whole_part *parts) {
+    const int64_t depth = j->depth, words = j->words;
+    if (depth == 1) return j->set->lay_segment(x, n, j->eight, order, to + t * words, TT * words, parts);
+    int32_t room[QB_SEGMENT_COLS / 4 * QB_WORDS_MAX];
+    qb_whole_segment s = j->set->lay_segment(x, n, j->eight, order, room, words, parts);
+    for (int64_t i = 0; i < qb_whole_quads(n / 4, depth); i++)
+        for (int64_t w = 0; w < words; w++)
+            to[((i / depth * words + w) * TT + t) * depth + i % depth] = i < n / 4 ? room[i * words + w] : 0;
+    return s;
+}
+
 static void quantize_k(const integer_job *j, int64_t t, const uint8_t *order) {
     static const float zeros[QB_K_COLS];
     const qb_packed *p = j->p;
     int64_t tile = t / j->tile, t0 = tile * j->tile;
     int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
-    int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
+    int32_t *quads = j->quads + t0 * j->n_quads * j->words;
     qb_whole_part parts[QB_K_COLS / 16];
-    for (int64_t s = 0; s < j->n_segments; s++, quads += QB_K_COLS / 4 * TT * j->words) {
+    for (int64_t s = 0; s < j->n_segments;
+         s++, quads += qb_whole_quads(QB_K_COLS / 4, j->depth) * TT * j->words) {
         const float *x = t < j->T ? j->x + t * p->cols + s * QB_K_COLS : zeros;
         int64_t at = t0 * j->n_segments + s * TT;
-        qb_whole_segment segment =
-            j->set->lay_segment(x, QB_K_COLS, j->eight, order, quads, TT * j->words, parts);
+        qb_whole_segment segment = lay(j, x, QB_K_COLS, order, t - t0, TT, quads, parts);
         j->scales[at + t - t0] = segment.scale;
         j->starts[at + t - t0] = (j->set->signed_bytes ? 128 - QB_K3_BIAS : -QB_K3_BIAS) * segment.sum;
         lay_beside(j, parts, t - t0, TT, j->beside + at * j->beside_words);
@@ -152,17 +157,16 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
         }
         int64_t tile = t / j->tile, t0 = tile * j->tile, segment = 0, k = 0;
         int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
-        int32_t *quads = j->quads + (t0 * j->n_quads + (t - t0)) * j->words;
+        int32_t *quads = j->quads + t0 * j->n_quads * j->words;
         for (int64_t g = 0; g < p->n_groups; g++)
             for (int64_t stop; k < p->group_end[g]; k = stop, segment++) {
                 stop = least(k + QB_SEGMENT_COLS, p->group_end[g]);
                 int64_t n = stop - k, at = t0 * j->n_segments + segment * TT + (t - t0);
-                qb_whole_segment s = j->set->lay_segment(in_order(j, t, k, n, room), n, j->eight, order,
-                                                         quads, TT * j->words, NULL);
+                qb_whole_segment s = lay(j, in_order(j, t, k, n, room), n, order, t - t0, TT, quads, NULL);
                 j->scales[at] = s.scale * factor;
                 j->sums[at] = s.sum;
                 j->starts[at] = start_of(j, s);
-                quads += n / 4 * TT * j->words;
+                quads += qb_whole_quads(n / 4, j->depth) * TT * j->words;
             }
     }
 }
@@ -200,12 +204,11 @@ static const qb_integer_shape *shape_for(const qb_integer *set, int64_t tokens) 
     return &set->shapes[set->n_shapes - 1];
 }
 
-/* Tiles of tokens: panels take all of one size. Values of two bytes with 8-bit activations were measured 8 %
-   slower by panels. */
+/* Tiles of tokens: panels take all of one size. */
 static void choose_tiles(integer_job *j) {
-    const qb_integer_panel *panel = j->eight ? &j->set->panel_i8 : &j->set->panel_i16;
-    bool wide = qb_whole_form(j->p) == QB_WHOLE_WIDE;
-    j->panel = panel->fn && j->T >= PANEL_LEAST && !(wide && j->eight) ? panel : NULL;
+    const qb_integer_panel *panel = (j->eight ? j->set->panel_i8 : j->set->panel_i16) + qb_whole_form(j->p);
+    j->panel = panel->fn && j->T >= PANEL_LEAST ? panel : NULL;
+    j->depth = j->panel ? panel->depth : 1;
     j->shape = shape_for(j->set, j->T);
     j->tile = j->panel ? panel->tokens : j->shape->tokens;
     j->n_tiles = (j->T + j->tile - 1) / j->tile;
@@ -225,10 +228,10 @@ static integer_job job_of(const cpu_device *d, const qb_cpu_part *part) {
                      .x = part->x,
                      .y = part->y,
                      .T = part->T,
-                     .n_segments = segments_of(p),
-                     .beside_words = qb_k_beside_words(p->kind),
-                     .n_quads = p->padded_cols / p->step_cols * qb_quad_orders[p->kind].quads};
+                     .beside_words = qb_k_beside_words(p->kind)};
     choose_tiles(&j);
+    qb_whole_size size = qb_whole_size_of(p, j.depth);
+    j.n_segments = size.segments, j.n_quads = size.quads;
     return j;
 }
 static int64_t slots_of(const integer_job *j) {

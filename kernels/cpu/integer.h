@@ -36,7 +36,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { QB_SEGMENT_COLS = 256 };
+enum { QB_SEGMENT_COLS = 256, QB_WORDS_MAX = 2 };
 
 /* Where the columns of a step go: quads of four columns, one for each 32-bit word of a row's codes that a
    product takes. */
@@ -49,6 +49,30 @@ typedef struct qb_quad_order {
 enum { QB_WHOLE_WIDE = QB_PACK_COUNT, QB_WHOLE_COUNT };
 static inline int qb_whole_form(const qb_packed *p) {
     return p->kind == QB_PACK_CODEBOOK && p->wide ? QB_WHOLE_WIDE : (int)p->kind;
+}
+
+/* Whole `depth` quads. */
+static inline int64_t qb_whole_quads(int64_t quads, int64_t depth) {
+    return (quads + depth - 1) / depth * depth;
+}
+/* Segments of a row, and its quads where each segment's are padded to whole `depth`. */
+typedef struct qb_whole_size {
+    int64_t segments, quads;
+} qb_whole_size;
+static inline qb_whole_size qb_whole_size_of(const qb_packed *p, int64_t depth) {
+    qb_whole_size size = {0, 0};
+    if (qb_is_k(p->kind)) {
+        size.segments = p->cols / QB_K_COLS;
+        size.quads = size.segments * qb_whole_quads(QB_K_COLS / 4, depth);
+        return size;
+    }
+    for (int64_t g = 0, k = 0; g < p->n_groups; g++)
+        for (int64_t n; k < p->group_end[g]; k += n, size.segments++) {
+            n = p->group_end[g] - k;
+            if (n > QB_SEGMENT_COLS) n = QB_SEGMENT_COLS;
+            size.quads += qb_whole_quads(n / 4, depth);
+        }
+    return size;
 }
 
 extern const qb_quad_order
@@ -94,8 +118,11 @@ enum { QB_PANEL_COLS = 256, QB_PANEL_SEGMENTS = 16, QB_PASS_TOKENS = 256 };
 typedef void (*qb_panel_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
                             int64_t tokens, float *room, float *y, int64_t ldy);
 typedef struct qb_integer_panel {
-    int blocks, tokens; /* of a tile in registers; tokens divides QB_PASS_TOKENS; 0: none */
-    qb_panel_fn fn;
+    int blocks, tokens; /* of a tile in registers; tokens divides QB_PASS_TOKENS */
+    /* Quads that a product takes at once. 1: activations lie as qb_whole_tile says. More: a segment's are
+       padded with zeros to whole `depth`, and lie as quads[quad / depth][words][token of the tile][depth]. */
+    int depth;
+    qb_panel_fn fn; /* NULL: none */
 } qb_integer_panel;
 
 /* A round multiplies some registers of codes, each sixteen rows of a quad of columns, with two tokens. */
@@ -128,10 +155,10 @@ typedef struct qb_integer {
     bool fast; /* than the same set's float32 products */
     /* Codes and values of eight bits count from -128 on here, which zero points and sums' starts follow. */
     bool signed_bytes;
-    int words_i16, words_i8;
+    int words_i16, words_i8;        /* at most QB_WORDS_MAX */
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
-    qb_integer_panel panel_i16, panel_i8;
+    qb_integer_panel panel_i16[QB_WHOLE_COUNT], panel_i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
     /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, to words `stride` apart, a quad each;
        order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
     qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, const uint8_t order[64],

@@ -21,6 +21,7 @@
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
 #include "kernels/cpu/k_groups.inc"
+#include "kernels/cpu/codes_avx512.inc"
 /* clang-format on */
 
 typedef struct {
@@ -58,30 +59,6 @@ LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes
     s.low = dot(s.low, l, high);
     s.high = dot(s.high, h, high);
     return s;
-}
-
-typedef __m512i whole_table;
-LANES_INLINE whole_table whole_table_load(const uint8_t *table) {
-    return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
-}
-LANES_INLINE lanes_codes quads_of_table(whole_table table, lanes_codes c) {
-    return _mm512_shuffle_epi8(table, c);
-}
-
-/* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */
-LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
-    static const uint8_t from[64] = {0,  16, 32, 48, 1,  17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51,
-                                     4,  20, 36, 52, 5,  21, 37, 53, 6,  22, 38, 54, 7,  23, 39, 55,
-                                     8,  24, 40, 56, 9,  25, 41, 57, 10, 26, 42, 58, 11, 27, 43, 59,
-                                     12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
-    __m512i c = _mm512_permutexvar_epi8(_mm512_loadu_si512(from), _mm512_loadu_si512(codes));
-    return _mm512_xor_si512(c, _mm512_set1_epi8((char)0x80));
-}
-
-/* A row's word is half of a 64-bit lane, whose byte k takes eight bits from bit place k on. */
-LANES_INLINE lanes_codes spread_3(lanes_codes c, const int at) {
-    __m512i place = _mm512_add_epi8(_mm512_set1_epi64(0x2926232009060300), _mm512_set1_epi8((char)at));
-    return _mm512_and_si512(_mm512_multishift_epi64_epi8(place, c), _mm512_set1_epi8(7));
 }
 
 /* Sixteen columns, zeros behind the last. */
