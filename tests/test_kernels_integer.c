@@ -4,6 +4,10 @@
 #include "tests/weight_support.h"
 
 #include "kernels/cpu/device.h"
+#if defined(__x86_64__)
+#include "tests/amx_emulated.h"
+#include "tests/tiles_emulated.h"
+#endif
 
 #include <fenv.h>
 
@@ -38,9 +42,24 @@ static const format formats[] = {
 enum { FORMATS = sizeof formats / sizeof *formats };
 static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
 
+/* avx512-vnni, if it is here, and AMX over tiles in plain C, which goes with it. */
+static const qb_integer *vnni, *amx;
+static int find_sets(void **state) {
+    (void)state;
+    for (int i = 0; qb_integer_at(i); i++)
+        if (!strcmp(qb_integer_at(i)->name, "avx512-vnni")) vnni = qb_integer_at(i);
+#if defined(__x86_64__)
+    static qb_integer emulated;
+    if (vnni) amx_int8_emulated(vnni, &emulated), amx = &emulated;
+#endif
+    return 0;
+}
+
 /* The sets that can run here: every one is tested; NULL behind the last. */
 static const qb_integer *set_at(int index) {
-    return qb_integer_at(index);
+    int n = 0;
+    while (qb_integer_at(n)) n++;
+    return index < n ? qb_integer_at(index) : index == n ? amx : NULL;
 }
 
 /* set NULL: the one that is chosen. */
@@ -298,6 +317,98 @@ static void test_integer__same_bits(void **state) {
     }
 }
 
+#if defined(__x86_64__)
+/* Tiles in plain C, whose shapes need not be whole: 3 rows of 8 bytes with 2 rows of 20, sums of 3 rows of 5
+   words; what is behind a tile's rows is neither read nor written. */
+static void test_integer__emulated_tiles_have_shapes(void **state) {
+    (void)state;
+    const qb_tile_shapes shapes = {.palette = 1, .row_bytes = {20, 8, 20}, .rows = {3, 3, 2}};
+    int8_t a[3][10];
+    uint8_t b[2][32];
+    int32_t sums[4][6], more[3][5];
+    for (int i = 0; i < 30; i++) (&a[0][0])[i] = (int8_t)(i * 41 - 128);
+    for (int i = 0; i < 64; i++) (&b[0][0])[i] = (uint8_t)(255 - i * 7);
+    for (int i = 0; i < 24; i++) (&sums[0][0])[i] = INT32_MAX - i;
+    TILES_BEGIN(&shapes);
+    TILE_LOAD(0, sums, sizeof sums[0]);
+    TILE_LOAD(1, a, sizeof a[0]);
+    TILE_LOAD(2, b, sizeof b[0]);
+    TILE_DOT(0, 1, 2);
+    TILE_STORE(0, more, sizeof more[0]);
+    TILE_DOT(0, 1, 2);
+    TILE_STORE(0, sums, sizeof sums[0]);
+    for (int m = 0; m < 4; m++)
+        for (int n = 0; n < 6; n++) {
+            int64_t product = 0;
+            for (int k = 0; k < 8 && m < 3 && n < 5; k++) product += a[m][k] * b[k / 4][4 * n + k % 4];
+            const uint32_t start = (uint32_t)(INT32_MAX - (6 * m + n));
+            assert_int_equal((uint32_t)sums[m][n], start + 2 * (uint32_t)product);
+            if (m < 3 && n < 5) assert_int_equal((uint32_t)more[m][n], start + (uint32_t)product);
+        }
+    TILE_ZERO(0);
+    TILE_STORE(0, sums, sizeof sums[0]);
+    assert_int_equal(sums[2][4], 0);
+    assert_int_equal(sums[2][5], INT32_MAX - 17);
+    TILES_END();
+}
+#endif
+
+/* AMX's tiles against AVX-512 VNNI, which the tests above hold against sums in 64 bits: all of a pass's
+   tokens, whole and broken tiles of them, panels of all blocks and of the last one. */
+static void check_tiles(const format *f, int64_t rows, int64_t cols, int64_t T, qb_activations mode) {
+    qb_qweight *q = weight_new(f, rows, cols);
+    float *x = noise_new(T * cols);
+    for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 20;
+    float *want = product(vnni, 2, mode, q, x, T), *got = product(amx, 2, mode, q, x, T);
+    for (int64_t i = 0; want && i < T * rows; i++)
+        if (memcmp(want + i, got + i, sizeof *got) != 0)
+            fail_msg("%s, %s, [%lld, %lld], row %lld of token %lld of %lld: %.9g by tiles, %.9g by VNNI",
+                     f->name, qb_activations_name(mode), (long long)rows, (long long)cols,
+                     (long long)(i % rows), (long long)(i / rows), (long long)T, (double)got[i],
+                     (double)want[i]);
+    qb_free(x), qb_free(want), qb_free(got);
+    qb_qweight_free(q);
+    qb_free(q);
+}
+static void test_integer__tiles_of_amx_change_no_bit(void **state) {
+    (void)state;
+    if (!amx) skip();
+    static const int64_t many[] = {255, 256, 257};
+    for (int i = 0; i < 2 * FORMATS; i++) {
+        const format *f = &formats[i / 2];
+        const int64_t cols = f->factored ? 512 : 1160;
+        for (int64_t T = 1; T <= 40; T++)
+            check_tiles(f, T % 2 ? 19 + 16 * (T % 5) : 16, T % 3 ? 352 : 256, T, modes[i % 2]);
+        for (int k = 0; k < 3; k++) check_tiles(f, 77, cols, many[k], modes[i % 2]);
+    }
+}
+
+/* The products that ceilings count, against sums made here: so many a round are done. */
+static void test_integer__tiles_of_amx_spin(void **state) {
+    (void)state;
+    if (!amx) skip();
+    uint8_t codes[QB_SPIN_BYTES];
+    int32_t words[QB_SPIN_WORDS];
+    const int64_t rounds = 3;
+    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i * 37);
+    for (int i = 0; i < QB_SPIN_WORDS; i++) words[i] = 0x7f81fe35 - 0x01030507 * i;
+    const int8_t *bytes = (const int8_t *)words;
+    for (int mode = 0; mode < 2; mode++) {
+        int64_t products = 0;
+        uint32_t want = 0, times = (uint32_t)(mode ? rounds : 2 * rounds);
+        for (int tile = 0; tile < 4; tile++) /* of 16 tokens with the same words */
+            for (int row = 0; row < 16; row++) {
+                uint32_t sum = 0;
+                for (int k = 0; k < 64; k++, products += mode ? 16 : 8)
+                    sum += (uint32_t)(bytes[64 * (tile % 2) + k] *
+                                      codes[1024 * (tile / 2) + 64 * (k / 4) + 4 * row + k % 4]);
+                want |= times * sum;
+            }
+        assert_int_equal((mode ? amx->spin_i8 : amx->spin_i16)(rounds, codes, words), want);
+        assert_int_equal(products * times / rounds, amx->spin_products);
+    }
+}
+
 /* What is not a number stays none; zeros and what is too small for a reciprocal give zero. */
 static void test_integer__ends_of_the_range(void **state) {
     (void)state;
@@ -352,8 +463,13 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_integer__sums_of_wide_values_are_exact),
         cmocka_unit_test(test_integer__equals_rounded_activations),
         cmocka_unit_test(test_integer__same_bits),
+#if defined(__x86_64__)
+        cmocka_unit_test(test_integer__emulated_tiles_have_shapes),
+#endif
+        cmocka_unit_test(test_integer__tiles_of_amx_change_no_bit),
+        cmocka_unit_test(test_integer__tiles_of_amx_spin),
         cmocka_unit_test(test_integer__ends_of_the_range),
         cmocka_unit_test(test_integer__others_keep_to_float32),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, find_sets, NULL);
 }

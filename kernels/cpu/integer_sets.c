@@ -1,6 +1,7 @@
 /* Which products in whole numbers this machine has, and which of them are used. */
 #include "kernels/cpu/integer.h"
 
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
@@ -20,6 +21,12 @@ static bool always(void) {
 static bool has_vnni(void) {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
+static qb_integer amx;
+static bool has_amx(void) {
+    bool has = has_vnni() && qb_amx_has_int8();
+    if (has) qb_amx_int8(&qb_integer_vnni, &amx);
+    return has;
+}
 #elif defined(__aarch64__)
 static bool has_dotprod(void) {
     return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
@@ -36,6 +43,7 @@ static const struct {
 #if defined(__x86_64__)
     {&qb_integer_avx2, &qb_simd_avx2, always},
     {&qb_integer_vnni, &qb_simd_avx512, has_vnni},
+    {&amx, &qb_simd_avx512, has_amx},
 #elif defined(__aarch64__)
     {&qb_integer_dotprod, &qb_simd_neon, has_dotprod},
 #endif

@@ -1,0 +1,11 @@
+/* AMX: products of tiles (tiles.h). */
+#pragma once
+
+#include "kernels/cpu/integer.h"
+
+/* Whether the processor multiplies tiles of 8-bit numbers and the system lets this process, with all threads
+   that it starts from now on, use them: asks it to. */
+bool qb_amx_has_int8(void);
+
+/* The set `vnni`, but products of many tokens go by tiles. */
+void qb_amx_int8(const qb_integer *vnni, qb_integer *out);
