@@ -12,7 +12,7 @@ extern const qb_grid_ops qb_grid_avx2, qb_grid_avx512;
 const qb_grid_ops *qb_grid_ops_best(void) {
 #if defined(__x86_64__)
     const char *simd = qb_cpu_simd();
-    if (strcmp(simd, "avx512") == 0) return &qb_grid_avx512;
+    if (strcmp(simd, "avx512") == 0 || strcmp(simd, "amx-bf16") == 0) return &qb_grid_avx512;
     if (strcmp(simd, "avx2") == 0) return &qb_grid_avx2;
 #endif
     return &qb_grid_generic;

@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# The library's products by AMX are TDPBSUD of signed activations (tiles 4, 5) and unsigned codes (6, 7) into sums (0 to 3); every
-# function that loads shapes of tiles releases them.
+# The library's products by AMX have activations and codes, or weights and activations, in their places: TDPBSUD of signed
+# and unsigned bytes, TDPBF16PS, of tiles 4 and 5 with 6 and 7 into 0 to 3. What loads shapes of tiles releases them.
 set -euo pipefail
-text=$("$1" -d -M intel "$2" 2>/dev/null | sed -n '/^integer_amx\.c/,/^[a-z0-9_]*\.c\.o:/p')
-count() { grep -cE "$1" <<<"$text" || true; }
 fail() { echo "amx_instructions: $1"; exit 1; }
-all=$(count '\stdp[a-z0-9]+\s') right=$(count '\stdpbsud\s+tmm[0-3],tmm[45],tmm[67]$')
-[ "$right" -ge 16 ] || fail "$right products of activations and codes, expected 16 or more"
-[ "$all" = "$right" ] || fail "$all products of tiles, of which $right have activations first and codes second"
-begins=$(count '\sldtilecfg\s') ends=$(count '\stilerelease')
-[ "$begins" -ge 5 ] || fail "$begins times ldtilecfg, expected four panels' and the ceiling's"
-[ "$ends" -ge "$begins" ] || fail "$begins times ldtilecfg, $ends times tilerelease"
-echo "$right tdpbsud, $begins ldtilecfg, $ends tilerelease"
+# check FILE INSTRUCTION LEAST BEGINS
+check() {
+  local text right all begins ends
+  text=$("$objdump" -d -M intel "$library" 2>/dev/null | sed -n "/^$1\\.c/,/^[a-z0-9_]*\\.c\\.o:/p")
+  count() { grep -cE "$1" <<<"$text" || true; }
+  all=$(count '\stdp[a-z0-9]+\s') right=$(count "\\s$2\\s+tmm[0-3],tmm[45],tmm[67]\$")
+  [ "$right" -ge "$3" ] || fail "$1: $right times $2, expected $3 or more"
+  [ "$all" = "$right" ] || fail "$1: $all products of tiles, of which $right are $2 of the right ones"
+  begins=$(count '\sldtilecfg\s') ends=$(count '\stilerelease')
+  [ "$begins" -ge "$4" ] || fail "$1: $begins times ldtilecfg, expected $4 or more"
+  [ "$ends" -ge "$begins" ] || fail "$1: $begins times ldtilecfg, $ends times tilerelease"
+  echo "$1: $right $2, $begins ldtilecfg, $ends tilerelease"
+}
+objdump=$1 library=$2
+check integer_amx tdpbsud 16 5
+check dense_amx tdpbf16ps 4 1

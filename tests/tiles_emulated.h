@@ -5,6 +5,7 @@
 #define TILES_EMULATED
 #include "kernels/cpu/tiles.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,12 @@ typedef struct {
 } tile_state;
 static _Thread_local tile_state emulated_tiles;
 
-static void tile_refuse(const char *what) {
+static inline void tile_refuse(const char *what) {
     fprintf(stderr, "emulated tiles: %s\n", what);
     abort();
 }
 
-static void tiles_begin(const qb_tile_shapes *shapes) {
+static inline void tiles_begin(const qb_tile_shapes *shapes) {
     static const uint8_t zeros[14];
     _Static_assert(sizeof *shapes == 64, "LDTILECFG reads 64 bytes");
     if (shapes->palette != 1 || shapes->start_row != 0) tile_refuse("not palette 1 from row 0 on");
@@ -35,35 +36,35 @@ static void tiles_begin(const qb_tile_shapes *shapes) {
     emulated_tiles.shapes = *shapes;
 }
 
-static void tiles_end(void) {
+static inline void tiles_end(void) {
     memset(&emulated_tiles, 0, sizeof emulated_tiles);
 }
 
-static void tile_check(int n) {
+static inline void tile_check(int n) {
     if (emulated_tiles.shapes.palette == 0 || n < 0 || n >= TILES || emulated_tiles.shapes.rows[n] == 0)
         tile_refuse("a tile without a shape");
     if (emulated_tiles.shapes.row_bytes[n] % 4) tile_refuse("rows of no whole words");
 }
 
-static void tile_zero(int n) {
+static inline void tile_zero(int n) {
     tile_check(n);
     memset(emulated_tiles.tile[n], 0, sizeof emulated_tiles.tile[n]);
 }
 
-static void tile_load(int n, const void *from, int64_t stride) {
+static inline void tile_load(int n, const void *from, int64_t stride) {
     tile_zero(n);
     for (int r = 0; r < emulated_tiles.shapes.rows[n]; r++)
         memcpy(emulated_tiles.tile[n][r], (const uint8_t *)from + r * stride,
                emulated_tiles.shapes.row_bytes[n]);
 }
 
-static void tile_store(int n, void *to, int64_t stride) {
+static inline void tile_store(int n, void *to, int64_t stride) {
     tile_check(n);
     for (int r = 0; r < emulated_tiles.shapes.rows[n]; r++)
         memcpy((uint8_t *)to + r * stride, emulated_tiles.tile[n][r], emulated_tiles.shapes.row_bytes[n]);
 }
 
-static void tile_check_product(int sum, int a, int b) {
+static inline void tile_check_product(int sum, int a, int b) {
     const qb_tile_shapes *s = &emulated_tiles.shapes;
     tile_check(sum), tile_check(a), tile_check(b);
     if (sum == a || sum == b || a == b) tile_refuse("a product of one tile twice");
@@ -73,7 +74,7 @@ static void tile_check_product(int sum, int a, int b) {
 }
 
 /* TDPBSUD: a's bytes are signed, b's are not; modulo 2^32. */
-static void tile_dot(int sum, int a, int b) {
+static inline void tile_dot(int sum, int a, int b) {
     tile_check_product(sum, a, b);
     for (int m = 0; m < emulated_tiles.shapes.rows[a]; m++)
         for (int n = 0; n < emulated_tiles.shapes.row_bytes[b] / 4; n++) {
@@ -87,9 +88,38 @@ static void tile_dot(int sum, int a, int b) {
         }
 }
 
+static inline float tile_flush(float x) {
+    return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x;
+}
+static inline float tile_fma(uint16_t a, uint16_t b, float sum) {
+    const uint32_t bits[2] = {(uint32_t)a << 16, (uint32_t)b << 16};
+    float f[2];
+    memcpy(f, bits, sizeof f);
+    return tile_flush(fmaf(tile_flush(f[0]), tile_flush(f[1]), sum));
+}
+/* TDPBF16PS */
+static inline void tile_dot_bf16(int sum, int a, int b) {
+    tile_check_product(sum, a, b);
+    for (int m = 0; m < emulated_tiles.shapes.rows[a]; m++)
+        for (int n = 0; n < emulated_tiles.shapes.row_bytes[b] / 4; n++) {
+            float s, even = 0, odd = 0;
+            memcpy(&s, emulated_tiles.tile[sum][m] + 4 * n, 4);
+            for (int k = 0; k < emulated_tiles.shapes.rows[b]; k++) {
+                uint16_t x[2], y[2];
+                memcpy(x, emulated_tiles.tile[a][m] + 4 * k, 4);
+                memcpy(y, emulated_tiles.tile[b][k] + 4 * n, 4);
+                even = tile_fma(x[0], y[0], even);
+                odd = tile_fma(x[1], y[1], odd);
+            }
+            s = tile_flush(tile_flush(s) + tile_flush(even + odd));
+            memcpy(emulated_tiles.tile[sum][m] + 4 * n, &s, 4);
+        }
+}
+
 #define TILES_BEGIN(shapes)        tiles_begin(shapes)
 #define TILES_END()                tiles_end()
 #define TILE_ZERO(n)               tile_zero(n)
 #define TILE_LOAD(n, from, stride) tile_load(n, from, stride)
 #define TILE_STORE(n, to, stride)  tile_store(n, to, stride)
 #define TILE_DOT(sum, a, b)        tile_dot(sum, a, b)
+#define TILE_DOT_BF16(sum, a, b)   tile_dot_bf16(sum, a, b)

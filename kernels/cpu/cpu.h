@@ -13,8 +13,8 @@ void qb_blas_ensure_core(char **argv);
 /* The core that this CPU deserves ("SKYLAKEX") where OpenBLAS uses another; NULL where it does not. */
 const char *qb_blas_better_core(void);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
-const char *qb_cpu_simd(
-    void); /* "avx512", "avx2", "neon" or "generic": what kernels use; $BENCH_SIMD lowers it (tests) */
+const char *qb_cpu_simd(void);  /* "amx-bf16", "avx512", "avx2", "neon" or "generic": what kernels use;
+                                   $BENCH_SIMD lowers it (tests) */
 /* "amx-int8", "avx512-vnni", "neon-dotprod", "avx2" or "generic": the products in whole numbers that go with
  * it */
 const char *qb_cpu_integer(void);

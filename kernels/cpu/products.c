@@ -57,7 +57,10 @@ static void run_joint(cpu_device *d, joint *j) {
 
 /* ---- products ---- */
 
-static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w) {
+/* T: tokens of all passes. */
+static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w, int64_t T) {
+    if (!w->packed && w->dtype == QB_DTYPE_BF16 && d->simd->bf16_tiles && T >= QB_BF16_TILES_LEAST)
+        return &qb_cpu_tiles_form;
     if (!w->packed) return &qb_cpu_dense_form;
     return w->integer && d->activations != QB_ACTIVATIONS_F32 ? &qb_cpu_integer_form : &qb_cpu_packed_form;
 }
@@ -68,10 +71,10 @@ static int64_t whole_lines(int64_t bytes) {
 
 /* An earlier product whose activations serve product i; i where there is none. */
 static int64_t lender(const cpu_device *d, const qb_cpu_part *p, int64_t i) {
-    const qb_cpu_form *form = form_of(d, p[i].w);
+    const qb_cpu_form *form = form_of(d, p[i].w, p[i].whole);
     for (int64_t k = 0; k < i; k++)
-        if (p[k].x == p[i].x && p[k].T == p[i].T && p[k].whole == p[i].whole && form_of(d, p[k].w) == form &&
-            form->same_room(p[k].w, p[i].w))
+        if (p[k].x == p[i].x && p[k].T == p[i].T && p[k].whole == p[i].whole &&
+            form_of(d, p[k].w, p[k].whole) == form && form->same_room(p[k].w, p[i].w))
             return k;
     return i;
 }
@@ -80,7 +83,7 @@ static int64_t lender(const cpu_device *d, const qb_cpu_part *p, int64_t i) {
 static qb_status multiply_once(cpu_device *d, const qb_cpu_part *p, int64_t n) {
     int64_t lent[QB_PRODUCTS_MAX], bytes = 0;
     for (int64_t i = 0; i < n; i++) {
-        const qb_cpu_form *form = form_of(d, p[i].w);
+        const qb_cpu_form *form = form_of(d, p[i].w, p[i].whole);
         lent[i] = lender(d, p, i);
         bytes += whole_lines(form->job_bytes);
         if (lent[i] == i) bytes += whole_lines(form->room_bytes(d, &p[i]));
@@ -91,7 +94,7 @@ static qb_status multiply_once(cpu_device *d, const qb_cpu_part *p, int64_t n) {
     qb_cpu_loops loops[QB_PRODUCTS_MAX] = {0};
     joint before = {0}, multiply = {0};
     for (int64_t i = 0; i < n; i++) {
-        const qb_cpu_form *form = form_of(d, p[i].w);
+        const qb_cpu_form *form = form_of(d, p[i].w, p[i].whole);
         void *job = scratch;
         scratch += whole_lines(form->job_bytes);
         rooms[i] = lent[i] == i ? scratch : rooms[lent[i]];
@@ -116,7 +119,7 @@ qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t 
             int64_t k = 0;
             more = false;
             for (const qb_product *p = products + done; p < products + done + count; p++) {
-                int64_t most = form_of(d, p->w)->most_tokens, left = p->T - pass * most;
+                int64_t most = form_of(d, p->w, p->T)->most_tokens, left = p->T - pass * most;
                 if (left <= 0 || p->w->rows <= 0) continue;
                 now[k++] = (qb_cpu_part){p->w, p->x + pass * most * p->w->cols,
                                          p->y + pass * most * p->w->rows, least(left, most), p->T};

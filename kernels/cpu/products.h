@@ -36,8 +36,9 @@ typedef struct qb_cpu_form {
     void (*plan)(const cpu_device *d, void *job, void *room, const qb_cpu_part *part, qb_cpu_loops *out);
 } qb_cpu_form;
 
-/* matmul.c: dense rows. packed.c: codes in float32. integer.c: codes in whole numbers. */
-extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_packed_form, qb_cpu_integer_form;
+/* matmul.c: dense rows. dense_tiles.c: of bfloat16, many tokens. packed.c: codes in float32. integer.c: codes
+   in whole numbers. */
+extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_integer_form;
 
 /* Whether activations that are laid out for `a` lie as `b` wants them. */
 bool qb_packed_same_room(const qb_matrix *a, const qb_matrix *b);

@@ -1,5 +1,6 @@
 #include "kernels/cpu/simd.h"
 
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/integer.h"
 
@@ -22,6 +23,12 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+static qb_simd amx;
+static bool has_amx(void) {
+    bool has = has_avx512() && qb_amx_has_bf16();
+    if (has) qb_amx_bf16(&qb_simd_avx512, &amx);
+    return has;
+}
 #endif
 
 static bool always(void) {
@@ -37,6 +44,7 @@ static const struct {
 #if defined(__x86_64__)
     {&qb_simd_avx2, has_avx2},
     {&qb_simd_avx512, has_avx512},
+    {&amx, has_amx},
 #elif defined(__aarch64__)
     {&qb_simd_neon, always},
 #endif

@@ -24,6 +24,14 @@ typedef struct qb_packed_tile {
 typedef void (*qb_dense_fn)(const void *w, int64_t cols, int64_t n_rows, const float *x, int64_t T, float *y,
                             int64_t ldy);
 
+/* Sums of products of bfloat16 tiles, each 16 x 32 numbers, a float32 activation being three of them
+   (kernels/cpu/dense_tiles.c): to sums[pair of token tiles][pair of row tiles][row tile][token tile][16
+   rows][16 tokens] those of `depth` tiles of columns. w[pair of row tiles][depth][2][16 rows][32 columns];
+   x[depth][3][16 pairs of columns][16 tokens][2] of a tile of tokens, the next x_stride elements on. */
+enum { QB_BF16_TILE = 16, QB_BF16_TILE_COLS = 32, QB_BF16_PARTS = 3, QB_BF16_TILES_LEAST = 16 };
+typedef void (*qb_bf16_tiles_fn)(int64_t depth, const uint16_t *w, int64_t row_pairs, const uint16_t *x,
+                                 int64_t x_stride, int64_t token_pairs, float *sums);
+
 /* How products of queries and keys become logits: scaled, capped, slanted (qb_attend_attr). */
 typedef struct qb_score_rule {
     float scale, softcap;
@@ -43,7 +51,7 @@ typedef void (*qb_attend_fn)(const float *q, int64_t heads, int64_t dim, int64_t
                              float *largest, float *sum, float *out);
 
 typedef struct qb_simd {
-    const char *name; /* "generic", "avx2", "avx512", "neon" */
+    const char *name; /* "generic", "avx2", "avx512", "amx-bf16", "neon" */
 
     void (*f32_of_f16)(const void *in, int64_t n, float *out);
     void (*f32_of_bf16)(const void *in, int64_t n, float *out);
@@ -59,6 +67,7 @@ typedef struct qb_simd {
      */
     void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);
     qb_dense_fn dense_f32, dense_f16, dense_bf16;
+    qb_bf16_tiles_fn bf16_tiles; /* of products of QB_BF16_TILES_LEAST tokens or more; NULL: there is none */
 
     qb_attend_fn attend_f32, attend_f16;
 

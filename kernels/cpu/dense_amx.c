@@ -1,0 +1,8 @@
+/* Dense bfloat16 rows by AMX. Called only where the system lets this process use tiles (amx.h); no such
+   machine was at hand, tests run the same source over tiles in plain C. */
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/tiles.h"
+
+#define AMX_NAME "amx-bf16"
+#define AMX_SET  qb_amx_bf16
+#include "kernels/cpu/dense_amx.inc"

@@ -1,0 +1,215 @@
+/* Dense bfloat16 rows by tiles (kernels/cpu/dense_tiles.c), over tiles in plain C: against float64 sums
+   within the bound that is stated there, and float32's infinities and what is no number. */
+#include "tests/kernels_support.h"
+
+#if defined(__x86_64__)
+#include "tests/amx_emulated.h"
+#include "tests/tiles_emulated.h"
+
+#include "kernels/cpu/device.h"
+#include "kernels/dtype.h"
+
+/* AVX-512's loops, if they are here, and the same with tiles. */
+static const qb_simd *plain;
+static qb_simd with_tiles;
+static int find_sets(void **state) {
+    (void)state;
+    for (int i = 0; qb_simd_at(i); i++)
+        if (!strcmp(qb_simd_at(i)->name, "avx512")) plain = qb_simd_at(i);
+    if (plain) amx_bf16_emulated(plain, &with_tiles);
+    return 0;
+}
+
+/* What the manual says of an instruction's single steps, in numbers that show it: a is 1 row of 2 pairs. */
+static void test_tiles__bf16_products_are_the_manuals(void **state) {
+    (void)state;
+    static const struct {
+        float sum;
+        uint16_t a[4], b[4]; /* pairs */
+        float want;
+    } cases[] = {
+        /* 1 + (2^-24 + 2^-24): even and odd are added up first; one after the other they would be lost */
+        {1, {0x3f80, 0x3f80, 0, 0}, {0x3380, 0x3380, 0, 0}, 1 + 0x1p-23f},
+        /* over k even sums stay apart from odd ones: (1 + 2^-24 to even: 1), (2^-24 + 2^-24), together */
+        {0, {0x3f80, 0x3f80, 0x3f80, 0x3f80}, {0x3f80, 0x3380, 0x3380, 0x3380}, 1 + 0x1p-23f},
+        /* operands below 2^-126 are zero, the sum too */
+        {0, {0x0040, 0, 0, 0}, {0x7f00, 0, 0, 0}, 0},
+        {0x1p-127f, {0, 0, 0, 0}, {0, 0, 0, 0}, 0},
+        /* so are results: 2^-100 2^-30 twice, then 2^-126 less 2^-127 */
+        {0, {0x0d80, 0, 0x0d80, 0}, {0x3080, 0, 0x3080, 0}, 0},
+        {0x1p-126f, {0x0080, 0, 0, 0}, {0xbf00, 0, 0, 0}, 0x1p-126f},
+        {0x1p-126f, {0x0080, 0, 0x0080, 0}, {0x3fc0, 0, 0xbfc0, 0}, 0x1p-126f},
+        {0, {0x7f80, 0, 0, 0}, {0xbf80, 0, 0, 0}, -INFINITY},
+        {0, {0x7f80, 0, 0, 0}, {0, 0, 0, 0}, NAN},
+    };
+    const qb_tile_shapes shapes = {.palette = 1, .row_bytes = {4, 8, 4}, .rows = {1, 1, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        float sum = cases[i].sum;
+        TILES_BEGIN(&shapes);
+        TILE_LOAD(0, &sum, 4);
+        TILE_LOAD(1, cases[i].a, 8);
+        TILE_LOAD(2, cases[i].b, 4);
+        TILE_DOT_BF16(0, 1, 2);
+        TILE_STORE(0, &sum, 4);
+        TILES_END();
+        if (isnan(cases[i].want) ? !isnan(sum) : sum != cases[i].want)
+            fail_msg("case %zu: %a, not %a", i, (double)sum, (double)cases[i].want);
+    }
+}
+
+/* y[T, rows] of a device with these loops. */
+static float *product(const qb_simd *simd, int threads, qb_dtype dtype, const void *w, int64_t rows,
+                      int64_t cols, const float *x, int64_t T) {
+    qb_device *dev = device_open("avx512", threads);
+    cpu_of(dev)->simd = simd;
+    qb_weight weight = {.rows = rows, .cols = cols, .dtype = dtype, .dense = w};
+    qb_matrix m;
+    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    float *y = noise_new(T * rows + 1), guard = y[T * rows];
+    assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
+    assert_true(y[T * rows] == guard);
+    qb_backend_cpu.matrix_free(dev, &m);
+    assert_no_memory(dev);
+    qb_backend_cpu.close(dev);
+    return y;
+}
+
+/* rows x cols of noise in this type, on an odd element, as a mapping may give it; w: their values. */
+static uint8_t *elements_new(qb_dtype dtype, int64_t rows, int64_t cols, float *w, const void **view) {
+    uint8_t *bytes;
+    assert_ok(qb_alloc((size_t)(rows * cols + 1), 4, &bytes));
+    *view = bytes + qb_dtype_bytes(dtype);
+    assert_ok(qb_from_f32(dtype, w, rows * cols, bytes + qb_dtype_bytes(dtype)));
+    assert_ok(qb_to_f32(dtype, *view, rows * cols, w));
+    return bytes;
+}
+
+static void check(int64_t rows, int64_t cols, int64_t T) {
+    float *w = noise_new(rows * cols), *x = noise_new(T * cols);
+    for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 1000; /* outliers, as hidden states have them */
+    const void *view;
+    uint8_t *bytes = elements_new(QB_DTYPE_BF16, rows, cols, w, &view);
+    float *y = product(&with_tiles, 2, QB_DTYPE_BF16, view, rows, cols, x, T);
+    const double roundings = (double)(17 + 3 * ((cols + 31) / 32));
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t r = 0; r < rows; r++) {
+            double want = 0, size = 0;
+            for (int64_t c = 0; c < cols; c++) {
+                double term = (double)x[t * cols + c] * (double)w[r * cols + c];
+                want += term, size += fabs(term);
+            }
+            double off = fabs((double)y[t * rows + r] - want);
+            if (!(off <= 1.001 * roundings * 0x1p-24 * size))
+                fail_msg("[%lld, %lld], %lld tokens: row %lld of token %lld is off by %g of %g",
+                         (long long)rows, (long long)cols, (long long)T, (long long)r, (long long)t, off,
+                         size);
+        }
+    qb_free(w), qb_free(x), qb_free(bytes), qb_free(y);
+}
+
+static void test_tiles__within_float32s_rounding(void **state) {
+    (void)state;
+    if (!plain) skip();
+    static const int64_t shapes[][2] = {{1, 1},     {5, 31},  {16, 32},  {17, 33},
+                                        {129, 172}, {40, 64}, {70, 1100}};
+    static const int64_t tokens[] = {16, 17, 31, 32, 33, 100};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
+            check(shapes[i][0], shapes[i][1], tokens[k]);
+    check(35, 70, 512), check(35, 70, 513), check(300, 40, 1100);
+}
+
+/* Neither threads nor other tokens of a call change a bit; fewer tokens and other types keep to the loops. */
+static void test_tiles__same_bits(void **state) {
+    (void)state;
+    if (!plain) skip();
+    enum { ROWS = 150, COLS = 176, T = 600 };
+    static const qb_dtype types[] = {QB_DTYPE_BF16, QB_DTYPE_F16, QB_DTYPE_F32};
+    float *x = noise_new(T * COLS);
+    for (int i = 0; i < 3; i++) {
+        float *w = noise_new(ROWS * COLS);
+        const void *view;
+        uint8_t *bytes = elements_new(types[i], ROWS, COLS, w, &view);
+        float *all = product(&with_tiles, 1, types[i], view, ROWS, COLS, x, T);
+        float *loops = product(plain, 2, types[i], view, ROWS, COLS, x, T);
+        assert_int_equal(memcmp(all, loops, T * ROWS * sizeof *all) == 0, i > 0);
+        for (int threads = 2; threads <= 3; threads++) {
+            float *y = product(&with_tiles, threads, types[i], view, ROWS, COLS, x, T);
+            assert_memory_equal(all, y, T * ROWS * sizeof *y);
+            qb_free(y);
+        }
+        for (int t = 0; i == 0 && t + 45 <= T; t += 45) {
+            float *y = product(&with_tiles, 2, types[i], view, ROWS, COLS, x + t * COLS, 45);
+            assert_memory_equal(all + t * ROWS, y, 45 * ROWS * sizeof *y);
+            qb_free(y);
+        }
+        for (int few = 1; few < QB_BF16_TILES_LEAST; few++) {
+            float *y = product(&with_tiles, 2, types[i], view, ROWS, COLS, x, few);
+            float *want = product(plain, 2, types[i], view, ROWS, COLS, x, few);
+            assert_memory_equal(want, y, (size_t)few * ROWS * sizeof *y);
+            qb_free(y), qb_free(want);
+        }
+        qb_free(w), qb_free(bytes), qb_free(all), qb_free(loops);
+    }
+    qb_free(x);
+}
+
+/* One activation or weight at the ends of the range: what is finite, infinite or no number in float32 is so
+   here, and finite results are within the bound. */
+static void test_tiles__ends_of_the_range(void **state) {
+    (void)state;
+    if (!plain) skip();
+    enum { ROWS = 140, COLS = 70, T = 20, ROW = 131, TOKEN = 17, COL = 68 };
+    float ends[] = {0,          NAN,       INFINITY,  -INFINITY, 0x1.fffffep127f, 0x1p-126f,
+                    -0x1p-130f, 0x1p-149f, 0x1p-100f, 0x1p-120f, 0x1.000002p0f,   0.0f};
+    memcpy(ends, &(uint32_t){0x7f800001}, 4); /* no number by its lower half alone */
+    for (size_t e = 0; e < sizeof ends / sizeof *ends; e++)
+        for (int where = 0; where < 3; where++) { /* an activation; a weight; both */
+            float *w = noise_new(ROWS * COLS), *x = noise_new(T * COLS);
+            if (where != 1) x[TOKEN * COLS + COL] = ends[e];
+            for (int r = 0; r < 32; r++) w[r * COLS + COL] = 0; /* times infinity */
+            if (where != 0) w[ROW * COLS + COL] = ends[e];
+            for (int c = 0; c < COLS; c++) /* bfloat16 already: its lower parts are zero */
+                if (c % 3 == 0) x[c] = 1;
+            const void *view;
+            uint8_t *bytes = elements_new(QB_DTYPE_BF16, ROWS, COLS, w, &view);
+            if (where != 0 && fabsf(ends[e]) == 0x1.fffffep127f) /* the type's largest */
+                memcpy(bytes + 2 + 2 * (ROW * COLS + COL), &(uint16_t){0x7f7f}, 2),
+                    w[ROW * COLS + COL] = 0x1.fep127f;
+            float *y = product(&with_tiles, 2, QB_DTYPE_BF16, view, ROWS, COLS, x, T);
+            float *f32 = product(plain, 2, QB_DTYPE_BF16, view, ROWS, COLS, x, T);
+            for (int64_t i = 0; i < T * ROWS; i++) {
+                double want = 0, size = 0;
+                for (int c = 0; c < COLS; c++) {
+                    double term = (double)x[i / ROWS * COLS + c] * (double)w[i % ROWS * COLS + c];
+                    want += term, size += fabs(term);
+                }
+                bool same = isnan(f32[i]) ? isnan(y[i]) : isinf(f32[i]) ? y[i] == f32[i] : isfinite(y[i]);
+                if (!same || (isfinite(f32[i]) &&
+                              fabs((double)y[i] - want) > 1.001 * 26 * 0x1p-24 * size + COLS * 0x1p-124))
+                    fail_msg("%a as %s, row %lld of token %lld: %a, in float32 %a", (double)ends[e],
+                             where == 0   ? "activation"
+                             : where == 1 ? "weight"
+                                          : "both",
+                             (long long)(i % ROWS), (long long)(i / ROWS), (double)y[i], (double)f32[i]);
+            }
+            qb_free(w), qb_free(x), qb_free(bytes), qb_free(y), qb_free(f32);
+        }
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiles__bf16_products_are_the_manuals),
+        cmocka_unit_test(test_tiles__within_float32s_rounding),
+        cmocka_unit_test(test_tiles__same_bits),
+        cmocka_unit_test(test_tiles__ends_of_the_range),
+    };
+    return cmocka_run_group_tests(tests, find_sets, NULL);
+}
+#else
+int main(void) {
+    return 0;
+}
+#endif
