@@ -315,3 +315,33 @@ qb_status qb_places_here(qb_numa numa, int threads, qb_places *out) {
     qb_status st = numa.mode == QB_NUMA_OFF ? QB_OK : qb_nodes_read(NULL, qb_cpus_allowed(), &nodes);
     return st == QB_OK ? qb_places_make(numa, &nodes, threads, out) : st;
 }
+
+static bool several_nodes(void) {
+    qb_nodes nodes;
+    bool known = qb_nodes_read(NULL, qb_cpus_allowed(), &nodes) == QB_OK;
+    if (!known) qb_error_clear(); /* who asked for off need not know more */
+    return !known || nodes.n > 1;
+}
+
+void qb_places_describe(qb_numa numa, const qb_places *places, const double *read, qb_json *to) {
+    static const char *const names[] = {
+        [QB_NUMA_OFF] = "off", [QB_NUMA_AUTO] = "auto", [QB_NUMA_NODE] = "node"};
+    char text[24];
+    if (!several_nodes()) return;
+    snprintf(text, sizeof text, numa.mode == QB_NUMA_NODE ? "%s:%d" : "%s", names[numa.mode], numa.node);
+    qb_json_put_text(to, "numa", text);
+    if (!places->n_nodes) return;
+    qb_json *nodes = qb_json_array();
+    for (int i = 0; i < places->n_nodes; i++) {
+        qb_json *node = qb_json_object();
+        qb_str list = {0};
+        qb_cpus_put(&places->node[i].cpus, &list);
+        qb_json_put_int(node, "node", places->node[i].id);
+        qb_json_put_text(node, "processors", qb_str_get(&list));
+        qb_json_put_int(node, "threads", places->first[i + 1] - places->first[i]);
+        if (read && read[i] > 0) qb_json_put_real(node, "read_bytes_per_s", read[i]);
+        qb_str_free(&list);
+        qb_json_push(nodes, node);
+    }
+    qb_json_put(to, "nodes", nodes);
+}

@@ -4,6 +4,7 @@
    neither libnuma, which cannot be shown another machine's files, nor rights that containers lack. */
 #pragma once
 
+#include "base/json.h"
 #include "base/status.h"
 #include "base/str.h"
 
@@ -60,3 +61,7 @@ typedef struct qb_places {
 qb_status qb_places_make(qb_numa numa, const qb_nodes *nodes, int threads, qb_places *out) QB_NODISCARD;
 /* The same with what qb_nodes_read(NULL) finds, which is not looked at when off. */
 qb_status qb_places_here(qb_numa numa, int threads, qb_places *out) QB_NODISCARD;
+/* On a machine of several nodes: "numa": what was asked for, and where threads are kept somewhere "nodes":
+   [{"node", "processors", "threads", "read_bytes_per_s"}], the last where read[node's place in `places`] is
+   above 0; read may be NULL. */
+void qb_places_describe(qb_numa numa, const qb_places *places, const double *read, qb_json *to);

@@ -1,13 +1,13 @@
-#define _GNU_SOURCE
 #include "base/threads.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdalign.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -16,141 +16,225 @@
 #define RELAX() ((void)0)
 #endif
 
-/* Decode calls a loop every few tens of microseconds, so workers spin a while before they sleep. */
-enum { SPINS = 4000 }; /* about 0.2 ms */
+/* Decode calls a loop every few tens of microseconds, and to be woken takes some ten: who waits spins before
+   he sleeps. By the clock, since a pause takes 1 to 140 cycles by processor, and giving way to any other
+   thread that wants the core: it may be the one that is waited for. */
+static const int64_t spin_ns = 100000;
+enum { SPINS_A_LOOK = 16 };
+
+/* A loop is published in one word for each node: its generation above, the node's chunks not yet taken below,
+   and whether other nodes' threads may take of them. Taking a chunk is one compare-and-swap of that word, so
+   a thread that comes late (the system had put it aside) cannot take part in a loop that is over, and nobody
+   waits for it: a loop ends when its chunks are done, not when every thread has looked at it. */
+typedef uint64_t ticket;
+static const uint32_t at_home_bit = (uint32_t)1 << 31;
+static uint32_t chunks_left(ticket t) {
+    return (uint32_t)t & ~at_home_bit;
+}
+static bool at_home(ticket t) {
+    return (uint32_t)t & at_home_bit;
+}
+static ticket ticket_make(uint32_t generation, uint32_t chunks, bool home) {
+    return (ticket)generation << 32 | chunks | (home ? at_home_bit : 0);
+}
+
+/* A node's part of the present loops. */
+typedef struct {
+    alignas(QB_ALIGNMENT) _Atomic ticket open;
+    alignas(QB_ALIGNMENT) _Atomic uint32_t done; /* its chunks that are finished */
+    pthread_cond_t wake;
+    _Atomic int sleeping; /* workers of the node in, or on their way into, pthread_cond_wait */
+    /* Written while no chunk is open or unfinished; read only by who holds a chunk. */
+    uint32_t n_chunks, first[QB_LOOPS_MAX + 1]; /* chunk of these that a loop's begin with */
+    uint32_t begin[QB_LOOPS_MAX];               /* chunk of the loop that they begin with */
+} share;
 
 typedef struct {
     struct qb_threads *pool;
-    int index;
+    int index, node;
 } worker_args;
 
-/* A loop is published in one word: its generation above, its chunks not yet taken below. Taking a chunk is
-   one compare-and-swap of that word, so a thread that comes late (the system had put it aside) cannot take
-   part in a loop that is over, and nobody waits for it: a loop ends when its chunks are done, not when every
-   thread has looked at it. */
-typedef uint64_t ticket;
-static uint32_t chunks_left(ticket t) {
-    return (uint32_t)t;
-}
-static ticket ticket_make(uint32_t generation, uint32_t chunks) {
-    return (ticket)generation << 32 | chunks;
-}
-
 struct qb_threads {
-    int count;
+    int count, n_nodes;
     pthread_t *ids;
     worker_args *args;
+    share *shares;               /* [n_nodes] */
+    int first[QB_NODES_MAX + 1]; /* thread that a node's begin with */
+    bool kept;                   /* the caller runs on `before` again afterwards */
+    qb_cpus before;
     pthread_mutex_t lock;
-    pthread_cond_t wake, finished;
-    _Atomic ticket open;   /* the present loop */
-    _Atomic uint32_t done; /* its chunks that are finished */
+    pthread_cond_t finished;
     _Atomic bool stop;
-    _Atomic int sleeping; /* workers in, or on their way into, pthread_cond_wait */
-    _Atomic bool waiting; /* the caller likewise */
+    _Atomic bool waiting; /* the caller, in or on its way into pthread_cond_wait */
     uint32_t generation;  /* the caller's own */
-    /* The loop. Written while no chunk is open or unfinished; read only by who holds a chunk. */
-    uint32_t n_chunks;
-    qb_range_fn fn;
-    void *ctx;
-    int64_t n, grain;
+    const qb_loop *loops; /* as a share's chunks */
 };
 
 int qb_cores_available(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (int)n : 1;
+    return qb_cpus_count(qb_cpus_allowed());
 }
 
-/* Takes chunks in ascending order until none is open. */
-static void take_chunks(qb_threads *t, int worker) {
-    ticket seen = atomic_load(&t->open);
-    while (chunks_left(seen)) {
-        if (!atomic_compare_exchange_weak(&t->open, &seen, seen - 1)) continue;
-        uint32_t chunk = t->n_chunks - chunks_left(seen), all = t->n_chunks;
-        int64_t begin = (int64_t)chunk * t->grain;
-        t->fn(t->ctx, begin, begin + t->grain < t->n ? begin + t->grain : t->n, worker);
+/* ---- taking chunks ---- */
+
+static void run_chunk(const qb_threads *t, const share *s, uint32_t chunk, int worker) {
+    int i = 0;
+    while (chunk >= s->first[i + 1]) i++;
+    const qb_loop *l = &t->loops[i];
+    int64_t begin = (int64_t)(s->begin[i] + (chunk - s->first[i])) * l->grain;
+    l->fn(l->ctx, begin, begin + l->grain < l->n ? begin + l->grain : l->n, worker);
+}
+
+/* Takes a node's chunks in ascending order until none is open. */
+static void take_of(qb_threads *t, share *s, bool guest, int worker) {
+    ticket seen = atomic_load(&s->open);
+    while (chunks_left(seen) && !(guest && at_home(seen))) {
+        if (!atomic_compare_exchange_weak(&s->open, &seen, seen - 1)) continue;
+        uint32_t all = s->n_chunks;
+        run_chunk(t, s, all - chunks_left(seen), worker);
         /* Behind this line the loop may be over and its fields another's. */
-        if (atomic_fetch_add(&t->done, 1) + 1 == all && atomic_load(&t->waiting)) {
+        if (atomic_fetch_add(&s->done, 1) + 1 == all && atomic_load(&t->waiting)) {
             pthread_mutex_lock(&t->lock);
             pthread_cond_signal(&t->finished);
             pthread_mutex_unlock(&t->lock);
         }
-        seen = atomic_load(&t->open);
+        seen = atomic_load(&s->open);
     }
+}
+
+static void take_chunks(qb_threads *t, int node, int worker) {
+    for (int k = 0; k < t->n_nodes; k++) take_of(t, &t->shares[(node + k) % t->n_nodes], k > 0, worker);
+}
+
+/* ---- waiting ---- */
+
+typedef struct {
+    int spins;
+    int64_t until_ns;
+} patience;
+
+/* False when it is time to sleep. */
+static bool spin(patience *p) {
+    RELAX();
+    if (++p->spins % SPINS_A_LOOK) return true;
+    sched_yield();
+    int64_t now = qb_now_ns();
+    if (!p->until_ns) p->until_ns = now + spin_ns;
+    return now < p->until_ns;
+}
+
+static bool called(const qb_threads *t, const share *s) {
+    return chunks_left(atomic_load(&s->open)) || atomic_load(&t->stop);
 }
 
 static void *worker_main(void *pointer) {
     worker_args *a = pointer;
     qb_threads *t = a->pool;
+    share *s = &t->shares[a->node];
     for (;;) {
-        for (int spins = 0; !chunks_left(atomic_load(&t->open)) && !atomic_load(&t->stop); spins++) {
-            if (spins < SPINS) {
-                RELAX();
-                continue;
-            }
+        for (patience p = {0}; !called(t, s);) {
+            if (spin(&p)) continue;
             pthread_mutex_lock(&t->lock);
-            atomic_fetch_add(&t->sleeping, 1);
-            while (!chunks_left(atomic_load(&t->open)) && !atomic_load(&t->stop))
-                pthread_cond_wait(&t->wake, &t->lock);
-            atomic_fetch_sub(&t->sleeping, 1);
+            atomic_fetch_add(&s->sleeping, 1);
+            while (!called(t, s)) pthread_cond_wait(&s->wake, &t->lock);
+            atomic_fetch_sub(&s->sleeping, 1);
             pthread_mutex_unlock(&t->lock);
         }
         if (atomic_load(&t->stop)) return NULL;
-        take_chunks(t, a->index);
+        take_chunks(t, a->node, a->index);
     }
 }
 
 /* Who is about to sleep counts itself first and looks at the loop afterwards; the caller opens the loop first
    and looks at the count afterwards: one of the two sees the other. */
-static void wake_sleepers(qb_threads *t) {
-    if (!atomic_load(&t->sleeping)) return;
+static void wake_sleepers(qb_threads *t, share *s) {
+    if (!atomic_load(&s->sleeping)) return;
     pthread_mutex_lock(&t->lock);
-    pthread_cond_broadcast(&t->wake);
+    pthread_cond_broadcast(&s->wake);
     pthread_mutex_unlock(&t->lock);
 }
 
-qb_status qb_threads_create(int n, qb_threads **out) {
+static bool all_done(const qb_threads *t) {
+    for (int k = 0; k < t->n_nodes; k++)
+        if (atomic_load(&t->shares[k].done) < t->shares[k].n_chunks) return false;
+    return true;
+}
+
+static void wait_done(qb_threads *t) {
+    for (patience p = {0}; !all_done(t);) {
+        if (spin(&p)) continue;
+        pthread_mutex_lock(&t->lock);
+        atomic_store(&t->waiting, true);
+        while (!all_done(t)) pthread_cond_wait(&t->finished, &t->lock);
+        atomic_store(&t->waiting, false);
+        pthread_mutex_unlock(&t->lock);
+    }
+}
+
+/* ---- the pool ---- */
+
+/* A thread is born where the one that starts it runs. The caller ends at the first node, its own. */
+static qb_status start_threads(qb_threads *t, const qb_places *places) {
+    qb_cpus before;
+    qb_status st = QB_OK;
+    for (int node = t->n_nodes - 1; node >= 0; node--) {
+        if (places->n_nodes) {
+            QB_TRY(st, qb_cpus_keep_to(&places->node[node].cpus, &before));
+            if (!t->kept) t->before = before;
+            t->kept = true;
+        }
+        for (int i = t->first[node + 1] - 1; i >= t->first[node] && i > 0; i--) {
+            t->args[i] = (worker_args){t, i, node};
+            int rc = pthread_create(&t->ids[i], NULL, worker_main, &t->args[i]);
+            if (rc == 0) continue;
+            t->args[i].pool = NULL;
+            return qb_fail(QB_ERR_MEMORY, "cannot start thread %d of %d: %s; try fewer --threads",
+                           t->count - i + 1, t->count, strerror(rc));
+        }
+    }
+out:
+    return st;
+}
+
+qb_status qb_threads_create_at(const qb_places *places, qb_threads **out) {
     *out = NULL;
-    if (n <= 0) n = qb_cores_available();
     qb_threads *t;
     qb_status st = qb_alloc_zero(1, sizeof *t, &t);
     if (st != QB_OK) return st;
     pthread_mutex_init(&t->lock, NULL);
-    pthread_cond_init(&t->wake, NULL);
     pthread_cond_init(&t->finished, NULL);
-    t->count = 1;
-    if ((st = qb_alloc_zero((size_t)n, sizeof *t->ids, &t->ids)) == QB_OK)
-        st = qb_alloc_zero((size_t)n, sizeof *t->args, &t->args);
-    for (int i = 1; st == QB_OK && i < n; i++) {
-        t->args[i] = (worker_args){t, i};
-        int rc = pthread_create(&t->ids[i], NULL, worker_main, &t->args[i]);
-        if (rc != 0)
-            st = qb_fail(QB_ERR_MEMORY, "cannot start thread %d of %d: %s; try fewer --threads", i + 1, n,
-                         strerror(rc));
-        else
-            t->count = i + 1;
-    }
-    if (st != QB_OK) {
-        qb_threads_free(t);
-        return st;
-    }
+    t->count = places->threads;
+    t->first[1] = t->count;
+    if (places->n_nodes > 1) memcpy(t->first, places->first, sizeof t->first);
+    int n_nodes = places->n_nodes > 1 ? places->n_nodes : 1;
+    QB_TRY(st, qb_alloc_zero((size_t)t->count, sizeof *t->ids, &t->ids));
+    QB_TRY(st, qb_alloc_zero((size_t)t->count, sizeof *t->args, &t->args));
+    QB_TRY(st, qb_alloc_zero((size_t)n_nodes, sizeof *t->shares, &t->shares));
+    for (; t->n_nodes < n_nodes; t->n_nodes++) pthread_cond_init(&t->shares[t->n_nodes].wake, NULL);
+    QB_TRY(st, start_threads(t, places));
     *out = t;
     return QB_OK;
+out:
+    qb_threads_free(t);
+    return st;
+}
+
+qb_status qb_threads_create(int n, qb_threads **out) {
+    return qb_threads_create_at(&(qb_places){.threads = n > 0 ? n : qb_cores_available()}, out);
 }
 
 void qb_threads_free(qb_threads *t) {
     if (!t) return;
     atomic_store(&t->stop, true);
-    pthread_mutex_lock(&t->lock);
-    pthread_cond_broadcast(&t->wake);
-    pthread_mutex_unlock(&t->lock);
-    for (int i = 1; i < t->count; i++) pthread_join(t->ids[i], NULL);
+    for (int k = 0; k < t->n_nodes; k++) wake_sleepers(t, &t->shares[k]);
+    for (int i = 1; t->args && i < t->count; i++)
+        if (t->args[i].pool) pthread_join(t->ids[i], NULL);
+    if (t->kept) (void)!qb_cpus_keep_to(&t->before, NULL);
+    for (int k = 0; k < t->n_nodes; k++) pthread_cond_destroy(&t->shares[k].wake);
     pthread_mutex_destroy(&t->lock);
-    pthread_cond_destroy(&t->wake);
     pthread_cond_destroy(&t->finished);
     qb_free(t->ids);
     qb_free(t->args);
+    qb_free(t->shares);
     qb_free(t);
 }
 
@@ -158,37 +242,83 @@ int qb_threads_count(const qb_threads *threads) {
     return threads ? threads->count : 1;
 }
 
-static void wait_done(qb_threads *t) {
-    for (int spins = 0; atomic_load(&t->done) < t->n_chunks; spins++) {
-        if (spins < SPINS) {
-            RELAX();
-            continue;
+int qb_threads_nodes(const qb_threads *threads) {
+    return threads ? threads->n_nodes : 1;
+}
+
+/* ---- loops ---- */
+
+static int64_t chunks_of(const qb_loop *l) {
+    return l->n <= 0 ? 0 : l->n / l->grain + (l->n % l->grain != 0);
+}
+
+/* Rounded up: few chunks are of the first node, the caller's. */
+int64_t qb_threads_boundary(const qb_threads *t, int64_t chunks, int node) {
+    if (node == 0 || node == qb_threads_nodes(t)) return node ? chunks : 0;
+    return (chunks * t->first[node] + t->count - 1) / t->count;
+}
+
+enum { ALL_NODES = -1 };
+
+static void divide(qb_threads *t, int n_loops, int only) {
+    for (int k = 0; k < t->n_nodes; k++) {
+        share *s = &t->shares[k];
+        for (int i = 0; i < n_loops; i++) {
+            int64_t n = chunks_of(&t->loops[i]);
+            int64_t begin = only == ALL_NODES ? qb_threads_boundary(t, n, k) : 0;
+            int64_t end = only == ALL_NODES ? qb_threads_boundary(t, n, k + 1) : k == only ? n : 0;
+            s->begin[i] = (uint32_t)begin;
+            s->first[i + 1] = s->first[i] + (uint32_t)(end - begin);
         }
-        pthread_mutex_lock(&t->lock);
-        atomic_store(&t->waiting, true);
-        while (atomic_load(&t->done) < t->n_chunks) pthread_cond_wait(&t->finished, &t->lock);
-        atomic_store(&t->waiting, false);
-        pthread_mutex_unlock(&t->lock);
+        s->n_chunks = s->first[n_loops];
+        atomic_store(&s->done, 0);
     }
 }
 
-void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
-    if (n <= 0) return;
-    if (grain < 1) grain = 1;
-    int64_t n_chunks = n / grain + (n % grain != 0);
-    if (!t || t->count == 1 || n_chunks == 1 || n_chunks > UINT32_MAX) {
-        for (int64_t begin = 0; begin < n; begin += grain)
-            fn(ctx, begin, begin + grain < n ? begin + grain : n, 0);
+static void run_alone(const qb_loop *loops, int n_loops) {
+    for (const qb_loop *l = loops; l < loops + n_loops; l++)
+        for (int64_t begin = 0; begin < l->n; begin += l->grain)
+            l->fn(l->ctx, begin, begin + l->grain < l->n ? begin + l->grain : l->n, 0);
+}
+
+static void run(qb_threads *t, const qb_loop *loops, int n_loops, bool home, int only) {
+    int64_t chunks = 0;
+    for (int i = 0; i < n_loops; i++) chunks += chunks_of(&loops[i]);
+    bool elsewhere = only > 0; /* than on the caller's node */
+    if (!t || t->count == 1 || (chunks <= 1 && !elsewhere) || chunks > INT32_MAX) {
+        run_alone(loops, n_loops);
         return;
     }
-    t->fn = fn;
-    t->ctx = ctx;
-    t->n = n;
-    t->grain = grain;
-    t->n_chunks = (uint32_t)n_chunks;
-    atomic_store(&t->done, 0);
-    atomic_store(&t->open, ticket_make(++t->generation, (uint32_t)n_chunks));
-    wake_sleepers(t);
-    take_chunks(t, 0);
+    t->loops = loops;
+    divide(t, n_loops, only);
+    t->generation++;
+    for (int k = 0; k < t->n_nodes; k++) {
+        share *s = &t->shares[k];
+        if (!s->n_chunks) continue;
+        atomic_store(&s->open, ticket_make(t->generation, s->n_chunks, home));
+        wake_sleepers(t, s);
+    }
+    take_chunks(t, 0, 0);
     wait_done(t);
+}
+
+void qb_parallel_loops(qb_threads *t, const qb_loop *loops, int n_loops) {
+    run(t, loops, n_loops, false, ALL_NODES);
+}
+
+static void run_one(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx, bool home, int only) {
+    qb_loop loop = {n, grain < 1 ? 1 : grain, fn, ctx};
+    run(t, &loop, 1, home, only);
+}
+
+void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
+    run_one(t, n, grain, fn, ctx, false, ALL_NODES);
+}
+
+void qb_parallel_at_home(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
+    run_one(t, n, grain, fn, ctx, true, ALL_NODES);
+}
+
+void qb_parallel_on_node(qb_threads *t, int node, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
+    run_one(t, n, grain, fn, ctx, true, node);
 }

@@ -141,9 +141,9 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .depth = pieces(w->cols, COLS),
                      .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES);
-    out->before[0] = (qb_cpu_loop){2 * pieces(part->T, PAIR), 1, TILE * w->cols * 4, lay_tokens, j};
+    out->before[0] = (qb_cpu_loop){{2 * pieces(part->T, PAIR), 1, lay_tokens, j}, TILE * w->cols * 4};
     out->multiply =
-        (qb_cpu_loop){pieces(w->rows, ROWS_A_TASK), 1, ROWS_A_TASK * w->cols * 2, multiply_rows, j};
+        (qb_cpu_loop){{pieces(w->rows, ROWS_A_TASK), 1, multiply_rows, j}, ROWS_A_TASK * w->cols * 2};
 }
 
 const qb_cpu_form qb_cpu_tiles_form = {

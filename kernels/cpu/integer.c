@@ -256,10 +256,10 @@ static void integer_plan(const cpu_device *d, void *job, void *room, const qb_cp
     j->starts = j->sums + (per_segment + 15) / 16 * 16;
     j->beside = j->starts + (per_segment + 15) / 16 * 16;
     j->scales = (float *)(void *)(j->beside + (per_segment * j->beside_words + 15) / 16 * 16);
-    out->before[0] = (qb_cpu_loop){slots, 1, p->padded_cols * 4, quantize_tokens, j};
+    out->before[0] = (qb_cpu_loop){{slots, 1, quantize_tokens, j}, p->padded_cols * 4};
     /* a quarter of the time of float32 products */
-    out->multiply = (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS / 4,
-                                  j->panel ? multiply_panels : multiply_tiles, j};
+    out->multiply = (qb_cpu_loop){{p->blocks, BLOCKS_A_TASK, j->panel ? multiply_panels : multiply_tiles, j},
+                                  j->T * p->cols * QB_BLOCK_ROWS / 4};
 }
 
 const qb_cpu_form qb_cpu_integer_form = {

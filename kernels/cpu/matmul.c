@@ -156,14 +156,16 @@ static void dense_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
     dense_job *j = job;
     *j = (dense_job){.simd = d->simd, .w = w, .x = part->x, .y = part->y, .T = part->T, .panels = room};
     if (!is_gemm(d, part->T)) {
-        out->multiply = (qb_cpu_loop){panels_of(w->rows, ROWS_A_TASK) * panels_of(part->T, PANEL_TOKENS), 1,
-                                      part->T * w->cols * 2 * ROWS_A_TASK, dense_rows, j};
+        out->multiply = (qb_cpu_loop){
+            {panels_of(w->rows, ROWS_A_TASK) * panels_of(part->T, PANEL_TOKENS), 1, dense_rows, j},
+            part->T * w->cols * 2 * ROWS_A_TASK};
         return;
     }
     /* Small matrices have too few row panels to share: their token panels are handed out too. */
     int64_t row_panels = panels_of(w->rows, PANEL_ROWS), token_panels = panels_of(part->T, PANEL_TOKENS);
-    out->multiply = (qb_cpu_loop){row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels,
-                                  QB_ALONE_BYTES, dense_gemm, j};
+    out->multiply =
+        (qb_cpu_loop){{row_panels * token_panels, row_panels < MANY_PANELS ? 1 : token_panels, dense_gemm, j},
+                      QB_ALONE_BYTES};
 }
 
 const qb_cpu_form qb_cpu_dense_form = {

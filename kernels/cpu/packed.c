@@ -126,11 +126,12 @@ static void plan_tiles(packed_job *j, float *room, qb_cpu_loops *out) {
     j->laid = as_given(j) ? j->x : room;
     j->sums = room + laid_floats(j);
     int64_t chunks = (p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
-    if (!as_given(j)) out->before[0] = (qb_cpu_loop){j->n_tiles * chunks, 4, LAY_COLUMNS * 16, lay_chunks, j};
-    if (needs_sums(p)) out->before[1] = (qb_cpu_loop){slots_of(j), 1, p->padded_cols * 4, sum_groups, j};
+    if (!as_given(j))
+        out->before[0] = (qb_cpu_loop){{j->n_tiles * chunks, 4, lay_chunks, j}, LAY_COLUMNS * 16};
+    if (needs_sums(p)) out->before[1] = (qb_cpu_loop){{slots_of(j), 1, sum_groups, j}, p->padded_cols * 4};
     /* bytes as if in 8 bits: small codes take no less time */
     out->multiply =
-        (qb_cpu_loop){p->blocks, BLOCKS_A_TASK, j->T * p->cols * QB_BLOCK_ROWS, multiply_blocks, j};
+        (qb_cpu_loop){{p->blocks, BLOCKS_A_TASK, multiply_blocks, j}, j->T * p->cols * QB_BLOCK_ROWS};
 }
 
 /* ---- many tokens where GEMM wins: panels of sixteen blocks, [packed column][row] ---- */
@@ -165,8 +166,8 @@ static void plan_gemm(packed_job *j, float *room, qb_cpu_loops *out) {
     j->room = room;
     j->laid = p->source ? room : j->x;
     j->scratch = room + gathered_floats(j);
-    if (p->source) out->before[0] = (qb_cpu_loop){j->T, 4, QB_ALONE_BYTES, gather_rows, j};
-    out->multiply = (qb_cpu_loop){p->blocks, PANEL_BLOCKS, QB_ALONE_BYTES, multiply_panels, j};
+    if (p->source) out->before[0] = (qb_cpu_loop){{j->T, 4, gather_rows, j}, QB_ALONE_BYTES};
+    out->multiply = (qb_cpu_loop){{p->blocks, PANEL_BLOCKS, multiply_panels, j}, QB_ALONE_BYTES};
 }
 
 /* ---- codes that lie by row: each row is decoded to float32 ---- */
@@ -221,7 +222,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
     *j = job_of(d, part);
     if (j->p->by_row) {
         j->scratch = room;
-        out->multiply = (qb_cpu_loop){j->p->rows, 16, QB_ALONE_BYTES, multiply_rows, j};
+        out->multiply = (qb_cpu_loop){{j->p->rows, 16, multiply_rows, j}, QB_ALONE_BYTES};
     } else if (by_gemm(d, part))
         plan_gemm(j, room, out);
     else

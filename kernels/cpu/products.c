@@ -23,36 +23,21 @@ bool qb_packed_same_room(const qb_matrix *x, const qb_matrix *y) {
 
 /* ---- several loops as one ---- */
 
-enum { LOOPS_MAX = QB_PRODUCTS_MAX * QB_LOOPS_BEFORE };
+_Static_assert(QB_PRODUCTS_MAX *QB_LOOPS_BEFORE <= QB_LOOPS_MAX, "loops of all products at once");
 typedef struct {
     int n;
-    const qb_cpu_loop *loop[LOOPS_MAX];
-    int64_t first[LOOPS_MAX + 1]; /* chunk of the whole that a loop begins with */
+    qb_loop loop[QB_LOOPS_MAX];
     int64_t bytes;
 } joint;
 
-static void join(joint *j, const qb_cpu_loop *loop) {
-    if (loop->n <= 0) return;
-    j->loop[j->n] = loop;
-    j->first[j->n + 1] = j->first[j->n] + (loop->n + loop->grain - 1) / loop->grain;
-    j->bytes += loop->n * loop->unit_bytes;
-    j->n++;
+static void join(joint *j, const qb_cpu_loop *l) {
+    if (l->loop.n <= 0) return;
+    j->loop[j->n++] = l->loop;
+    j->bytes += l->loop.n * l->unit_bytes;
 }
 
-static void run_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
-    const joint *j = ctx;
-    int k = 0;
-    for (int64_t i = begin; i < end; i++) {
-        while (i >= j->first[k + 1]) k++;
-        const qb_cpu_loop *loop = j->loop[k];
-        int64_t from = (i - j->first[k]) * loop->grain;
-        loop->fn(loop->ctx, from, least(from + loop->grain, loop->n), worker);
-    }
-}
-
-static void run_joint(cpu_device *d, joint *j) {
-    int64_t chunks = j->first[j->n];
-    qb_parallel_for(d->base.threads, chunks, j->bytes < QB_ALONE_BYTES ? chunks : 1, run_chunks, j);
+static void run_joint(cpu_device *d, const joint *j) {
+    qb_parallel_loops(j->bytes < QB_ALONE_BYTES ? NULL : d->base.threads, j->loop, j->n);
 }
 
 /* ---- products ---- */
@@ -92,7 +77,9 @@ static qb_status multiply_once(cpu_device *d, const qb_cpu_part *p, int64_t n) {
     qb_status st = qb_cpu_workspace(d, bytes, &scratch);
     if (st != QB_OK) return st;
     qb_cpu_loops loops[QB_PRODUCTS_MAX] = {0};
-    joint before = {0}, multiply = {0};
+    joint before, multiply;
+    before.n = multiply.n = 0;
+    before.bytes = multiply.bytes = 0;
     for (int64_t i = 0; i < n; i++) {
         const qb_cpu_form *form = form_of(d, p[i].w, p[i].whole);
         void *job = scratch;

@@ -5,10 +5,8 @@
 #include "kernels/cpu/device.h"
 
 typedef struct qb_cpu_loop {
-    int64_t n, grain;   /* n 0: nothing to do */
+    qb_loop loop;       /* n 0: nothing to do */
     int64_t unit_bytes; /* about what an item streams; small loops stay on the caller */
-    qb_range_fn fn;
-    void *ctx;
 } qb_cpu_loop;
 
 enum { QB_LOOPS_BEFORE = 2 };
