@@ -53,6 +53,7 @@ typedef struct qb_compute {
     int64_t device;      /* which device of the backend */
     double device_gb;    /* use at most this much of its memory; 0: what there is */
     bool offload;        /* blocks that do not fit the device may lie in host memory */
+    const char *numa;    /* what qb_numa_parse takes */
 } qb_compute;
 extern const qb_option qb_compute_options[];
 

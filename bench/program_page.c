@@ -33,6 +33,8 @@ const qb_variable qb_program_variables[] = {
      "the most of the processor's vector instructions to use: generic, avx2 or avx512, on aarch64 generic or "
      "neon; or those of products in whole numbers, such as avx512-vnni (what is there: any other word "
      "tells)"},
+    {"BENCH_NUMA_ROOT", "a folder in place of / under which sys/devices/system/node and proc/self/status "
+                        "tell of memory nodes (tests)"},
     {"OPENBLAS_CORETYPE",
      "OpenBLAS's choice of kernels; set by the program at its start when OpenBLAS does not know the "
      "processor or takes slower ones than it has, and left alone when it is set"},

@@ -32,7 +32,10 @@ qb_status qb_session_device(const qb_compute *compute, qb_device **out) {
     *out = NULL;
     qb_status st = qb_session_backend(compute->backend, &backend);
     if (st != QB_OK) return st;
+    qb_numa numa;
+    if ((st = qb_numa_parse(compute->numa, &numa)) != QB_OK) return st;
     qb_device_options options = {.threads = (int)compute->threads,
+                                 .numa = numa,
                                  .index = (int)compute->device,
                                  .memory_bytes = (int64_t)(compute->device_gb * 1e9)};
     return backend->open(&options, out);

@@ -26,6 +26,7 @@ const qb_option qb_turns_options[] = {
     {"backend", 0, QB_OPTION_TEXT, FIELD(backend), NULL, 0, 0, NULL, "NAME,..",
      "backends in place of the suite's"},
     {"threads", 't', QB_OPTION_INT, FIELD(threads), "0", 0, 4096, NULL, "N", "threads; 0: all cores"},
+    {"numa", 0, QB_OPTION_TEXT, FIELD(numa), NULL, 0, 0, NULL, "MODE", "as of bench run"},
     {"synthetic", 0, QB_OPTION_BOOL, FIELD(synthetic), NULL, 0, 0, NULL, NULL,
      "random weights of the models' true shapes"},
     {0},
@@ -78,6 +79,7 @@ static qb_status run_side(qb_turns *t, int side, int pair) {
     add_option(&c, "--only", o->only);
     add_option(&c, "--backend", o->backend);
     if (o->threads) add_option(&c, "--threads", threads);
+    add_option(&c, "--numa", o->numa);
     if (o->synthetic) add(&c, "--synthetic");
     add_option(&c, "--set", samples);
     if (t->has_rounds[side]) add_option(&c, "--set", "rounds=1");

@@ -8,7 +8,8 @@
 
 typedef struct qb_turns_config {
     const char *suite, *model, *data, *only, *backend;
-    const char *set; /* only for --help: it may be given several times */
+    const char *set;  /* only for --help: it may be given several times */
+    const char *numa; /* NULL: not passed on, as older programs do not know it */
     int64_t pairs, samples, threads;
     bool synthetic;
 } qb_turns_config;

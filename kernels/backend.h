@@ -22,6 +22,7 @@ typedef struct qb_device { /* an opened backend; each backend embeds it first in
 
 typedef struct qb_device_options {
     int threads;          /* of the host; 0: all cores */
+    qb_numa numa;         /* where they run; QB_NUMA_AUTO means off where they do not compute */
     int index;            /* which device of the backend; the cpu has only 0 */
     int64_t memory_bytes; /* use at most this much device memory; 0: what there is */
 } qb_device_options;

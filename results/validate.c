@@ -59,12 +59,22 @@ static const shape ceilings_shape = {
         {0},
     }};
 /* clang-format on */
+static const shape node_shape = {.rules = (const rule[]){
+                                     {"node", INTEGER | NON_NEGATIVE | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"processors", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"read_bytes_per_s", NUMBER | POSITIVE | NULLABLE, NULL, NULL, NULL, 0},
+                                     {0},
+                                 }};
+static const rule node_item = {NULL, OBJECT, NULL, &node_shape, NULL, 0};
 static const shape host_shape = {.rules = (const rule[]){
                                      {"id", STRING | FILLED | REQUIRED, NULL, NULL, NULL, 0},
                                      {"backend", TEXT, NULL, NULL, NULL, 0},
                                      {"cpu", STRING | REQUIRED, NULL, NULL, NULL, 0},
                                      {"cores", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
                                      {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
+                                     {"numa", TEXT, NULL, NULL, NULL, 0},
+                                     {"nodes", ARRAY | NULLABLE, NULL, NULL, &node_item, 0},
                                      {"simd", TEXT, NULL, NULL, NULL, 0},
                                      {"integer", TEXT, NULL, NULL, NULL, 0},
                                      {"blas", TEXT, NULL, NULL, NULL, 0},

@@ -35,7 +35,8 @@ static const qb_page page = {
                    "gnuplot, the folders for\n"
                    "cache and data, and the measured ceilings that speed rows refer to, of the CPU and of "
                    "each CUDA device: bytes read a\n"
-                   "second from far beyond the caches (a GPU: copied in its memory), and operations a second "
+                   "second from far beyond the caches (a GPU: copied in its memory; of several memory nodes\n"
+                   "also each one's threads from its own memory), and operations a second "
                    "of large matrix products\n"
                    "(float32; a GPU: float16 with float32 sums), and of products of codes with 8-bit and "
                    "16-bit activations. What is missing\n"
@@ -224,6 +225,21 @@ static void print_ceilings(const qb_json *json, const char *product) {
     qb_str_free(&doubt);
 }
 
+static void print_nodes(const qb_json *machine) {
+    const char *numa = qb_json_string(qb_json_get(machine, "numa"));
+    if (!numa) return;
+    qb_output("numa           %s\n", numa);
+    for (const qb_json *n = qb_json_first(qb_json_get(machine, "nodes")); n; n = qb_json_next(n)) {
+        double read = number_of(n, "read_bytes_per_s");
+        char node[16];
+        snprintf(node, sizeof node, "node %.0f", number_of(n, "node"));
+        qb_output("%-14s processors %s, %.0f threads", node, text_of(n, "processors"),
+                  number_of(n, "threads"));
+        if (read > 0) qb_output(", read %.1f GB/s from its own memory", read * 1e-9);
+        qb_output("\n");
+    }
+}
+
 static void print_text(const qb_json *top) {
     const qb_json *machine = qb_json_get(top, "machine"), *blas = qb_json_get(top, "openblas");
     const qb_json *folders = qb_json_get(top, "folders");
@@ -246,6 +262,7 @@ static void print_text(const qb_json *top) {
     qb_output("gnuplot        %s\n", text_of(qb_json_get(top, "gnuplot"), "version"));
     const char *product = strcmp(text_of(top, "backend"), "cpu") ? "float16 with float32 sums" : "float32";
     print_ceilings(qb_json_get(machine, "ceilings"), product);
+    print_nodes(machine);
     qb_output("cache          %s, %s free\n", text_of(folders, "cache"),
               qb_format_bytes(number_of(folders, "cache_free_bytes"), a));
     qb_output("data           %s\n", text_of(folders, "data"));

@@ -14,10 +14,12 @@
 /* ---- the device ---- */
 
 qb_status qb_device_facts_take(qb_device *dev, bool measure, qb_device_facts *out) {
-    *out = (qb_device_facts){.describe = dev->backend->describe(dev), .measured = measure};
+    *out = (qb_device_facts){.measured = measure};
     if (getloadavg(&out->load_average, 1) != 1) out->load_average = (double)NAN;
-    if (!out->describe) return qb_fail(QB_ERR_MEMORY, "out of memory");
-    return measure ? dev->backend->ceilings(dev, &out->ceilings) : QB_OK;
+    qb_status st = measure ? dev->backend->ceilings(dev, &out->ceilings) : QB_OK;
+    if (st != QB_OK) return st;
+    out->describe = dev->backend->describe(dev); /* with what was measured of its parts */
+    return out->describe ? QB_OK : qb_fail(QB_ERR_MEMORY, "out of memory");
 }
 
 void qb_device_facts_free(qb_device_facts *f) {

@@ -97,8 +97,9 @@ typedef struct {
 } work;
 
 static qb_status open_device(const work *w, qb_device **dev) {
-    qb_compute compute = {w->run->options->threads, w->c->backend, w->run->options->device,
-                          w->run->options->device_gb, w->run->options->offload};
+    qb_compute compute = {w->run->options->threads, w->c->backend,
+                          w->run->options->device,  w->run->options->device_gb,
+                          w->run->options->offload, w->run->options->numa};
     return qb_session_device(&compute, dev);
 }
 

@@ -33,8 +33,9 @@ qb_status qb_run_ceilings_again(qb_run *run) {
         const qb_run_device *d = &run->devices[i];
         qb_device_facts facts = {0};
         qb_str text = {0};
-        qb_compute compute = {run->options->threads, d->backend, run->options->device,
-                              run->options->device_gb, run->options->offload};
+        qb_compute compute = {run->options->threads, d->backend,
+                              run->options->device,  run->options->device_gb,
+                              run->options->offload, run->options->numa};
         if (!d->facts.measured) continue;
         st = qb_device_probe(&compute, true, &facts);
         if (st == QB_OK) {

@@ -129,8 +129,9 @@ static qb_status probe_devices(qb_run *run) {
     for (size_t i = 0; st == QB_OK && i < run->cases.count; i++) {
         const char *backend = run->cases.items[i].backend;
         if (qb_run_device_of(run, &run->cases.items[i])) continue;
-        qb_compute compute = {run->options->threads, backend, run->options->device, run->options->device_gb,
-                              run->options->offload};
+        qb_compute compute = {run->options->threads, backend,
+                              run->options->device,  run->options->device_gb,
+                              run->options->offload, run->options->numa};
         qb_run_device *d = &run->devices[run->n_devices++];
         d->backend = backend;
         snprintf(d->id, sizeof d->id, "%s", backend);

@@ -13,7 +13,8 @@ typedef struct qb_run_options {
     const char *set;         /* only for --help: cmd_run.c collects every --set */
     int64_t threads, device; /* device and device_gb as in qb_compute */
     double device_gb;
-    bool offload; /* blocks that do not fit the device may lie in host memory */
+    const char *numa; /* as there */
+    bool offload;     /* blocks that do not fit the device may lie in host memory */
     bool synthetic, resume, dry_run, print, keep_going, cache;
     bool fetch; /* what is missing comes from the hub */
     double cache_gb;

@@ -19,7 +19,7 @@ enum { CALM = 6 };
 static const double gain = 0.01, whole_cpu = 0.95, batch_s = 0.2, patience_s = 1.5, most_s = 3;
 
 typedef struct {
-    cpu_device *d;
+    int threads;      /* that work in a run */
     double amount;    /* of a run */
     double best_rate; /* of a run */
     double cpu_share; /* of the batch that holds it */
@@ -37,7 +37,7 @@ static double seconds_since(int64_t ns) {
 }
 
 static void run_batch(probe *p, void (*run)(void *ctx), void *ctx) {
-    const double threads = qb_threads_count(p->d->base.threads), best = p->best_rate, cpu = cpu_seconds();
+    const double threads = p->threads, best = p->best_rate, cpu = cpu_seconds();
     const int64_t begun = qb_now_ns();
     do {
         int64_t start = qb_now_ns();
@@ -65,7 +65,7 @@ static void keep(const probe *p, double *rate, qb_ceilings *out) {
 
 /* ---- reading ---- */
 
-enum { READ_CHUNK = 1 << 20 };
+enum { READ_CHUNK = 1 << 20, READ_GRAIN = 4 };
 static const int64_t read_bytes = 1LL << 30; /* beyond any cache */
 
 typedef struct {
@@ -73,6 +73,8 @@ typedef struct {
     float *data;
     float *sink; /* one a chunk: the sums must not be optimised away */
     int64_t n_chunk;
+    int node; /* whose threads read, and from where: */
+    int64_t first;
 } read_job;
 
 static void fill_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -91,19 +93,46 @@ static void read_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
 
 static void read_all(void *ctx) {
     read_job *j = ctx;
-    qb_parallel_for(j->d->base.threads, j->n_chunk, 4, read_chunks, j);
+    qb_parallel_for(j->d->base.threads, j->n_chunk, READ_GRAIN, read_chunks, j);
+}
+
+static void read_part(void *ctx, int64_t begin, int64_t end, int worker) {
+    const read_job *j = ctx;
+    read_chunks(ctx, j->first + begin, j->first + end, worker);
+}
+
+static void read_node(void *ctx) {
+    read_job *j = ctx;
+    qb_parallel_on_node(j->d->base.threads, j->node, j->n_chunk, READ_GRAIN, read_part, j);
+}
+
+/* What each node's threads read of their own part alone. */
+static void measure_nodes(const read_job *all) {
+    cpu_device *d = all->d;
+    const int64_t tasks = all->n_chunk / READ_GRAIN;
+    for (int k = 0; k < d->places.n_nodes && qb_threads_nodes(d->base.threads) > 1; k++) {
+        read_job j = *all;
+        j.node = k;
+        j.first = qb_threads_boundary(d->base.threads, tasks, k) * READ_GRAIN;
+        j.n_chunk = qb_threads_boundary(d->base.threads, tasks, k + 1) * READ_GRAIN - j.first;
+        probe p = {.threads = d->places.first[k + 1] - d->places.first[k],
+                   .amount = (double)(j.n_chunk * READ_CHUNK)};
+        find_best(&p, read_node, &j);
+        d->node_read[k] = p.best_rate;
+    }
 }
 
 static qb_status measure_read(cpu_device *d, qb_ceilings *out) {
     read_job j = {.d = d, .n_chunk = read_bytes / READ_CHUNK};
-    probe p = {.d = d, .amount = (double)read_bytes};
+    probe p = {.threads = qb_threads_count(d->base.threads), .amount = (double)read_bytes};
     float *block = NULL;
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, read_bytes + j.n_chunk * 4, &block);
     if (st != QB_OK) return qb_fail_prefix(st, "measuring the read bandwidth");
     j.data = block, j.sink = block + read_bytes / 4;
-    qb_parallel_for(d->base.threads, j.n_chunk, 16, fill_chunks, &j);
+    qb_parallel_at_home(d->base.threads, j.n_chunk, READ_GRAIN, fill_chunks, &j);
     find_best(&p, read_all, &j);
     keep(&p, &out->read_bytes_per_s, out);
+    measure_nodes(&j);
     qb_cpu_free(&d->base, block);
     return QB_OK;
 }
@@ -126,7 +155,8 @@ static void multiply(void *ctx) {
 
 static qb_status measure_gemm(cpu_device *d, qb_ceilings *out) {
     const int64_t n = MATRIX;
-    probe p = {.d = d, .amount = 2.0 * (double)n * (double)n * (double)n};
+    probe p = {.threads = qb_threads_count(d->base.threads),
+               .amount = 2.0 * (double)n * (double)n * (double)n};
     float *a;
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, 3 * n * n * 4, &a);
     if (st != QB_OK) return st;
@@ -169,7 +199,8 @@ static qb_status measure_whole(cpu_device *d, bool eight, qb_ceilings *out) {
     spin_job j = {.d = d,
                   .spin = eight ? d->integer->spin_i8 : d->integer->spin_i16,
                   .tasks = (int64_t)SPIN_TASKS * qb_threads_count(d->base.threads)};
-    probe p = {.d = d, .amount = 2.0 * SPIN_ROUNDS * d->integer->spin_products * (double)j.tasks};
+    probe p = {.threads = qb_threads_count(d->base.threads),
+               .amount = 2.0 * SPIN_ROUNDS * d->integer->spin_products * (double)j.tasks};
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, j.tasks * 4, &j.sink);
     if (st != QB_OK) return st;
     find_best(&p, spin_all, &j);
@@ -203,5 +234,6 @@ struct cJSON *qb_cpu_describe(qb_device *dev) {
     qb_json_put_text(json, "integer", cpu_of(dev)->integer->name);
     qb_json_put_text(json, "blas", qb_blas_core());
     qb_json_put_text(json, "blas_config", openblas_get_config());
+    qb_places_describe(cpu_of(dev)->numa, &cpu_of(dev)->places, cpu_of(dev)->node_read, json);
     return json;
 }

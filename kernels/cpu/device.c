@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Stands before every allocation, so that freeing can uncount it. */
 typedef struct {
@@ -35,6 +36,33 @@ static void ask_huge_pages(void *pointer, int64_t bytes) {
     if (bytes > skip && whole > 0) (void)madvise((char *)pointer + skip, (size_t)whole, MADV_HUGEPAGE);
 }
 
+/* ---- memory of several nodes ---- */
+
+enum { PAGES_A_TASK = 16 };
+
+typedef struct {
+    char *base;
+    int64_t page_bytes;
+} page_job;
+
+static void write_pages(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const page_job *j = ctx;
+    for (int64_t i = begin; i < end; i++) *(volatile char *)(j->base + i * j->page_bytes) = 0;
+}
+
+/* The arrays of a packed matrix are in order of its rows, which loops divide among the nodes: each node first
+ * writes what it will read. Pages of the heap that were written before are given back first. */
+static void place_on_nodes(qb_threads *threads, char *base, int64_t bytes) {
+    if (qb_threads_nodes(threads) == 1) return;
+    page_job j = {.page_bytes = (int64_t)sysconf(_SC_PAGESIZE)};
+    int64_t skip = (j.page_bytes - (int64_t)((uintptr_t)base % (uintptr_t)j.page_bytes)) % j.page_bytes;
+    int64_t pages = (bytes - skip) / j.page_bytes;
+    j.base = base + skip;
+    if (pages < 1 || madvise(j.base, (size_t)(pages * j.page_bytes), MADV_DONTNEED) != 0) return;
+    qb_parallel_at_home(threads, pages, PAGES_A_TASK, write_pages, &j);
+}
+
 qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) {
     void **out = out_pointer;
     *out = NULL;
@@ -43,6 +71,7 @@ qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void 
     qb_status st = qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
     if (st != QB_OK) return st;
     ask_huge_pages(base, bytes + HEADER_BYTES);
+    if (kind == QB_MEMORY_WEIGHTS) place_on_nodes(dev->threads, base, bytes + HEADER_BYTES);
     header h = {bytes, (int32_t)kind, header_mark};
     memcpy(base, &h, sizeof h);
     *out = base + HEADER_BYTES;
@@ -95,7 +124,9 @@ static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     d->simd = qb_simd_chosen();
     d->integer = qb_integer_chosen();
     st = qb_simd_check();
-    if (st == QB_OK) st = qb_threads_create(options->threads, &d->base.threads);
+    d->numa = options->numa;
+    if (st == QB_OK) st = qb_places_here(d->numa, options->threads, &d->places);
+    if (st == QB_OK) st = qb_threads_create_at(&d->places, &d->base.threads);
     if (st == QB_OK) st = qb_blas_take_buffers(qb_threads_count(d->base.threads));
     if (st != QB_OK) {
         cpu_close(&d->base);

@@ -10,6 +10,8 @@ typedef struct cpu_device {
     qb_device base; /* first: the vtable hands out its address */
     const qb_simd *simd;
     const qb_integer *integer;
+    qb_numa numa;
+    qb_places places;
     qb_activations activations;
     qb_memory memory;
     int64_t memory_limit; /* 0: none */
@@ -17,6 +19,8 @@ typedef struct cpu_device {
     void *workspace; /* grows to the largest need seen; ops use it one at a time */
     int64_t workspace_bytes;
     qb_ceilings ceilings;
+    double
+        node_read[QB_NODES_MAX]; /* bytes a second of each of `places` from its own memory; 0: not measured */
     bool ceilings_known;
 } cpu_device;
 

@@ -56,7 +56,9 @@ struct cuda_device {
     } converted;
     void *results; /* pinned host memory of QB_CUDA_RESULT_BYTES for what ops give back */
 
-    qb_memory memory;                            /* device memory by kind */
+    qb_memory memory; /* device memory by kind */
+    qb_numa numa;
+    qb_places places;
     int64_t memory_limit;                        /* 0: none */
     int64_t pinned_now_bytes, pinned_peak_bytes; /* host memory held for the device */
     qb_cuda_allocation *allocations;             /* live ones, unordered */

@@ -178,7 +178,10 @@ static qb_status cuda_open(const qb_device_options *options, qb_device **out) {
     if (st != QB_OK) return st;
     d->base.backend = &qb_backend_cuda;
     d->memory_limit = options->memory_bytes;
-    QB_TRY(st, qb_threads_create(options->threads, &d->base.threads));
+    d->numa = options->numa;
+    if (d->numa.mode == QB_NUMA_AUTO) d->numa.mode = QB_NUMA_OFF;
+    QB_TRY(st, qb_places_here(d->numa, options->threads, &d->places));
+    QB_TRY(st, qb_threads_create_at(&d->places, &d->base.threads));
     QB_TRY(st, qb_cuda_runtime_open(d, options->index));
     QB_TRY(st, qb_cuda_alloc_pinned(d, QB_CUDA_RESULT_BYTES, &d->results));
     *out = &d->base;
@@ -203,6 +206,7 @@ static qb_json *cuda_describe(qb_device *dev) {
     qb_json_put_int(json, "multiprocessors", d->multiprocessors);
     qb_json_put_int(json, "memory_bytes", d->total_bytes);
     qb_json_put_int(json, "threads", qb_threads_count(dev->threads));
+    qb_places_describe(d->numa, &d->places, NULL, json);
     qb_str_free(&capability);
     return json;
 }
