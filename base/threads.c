@@ -17,9 +17,10 @@
 #endif
 
 /* Decode calls a loop every few tens of microseconds, and to be woken takes some ten: who waits spins before
-   he sleeps. By the clock, since a pause takes 1 to 140 cycles by processor, and giving way to any other
-   thread that wants the core: it may be the one that is waited for. */
-static const int64_t spin_ns = 100000;
+   he sleeps. By the clock, since a pause takes 1 to 140 cycles by processor, and soon giving way to any other
+   thread that wants the core: it may be the one that is waited for. To give way takes half a microsecond
+   where nobody wants it, which the shortest waits are spared. */
+static const int64_t give_way_ns = 10000, spin_ns = 100000;
 enum { SPINS_A_LOOK = 16 };
 
 /* A loop is published in one word for each node: its generation above, the node's chunks not yet taken below,
@@ -38,15 +39,20 @@ static ticket ticket_make(uint32_t generation, uint32_t chunks, bool home) {
     return (ticket)generation << 32 | chunks | (home ? at_home_bit : 0);
 }
 
-/* A node's part of the present loops. */
+/* A node's part of the present loops. What a chunk takes to be run lies in one line, which is what goes from
+   core to core. */
 typedef struct {
     alignas(QB_ALIGNMENT) _Atomic ticket open;
-    alignas(QB_ALIGNMENT) _Atomic uint32_t done; /* its chunks that are finished */
-    pthread_cond_t wake;
-    _Atomic int sleeping; /* workers of the node in, or on their way into, pthread_cond_wait */
+    _Atomic uint32_t done; /* chunks that are finished */
+    _Atomic int sleeping;  /* workers of the node in, or on their way into, pthread_cond_wait */
     /* Written while no chunk is open or unfinished; read only by who holds a chunk. */
-    uint32_t n_chunks, first[QB_LOOPS_MAX + 1]; /* chunk of these that a loop's begin with */
-    uint32_t begin[QB_LOOPS_MAX];               /* chunk of the loop that they begin with */
+    const qb_loop *loops;
+    uint32_t n_chunks;
+    struct {
+        uint32_t end,
+            from; /* chunk of these behind a loop's last; what is to be added for the loop's chunk */
+    } part[QB_LOOPS_MAX];
+    pthread_cond_t wake;
 } share;
 
 typedef struct {
@@ -66,8 +72,6 @@ struct qb_threads {
     pthread_cond_t finished;
     _Atomic bool stop;
     _Atomic bool waiting; /* the caller, in or on its way into pthread_cond_wait */
-    uint32_t generation;  /* the caller's own */
-    const qb_loop *loops; /* as a share's chunks */
 };
 
 int qb_cores_available(void) {
@@ -76,11 +80,11 @@ int qb_cores_available(void) {
 
 /* ---- taking chunks ---- */
 
-static void run_chunk(const qb_threads *t, const share *s, uint32_t chunk, int worker) {
+static void run_chunk(const share *s, uint32_t chunk, int worker) {
     int i = 0;
-    while (chunk >= s->first[i + 1]) i++;
-    const qb_loop *l = &t->loops[i];
-    int64_t begin = (int64_t)(s->begin[i] + (chunk - s->first[i])) * l->grain;
+    while (chunk >= s->part[i].end) i++;
+    const qb_loop *l = &s->loops[i];
+    int64_t begin = (int64_t)(uint32_t)(chunk + s->part[i].from) * l->grain;
     l->fn(l->ctx, begin, begin + l->grain < l->n ? begin + l->grain : l->n, worker);
 }
 
@@ -90,7 +94,7 @@ static void take_of(qb_threads *t, share *s, bool guest, int worker) {
     while (chunks_left(seen) && !(guest && at_home(seen))) {
         if (!atomic_compare_exchange_weak(&s->open, &seen, seen - 1)) continue;
         uint32_t all = s->n_chunks;
-        run_chunk(t, s, all - chunks_left(seen), worker);
+        run_chunk(s, all - chunks_left(seen), worker);
         /* Behind this line the loop may be over and its fields another's. */
         if (atomic_fetch_add(&s->done, 1) + 1 == all && atomic_load(&t->waiting)) {
             pthread_mutex_lock(&t->lock);
@@ -109,17 +113,17 @@ static void take_chunks(qb_threads *t, int node, int worker) {
 
 typedef struct {
     int spins;
-    int64_t until_ns;
+    int64_t from_ns;
 } patience;
 
 /* False when it is time to sleep. */
 static bool spin(patience *p) {
     RELAX();
     if (++p->spins % SPINS_A_LOOK) return true;
-    sched_yield();
     int64_t now = qb_now_ns();
-    if (!p->until_ns) p->until_ns = now + spin_ns;
-    return now < p->until_ns;
+    if (!p->from_ns) p->from_ns = now;
+    if (now - p->from_ns > give_way_ns) sched_yield();
+    return now - p->from_ns < spin_ns;
 }
 
 static bool called(const qb_threads *t, const share *s) {
@@ -260,19 +264,18 @@ int64_t qb_threads_boundary(const qb_threads *t, int64_t chunks, int node) {
 
 enum { ALL_NODES = -1 };
 
-static void divide(qb_threads *t, int n_loops, int only) {
-    for (int k = 0; k < t->n_nodes; k++) {
-        share *s = &t->shares[k];
-        for (int i = 0; i < n_loops; i++) {
-            int64_t n = chunks_of(&t->loops[i]);
-            int64_t begin = only == ALL_NODES ? qb_threads_boundary(t, n, k) : 0;
-            int64_t end = only == ALL_NODES ? qb_threads_boundary(t, n, k + 1) : k == only ? n : 0;
-            s->begin[i] = (uint32_t)begin;
-            s->first[i + 1] = s->first[i] + (uint32_t)(end - begin);
-        }
-        s->n_chunks = s->first[n_loops];
-        atomic_store(&s->done, 0);
+static void divide(const qb_threads *t, const qb_loop *loops, int n_loops, int node, int only) {
+    share *s = &t->shares[node];
+    s->loops = loops;
+    s->n_chunks = 0;
+    for (int i = 0; i < n_loops; i++) {
+        int64_t n = chunks_of(&loops[i]);
+        int64_t begin = only == ALL_NODES ? qb_threads_boundary(t, n, node) : 0;
+        int64_t end = only == ALL_NODES ? qb_threads_boundary(t, n, node + 1) : node == only ? n : 0;
+        s->part[i].from = (uint32_t)begin - s->n_chunks; /* modulo 2^32 */
+        s->part[i].end = s->n_chunks += (uint32_t)(end - begin);
     }
+    atomic_store(&s->done, 0);
 }
 
 static void run_alone(const qb_loop *loops, int n_loops) {
@@ -289,13 +292,12 @@ static void run(qb_threads *t, const qb_loop *loops, int n_loops, bool home, int
         run_alone(loops, n_loops);
         return;
     }
-    t->loops = loops;
-    divide(t, n_loops, only);
-    t->generation++;
+    for (int k = 0; k < t->n_nodes; k++) divide(t, loops, n_loops, k, only);
     for (int k = 0; k < t->n_nodes; k++) {
         share *s = &t->shares[k];
         if (!s->n_chunks) continue;
-        atomic_store(&s->open, ticket_make(t->generation, s->n_chunks, home));
+        uint32_t generation = (uint32_t)(atomic_load(&s->open) >> 32) + 1;
+        atomic_store(&s->open, ticket_make(generation, s->n_chunks, home));
         wake_sleepers(t, s);
     }
     take_chunks(t, 0, 0);
