@@ -5,12 +5,13 @@
    is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
    one by one. bench_kernels gemm [...]: dense rows by SGEMM and by loops of our own (AVX-512). bench_kernels
    activations [FORMAT-SUBSTRING [TOKENS ...]]: the kinds of activations in turn, each with its share of the
-   ceiling of such products. */
+   ceiling of such products. bench_kernels threads: what a loop costs beside its work (docs/threads.md). */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/tuning.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,10 +229,62 @@ static void compare_ways(qb_device *dev, const qb_ceilings *c, way_fn set, const
     qb_free(y);
 }
 
+/* ---- what a loop costs before and behind its work ---- */
+
+static void nothing(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)ctx, (void)begin, (void)end, (void)worker;
+}
+
+/* A chunk each, which begin together. */
+static void meet(void *ctx, int64_t begin, int64_t end, int worker) {
+    _Atomic int *here = ctx;
+    (void)begin, (void)end, (void)worker;
+    atomic_fetch_add(here, 1);
+    while (atomic_load(here) < 2) {
+    }
+}
+
+static void time_loops(qb_threads *threads, const char *name, int64_t chunks, qb_range_fn fn,
+                       int64_t gap_ns) {
+    enum { SAMPLES = 2000 };
+    static double ns[SAMPLES];
+    int n = gap_ns > 100000 ? SAMPLES / 10 : SAMPLES;
+    for (int i = 0; i < n; i++) {
+        _Atomic int here = 0;
+        for (int64_t until = qb_now_ns() + gap_ns; qb_now_ns() < until;) {
+        }
+        int64_t start = qb_now_ns();
+        qb_parallel_for(threads, chunks, 1, fn, &here);
+        ns[i] = (double)(qb_now_ns() - start);
+    }
+    qsort(ns, (size_t)n, sizeof *ns, ascending);
+    printf("%d threads, %-40s median %7.0f ns, tenth %7.0f, nine tenths %7.0f\n", qb_threads_count(threads),
+           name, ns[n / 2], ns[n / 10], ns[n * 9 / 10]);
+}
+
+static void bench_threads(void) {
+    for (int n = 1; n <= 2; n++) {
+        qb_threads *threads;
+        check(qb_threads_create(n, &threads));
+        time_loops(threads, "2 empty chunks", 2, nothing, 0);
+        time_loops(threads, "64 empty chunks", 64, nothing, 0);
+        if (n == 2) {
+            time_loops(threads, "both begin, the worker spins", 2, meet, 2000);
+            time_loops(threads, "both begin, it gives way (20 us later)", 2, meet, 20000);
+            time_loops(threads, "both begin, it sleeps (600 us later)", 2, meet, 600000);
+        }
+        qb_threads_free(threads);
+    }
+}
+
 int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
     const char *first = argc > 1 ? argv[1] : "";
+    if (!strcmp(first, "threads")) {
+        bench_threads();
+        return 0;
+    }
     way_fn ways = !strncmp(first, "prefetch", 8)  ? set_distance
                   : !strcmp(first, "rows")        ? set_rows
                   : !strcmp(first, "gemm")        ? set_gemm
