@@ -6,6 +6,7 @@
 #include "kernels/cpu/device.h"
 #if defined(__x86_64__)
 #include "tests/amx_emulated.h"
+#include "tests/avx_vnni_evex.h"
 #include "tests/tiles_emulated.h"
 #endif
 
@@ -42,15 +43,16 @@ static const format formats[] = {
 enum { FORMATS = sizeof formats / sizeof *formats };
 static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
 
-/* avx512-vnni, if it is here, and AMX over tiles in plain C, which goes with it. */
-static const qb_integer *vnni, *amx;
+/* avx512-vnni, if it is here, and what it lets run: AMX over tiles in plain C, AVX-VNNI in another encoding.
+ */
+static const qb_integer *vnni, *amx, *avx_vnni;
 static int find_sets(void **state) {
     (void)state;
     for (int i = 0; qb_integer_at(i); i++)
         if (!strcmp(qb_integer_at(i)->name, "avx512-vnni")) vnni = qb_integer_at(i);
 #if defined(__x86_64__)
     static qb_integer emulated;
-    if (vnni) amx_int8_emulated(vnni, &emulated), amx = &emulated;
+    if (vnni) amx_int8_emulated(vnni, &emulated), amx = &emulated, avx_vnni = &avx_vnni_evex;
 #endif
     return 0;
 }
@@ -59,7 +61,8 @@ static int find_sets(void **state) {
 static const qb_integer *set_at(int index) {
     int n = 0;
     while (qb_integer_at(n)) n++;
-    return index < n ? qb_integer_at(index) : index == n ? amx : NULL;
+    const qb_integer *const beside[] = {amx, avx_vnni, NULL};
+    return index < n ? qb_integer_at(index) : index - n < 3 ? beside[index - n] : NULL;
 }
 
 /* set NULL: the one that is chosen. */

@@ -174,7 +174,7 @@ typedef struct qb_integer {
 
 extern const qb_integer qb_integer_generic;
 #if defined(__x86_64__)
-extern const qb_integer qb_integer_avx2, qb_integer_vnni;
+extern const qb_integer qb_integer_avx2, qb_integer_avx_vnni, qb_integer_vnni;
 #elif defined(__aarch64__)
 extern const qb_integer qb_integer_dotprod;
 #endif

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -18,6 +20,12 @@ static bool always(void) {
     return true;
 }
 #if defined(__x86_64__)
+/* cpuid's leaf 7, subleaf 1, eax (Intel's SDM). */
+static bool has_avx_vnni(void) {
+    enum { EAX_AVX_VNNI = 1 << 4 };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & EAX_AVX_VNNI);
+}
 static bool has_vnni(void) {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
@@ -41,9 +49,8 @@ static const struct {
 } sets[] = {
     {&qb_integer_generic, &qb_simd_generic, always},
 #if defined(__x86_64__)
-    {&qb_integer_avx2, &qb_simd_avx2, always},
-    {&qb_integer_vnni, &qb_simd_avx512, has_vnni},
-    {&amx, &qb_simd_avx512, has_amx},
+    {&qb_integer_avx2, &qb_simd_avx2, always},       {&qb_integer_avx_vnni, &qb_simd_avx2, has_avx_vnni},
+    {&qb_integer_vnni, &qb_simd_avx512, has_vnni},   {&amx, &qb_simd_avx512, has_amx},
 #elif defined(__aarch64__)
     {&qb_integer_dotprod, &qb_simd_neon, has_dotprod},
 #endif

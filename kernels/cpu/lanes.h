@@ -1,6 +1,6 @@
 /* Sixteen float32 lanes, whatever the instruction set of the file that includes this: one zmm register, two
    ymm registers, four of NEON, or a GCC vector that the compiler splits as it can (also where a file defines
-   LANES_GENERIC). Loads and stores take any alignment. */
+   LANES_GENERIC; LANES_AVX2 asks for the two ymm). Loads and stores take any alignment. */
 #pragma once
 
 #include "kernels/dtype.h"
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(LANES_GENERIC)
+#if defined(LANES_GENERIC) || defined(LANES_AVX2)
 #elif defined(__AVX512F__)
 #define LANES_AVX512 1
 #elif defined(__AVX2__)
