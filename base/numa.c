@@ -138,6 +138,7 @@ static qb_status bad_line(const char *root, const char *path, const char *expect
 
 static qb_status read_list(const char *root, const char *path, const char *key, qb_cpus *out, bool *there) {
     char line[LINE_BYTES];
+    *out = (qb_cpus){0};
     qb_status st = read_line(root, path, key, line, there);
     if (st != QB_OK || !*there) return st;
     return parse_list(line, out) ? QB_OK : bad_line(root, path, "a list such as 0-3,8-11", line);
