@@ -70,6 +70,7 @@ while read -r CPU sets activations; do
 done <<'END'
 cortex-a72 generic,neon f32
 cortex-a76 generic,neon,neon-dotprod i16
+max generic,neon,neon-dotprod,neon-i8mm i16
 END
 [ $bad = 0 ] && echo "$(wc -w <<<"$tests") test programs pass under qemu, perplexity $there as here"
 exit $bad

@@ -15,8 +15,8 @@ const char *qb_blas_better_core(void);
 const char *qb_blas_core(void); /* "SkylakeX", "Haswell", ... as OpenBLAS names it */
 const char *qb_cpu_simd(void);  /* "amx-bf16", "avx512", "avx2", "neon" or "generic": what kernels use;
                                    $BENCH_SIMD lowers it (tests) */
-/* "amx-int8", "avx512-vnni", "neon-dotprod", "avx2" or "generic": the products in whole numbers that go with
- * it */
+/* "amx-int8", "avx512-vnni", "avx-vnni", "neon-i8mm", "neon-dotprod", "avx2" or "generic": the products in
+ * whole numbers that go with it */
 const char *qb_cpu_integer(void);
 
 /* Deterministic float32 algebra over fixed tiles: single-threaded OpenBLAS calls, spread over threads by

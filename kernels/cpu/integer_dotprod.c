@@ -32,30 +32,5 @@ LANES_INLINE lanes_codes dot_bytes(lanes_codes s, lanes_codes codes, const int32
 #include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
 #include "kernels/cpu/integer_bytes.inc"
-/* clang-format on */
-
-typedef uint8x16_t whole_table;
-LANES_INLINE whole_table whole_table_load(const uint8_t *table) {
-    return veorq_u8(vld1q_u8(table), vdupq_n_u8(0x80));
-}
-LANES_INLINE uint32x4_t look_up(whole_table table, uint32x4_t c) {
-    return vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(c)));
-}
-LANES_INLINE lanes_codes quads_of_table(whole_table table, lanes_codes c) {
-    return (lanes_codes){look_up(table, c.a), look_up(table, c.b), look_up(table, c.c), look_up(table, c.d)};
-}
-
-/* Sixteen rows of four bytes from four columns of sixteen. */
-LANES_INLINE lanes_codes quads_of_8(const uint8_t *codes) {
-    uint8x16_t c0 = vld1q_u8(codes), c1 = vld1q_u8(codes + 16);
-    uint8x16_t c2 = vld1q_u8(codes + 32), c3 = vld1q_u8(codes + 48);
-    uint16x8_t low01 = vreinterpretq_u16_u8(vzip1q_u8(c0, c1)),
-               low23 = vreinterpretq_u16_u8(vzip1q_u8(c2, c3));
-    uint16x8_t high01 = vreinterpretq_u16_u8(vzip2q_u8(c0, c1)),
-               high23 = vreinterpretq_u16_u8(vzip2q_u8(c2, c3));
-    return (lanes_codes){
-        vreinterpretq_u32_u16(vzip1q_u16(low01, low23)), vreinterpretq_u32_u16(vzip2q_u16(low01, low23)),
-        vreinterpretq_u32_u16(vzip1q_u16(high01, high23)), vreinterpretq_u32_u16(vzip2q_u16(high01, high23))};
-}
-
+#include "kernels/cpu/codes_neon.inc"
 #include "kernels/cpu/integer.inc"

@@ -21,6 +21,7 @@
 #include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
 #include "kernels/cpu/integer_pairs.inc"
+#include "kernels/cpu/codes_3.inc"
 /* clang-format on */
 
 /* Sixteen rows of four bytes from four columns of sixteen, code - 128 back to code. */

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/i8mm.h"
 #include "kernels/cpu/simd.h"
 
 #include <pthread.h>
@@ -39,6 +40,12 @@ static bool has_amx(void) {
 static bool has_dotprod(void) {
     return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
+static qb_integer i8mm;
+static bool has_i8mm(void) {
+    bool has = has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM);
+    if (has) qb_i8mm(&qb_integer_dotprod, &i8mm);
+    return has;
+}
 #endif
 
 /* From the least to the best. */
@@ -53,6 +60,7 @@ static const struct {
     {&qb_integer_vnni, &qb_simd_avx512, has_vnni},   {&amx, &qb_simd_avx512, has_amx},
 #elif defined(__aarch64__)
     {&qb_integer_dotprod, &qb_simd_neon, has_dotprod},
+    {&i8mm, &qb_simd_neon, has_i8mm},
 #endif
 };
 enum { SETS = sizeof sets / sizeof *sets };
