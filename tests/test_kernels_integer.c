@@ -379,10 +379,10 @@ static void test_integer__tiles_of_amx_change_no_bit(void **state) {
     static const int64_t many[] = {255, 256, 257};
     for (int i = 0; i < 2 * FORMATS; i++) {
         const format *f = &formats[i / 2];
-        const int64_t cols = f->factored ? 512 : 1160;
         for (int64_t T = 1; T <= 40; T++)
             check_tiles(f, T % 2 ? 19 + 16 * (T % 5) : 16, T % 3 ? 352 : 256, T, modes[i % 2]);
-        for (int k = 0; k < 3; k++) check_tiles(f, 77, cols, many[k], modes[i % 2]);
+        /* small: tiles in plain C take seconds under sanitizers */
+        for (int k = 0; k < 3; k++) check_tiles(f, 35, f->factored ? 256 : 320, many[k], modes[i % 2]);
     }
 }
 
