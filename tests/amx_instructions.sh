@@ -6,7 +6,7 @@ fail() { echo "amx_instructions: $1"; exit 1; }
 # check FILE INSTRUCTION LEAST BEGINS
 check() {
   local text right all begins ends
-  text=$("$objdump" -d -M intel "$library" 2>/dev/null | sed -n "/^$1\\.c/,/^[a-z0-9_]*\\.c\\.o:/p")
+  text=$(sed -n "/^$1\\.c/,/^[a-z0-9_]*\\.c\\.o:/p" <<<"$disassembly")
   count() { grep -cE "$1" <<<"$text" || true; }
   all=$(count '\stdp[a-z0-9]+\s') right=$(count "\\s$2\\s+tmm[0-3],tmm[45],tmm[67]\$")
   [ "$right" -ge "$3" ] || fail "$1: $right times $2, expected $3 or more"
@@ -16,6 +16,7 @@ check() {
   [ "$ends" -ge "$begins" ] || fail "$1: $begins times ldtilecfg, $ends times tilerelease"
   echo "$1: $right $2, $begins ldtilecfg, $ends tilerelease"
 }
-objdump=$1 library=$2
+# GNU's objdump heads a member "NAME:", LLVM's "LIBRARY(NAME):", with a blank behind each comma.
+disassembly=$("$1" -d -M intel "$2" 2>/dev/null | sed -E 's/^[^ ]*\(([a-z0-9_]+\.c\.o)\):/\1:/; s/, /,/g')
 check integer_amx tdpbsud 16 5
 check dense_amx tdpbf16ps 4 1
