@@ -110,9 +110,8 @@ static bool number(const char **at, long *out) {
     return errno == 0;
 }
 
-/* "0-3,8-11", or nothing. Numbers from QB_CPUS_MAX on are left out. */
+/* Adds "0-3,8-11", or nothing, to *out. Numbers from QB_CPUS_MAX on are left out. */
 static bool parse_list(const char *text, qb_cpus *out) {
-    *out = (qb_cpus){0};
     text += strspn(text, " \t");
     while (*text && *text != '\n') {
         long from, to;
