@@ -141,11 +141,11 @@ void qb_config_window(qb_keys *k, int64_t *window) {
     qb_key_int(k, "sliding_window", false, 1, POSITIONS_MAX, window);
 }
 
-void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every) {
+void qb_config_layer_types_of(qb_keys *k, qb_config *c, const char *other, uint8_t kind, int64_t every) {
     const qb_json *list = qb_key_any(k, "layer_types");
     if (!list) {
         for (int64_t l = 0; l < c->n_layers && every > 0; l++)
-            if ((l + 1) % every) c->layers[l] |= QB_LAYER_SLIDING;
+            if ((l + 1) % every) c->layers[l] |= kind;
         return;
     }
     if (k->st != QB_OK) return;
@@ -157,16 +157,21 @@ void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every) {
     int64_t l = 0;
     for (const qb_json *e = qb_json_first(list); e; e = qb_json_next(e), l++) {
         const char *type = qb_json_string(e);
-        if (type && (!strcmp(type, "sliding_attention") || !strcmp(type, "chunked_attention")))
-            c->layers[l] |= QB_LAYER_SLIDING;
-        else if (type && !strcmp(type, "linear_attention"))
-            c->layers[l] |= QB_LAYER_LINEAR;
-        else if (!type || strcmp(type, "full_attention") != 0) {
-            qb_keys_fail(k, QB_ERR_UNSUPPORTED, "layer_types: layer %lld is \"%.60s\", which is not known",
-                         (long long)l, type ? type : "no text");
+        if (type && !strcmp(type, other)) {
+            c->layers[l] |= kind;
+        } else if (!type || strcmp(type, "full_attention") != 0) {
+            qb_keys_fail(
+                k, QB_ERR_UNSUPPORTED,
+                "layer_types: layer %lld is \"%.60s\"; the layers of the family %s are full_attention "
+                "and %s here",
+                (long long)l, type ? type : "no text", c->family->name, other);
             return;
         }
     }
+}
+
+void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every) {
+    qb_config_layer_types_of(k, c, "sliding_attention", QB_LAYER_SLIDING, every);
 }
 
 /* The text part of a multimodal wrapper. */

@@ -112,5 +112,7 @@ void qb_config_rope(qb_keys *k, qb_config *c, int index, const char *layer_type,
                     double fraction);
 /* `window`, which is the class's default, becomes sliding_window: 0 for null. */
 void qb_config_window(qb_keys *k, int64_t *window);
-/* layer_types, or the pattern of every `every`-th layer full (0: none), into QB_LAYER_SLIDING. */
+/* layer_types, or the pattern of every `every`-th layer full (0: no pattern): layers of the type `other` get
+   the bit `kind`; any type but this and full_attention is refused. The second is for sliding_attention. */
+void qb_config_layer_types_of(qb_keys *k, qb_config *c, const char *other, uint8_t kind, int64_t every);
 void qb_config_layer_types(qb_keys *k, qb_config *c, int64_t every);

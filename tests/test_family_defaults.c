@@ -110,6 +110,15 @@ static void test_family_defaults__refuses_what_would_be_another_model(void **sta
         {"\"architectures\":[\"ApertusForCausalLM\"]", "neither rope_parameters nor rope_scaling"},
         {"\"architectures\":[\"SmolLM3ForCausalLM\"],\"no_rope_layers\":[1,0]",
          "no_rope_layers must list 1 layers, found 2"},
+        {"\"architectures\":[\"Gemma2ForCausalLM\"],\"layer_types\":[\"linear_attention\"]",
+         "layer 0 is \"linear_attention\"; the layers of the family gemma2 are full_attention and "
+         "sliding_attention"},
+        {"\"architectures\":[\"Gemma2ForCausalLM\"],\"layer_types\":[\"chunked_attention\"]",
+         "layer 0 is \"chunked_attention\""},
+        {"\"architectures\":[\"Llama4ForCausalLM\"],\"layer_types\":[\"sliding_attention\"]",
+         "are full_attention and chunked_attention here"},
+        {"\"architectures\":[\"Qwen3_5ForCausalLM\"],\"layer_types\":[\"sliding_attention\"]",
+         "are full_attention and linear_attention here"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char config[512];

@@ -25,7 +25,7 @@ static void read_layers(qb_keys *k, qb_config *c) {
         double layer = qb_json_number(e);
         if (layer >= 0 && layer < (double)c->n_layers) c->layers[(int64_t)layer] |= QB_LAYER_SPARSE;
     }
-    qb_config_layer_types(k, c, 0);
+    qb_config_layer_types_of(k, c, "chunked_attention", QB_LAYER_SLIDING, 0);
     if (qb_json_is_null(qb_json_get(k->json, "layer_types")))
         for (int64_t l = 0; l < c->n_layers; l++)
             if (!(c->layers[l] & QB_LAYER_NO_ROPE)) c->layers[l] |= QB_LAYER_SLIDING;

@@ -25,11 +25,7 @@ static void read_common(qb_keys *k, qb_config *c) {
     qb_key_int(k, "linear_conv_kernel_dim", false, 2, 64, &c->extra[TAPS]);
     qb_key_int(k, "full_attention_interval", false, 1, QB_LAYERS_MAX, &every);
     qb_keys_mark(k, "attn_output_gate"); /* true in every model of the family: its q_proj holds the gate */
-    if (qb_key_any(k, "layer_types"))
-        qb_config_layer_types(k, c, 0);
-    else
-        for (int64_t l = 0; l < c->n_layers; l++)
-            if ((l + 1) % every) c->layers[l] |= QB_LAYER_LINEAR;
+    qb_config_layer_types_of(k, c, "linear_attention", QB_LAYER_LINEAR, every);
     qb_key_real(k, "partial_rotary_factor", false, 0, 1, &fraction);
     qb_config_rope(k, c, 0, NULL, 10000, fraction);
     if (k->st == QB_OK && c->extra[VALUE_HEADS] % c->extra[KEY_HEADS])
