@@ -366,14 +366,18 @@ out:
 }
 
 static qb_status plan_files(merge *g) {
+    qb_modules all = {0};
     qb_status st;
     for (size_t i = 0; i < g->packed.count; i++)
         if (!qb_stacks_own(&g->packed.items[i])) QB_TRY(st, plan_packed(g, &g->packed.items[i]));
     if (has_stacks(g->m)) QB_TRY(st, qb_stacks_plan(g->m, stack_type(g), g->writer));
+    QB_TRY(st, qb_modules_list(g->m, &all));
+    QB_TRY(st, qb_modules_check_others(g->m, &all, NULL, NULL));
     QB_TRY(st, plan_others(g));
     QB_TRY(st, plan_head(g));
     st = qb_writer_begin(g->writer);
 out:
+    qb_modules_free(&all);
     return st;
 }
 

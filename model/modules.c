@@ -174,9 +174,10 @@ qb_status qb_modules_check_others(const qb_model *m, const qb_modules *modules,
         if (!failed) goto out;
         failed(ctx, specs[i].name);
     }
+    QB_TRY(st, check_biases(m, &t->enter, -1, failed, ctx));
     for (int64_t layer = 0; layer < t->n_layers; layer++)
         QB_TRY(st, check_biases(m, &t->layers[layer], layer, failed, ctx));
-    st = QB_OK;
+    st = check_biases(m, &t->leave, t->n_layers, failed, ctx);
 out:
     qb_free(specs);
     return st;

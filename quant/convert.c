@@ -386,7 +386,6 @@ qb_status qb_convert_model(const qb_model *m, const char *to, const qb_quant_tar
         goto out;
     }
     if (!c.layout) QB_TRY(st, qb_stacks_plan(m, c.dense, c.writer));
-    QB_TRY(st, qb_modules_check_others(m, &c.modules, NULL, NULL));
     QB_TRY(st, qb_target_plan_others(m, &c.modules, others, c.writer));
     QB_TRY(st, qb_writer_begin(c.writer));
     for (size_t i = 0; i < c.modules.count; i++) QB_TRY(st, put_module(&c, &c.modules.items[i]));

@@ -30,6 +30,8 @@ static bool is_written_otherwise(const qb_model *m, const qb_modules *modules, c
 
 qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as, qb_writer *w) {
     qb_checkpoint *ck = m->checkpoint;
+    qb_status checked = qb_modules_check_others(m, modules, NULL, NULL);
+    if (checked != QB_OK) return checked;
     for (size_t i = 0; i < qb_checkpoint_count(ck); i++) {
         const qb_tensor *t = qb_checkpoint_at(ck, i);
         if (is_written_otherwise(m, modules, t->name, as)) continue;

@@ -8,8 +8,9 @@
 
 /* Fails for an expert of a stack that no program reads in this layout. */
 qb_status qb_target_check_stacked(const qb_module *m, const qb_layout *layout) QB_NODISCARD;
-/* Plans and puts every tensor that is no part of a module, one at a time; NaN and infinity are errors. Floats
-   become `as`, which must hold each value exactly; QB_DTYPE_COUNT leaves them as they are. */
+/* Plans and puts every tensor that is no part of a module, one at a time; one that is missing, or that the
+   model would not compute with (qb_modules_check_others), NaN and infinity are errors. Floats become `as`,
+   which must hold each value exactly; QB_DTYPE_COUNT leaves them as they are. */
 qb_status qb_target_plan_others(const qb_model *m, const qb_modules *modules, qb_dtype as,
                                 qb_writer *w) QB_NODISCARD;
 qb_status qb_target_copy_others(const qb_model *m, const qb_modules *modules, qb_dtype as,

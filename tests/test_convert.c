@@ -37,8 +37,8 @@ static qb_model *model_at(const char *path) {
     return m;
 }
 
-static qb_status quantize(const char *method, int bits, int group, bool symmetric, bool double_quant,
-                          const char *format, const char *out) {
+static qb_status quantize_from(const char *from, const char *method, int bits, int group, bool symmetric,
+                               bool double_quant, const char *format, const char *out) {
     qb_quant_config c = {0};
     qb_device *dev;
     qb_quant_report report;
@@ -48,7 +48,7 @@ static qb_status quantize(const char *method, int bits, int group, bool symmetri
     c.group_size = group;
     c.symmetric = symmetric;
     c.double_quant = double_quant;
-    qb_model *model = model_at(demo);
+    qb_model *model = model_at(from);
     assert_ok(qb_backend_find("cpu")->open(&(qb_device_options){.threads = 2}, &dev));
     qb_status st = qb_quantize_model(
         model, dev, m, &c, NULL, &(qb_quant_target){.dir = out, .replace = true, .format = format}, &report);
@@ -56,6 +56,11 @@ static qb_status quantize(const char *method, int bits, int group, bool symmetri
     dev->backend->close(dev);
     qb_model_close(model);
     return st;
+}
+
+static qb_status quantize(const char *method, int bits, int group, bool symmetric, bool double_quant,
+                          const char *format, const char *out) {
+    return quantize_from(demo, method, bits, group, symmetric, double_quant, format, out);
 }
 
 static qb_status convert(const char *from, const char *to, const char *out, qb_conversion *report) {
@@ -538,6 +543,29 @@ static void test_inspect__names_damage_and_oddities(void **state) {
     }
 }
 
+/* Rounding reads linears alone: what stands beside them is looked at all the same, before anything is
+   written, as a conversion does. */
+static void test_convert__and_rounding_refuse_what_cannot_be_loaded(void **state) {
+    (void)state;
+    static const struct {
+        change_fn change;
+        const char *extra, *needle;
+    } rows[] = {
+        {drop_norm, NULL, "holds no tensor model.norm.weight"},
+        {leave_as_is, "model.layers.0.self_attn.q_proj.bias", "q_proj.bias: expected"},
+        {leave_as_is, "lm_head.bias", "lm_head.bias: expected"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        rewrite(demo, below("part"), rows[i].change, rows[i].extra);
+        assert_fails(convert(below("part"), "f32", below("out"), NULL), QB_ERR_FORMAT, rows[i].needle);
+        assert_fails(quantize_from(below("part"), "rtn", 4, 32, true, false, NULL, below("out")),
+                     QB_ERR_FORMAT, rows[i].needle);
+        assert_fails(quantize_from(below("part"), "nf4", 4, 64, true, false, NULL, below("out")),
+                     QB_ERR_FORMAT, rows[i].needle);
+        assert_false(qb_path_exists(below("out")));
+    }
+}
+
 static void test_inspect__survives_what_cannot_be_opened(void **state) {
     (void)state;
     assert_odd(below("absent"), "does not exist", true);
@@ -623,6 +651,7 @@ int main(void) {
         cmocka_unit_test(test_convert__writes_shards),
         cmocka_unit_test(test_inspect__describes_what_is_there),
         cmocka_unit_test(test_inspect__names_damage_and_oddities),
+        cmocka_unit_test(test_convert__and_rounding_refuse_what_cannot_be_loaded),
         cmocka_unit_test(test_inspect__survives_what_cannot_be_opened),
         cmocka_unit_test(test_diff__finds_one_code),
         cmocka_unit_test(test_diff__names_what_only_one_has),
