@@ -173,7 +173,7 @@ extern "C" qb_status qb_cuda_attention(qb_device *dev, const qb_attention *op) {
     a.first = static_cast<int32_t>(op->first);
     a.n_tok = static_cast<int32_t>(op->n_tok);
     a.n_seq = static_cast<int32_t>(op->n_seq);
-    if (op->n_tok > 1) return qb_cuda_status(d, qb_attention_prefill(a, d->stream), "attention");
+    if (op->n_tok > 1) return qb_cuda_status(d, qb_attention_prefill(d, a), "attention");
     const attention_plan plan = qb_attention_plan(op->first + 1, op->n_seq, op->attr->heads, kv->n_kv_heads,
                                                   kv->value_dim, d->multiprocessors);
     void *partial = NULL;

@@ -127,4 +127,4 @@ attention_args qb_attention_args(const qb_kv *kv, int64_t layer, const qb_attend
 
 /* Queue the kernels. The caller has checked the shapes. */
 cudaError_t qb_attention_decode(const attention_args &a, cudaStream_t stream);
-cudaError_t qb_attention_prefill(const attention_args &a, cudaStream_t stream);
+cudaError_t qb_attention_prefill(const cuda_device *d, const attention_args &a);

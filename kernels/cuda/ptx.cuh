@@ -166,6 +166,13 @@ __device__ __forceinline__ void prefetch_l2(const void *global) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
+/* 2^x, results below 2^-126 zero: exp2f without its steps for them. */
+__device__ __forceinline__ float exp2_flushed(float x) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 /* Any function of three bits: `table` is what it gives for a = 0xf0, b = 0xcc, c = 0xaa. */
 template <int table> __device__ __forceinline__ uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t r;

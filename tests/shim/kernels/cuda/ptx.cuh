@@ -51,6 +51,11 @@ inline void store_16(void *global, uint4 v) {
 }
 inline void prefetch_l2(const void *) {}
 
+inline float exp2_flushed(float x) {
+    float r = exp2f(x);
+    return r < 1.17549435e-38f ? 0.0f : r; /* a NaN stays */
+}
+
 template <int table> uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
     uint32_t r = 0;
     for (int i = 0; i < 8; i++)
