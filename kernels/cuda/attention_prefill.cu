@@ -337,13 +337,10 @@ dim3 grid_of(const attention_args &a, int bands) {
     return dim3(a.n_heads, qb_blocks(a.n_tok, rows_of_block(bands)), a.n_seq);
 }
 
-template <typename T, int DIM, int KEYS, int BANDS>
+template <typename T, int DIM, int KEYS, int BANDS, bool SHAPED>
 cudaError_t launch_kernel(const attention_args &a, cudaStream_t stream) {
-    const size_t bytes = sizeof(prefill_tiles<DIM, KEYS, BANDS>);
-    return is_shaped(a.shape) ? qb_launch(prefill_kernel<T, DIM, KEYS, BANDS, true>, grid_of(a, BANDS),
-                                          dim3(THREADS), bytes, stream, a)
-                              : qb_launch(prefill_kernel<T, DIM, KEYS, BANDS, false>, grid_of(a, BANDS),
-                                          dim3(THREADS), bytes, stream, a);
+    return qb_launch(prefill_kernel<T, DIM, KEYS, BANDS, SHAPED>, grid_of(a, BANDS), dim3(THREADS),
+                     sizeof(prefill_tiles<DIM, KEYS, BANDS>), stream, a);
 }
 
 /* Two bands a warp where they are enough for every multiprocessor and their tiles fit. A row's result is the
@@ -357,9 +354,11 @@ template <int DIM, int KEYS> bool takes_two_bands(const attention_args &a, const
 template <typename T, int DIM> cudaError_t launch_prefill(const attention_args &a, const cuda_device *d) {
     /* Fewer keys a tile for wide heads: T4 gives a block 64 KiB. */
     constexpr int KEYS = DIM <= 128 ? 64 : 16;
+    /* Shaped logits keep one band: with two, their registers spill. */
+    if (is_shaped(a.shape)) return launch_kernel<T, DIM, KEYS, 1, true>(a, d->stream);
     if constexpr (sizeof(T) == 2 && DIM >= 64 && DIM <= 128)
-        if (takes_two_bands<DIM, KEYS>(a, d)) return launch_kernel<T, DIM, KEYS, 2>(a, d->stream);
-    return launch_kernel<T, DIM, KEYS, 1>(a, d->stream);
+        if (takes_two_bands<DIM, KEYS>(a, d)) return launch_kernel<T, DIM, KEYS, 2, false>(a, d->stream);
+    return launch_kernel<T, DIM, KEYS, 1, false>(a, d->stream);
 }
 
 template <typename T> cudaError_t launch_width(const attention_args &a, const cuda_device *d) {
