@@ -198,6 +198,116 @@ static void test_integer__sums_of_wide_values_are_exact(void **state) {
     }
 }
 
+/* Activations, codes, zero points and scales at their ends, each the same or in runs of 1 to 32 columns of
+   either end: nothing on the way to a sum may saturate, however few bits it has. Scales of 1, or whole
+   numbers as K types have them. */
+enum { ENDS = 8, END_COLS = 256 };
+static bool at_end(int64_t pattern, int64_t c) {
+    return pattern < 2 ? pattern == 1 : c >> (pattern - 2) & 1;
+}
+
+typedef struct {
+    format f;
+    int scales[2], offset; /* the least and the most of a K type's whole numbers, 0: none */
+} end_case;
+
+static qb_qweight *weight_at_ends(const end_case *e, int64_t rows) {
+    const format *f = &e->f;
+    qb_qweight *q = weight_new(f, rows, END_COLS);
+    const float *table = f->bits ? NULL : qb_codebook_table(f->codebook);
+    uint8_t end[2] = {0, f->bits ? (uint8_t)((1 << f->bits) - 1) : 0};
+    for (uint8_t c = 0; table && c < 16; c++) {
+        if (table[c] < table[end[0]]) end[0] = c;
+        if (table[c] > table[end[1]]) end[1] = c;
+    }
+    for (int64_t i = 0; i < rows * END_COLS; i++)
+        q->codes[i] = end[at_end(i / END_COLS % ENDS, i % END_COLS)];
+    for (int64_t b = 0; table && b < q->n_blocks; b++) q->absmax[b] = 1;
+    for (int64_t i = 0; !table && i < rows * q->n_groups; i++) {
+        int64_t row = i / q->n_groups;
+        const bool one = f->factored && i % 4 == 3; /* else the factor of all would be larger */
+        q->scales[i] = !f->factored || one ? 1.0f : (float)e->scales[row / ENDS % 2];
+        if (f->offsets)
+            q->offsets[i] = one ? 1.0f : (float)e->offset;
+        else if (!f->symmetric)
+            q->zeros[i] = end[row / ENDS % 2];
+    }
+    return q;
+}
+
+/* x's sum over a row's columns, and how large its parts are, in whole numbers. */
+static double sum_at_ends(const qb_qweight *q, int64_t row, const float *x, double *size) {
+    double sum = 0, beside = 0;
+    for (int64_t c = 0; c < END_COLS; c++) {
+        const uint8_t code = q->codes[row * END_COLS + c];
+        const int64_t g = q->coding == QB_CODING_AFFINE ? row * q->n_groups + c / q->group_size : 0;
+        const double w = q->coding == QB_CODING_CODEBOOK ? (double)qb_codebook_table(q->codebook)[code]
+                         : q->offsets                    ? (double)q->scales[g] * code
+                                                         : (double)q->scales[g] * (code - q->zeros[g]);
+        sum += w * (double)x[c];
+        if (q->offsets) beside += (double)q->offsets[g] * (double)x[c];
+    }
+    *size = fabs(sum) + fabs(beside);
+    return sum + beside;
+}
+
+static void test_integer__ends_do_not_saturate(void **state) {
+    (void)state;
+    static const end_case cases[] = {
+        {.f = {.name = "int2", .bits = 2, .group = 256}},
+        {.f = {.name = "int3", .bits = 3, .group = 256}},
+        {.f = {.name = "int4", .bits = 4, .group = 256}},
+        {.f = {.name = "int4 sym", .bits = 4, .group = 256, .symmetric = true}},
+        {.f = {.name = "int5", .bits = 5, .group = 256}},
+        {.f = {.name = "int8", .bits = 8, .group = 256}},
+        {.f = {.name = "int8 sym", .bits = 8, .group = 256, .symmetric = true}},
+        {.f = {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true},
+         .scales = {15, 15},
+         .offset = 15},
+        {.f = {.name = "Q3_K", .bits = 3, .group = 16, .symmetric = true, .factored = true},
+         .scales = {-32, 31}},
+        {.f = {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .factored = true},
+         .scales = {-128, 127},
+         .offset = 255},
+        {.f = {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true},
+         .scales = {-128, 127},
+         .offset = 255},
+        {.f = {.name = "Q6_K", .bits = 6, .group = 16, .symmetric = true, .factored = true},
+         .scales = {-128, 127}},
+        {.f = {.name = "IQ4_NL", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32}},
+        {.f = {.name = "MXFP4", .codebook = QB_CODEBOOK_E2M1, .group = 32}},
+    };
+    static const int64_t tokens[] = {1, 2, 4, 8, 16};
+    enum { ROWS = 2 * ENDS + 16, MANY = 2 * ENDS };
+    float x[MANY * END_COLS];
+    for (int mode = 0; mode < 2; mode++) {
+        const float limit = modes[mode] == QB_ACTIVATIONS_I16 ? 32512 : 127;
+        for (int64_t i = 0; i < MANY * END_COLS; i++)
+            x[i] = at_end(i / END_COLS % ENDS, i % END_COLS) ? -limit : limit;
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            qb_qweight *q = weight_at_ends(&cases[i], ROWS);
+            for (int n = 0; n < 5; n++)
+                for (int64_t t0 = 0; t0 + tokens[n] <= MANY; t0 += tokens[n])
+                    for (int s = 0; set_at(s); s++) {
+                        const int64_t T = tokens[n];
+                        float *y = product(set_at(s), 1, modes[mode], q, x + t0 * END_COLS, T);
+                        for (int64_t k = 0; y && k < T * ROWS; k++) {
+                            double size,
+                                want = sum_at_ends(q, k % ROWS, x + (t0 + k / ROWS) * END_COLS, &size);
+                            if (!(fabs((double)y[k] - want) <= 0x1p-22 * size))
+                                fail_msg("%s, %s, %s, row %lld of token %lld of %lld: %.9g, not %.9g",
+                                         cases[i].f.name, qb_activations_name(modes[mode]), set_at(s)->name,
+                                         (long long)(k % ROWS), (long long)(t0 + k / ROWS), (long long)T,
+                                         (double)y[k], want);
+                        }
+                        qb_free(y);
+                    }
+            qb_qweight_free(q);
+            qb_free(q);
+        }
+    }
+}
+
 /* Column c's segment and all columns of the segment, from the weight alone: groups in order of their columns,
    cut where their length, padded to what a step holds, passes 256. */
 typedef struct {
@@ -392,8 +502,8 @@ static void test_integer__tiles_of_amx_spin(void **state) {
     if (!amx) skip();
     uint8_t codes[QB_SPIN_BYTES];
     int32_t words[QB_SPIN_WORDS];
-    const int64_t rounds = 3;
-    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i * 37);
+    const int64_t rounds = QB_SPIN_STEPS;
+    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i * 37 & QB_SPIN_MOST);
     for (int i = 0; i < QB_SPIN_WORDS; i++) words[i] = 0x7f81fe35 - 0x01030507 * i;
     const int8_t *bytes = (const int8_t *)words;
     for (int mode = 0; mode < 2; mode++) {
@@ -464,6 +574,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_integer__sums_are_exact),
         cmocka_unit_test(test_integer__sums_of_wide_values_are_exact),
+        cmocka_unit_test(test_integer__ends_do_not_saturate),
         cmocka_unit_test(test_integer__equals_rounded_activations),
         cmocka_unit_test(test_integer__same_bits),
 #if defined(__x86_64__)

@@ -185,7 +185,7 @@ static void spin_tasks(void *ctx, int64_t begin, int64_t end, int worker) {
     const spin_job *j = ctx;
     uint8_t codes[QB_SPIN_BYTES];
     int32_t words[QB_SPIN_WORDS];
-    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i & 15);
+    for (int i = 0; i < QB_SPIN_BYTES; i++) codes[i] = (uint8_t)(i & QB_SPIN_MOST);
     for (int i = 0; i < QB_SPIN_WORDS; i++) words[i] = 0x01030507 * (i % 13 + 1);
     for (int64_t t = begin; t < end; t++) j->sink[t] = j->spin(SPIN_ROUNDS, codes, words);
 }

@@ -53,6 +53,7 @@ typedef struct {
     int32_t *quads, *sums, *starts;       /* tile i: at i * tile * n_quads * words (or n_segments) */
     int32_t *beside;                      /* tile i: at i * tile * n_segments * beside_words */
     int beside_words;
+    bool group_starts; /* beside K types */
     float *scales;
     float *room; /* panels' totals, for each worker */
 } integer_job;
@@ -94,7 +95,7 @@ static const float *in_order(const integer_job *j, int64_t t, int64_t k, int64_t
 static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t t, int64_t TT, int32_t *to) {
     const qb_pack_kind kind = j->p->kind;
     const int groups = qb_k_groups(kind), each = qb_k_group_cols(kind) / 16;
-    if (!qb_k_has_offsets(kind)) {
+    if (j->group_starts) {
         const int32_t middle = 1 << (j->p->bits - 1);
         for (int g = 0; g < groups; g++) {
             const int32_t start[QB_K_START_WORDS] = {
@@ -115,9 +116,10 @@ static void lay_beside(const integer_job *j, const qb_whole_part *parts, int64_t
 static qb_whole_segment lay(const integer_job *j, const float *x, int64_t n, const uint8_t *order, int64_t t,
                             int64_t TT, int32_t *to, qb_whole_part *parts) {
     const int64_t depth = j->depth, words = j->words;
-    if (depth == 1) return j->set->lay_segment(x, n, j->eight, order, to + t * words, TT * words, parts);
+    if (depth == 1)
+        return j->set->lay_segment(x, n, j->eight, j->words, order, to + t * words, TT * words, parts);
     int32_t room[QB_SEGMENT_COLS / 4 * QB_WORDS_MAX];
-    qb_whole_segment s = j->set->lay_segment(x, n, j->eight, order, room, words, parts);
+    qb_whole_segment s = j->set->lay_segment(x, n, j->eight, j->words, order, room, words, parts);
     for (int64_t i = 0; i < qb_whole_quads(n / 4, depth); i++)
         for (int64_t w = 0; w < words; w++)
             to[((i / depth * words + w) * TT + t) * depth + i % depth] = i < n / 4 ? room[i * words + w] : 0;
@@ -209,6 +211,7 @@ static void choose_tiles(integer_job *j) {
     const qb_integer_panel *panel = (j->eight ? j->set->panel_i8 : j->set->panel_i16) + qb_whole_form(j->p);
     j->panel = panel->fn && j->T >= PANEL_LEAST ? panel : NULL;
     j->depth = j->panel ? panel->depth : 1;
+    j->words = j->panel ? panel->words : j->eight ? j->set->words_i8 : j->set->words_i16;
     j->shape = shape_for(j->set, j->T);
     j->tile = j->panel ? panel->tokens : j->shape->tokens;
     j->n_tiles = (j->T + j->tile - 1) / j->tile;
@@ -224,11 +227,12 @@ static integer_job job_of(const cpu_device *d, const qb_cpu_part *part) {
     integer_job j = {.set = d->integer,
                      .p = p,
                      .eight = eight,
-                     .words = eight ? d->integer->words_i8 : d->integer->words_i16,
                      .x = part->x,
                      .y = part->y,
                      .T = part->T,
-                     .beside_words = qb_k_beside_words(p->kind)};
+                     .group_starts = qb_is_k(p->kind) && !qb_k_has_offsets(p->kind) &&
+                                     !(eight && d->integer->short_groups_i8)};
+    j.beside_words = qb_k_beside_words(p->kind, j.group_starts);
     choose_tiles(&j);
     qb_whole_size size = qb_whole_size_of(p, j.depth);
     j.n_segments = size.segments, j.n_quads = size.quads;

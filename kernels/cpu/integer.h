@@ -89,16 +89,15 @@ typedef struct qb_whole_tile {
      */
     const int32_t *starts;
     /* K types, [segment][..][token of the tile][..]: sums of q of four groups as `lay_sums` has them, for
-     * each four (of types with offsets); what the sums of a group start with, low and high ones (of types
-     * without) */
+     * each four (of types with offsets, and qb_integer's short_groups_i8); else what the sums of a group
+     * start with, low and high ones */
     const int32_t *beside;
 } qb_whole_tile;
 /* K3: what is added to (code - middle) times scale that it be no less than 0. */
 enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K_START_WORDS = 2 };
-static inline int qb_k_beside_words(qb_pack_kind kind) { /* a token and segment */
+static inline int qb_k_beside_words(qb_pack_kind kind, bool starts) { /* a token and segment */
     if (!qb_is_k(kind)) return 0;
-    return qb_k_has_offsets(kind) ? qb_k_groups(kind) / 4 * QB_K_SUM_WORDS
-                                  : qb_k_groups(kind) * QB_K_START_WORDS;
+    return starts ? qb_k_groups(kind) * QB_K_START_WORDS : qb_k_groups(kind) / 4 * QB_K_SUM_WORDS;
 }
 
 typedef void (*qb_integer_fn)(const qb_packed *p, int64_t begin, int64_t end, const qb_whole_tile *x,
@@ -119,6 +118,7 @@ typedef void (*qb_panel_fn)(const qb_packed *p, int64_t begin, int64_t end, cons
                             int64_t tokens, float *room, float *y, int64_t ldy);
 typedef struct qb_integer_panel {
     int blocks, tokens; /* of a tile in registers; tokens divides QB_PASS_TOKENS */
+    int words;          /* a quad's */
     /* Quads that a product takes at once. 1: activations lie as qb_whole_tile says. More: a segment's are
        padded with zeros to whole `depth`, and lie as quads[quad / depth][words][token of the tile][depth]. */
     int depth;
@@ -126,7 +126,7 @@ typedef struct qb_integer_panel {
 } qb_integer_panel;
 
 /* A round multiplies some registers of codes, each sixteen rows of a quad of columns, with two tokens. */
-enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8 };
+enum { QB_SPIN_BLOCKS_MAX = 4, QB_SPIN_TOKENS = 2, QB_SPIN_STEPS = 8, QB_SPIN_MOST = 15 };
 enum { QB_SPIN_BYTES = 64 * QB_SPIN_BLOCKS_MAX * QB_SPIN_STEPS };
 enum { QB_SPIN_WORDS = 2 * QB_SPIN_TOKENS * QB_SPIN_STEPS };
 
@@ -155,18 +155,22 @@ typedef struct qb_integer {
     bool fast; /* than the same set's float32 products */
     /* Codes and values of eight bits count from -128 on here, which zero points and sums' starts follow. */
     bool signed_bytes;
-    int words_i16, words_i8;        /* at most QB_WORDS_MAX */
+    int words_i16, words_i8; /* a quad's in tiles; at most QB_WORDS_MAX */
+    /* K types without offsets have no starts beside 8-bit activations, but the sums of q as those with
+       offsets: sums of a group are too short for a start. */
+    bool short_groups_i8;
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
     qb_integer_panel panel_i16[QB_WHOLE_COUNT], panel_i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
-    /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, to words `stride` apart, a quad each;
-       order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
-    qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, const uint8_t order[64],
+    /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, each quad to `words` words, `stride`
+       apart; order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
+    qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, int words, const uint8_t order[64],
                                     int32_t *to, int64_t stride, qb_whole_part *parts);
     /* Sums of q of four groups, below 2^23, as k_fours_dot takes them. */
     void (*lay_sums)(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]);
-    /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES] with words[QB_SPIN_WORDS], so
-     * many rounds of `spin_products`; returns what must not be optimised away. */
+    /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES], QB_SPIN_MOST at most, with
+       words[QB_SPIN_WORDS], so many rounds of `spin_products`, whole QB_SPIN_STEPS; returns what must not be
+       optimised away. */
     int spin_products;
     uint32_t (*spin_i16)(int64_t rounds, const uint8_t *codes, const int32_t *words);
     uint32_t (*spin_i8)(int64_t rounds, const uint8_t *codes, const int32_t *words);

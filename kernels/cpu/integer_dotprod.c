@@ -31,6 +31,8 @@ LANES_INLINE lanes_codes dot_bytes(lanes_codes s, lanes_codes codes, const int32
 #include "kernels/cpu/groups.inc"
 #include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
+#include "kernels/cpu/integer_fours.inc"
 #include "kernels/cpu/integer_bytes.inc"
 #include "kernels/cpu/codes_neon.inc"
+#include "kernels/cpu/integer_runs.inc"
 #include "kernels/cpu/integer.inc"

@@ -15,11 +15,13 @@
 #define PANEL_TOKENS_I16 1
 #define PANEL_BLOCKS_I8  1
 #define PANEL_TOKENS_I8  1
+#define WORDS(eight)     ((eight) ? 2 : 2)
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
 #include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/integer_round.inc"
+#include "kernels/cpu/integer_fours.inc"
 #include "kernels/cpu/integer_pairs.inc"
 #include "kernels/cpu/codes_3.inc"
 /* clang-format on */
@@ -45,6 +47,16 @@ LANES_INLINE lanes_codes quads_of_table(whole_table table, lanes_codes c) {
     return lanes_codes_load(v);
 }
 
+static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, int words, const uint8_t order[64],
+                                    int32_t *to, int64_t stride, qb_whole_part *parts) {
+    (void)words;
+    int16_t q[QB_SEGMENT_COLS];
+    qb_whole_segment s = round_segment(x, n, eight, q);
+    if (parts) sum_parts(q, n, parts);
+    lay_pairs(q, n, order, to, stride);
+    return s;
+}
+
 LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
     (void)eight;
     int16_t x[4];
@@ -65,4 +77,6 @@ LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes
     return whole_dot(eight, whole_dot(eight, s, h, words), l, high_words);
 }
 
+/* clang-format off */
+#include "kernels/cpu/integer_runs.inc"
 #include "kernels/cpu/integer.inc"

@@ -58,9 +58,10 @@ LANES_INLINE lanes_codes pair_of(pair_sum s, const int token) {
 enum { PAIRS_MAX = 2 };
 
 /* A chunk of one block with one tile of tokens: total[token]. */
-LANES_INLINE void multiply_chunk(const bool eight, const bool wide, const int RB, const int TT,
+LANES_INLINE void multiply_chunk(const bool eight, const int most, const int RB, const int TT,
                                  const qb_packed *p, const panel_chunk *chunk, const uint8_t *codes,
                                  const qb_whole_tile *x, lanes *total) {
+    const bool wide = most == PANEL_MOST_WIDE;
     const int code_parts = wide ? 2 : 1, pairs = TT / 2;
     const bool own_zeros = p->zeros && p->bits == 8, shifted = p->offsets;
     const int64_t quad_bytes = 64 * code_parts * RB, high = TT * PANEL_DEPTH;
@@ -99,9 +100,9 @@ LANES_INLINE void multiply_chunk(const bool eight, const bool wide, const int RB
 #include "kernels/cpu/integer_pass.inc"
 /* Sums of 16-bit activations with two tokens take sixteen registers, of 8-bit ones with four. */
 enum { TOKENS_I16 = 2, TOKENS_I8 = 4 };
-DEFINE_PANEL(narrow_i16, false, false, 1, TOKENS_I16)
-DEFINE_PANEL(narrow_i8, true, false, 1, TOKENS_I8)
-DEFINE_PANEL(wide_i16, false, true, 1, TOKENS_I16)
+DEFINE_PANEL(narrow_i16, false, PANEL_MOST_BYTES, 1, TOKENS_I16)
+DEFINE_PANEL(narrow_i8, true, PANEL_MOST_BYTES, 1, TOKENS_I8)
+DEFINE_PANEL(wide_i16, false, PANEL_MOST_WIDE, 1, TOKENS_I16)
 
 /* qb_integer's: sixteen rows of two quads with four tokens, twice in bytes for 16-bit activations. */
 enum { SPIN_PRODUCTS = QB_BLOCK_ROWS * 4 * PANEL_DEPTH * 4 };
@@ -130,10 +131,10 @@ void qb_i8mm(const qb_integer *dotprod, qb_integer *out) {
     *out = *dotprod;
     out->name = "neon-i8mm";
     for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++) {
-        out->panel_i16[narrow[i]] = (qb_integer_panel){1, TOKENS_I16, PANEL_DEPTH, narrow_i16};
-        out->panel_i8[narrow[i]] = (qb_integer_panel){1, TOKENS_I8, PANEL_DEPTH, narrow_i8};
+        out->panel_i16[narrow[i]] = (qb_integer_panel){1, TOKENS_I16, WORDS(false), PANEL_DEPTH, narrow_i16};
+        out->panel_i8[narrow[i]] = (qb_integer_panel){1, TOKENS_I8, WORDS(true), PANEL_DEPTH, narrow_i8};
     }
-    out->panel_i16[QB_WHOLE_WIDE] = (qb_integer_panel){1, TOKENS_I16, PANEL_DEPTH, wide_i16};
+    out->panel_i16[QB_WHOLE_WIDE] = (qb_integer_panel){1, TOKENS_I16, WORDS(false), PANEL_DEPTH, wide_i16};
     out->spin_products = SPIN_PRODUCTS;
     out->spin_i16 = spin_i16;
     out->spin_i8 = spin_i8;

@@ -67,8 +67,9 @@ LANES_INLINE __m512 columns(const float *x, int64_t left) {
 }
 
 /* Low bytes, then high ones: q = 256 high + low with both signed. */
-static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, const uint8_t order[64],
+static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, int words, const uint8_t order[64],
                                     int32_t *to, int64_t stride, qb_whole_part *parts) {
+    (void)words;
     const __m512i place = _mm512_loadu_si512(order);
     __m512i most = _mm512_setzero_si512(), sum = most, high_sum = most;
     for (int64_t i = 0; i < n; i += 16) /* without sign they are in the order of their sizes, NaN last */
@@ -148,4 +149,6 @@ LANES_INLINE lanes_codes k_fours_of(const bool eight, k_fours m) {
     return _mm512_add_epi32(m.part[0], _mm512_slli_epi32(above, 8));
 }
 
+/* clang-format off */
+#include "kernels/cpu/integer_runs.inc"
 #include "kernels/cpu/integer.inc"
