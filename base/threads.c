@@ -262,16 +262,26 @@ int64_t qb_threads_boundary(const qb_threads *t, int64_t chunks, int node) {
     return (chunks * t->first[node] + t->count - 1) / t->count;
 }
 
+/* How chunks are divided among the nodes. */
+typedef struct {
+    const int64_t *shares; /* of the only loop, or NULL: in proportion */
+    int only;              /* node that runs all of them, or ALL_NODES */
+    bool home;             /* no node takes of another's */
+} division;
 enum { ALL_NODES = -1 };
 
-static void divide(const qb_threads *t, const qb_loop *loops, int n_loops, int node, int only) {
+static int64_t first_chunk(const qb_threads *t, const division *d, int64_t chunks, int node) {
+    if (d->only != ALL_NODES) return node <= d->only ? 0 : chunks;
+    return d->shares ? d->shares[node] : qb_threads_boundary(t, chunks, node);
+}
+
+static void divide(const qb_threads *t, const qb_loop *loops, int n_loops, int node, const division *d) {
     share *s = &t->shares[node];
     s->loops = loops;
     s->n_chunks = 0;
     for (int i = 0; i < n_loops; i++) {
         int64_t n = chunks_of(&loops[i]);
-        int64_t begin = only == ALL_NODES ? qb_threads_boundary(t, n, node) : 0;
-        int64_t end = only == ALL_NODES ? qb_threads_boundary(t, n, node + 1) : node == only ? n : 0;
+        int64_t begin = first_chunk(t, d, n, node), end = first_chunk(t, d, n, node + 1);
         s->part[i].from = (uint32_t)begin - s->n_chunks; /* modulo 2^32 */
         s->part[i].end = s->n_chunks += (uint32_t)(end - begin);
     }
@@ -284,20 +294,21 @@ static void run_alone(const qb_loop *loops, int n_loops) {
             l->fn(l->ctx, begin, begin + l->grain < l->n ? begin + l->grain : l->n, 0);
 }
 
-static void run(qb_threads *t, const qb_loop *loops, int n_loops, bool home, int only) {
+static void run(qb_threads *t, const qb_loop *loops, int n_loops, const division *d) {
     int64_t chunks = 0;
     for (int i = 0; i < n_loops; i++) chunks += chunks_of(&loops[i]);
-    bool elsewhere = only > 0; /* than on the caller's node */
-    if (!t || t->count == 1 || (chunks <= 1 && !elsewhere) || chunks > INT32_MAX) {
+    /* A single chunk is run here, unless it is another node's than the first, the caller's. */
+    if (!t || t->count == 1 || chunks > INT32_MAX ||
+        (chunks <= 1 && first_chunk(t, d, chunks, 1) == chunks)) {
         run_alone(loops, n_loops);
         return;
     }
-    for (int k = 0; k < t->n_nodes; k++) divide(t, loops, n_loops, k, only);
+    for (int k = 0; k < t->n_nodes; k++) divide(t, loops, n_loops, k, d);
     for (int k = 0; k < t->n_nodes; k++) {
         share *s = &t->shares[k];
         if (!s->n_chunks) continue;
         uint32_t generation = (uint32_t)(atomic_load(&s->open) >> 32) + 1;
-        atomic_store(&s->open, ticket_make(generation, s->n_chunks, home));
+        atomic_store(&s->open, ticket_make(generation, s->n_chunks, d->home));
         wake_sleepers(t, s);
     }
     take_chunks(t, 0, 0);
@@ -305,22 +316,28 @@ static void run(qb_threads *t, const qb_loop *loops, int n_loops, bool home, int
 }
 
 void qb_parallel_loops(qb_threads *t, const qb_loop *loops, int n_loops) {
-    run(t, loops, n_loops, false, ALL_NODES);
+    run(t, loops, n_loops, &(division){.only = ALL_NODES});
 }
 
-static void run_one(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx, bool home, int only) {
+static void run_one(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx, const division *d) {
     qb_loop loop = {n, grain < 1 ? 1 : grain, fn, ctx};
-    run(t, &loop, 1, home, only);
+    run(t, &loop, 1, d);
 }
 
 void qb_parallel_for(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
-    run_one(t, n, grain, fn, ctx, false, ALL_NODES);
+    run_one(t, n, grain, fn, ctx, &(division){.only = ALL_NODES});
 }
 
-void qb_parallel_at_home(qb_threads *t, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
-    run_one(t, n, grain, fn, ctx, true, ALL_NODES);
+void qb_parallel_shares(qb_threads *t, const int64_t *shares, int64_t n, int64_t grain, qb_range_fn fn,
+                        void *ctx) {
+    run_one(t, n, grain, fn, ctx, &(division){.shares = shares, .only = ALL_NODES});
+}
+
+void qb_parallel_at_home(qb_threads *t, const int64_t *shares, int64_t n, int64_t grain, qb_range_fn fn,
+                         void *ctx) {
+    run_one(t, n, grain, fn, ctx, &(division){.shares = shares, .only = ALL_NODES, .home = true});
 }
 
 void qb_parallel_on_node(qb_threads *t, int node, int64_t n, int64_t grain, qb_range_fn fn, void *ctx) {
-    run_one(t, n, grain, fn, ctx, true, node);
+    run_one(t, n, grain, fn, ctx, &(division){.only = node, .home = true});
 }

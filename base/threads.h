@@ -39,8 +39,13 @@ enum { QB_LOOPS_MAX = 32 };
    read in the next of equal length; who has done his node's takes of another's. */
 void qb_parallel_loops(qb_threads *threads, const qb_loop *loops, int n_loops);
 void qb_parallel_for(qb_threads *threads, int64_t n, int64_t grain, qb_range_fn fn, void *ctx);
+/* Chunks divided as the caller says, who knows where that lies which they read: a node's begin with
+   shares[node], not falling, from 0 to shares[qb_threads_nodes], the number of all. NULL: in proportion. */
+void qb_parallel_shares(qb_threads *threads, const int64_t *shares, int64_t n, int64_t grain, qb_range_fn fn,
+                        void *ctx);
 /* The same, but a node's chunks are run by its own threads alone: memory that such a loop is the first to
    write lies where later ones read it. */
-void qb_parallel_at_home(qb_threads *threads, int64_t n, int64_t grain, qb_range_fn fn, void *ctx);
+void qb_parallel_at_home(qb_threads *threads, const int64_t *shares, int64_t n, int64_t grain, qb_range_fn fn,
+                         void *ctx);
 /* All chunks on the threads of one node, of [0, qb_threads_nodes). */
 void qb_parallel_on_node(qb_threads *threads, int node, int64_t n, int64_t grain, qb_range_fn fn, void *ctx);

@@ -57,7 +57,7 @@ static void check_short_loops(qb_threads *threads) {
         t.add = 1 + (int64_t)(l % 5);
         if (l % 4 == 0) qb_parallel_for(threads, n, grain, count, &whole);
         if (l % 4 == 1) run_as_several(threads, &t, n, l);
-        if (l % 4 == 2) qb_parallel_at_home(threads, n, grain, count, &whole);
+        if (l % 4 == 2) qb_parallel_at_home(threads, NULL, n, grain, count, &whole);
         if (l % 4 == 3) qb_parallel_on_node(threads, node, n, grain, count, &whole);
         for (int64_t i = 0; i < n; i++) wanted[i] += t.add;
     }
@@ -156,7 +156,7 @@ static void test_threads__at_home(void **state) {
         for (int round = 0; round < 200; round++) {
             int grain = 1 + round % 9, chunks = (ITEMS + grain - 1) / grain;
             int second = (chunks * places.first[1] + n_threads - 1) / n_threads * grain;
-            qb_parallel_at_home(threads, ITEMS, grain, track, &t);
+            qb_parallel_at_home(threads, NULL, ITEMS, grain, track, &t);
             for (int i = 0; i < ITEMS; i++) assert_int_equal(node_of(&places, t.worker[i]), i >= second);
             qb_parallel_on_node(threads, round % 2, ITEMS, grain, track, &t);
             for (int i = 0; i < ITEMS; i++) assert_int_equal(node_of(&places, t.worker[i]), round % 2);
@@ -166,6 +166,30 @@ static void test_threads__at_home(void **state) {
         assert_int_equal(t.strayed, 0);
         qb_threads_free(threads);
     }
+}
+
+/* As the caller divides them, also where a node has none, and a single chunk. */
+static void test_threads__shares_that_are_told(void **state) {
+    (void)state;
+    qb_places places = places_of(2, 3);
+    qb_threads *threads;
+    tracks t = {.places = &places};
+    assert_ok(qb_threads_create_at(&places, &threads));
+    for (int round = 0; round < 200; round++) {
+        int grain = 1 + round % 9, chunks = (ITEMS + grain - 1) / grain, second = round * 7 % (chunks + 1);
+        const int64_t shares[] = {0, second, chunks}, elsewhere[] = {0, 0, 1};
+        qb_parallel_at_home(threads, shares, ITEMS, grain, track, &t);
+        for (int i = 0; i < ITEMS; i++) assert_int_equal(node_of(&places, t.worker[i]), i >= second * grain);
+        qb_parallel_at_home(threads, elsewhere, 1, 1, track, &t);
+        assert_int_equal(node_of(&places, t.worker[0]), 1);
+        static tally all;
+        memset(&all, 0, sizeof all);
+        all.add = 1;
+        qb_parallel_shares(threads, shares, ITEMS, grain, count, &(part){&all, 0});
+        for (int i = 0; i < ITEMS; i++) assert_int_equal(all.hits[i], 1);
+    }
+    assert_int_equal(t.strayed, 0);
+    qb_threads_free(threads);
 }
 
 typedef struct {
@@ -222,6 +246,7 @@ int main(void) {
         cmocka_unit_test(test_threads__sleeping_workers_wake),
         cmocka_unit_test(test_threads__nodes_run_every_chunk_once),
         cmocka_unit_test(test_threads__at_home),
+        cmocka_unit_test(test_threads__shares_that_are_told),
         cmocka_unit_test(test_threads__a_node_takes_of_another),
         cmocka_unit_test(test_threads__the_caller_is_set_free),
     };

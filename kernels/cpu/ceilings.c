@@ -129,7 +129,7 @@ static qb_status measure_read(cpu_device *d, qb_ceilings *out) {
     qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, read_bytes + j.n_chunk * 4, &block);
     if (st != QB_OK) return qb_fail_prefix(st, "measuring the read bandwidth");
     j.data = block, j.sink = block + read_bytes / 4;
-    qb_parallel_at_home(d->base.threads, j.n_chunk, READ_GRAIN, fill_chunks, &j);
+    qb_parallel_at_home(d->base.threads, NULL, j.n_chunk, READ_GRAIN, fill_chunks, &j);
     find_best(&p, read_all, &j);
     keep(&p, &out->read_bytes_per_s, out);
     measure_nodes(&j);

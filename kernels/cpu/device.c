@@ -60,7 +60,7 @@ static void place_on_nodes(qb_threads *threads, char *base, int64_t bytes) {
     int64_t pages = (bytes - skip) / j.page_bytes;
     j.base = base + skip;
     if (pages < 1 || madvise(j.base, (size_t)(pages * j.page_bytes), MADV_DONTNEED) != 0) return;
-    qb_parallel_at_home(threads, pages, PAGES_A_TASK, write_pages, &j);
+    qb_parallel_at_home(threads, NULL, pages, PAGES_A_TASK, write_pages, &j);
 }
 
 qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) {
