@@ -303,6 +303,7 @@ static void place_on_all(const qb_nodes *nodes, int threads, qb_places *out) {
 
 qb_status qb_places_make(qb_numa numa, const qb_nodes *nodes, int threads, qb_places *out) {
     out->n_nodes = 0, out->first[0] = 0;
+    out->machine_nodes = nodes->n;
     out->threads = threads > 0 ? threads : qb_cpus_count(qb_cpus_allowed());
     if (numa.mode == QB_NUMA_NODE) return place_on_one(numa.node, nodes, threads > 0 ? threads : 0, out);
     if (numa.mode == QB_NUMA_AUTO && nodes->n > 1) place_on_all(nodes, threads > 0 ? threads : 0, out);
@@ -314,6 +315,10 @@ qb_status qb_places_here(qb_numa numa, int threads, qb_places *out) {
     nodes.n = 0;
     qb_status st = numa.mode == QB_NUMA_OFF ? QB_OK : qb_nodes_read(NULL, qb_cpus_allowed(), &nodes);
     return st == QB_OK ? qb_places_make(numa, &nodes, threads, out) : st;
+}
+
+bool qb_places_matter(const qb_places *places) {
+    return places->n_nodes > 0 && places->machine_nodes > 1;
 }
 
 static bool several_nodes(void) {

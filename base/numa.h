@@ -52,6 +52,7 @@ qb_status qb_numa_parse(const char *text, qb_numa *out) QB_NODISCARD;
 /* Where the threads of a pool run. */
 typedef struct qb_places {
     int n_nodes;                 /* 0: wherever the system likes */
+    int machine_nodes;           /* there are for this process; 0: not looked at */
     int threads;                 /* of all nodes */
     int first[QB_NODES_MAX + 1]; /* thread that a node's begin with */
     qb_node node[QB_NODES_MAX];
@@ -61,6 +62,8 @@ typedef struct qb_places {
 qb_status qb_places_make(qb_numa numa, const qb_nodes *nodes, int threads, qb_places *out) QB_NODISCARD;
 /* The same with what qb_nodes_read(NULL) finds, which is not looked at when off. */
 qb_status qb_places_here(qb_numa numa, int threads, qb_places *out) QB_NODISCARD;
+/* Whether threads are kept on nodes of several, so that it matters on which one memory lies. */
+bool qb_places_matter(const qb_places *places);
 /* On a machine of several nodes: "numa": what was asked for, and where threads are kept somewhere "nodes":
    [{"node", "processors", "threads", "read_bytes_per_s"}], the last where read[node's place in `places`] is
    above 0; read may be NULL. */

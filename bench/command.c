@@ -62,9 +62,9 @@ const qb_option qb_compute_options[] = {
     {"threads", 't', QB_OPTION_INT, offsetof(qb_compute, threads), "0", 0, 1024, NULL, "N",
      "threads to compute with; 0 takes every core this process may use. Results do not depend on it"},
     {"numa", 0, QB_OPTION_TEXT, offsetof(qb_compute, numa), "auto", 0, 0, NULL, "MODE",
-     "on machines of several memory nodes (sockets): auto divides threads and weights among them, node:N "
-     "uses "
-     "that node alone, off leaves both to the system. Results do not depend on it"},
+     "on machines of several memory nodes (sockets): auto divides threads, weights and the cache of keys "
+     "and values among them, node:N uses that node alone, off leaves all to the system. Results do not "
+     "depend on it"},
     {"backend", 0, QB_OPTION_TEXT, offsetof(qb_compute, backend), "cpu", 0, 0, NULL, "NAME",
      "what computes; `bench list backends` names them"},
     {"device", 0, QB_OPTION_INT, offsetof(qb_compute, device), "0", 0, 1023, NULL, "N",

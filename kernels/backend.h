@@ -55,11 +55,12 @@ const char *qb_activations_name(qb_activations a); /* "f32", "i16", "i8", "faste
 typedef enum { QB_PLACE_DEVICE, QB_PLACE_HOST } qb_place;
 
 /* A matrix ready for matmul, [rows, cols] = [out, in]. Dense CPU matrices are views into the checkpoint's
- * mapping. */
+   mapping until matrix_settle copies them. */
 typedef struct qb_matrix {
     int64_t rows, cols;
     qb_dtype dtype;    /* dense element type (F32, F16, BF16) */
     const void *dense; /* NULL when packed */
+    bool copied;       /* dense is the matrix's own: matrix_settle */
     void *packed;      /* backend's own packed layout, owned by the matrix */
     bool integer;      /* has products in whole numbers */
     int64_t bytes;     /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
@@ -264,6 +265,12 @@ struct qb_backend {
     qb_status (*gptq)(qb_device *dev, qb_gptq_problem *problem);
     /* From the next product on. NULL: float32 alone. */
     qb_status (*set_activations)(qb_device *dev, qb_activations wanted, qb_activations *got);
+    /* For a matrix that many tokens will read one by one: a dense one that is a view moves to where the
+       device's threads read it fastest, if it is not there; *copied then, and the weight that it was made of
+       may be freed. NULL: matrices are there. */
+    qb_status (*matrix_settle)(qb_device *dev, qb_matrix *m, bool *copied);
+    /* The same for the keys and values of a cache that was just allocated and holds nothing yet. */
+    void (*kv_settle)(qb_device *dev, const qb_kv *kv);
     /* Of these four no plain ops serve: check_step refuses the steps where they are NULL. */
     /* out[T, n0 + n1 + n2] = rows side by side; x[2] NULL: two. */
     qb_status (*concat)(qb_device *dev, float *out, const float *const x[3], const int64_t n[3], int64_t T);

@@ -393,6 +393,43 @@ static qb_status describe_decoder(qb_model *m) {
     return QB_OK;
 }
 
+/* ---- where the device reads them ---- */
+
+static qb_status settle_list(qb_model *m, qb_block *b) {
+    const qb_list *l = list_of(m, b->layer);
+    qb_status st = QB_OK;
+    for (int64_t i = 0; st == QB_OK && i < b->w.n_modules; i++) {
+        bool copied = false;
+        if (!b->source[i].dense) continue; /* packed, or the table */
+        st = m->dev->backend->matrix_settle(m->dev, &b->w.matrices[i], &copied);
+        if (copied) qb_linear_unread(m, &l->linears[i], b->layer, &b->source[i]);
+    }
+    return st;
+}
+
+/* A table that is no head stays: of it a token reads a row. */
+static qb_status settle_head(qb_model *m) {
+    const qb_topology *t = &m->topology;
+    bool copied = false;
+    if (!m->head_is_embed || !m->embed_source.dense) return QB_OK;
+    qb_status st = m->dev->backend->matrix_settle(m->dev, &m->embed, &copied);
+    if (!copied) return st;
+    m->leave.w.matrices[t->head] = m->embed;
+    qb_checkpoint_free_linear(m->checkpoint, t->embed, &m->embed_source);
+    return st;
+}
+
+static qb_status settle_weights(qb_model *m) {
+    qb_status st;
+    if (!m->dev->backend->matrix_settle) return QB_OK;
+    QB_TRY(st, settle_head(m));
+    QB_TRY(st, settle_list(m, &m->enter));
+    for (int64_t l = 0; l < m->config.n_layers; l++) QB_TRY(st, settle_list(m, &m->blocks[l]));
+    st = settle_list(m, &m->leave);
+out:
+    return st;
+}
+
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) {
     const qb_config *c = &m->config;
     const qb_topology *t = &m->topology;
@@ -413,6 +450,7 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
         QB_TRY(st, qb_alloc_zero((size_t)c->n_layers, sizeof *m->blocks, &m->blocks));
         m->resident = true;
         for (int64_t l = 0; l < c->n_layers; l++) QB_TRY(st, qb_block_load(m, l, &m->blocks[l]));
+        QB_TRY(st, settle_weights(m));
         QB_TRY(st, describe_decoder(m));
     }
 out:

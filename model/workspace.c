@@ -55,6 +55,7 @@ qb_status qb_kv_create(const qb_model *m, qb_dtype dtype, int64_t n_layers, int6
     if (st == QB_OK && t->state_floats)
         st = be->alloc(m->dev, QB_MEMORY_KV, n_layers * n_seq * t->state_floats * (int64_t)sizeof(float),
                        &out->state);
+    if (st == QB_OK && be->kv_settle) be->kv_settle(m->dev, out);
     if (st != QB_OK) qb_kv_free(m, out);
     return st;
 }

@@ -62,9 +62,9 @@ static const qb_option rows[] = {
     {"threads", 't', QB_OPTION_INT, offsetof(qb_run_options, threads), "0", 0, 1024, NULL, "N",
      "threads to compute with; 0 takes every core this process may use"},
     {"numa", 0, QB_OPTION_TEXT, offsetof(qb_run_options, numa), "auto", 0, 0, NULL, "MODE",
-     "on machines of several memory nodes (sockets): auto divides threads and weights among them, node:N "
-     "uses "
-     "that node alone, off leaves both to the system. Results do not depend on it"},
+     "on machines of several memory nodes (sockets): auto divides threads, weights and the cache of keys "
+     "and values among them, node:N uses that node alone, off leaves all to the system. Results do not "
+     "depend on it"},
     {0},
 };
 

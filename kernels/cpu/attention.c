@@ -42,6 +42,41 @@ static const uint8_t *cache_head(const qb_kv *kv, const void *base, int64_t dim,
     return (const uint8_t *)base + at * (kv->dtype == QB_DTYPE_F16 ? 2 : 4);
 }
 
+/* ---- memory nodes ---- */
+
+/* A cache is divided among memory nodes by the stretches of its heads, [sequence][head][stretch of the
+   capacity], as a loop over them would be: so it is laid out (qb_cpu_kv_settle), and so decode is divided, at
+   any length of the context and for any number of the first sequences. Prompts are divided by queries and
+   what they store by positions; both use a key or value for many tokens, or once, where decode reads the
+   whole cache for each. */
+typedef struct {
+    int64_t head, stretch; /* head: of all sequences' */
+} cell;
+
+static cell first_cell(const qb_threads *threads, const qb_kv *kv, int node) {
+    const int64_t stretches = (kv->capacity + STRETCH - 1) / STRETCH;
+    int64_t at = qb_threads_boundary(threads, kv->n_seq * kv->n_kv_heads * stretches, node);
+    return (cell){at / stretches, at % stretches};
+}
+
+static void settle(qb_threads *threads, const qb_kv *kv, void *memory, int64_t dim) {
+    const int64_t row_bytes = dim * (int64_t)qb_dtype_bytes(kv->dtype), nodes = qb_threads_nodes(threads);
+    const int64_t layer_bytes = kv->n_seq * kv->n_kv_heads * kv->capacity * row_bytes;
+    int64_t at[QB_NODES_MAX + 1];
+    for (int k = 0; k <= nodes; k++) {
+        cell c = first_cell(threads, kv, k);
+        at[k] = (c.head * kv->capacity + c.stretch * STRETCH) * row_bytes;
+    }
+    qb_cpu_fit_pages(threads, memory, kv->n_layers * layer_bytes, layer_bytes / nodes);
+    for (int64_t l = 0; l < kv->n_layers; l++) qb_cpu_place(threads, (uint8_t *)memory + l * layer_bytes, at);
+}
+
+void qb_cpu_kv_settle(qb_device *dev, const qb_kv *kv) {
+    if (qb_threads_nodes(dev->threads) == 1 || kv->capacity < 1) return;
+    settle(dev->threads, kv, kv->k, kv->head_dim);
+    settle(dev->threads, kv, kv->v, kv->value_dim);
+}
+
 static const float *query(const attention_job *j, int64_t row, int64_t head) {
     return j->a->q + (row * j->a->attr->heads + head) * j->kv->head_dim;
 }
@@ -67,9 +102,10 @@ static void attend_stretches(void *ctx, int64_t begin, int64_t end, int worker) 
     const qb_kv *kv = j->kv;
     int64_t element = kv->dtype == QB_DTYPE_F16 ? 2 : 4;
     qb_attend_fn attend = kv->dtype == QB_DTYPE_F16 ? j->simd->attend_f16 : j->simd->attend_f32;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t stretch = j->stretch0 + i % j->stretches, head = i / j->stretches % kv->n_kv_heads;
-        int64_t row = i / j->stretches / kv->n_kv_heads, seq = row / j->a->n_tok;
+    for (int64_t i = begin; i < end; i++) { /* [sequence][head][stretch][token] */
+        int64_t unit = i / j->a->n_tok / j->stretches, stretch = j->stretch0 + i / j->a->n_tok % j->stretches;
+        int64_t head = unit % kv->n_kv_heads, seq = unit / kv->n_kv_heads;
+        int64_t row = seq * j->a->n_tok + i % j->a->n_tok;
         int64_t position = j->a->first + row % j->a->n_tok, from = first_key(j->a->attr, position);
         int64_t to = least((stretch + 1) * STRETCH, position + 1);
         if (from < stretch * STRETCH) from = stretch * STRETCH;
@@ -103,6 +139,12 @@ static void join_head(const attention_job *j, int64_t row, int64_t kv_head, int6
     for (int64_t d = 0; d < dim; d++) out[d] /= total;
 }
 
+static int64_t first_task(const attention_job *j, cell c) {
+    int64_t heads = j->a->n_seq * j->kv->n_kv_heads, stretch = least(c.stretch - j->stretch0, j->stretches);
+    if (c.head >= heads) return heads * j->stretches * j->a->n_tok;
+    return (c.head * j->stretches + (stretch > 0 ? stretch : 0)) * j->a->n_tok;
+}
+
 static qb_status attend_few(cpu_device *d, attention_job *j) {
     const qb_attention *a = j->a;
     int64_t rows = a->n_seq * a->n_tok;
@@ -114,7 +156,12 @@ static qb_status attend_few(cpu_device *d, attention_job *j) {
     qb_status st = qb_cpu_workspace(d, (partials + scratch) * 4, &j->scratch);
     if (st != QB_OK) return st;
     j->partials = j->scratch + scratch;
-    qb_parallel_for(d->base.threads, rows * j->kv->n_kv_heads * j->stretches, 1, attend_stretches, j);
+    const int nodes = qb_threads_nodes(d->base.threads);
+    int64_t shares[QB_NODES_MAX + 1]; /* of the tasks */
+    for (int k = 0; k <= nodes && nodes > 1; k++)
+        shares[k] = first_task(j, first_cell(d->base.threads, j->kv, k));
+    qb_parallel_shares(d->base.threads, nodes > 1 ? shares : NULL, rows * j->kv->n_kv_heads * j->stretches, 1,
+                       attend_stretches, j);
     for (int64_t row = 0; row < rows; row++)
         for (int64_t h = 0; h < a->attr->heads; h++) join_head(j, row, h / j->group, h % j->group);
     return QB_OK;

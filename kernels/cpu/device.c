@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 /* Stands before every allocation, so that freeing can uncount it. */
 typedef struct {
@@ -27,42 +25,6 @@ void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes) {
     if (total > m->total_peak_bytes) m->total_peak_bytes = total;
 }
 
-/* Weights are streamed once a token: with huge pages address translation costs nothing. The kernel may
- * decline. */
-static void ask_huge_pages(void *pointer, int64_t bytes) {
-    const int64_t huge = 1 << 21;
-    int64_t skip = (huge - (int64_t)((uintptr_t)pointer % (uintptr_t)huge)) % huge;
-    int64_t whole = (bytes - skip) / huge * huge;
-    if (bytes > skip && whole > 0) (void)madvise((char *)pointer + skip, (size_t)whole, MADV_HUGEPAGE);
-}
-
-/* ---- memory of several nodes ---- */
-
-enum { PAGES_A_TASK = 16 };
-
-typedef struct {
-    char *base;
-    int64_t page_bytes;
-} page_job;
-
-static void write_pages(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const page_job *j = ctx;
-    for (int64_t i = begin; i < end; i++) *(volatile char *)(j->base + i * j->page_bytes) = 0;
-}
-
-/* The arrays of a packed matrix are in order of its rows, which loops divide among the nodes: each node first
- * writes what it will read. Pages of the heap that were written before are given back first. */
-static void place_on_nodes(qb_threads *threads, char *base, int64_t bytes) {
-    if (qb_threads_nodes(threads) == 1) return;
-    page_job j = {.page_bytes = (int64_t)sysconf(_SC_PAGESIZE)};
-    int64_t skip = (j.page_bytes - (int64_t)((uintptr_t)base % (uintptr_t)j.page_bytes)) % j.page_bytes;
-    int64_t pages = (bytes - skip) / j.page_bytes;
-    j.base = base + skip;
-    if (pages < 1 || madvise(j.base, (size_t)(pages * j.page_bytes), MADV_DONTNEED) != 0) return;
-    qb_parallel_at_home(threads, NULL, pages, PAGES_A_TASK, write_pages, &j);
-}
-
 qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void *out_pointer) {
     void **out = out_pointer;
     *out = NULL;
@@ -70,8 +32,7 @@ qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void 
     char *base;
     qb_status st = qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
     if (st != QB_OK) return st;
-    ask_huge_pages(base, bytes + HEADER_BYTES);
-    if (kind == QB_MEMORY_WEIGHTS) place_on_nodes(dev->threads, base, bytes + HEADER_BYTES);
+    qb_cpu_ask_huge_pages(base, bytes + HEADER_BYTES);
     header h = {bytes, (int32_t)kind, header_mark};
     memcpy(base, &h, sizeof h);
     *out = base + HEADER_BYTES;
@@ -197,6 +158,8 @@ const qb_backend qb_backend_cpu = {
     .timer_stop = cpu_timer_stop,
     .matrix_create = qb_cpu_matrix_create,
     .matrix_free = qb_cpu_matrix_free,
+    .matrix_settle = qb_cpu_matrix_settle,
+    .kv_settle = qb_cpu_kv_settle,
     .matmul = qb_cpu_matmul,
     .matmul_all = qb_cpu_matmul_all,
     .hessian = qb_cpu_hessian,

@@ -22,6 +22,7 @@ typedef struct cpu_device {
     double
         node_read[QB_NODES_MAX]; /* bytes a second of each of `places` from its own memory; 0: not measured */
     bool ceilings_known;
+    bool told_of_room; /* that there was not enough for a copy of weights */
 } cpu_device;
 
 static inline cpu_device *cpu_of(qb_device *dev) {
@@ -49,9 +50,26 @@ void qb_cpu_free(qb_device *dev, void *pointer);
 /* Counts memory that is not ours but is read (mapped weights); negative gives back. */
 void qb_cpu_count(cpu_device *d, qb_memory_kind kind, int64_t bytes);
 
+/* Rows of a matrix that a task of a product is, of few tokens, whatever the form; some forms take more for
+   many tokens. */
+enum { QB_ROWS_A_TASK = 64 };
+
+/* nodes.c */
+/* Where each node's share of an array of `bytes` begins that is `rows` rows of equal size, by the nodes that
+   products of few tokens read them on: at[qb_threads_nodes] is `bytes`. */
+void qb_cpu_row_shares(const qb_threads *threads, int64_t rows, int64_t bytes, int64_t at[QB_NODES_MAX + 1]);
+/* Has each node of several take the pages of memory[at[node] .. at[node + 1]), by where a page begins, at[0]
+   being 0; what was in them is lost. Pages of which a part is others' stay as they are. */
+void qb_cpu_place(qb_threads *threads, void *memory, const int64_t *at);
+/* What is streamed once a token costs no address translation with huge pages. The system may decline. */
+void qb_cpu_ask_huge_pages(void *memory, int64_t bytes);
+/* Takes that back where a node's share of each `share_bytes` is too small for such pages to be its own. */
+void qb_cpu_fit_pages(const qb_threads *threads, void *memory, int64_t bytes, int64_t share_bytes);
+
 /* matmul.c */
 qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out);
 void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m);
+qb_status qb_cpu_matrix_settle(qb_device *dev, qb_matrix *m, bool *copied);
 /* products.c */
 qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
 qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t n);
@@ -59,6 +77,7 @@ qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t 
 qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got);
 /* attention.c */
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a);
+void qb_cpu_kv_settle(qb_device *dev, const qb_kv *kv);
 /* ops.c */
 qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n);
 qb_status qb_cpu_norm(qb_device *dev, const qb_norm_attr *attr, float *y, const float *x, const float *weight,

@@ -6,7 +6,7 @@
 
 /* From PANEL_LEAST tokens on codes are unpacked to panels: three tiles of four tokens then share the work.
    The number follows from that, and was not measured. */
-enum { BLOCKS_A_TASK = 4, PANEL_LEAST = 12 };
+enum { BLOCKS_A_TASK = QB_ROWS_A_TASK / QB_BLOCK_ROWS, PANEL_LEAST = 12 };
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;

@@ -1,4 +1,5 @@
 /* Matrices of the CPU backend, and the product with dense ones. */
+#include "base/log.h"
 #include "kernels/cpu/products.h"
 #include "kernels/cpu/tuning.h"
 
@@ -9,22 +10,42 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static qb_status pack_alloc(void *owner, int64_t bytes, void *out_pointer) {
-    return qb_cpu_alloc(owner, QB_MEMORY_WEIGHTS, bytes, out_pointer);
+/* ---- memory ---- */
+
+/* For the rows of one matrix: what is not in order of them is small. */
+typedef struct {
+    qb_device *dev;
+    int64_t rows;
+} row_memory;
+
+static qb_status alloc_rows(void *owner, int64_t bytes, void *out_pointer) {
+    const row_memory *m = owner;
+    int64_t at[QB_NODES_MAX + 1];
+    void **out = out_pointer;
+    qb_status st = qb_cpu_alloc(m->dev, QB_MEMORY_WEIGHTS, bytes, out);
+    if (st != QB_OK) return st;
+    qb_cpu_row_shares(m->dev->threads, m->rows, bytes, at);
+    qb_cpu_place(m->dev->threads, *out, at);
+    return QB_OK;
 }
-static void pack_release(void *owner, void *pointer) {
-    qb_cpu_free(owner, pointer);
+static void free_rows(void *owner, void *pointer) {
+    qb_cpu_free(((row_memory *)owner)->dev, pointer);
 }
 
-static qb_pack_memory pack_memory(qb_device *dev) {
-    return (qb_pack_memory){dev, pack_alloc, pack_release};
+static qb_pack_memory pack_memory(row_memory *m) {
+    return (qb_pack_memory){m, alloc_rows, free_rows};
+}
+
+static int64_t whole_blocks(int64_t rows) {
+    return (rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS * QB_BLOCK_ROWS;
 }
 
 qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place place, qb_matrix *out) {
     (void)place; /* all memory is the host's */
     *out = (qb_matrix){.rows = w->rows, .cols = w->cols, .dtype = w->dtype};
     if (w->packed) {
-        qb_pack_memory memory = pack_memory(dev);
+        row_memory rows = {dev, whole_blocks(w->rows)};
+        qb_pack_memory memory = pack_memory(&rows);
         qb_packed *p;
         if (w->packed->rows != w->rows || w->packed->cols != w->cols)
             return qb_fail(QB_ERR_INTERNAL, "weight [%lld, %lld] holds a quantized weight [%lld, %lld]",
@@ -50,23 +71,81 @@ qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place plac
 void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m) {
     if (!m) return;
     if (m->packed) {
-        qb_pack_memory memory = pack_memory(dev);
+        row_memory rows = {.dev = dev};
+        qb_pack_memory memory = pack_memory(&rows);
         qb_pack_free(m->packed, &memory);
+    } else if (m->copied) {
+        qb_cpu_free(dev, (void *)(uintptr_t)m->dense);
     } else if (m->dense) {
         qb_cpu_count(cpu_of(dev), QB_MEMORY_WEIGHTS, -m->bytes);
     }
     *m = (qb_matrix){0};
 }
 
-/* ---- dense: rows against registers ---- */
-
-/* Rows of a task meet TOKENS_AT_ONCE before the next ones, which a core's own cache holds; so many tokens as
-   PANEL_TOKENS go through all rows before the next ones, which the processor's cache holds. */
-enum { ROWS_A_TASK = 64, TOKENS_AT_ONCE = 64, PANEL_TOKENS = 512 };
-
 static int64_t panels_of(int64_t n, int64_t size) {
     return (n + size - 1) / size;
 }
+
+/* Half of what is there is left for what else there is to hold. */
+static qb_status has_room(cpu_device *d, int64_t bytes, bool *out) {
+    int64_t available = d->base.backend->available_bytes(&d->base);
+    char a[32], b[32];
+    if (available < 0) return QB_ERR_IO;
+    *out = bytes <= available / 2;
+    if (!*out && !d->told_of_room)
+        qb_warn(
+            "some dense weights stay in their file's pages, whichever memory node these are on: a copy of "
+            "%s beside its threads is made only where twice that is available, found %s",
+            qb_format_bytes((double)bytes, a), qb_format_bytes((double)available, b));
+    d->told_of_room = d->told_of_room || !*out;
+    return QB_OK;
+}
+
+typedef struct {
+    const uint8_t *from;
+    uint8_t *to;
+    int64_t rows, row_bytes;
+} copy_job;
+
+static void copy_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const copy_job *j = ctx;
+    int64_t first = begin * QB_ROWS_A_TASK, last = least(end * QB_ROWS_A_TASK, j->rows);
+    memcpy(j->to + first * j->row_bytes, j->from + first * j->row_bytes,
+           (size_t)((last - first) * j->row_bytes));
+}
+
+/* A matrix that the caller reads alone (products.c) may lie wherever it is. */
+qb_status qb_cpu_matrix_settle(qb_device *dev, qb_matrix *m, bool *copied) {
+    cpu_device *d = cpu_of(dev);
+    row_memory rows = {dev, m->rows};
+    copy_job j = {.from = m->dense, .rows = m->rows};
+    bool room;
+    *copied = false;
+    if (!m->dense || m->copied || m->bytes < QB_ALONE_BYTES || !qb_places_matter(&d->places)) return QB_OK;
+    j.row_bytes = m->bytes / m->rows;
+    qb_status st = has_room(d, m->bytes, &room);
+    if (st != QB_OK || !room) return st;
+    qb_cpu_count(d, QB_MEMORY_WEIGHTS, -m->bytes); /* the view's, which the copy takes the place of */
+    st = alloc_rows(&rows, m->bytes, &j.to);
+    if (st != QB_OK) {
+        qb_cpu_count(d, QB_MEMORY_WEIGHTS, m->bytes);
+        return st;
+    }
+    qb_parallel_for(dev->threads, panels_of(m->rows, QB_ROWS_A_TASK), 1, copy_rows, &j);
+    m->dense = j.to;
+    m->copied = *copied = true;
+    return QB_OK;
+}
+
+/* ---- dense: rows against registers ---- */
+
+/* Rows of a task meet TOKENS_AT_ONCE before the next ones, which a core's own cache holds; so many tokens as
+   PANEL_TOKENS go through all rows before the next ones, which the processor's cache holds. Rows are divided
+   among memory nodes as qb_cpu_row_shares says; of more tokens than PANEL_TOKENS it is those that are
+   divided, and larger tasks of many tokens end elsewhere: a weight is then read once for so many of them that
+   it matters little from which node. */
+enum { TOKENS_AT_ONCE = 64, PANEL_TOKENS = 512 };
 
 typedef struct {
     const qb_simd *simd;
@@ -86,12 +165,12 @@ static void dense_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const dense_job *j = ctx;
     const qb_matrix *w = j->w;
-    const int64_t row_panels = panels_of(w->rows, ROWS_A_TASK);
+    const int64_t row_panels = panels_of(w->rows, QB_ROWS_A_TASK);
     qb_dense_fn fn = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
                      : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
                                                  : j->simd->dense_f32;
     for (int64_t i = begin; i < end; i++) {
-        int64_t row = i % row_panels * ROWS_A_TASK, rows = least(ROWS_A_TASK, w->rows - row);
+        int64_t row = i % row_panels * QB_ROWS_A_TASK, rows = least(QB_ROWS_A_TASK, w->rows - row);
         int64_t first = i / row_panels * PANEL_TOKENS, last = least(first + PANEL_TOKENS, j->T);
         for (int64_t t = first; t < last; t += TOKENS_AT_ONCE)
             fn(dense_row(w, row), w->cols, rows, j->x + t * w->cols, least(TOKENS_AT_ONCE, last - t),
@@ -157,8 +236,8 @@ static void dense_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
     *j = (dense_job){.simd = d->simd, .w = w, .x = part->x, .y = part->y, .T = part->T, .panels = room};
     if (!is_gemm(d, part->T)) {
         out->multiply = (qb_cpu_loop){
-            {panels_of(w->rows, ROWS_A_TASK) * panels_of(part->T, PANEL_TOKENS), 1, dense_rows, j},
-            part->T * w->cols * 2 * ROWS_A_TASK};
+            {panels_of(w->rows, QB_ROWS_A_TASK) * panels_of(part->T, PANEL_TOKENS), 1, dense_rows, j},
+            part->T * w->cols * 2 * QB_ROWS_A_TASK};
         return;
     }
     /* Small matrices have too few row panels to share: their token panels are handed out too. */

@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* Tokens a pass: bounds the laid-out activations; codes are read again only every so many tokens. */
-enum { PASS_TOKENS = 240, BLOCKS_A_TASK = 4, LAY_COLUMNS = 512, PANEL_BLOCKS = 16 };
+enum { PASS_TOKENS = 240, LAY_COLUMNS = 512, PANEL_BLOCKS = 16 };
+enum { BLOCKS_A_TASK = QB_ROWS_A_TASK / QB_BLOCK_ROWS };
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -222,7 +223,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
     *j = job_of(d, part);
     if (j->p->by_row) {
         j->scratch = room;
-        out->multiply = (qb_cpu_loop){{j->p->rows, 16, multiply_rows, j}, QB_ALONE_BYTES};
+        out->multiply = (qb_cpu_loop){{j->p->rows, QB_ROWS_A_TASK, multiply_rows, j}, QB_ALONE_BYTES};
     } else if (by_gemm(d, part))
         plan_gemm(j, room, out);
     else
