@@ -75,6 +75,8 @@ static const shape host_shape = {.rules = (const rule[]){
                                      {"threads", INTEGER | POSITIVE | REQUIRED, NULL, NULL, NULL, 0},
                                      {"numa", TEXT, NULL, NULL, NULL, 0},
                                      {"nodes", ARRAY | NULLABLE, NULL, NULL, &node_item, 0},
+                                     {"placed", ARRAY | NULLABLE, NULL, NULL, &any_string, 0},
+                                     {"not_placed", ARRAY | NULLABLE, NULL, NULL, &any_string, 0},
                                      {"simd", TEXT, NULL, NULL, NULL, 0},
                                      {"integer", TEXT, NULL, NULL, NULL, 0},
                                      {"blas", TEXT, NULL, NULL, NULL, 0},

@@ -1,34 +1,14 @@
 /* The program on a machine whose two processors are told to be two memory nodes: the same bits wherever its
    threads run, what was chosen is recorded, and what cannot be is said. */
+#include "tests/numa_tree.h"
 #include "tests/program.h"
 
-#include "base/numa.h"
 #include "results/results.h"
 
-/* Nodes 0 and 1 of the first and the second of `count` processors; NULL where there is only one. */
 static const char *two_nodes(const char *online) {
-    const char *const paths[] = {"online", "node0/cpulist", "node1/cpulist"};
-    qb_str lists[2] = {0};
-    const qb_cpus *all = qb_cpus_allowed();
-    int seen = 0;
-    for (int i = 0; i < QB_CPUS_MAX; i++)
-        if (all->word[i / 64] >> (i % 64) & 1) qb_str_printf(&lists[seen++ % 2], ",%d", i);
-    if (seen < 2) {
-        print_message("skipped: one processor cannot be two nodes\n");
-        skip();
-    }
-    for (int i = 0; i < 3; i++) {
-        char path[1024];
-        const char *text = i ? qb_str_get(&lists[i - 1]) + 1 : online;
-        snprintf(path, sizeof path, "%s/tree/sys/devices/system/node/%s", scratch, paths[i]);
-        char *dir = qb_path_dir(path);
-        assert_ok(qb_make_dirs(dir));
-        assert_ok(qb_file_write_atomic(path, text, strlen(text)));
-        qb_free(dir);
-    }
-    qb_str_free(&lists[0]);
-    qb_str_free(&lists[1]);
-    return scratch_path("tree");
+    const char *root = scratch_path("tree");
+    two_nodes_write(root, online);
+    return root;
 }
 
 static double first_value(const qb_json *j) {
@@ -41,9 +21,34 @@ static double first_value(const qb_json *j) {
     return 0;
 }
 
+/* Perplexity, and tokens one by one. */
+static void check_same_bits(const char *model, const char *text) {
+    static const char *const modes[] = {"off", "auto", "node:0", "node:1"};
+    double first = 0;
+    char *said = NULL;
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        outcome o = BENCH("eval", model, "--dataset", text, "--protocol", "gptq-64", "--numa", modes[i],
+                          "--threads", "4", "--json", "-q");
+        assert_worked(&o);
+        qb_json *j = json_of(&o);
+        outcome_free(&o);
+        double value = first_value(j);
+        assert_true(value > 1);
+        if (i == 0) first = value;
+        assert_memory_equal(&value, &first, sizeof value);
+        qb_json_free(j);
+        o = BENCH("generate", model, "--prompt", "the quick", "--tokens", "40", "--numa", modes[i],
+                  "--threads", "4", "-q");
+        assert_worked(&o);
+        if (i == 0) said = qb_strdup(o.out);
+        assert_string_equal(o.out, said);
+        outcome_free(&o);
+    }
+    qb_free(said);
+}
+
 static void test_numa_program__the_same_bits_everywhere(void **state) {
     (void)state;
-    static const char *const modes[] = {"off", "auto", "node:0", "node:1"};
     const char *text = scratch_path("text.txt"), *dir = scratch_path("w4");
     static const char line[] = "the quick brown fox jumps over the lazy dog and runs away\n";
     qb_str body = {0};
@@ -55,19 +60,8 @@ static void test_numa_program__the_same_bits_everywhere(void **state) {
                          dir, "--numa", "auto", "-q");
     assert_worked(&made);
     outcome_free(&made);
-    double first = 0;
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
-        outcome o = BENCH("eval", dir, "--dataset", text, "--protocol", "gptq-64", "--numa", modes[i],
-                          "--threads", "4", "--json", "-q");
-        assert_worked(&o);
-        qb_json *j = json_of(&o);
-        outcome_free(&o);
-        double value = first_value(j);
-        assert_true(value > 1);
-        if (i == 0) first = value;
-        assert_memory_equal(&value, &first, sizeof value);
-        qb_json_free(j);
-    }
+    check_same_bits("demo", text);
+    check_same_bits(dir, text);
     unsetenv("BENCH_NUMA_ROOT");
 }
 
@@ -92,6 +86,9 @@ static void check_record(const char *mode, int n_nodes, int first_id) {
         assert_true(qb_json_number(qb_json_get(node, "threads")) >= 1);
     }
     assert_null(node);
+    /* What lies where it is read, and what does not, is said wherever threads are kept on a node. */
+    assert_int_equal(qb_json_first(qb_json_get(device, "placed")) != NULL, n_nodes > 0);
+    assert_int_equal(qb_json_first(qb_json_get(device, "not_placed")) != NULL, n_nodes > 0);
     qb_results_close(&r);
 }
 
@@ -118,6 +115,13 @@ static void test_numa_program__doctor_measures_each_node(void **state) {
     /* As before the threads were kept somewhere. */
     assert_int_equal((int)qb_json_number(qb_json_get(machine, "cores")), qb_cpus_count(qb_cpus_allowed()));
     qb_json_free(j);
+    o = BENCH("doctor", "-q");
+    assert_true(o.code <= 1);
+    assert_non_null(strstr(o.out,
+                           "\nplaced         packed weights, dense weights of a model that is loaded whole, "
+                           "keys and values\n"));
+    assert_non_null(strstr(o.out, "\nnot placed     dense weights that are read block by block, "));
+    outcome_free(&o);
     unsetenv("BENCH_NUMA_ROOT");
 }
 

@@ -225,6 +225,15 @@ static void print_ceilings(const qb_json *json, const char *product) {
     qb_str_free(&doubt);
 }
 
+/* A list of words, where there is one. */
+static void print_list(const char *label, const qb_json *list) {
+    if (!qb_json_first(list)) return;
+    qb_output("%-14s", label);
+    for (const qb_json *e = qb_json_first(list); e; e = qb_json_next(e))
+        qb_output("%s %s", e == qb_json_first(list) ? "" : ",", qb_json_string(e));
+    qb_output("\n");
+}
+
 static void print_nodes(const qb_json *machine) {
     const char *numa = qb_json_string(qb_json_get(machine, "numa"));
     if (!numa) return;
@@ -238,6 +247,8 @@ static void print_nodes(const qb_json *machine) {
         if (read > 0) qb_output(", read %.1f GB/s from its own memory", read * 1e-9);
         qb_output("\n");
     }
+    print_list("placed", qb_json_get(machine, "placed"));
+    print_list("not placed", qb_json_get(machine, "not_placed"));
 }
 
 static void print_text(const qb_json *top) {

@@ -227,6 +227,19 @@ qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out) {
     return QB_OK;
 }
 
+/* What qb_cpu_place and the settling of matrices and caches are for, and what they are not. */
+static const char *const placed[] = {"packed weights", "dense weights of a model that is loaded whole",
+                                     "keys and values"};
+static const char *const not_placed[] = {"dense weights that are read block by block",
+                                         "embedding tables that are no head", "recurrent states",
+                                         "activations"};
+
+static void put_texts(const char *key, const char *const *texts, size_t n, qb_json *to) {
+    qb_json *array = qb_json_array();
+    for (size_t i = 0; i < n; i++) qb_json_push_text(array, texts[i]);
+    qb_json_put(to, key, array);
+}
+
 struct cJSON *qb_cpu_describe(qb_device *dev) {
     qb_json *json = qb_json_object();
     qb_json_put_int(json, "threads", qb_threads_count(dev->threads));
@@ -235,5 +248,9 @@ struct cJSON *qb_cpu_describe(qb_device *dev) {
     qb_json_put_text(json, "blas", qb_blas_core());
     qb_json_put_text(json, "blas_config", openblas_get_config());
     qb_places_describe(cpu_of(dev)->numa, &cpu_of(dev)->places, cpu_of(dev)->node_read, json);
+    if (qb_places_matter(&cpu_of(dev)->places)) {
+        put_texts("placed", placed, sizeof placed / sizeof *placed, json);
+        put_texts("not_placed", not_placed, sizeof not_placed / sizeof *not_placed, json);
+    }
     return json;
 }
