@@ -2,16 +2,16 @@
 
 #include <string.h>
 
-/* By whether they have products in whole numbers. */
+/* By whether they have products in whole numbers with such activations. */
 typedef struct {
     int64_t whole_bytes, bytes, whole_weights, weights;
 } sums;
 
-static void add_list(const qb_step_weights *w, sums *s) {
+static void add_list(const qb_step_weights *w, qb_activations mode, sums *s) {
     for (int64_t i = 0; i < w->n_modules; i++) {
         const qb_matrix *m = &w->matrices[i];
         s->bytes += m->bytes, s->weights += m->rows * m->cols;
-        if (m->integer) s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
+        if (m->integer >> mode & 1) s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
     }
 }
 
@@ -30,15 +30,18 @@ qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *want
                        "the backend %s has no products in whole numbers: --activations %s is for the cpu",
                        dev->backend->name, wanted);
     }
-    sums s = {0};
-    for (int64_t l = 0; m->resident && l < m->config.n_layers; l++) add_list(&m->blocks[l].w, &s);
-    double share = s.weights ? (double)s.whole_weights / (double)s.weights : 0;
-    add_list(&m->enter.w, &s);
-    add_list(&m->leave.w, &s);
-    if (m->resident && !s.whole_bytes) mode = QB_ACTIVATIONS_F32;
-    if (m->resident) out->float32_bytes = s.bytes - s.whole_bytes;
     qb_status st = dev->backend->set_activations(dev, mode, &out->mode);
-    if (out->mode != QB_ACTIVATIONS_F32) out->whole_share = share;
+    if (st != QB_OK || !m->resident) return st;
+    sums s = {0};
+    for (int64_t l = 0; l < m->config.n_layers; l++) add_list(&m->blocks[l].w, out->mode, &s);
+    double share = s.weights ? (double)s.whole_weights / (double)s.weights : 0;
+    add_list(&m->enter.w, out->mode, &s);
+    add_list(&m->leave.w, out->mode, &s);
+    out->float32_bytes = s.bytes - s.whole_bytes;
+    if (s.whole_bytes)
+        out->whole_share = share;
+    else if (out->mode != QB_ACTIVATIONS_F32)
+        st = dev->backend->set_activations(dev, QB_ACTIVATIONS_F32, &out->mode);
     return st;
 }
 

@@ -62,7 +62,7 @@ typedef struct qb_matrix {
     const void *dense; /* NULL when packed */
     bool copied;       /* dense is the matrix's own: matrix_settle */
     void *packed;      /* backend's own packed layout, owned by the matrix */
-    bool integer;      /* has products in whole numbers */
+    unsigned integer;  /* products in whole numbers: bit a with activations a (qb_activations) */
     int64_t bytes;     /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
 } qb_matrix;
 

@@ -311,8 +311,9 @@ int main(int argc, char **argv) {
             if (ways)
                 compare_ways(dev, &c, ways, &formats[i], m, n, T);
             else
-                for (int k = 0; k < QB_ACTIVATIONS_FASTEST && (k == 0 || m[0].integer); k++)
-                    measure(dev, &c, &formats[i], set_activations(dev, k), m, n, T);
+                for (int k = 0; k < QB_ACTIVATIONS_FASTEST; k++)
+                    if (k == 0 || m[0].integer >> k & 1)
+                        measure(dev, &c, &formats[i], set_activations(dev, k), m, n, T);
         }
         for (int k = 0; k < n; k++) dev->backend->matrix_free(dev, &m[k]);
         qb_free(dense);

@@ -33,8 +33,11 @@ const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
     [QB_PACK_K6] = {2, {{0, 2, 4, 6}, {1, 3, 5, 7}}},
 };
 
-bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p) {
-    return !p->by_row && set->shapes[0].i16[qb_whole_form(p)] != NULL;
+unsigned qb_packed_integer(const qb_integer *set, const qb_packed *p) {
+    const int form = qb_whole_form(p);
+    if (p->by_row) return 0;
+    return (set->shapes[0].i16[form] ? 1u << QB_ACTIVATIONS_I16 : 0) |
+           (set->shapes[0].i8[form] ? 1u << QB_ACTIVATIONS_I8 : 0);
 }
 
 /* ---- activations ---- */
@@ -211,7 +214,8 @@ static void choose_tiles(integer_job *j) {
     const qb_integer_panel *panel = (j->eight ? j->set->panel_i8 : j->set->panel_i16) + qb_whole_form(j->p);
     j->panel = panel->fn && j->T >= PANEL_LEAST ? panel : NULL;
     j->depth = j->panel ? panel->depth : 1;
-    j->words = j->panel ? panel->words : j->eight ? j->set->words_i8 : j->set->words_i16;
+    j->words =
+        j->panel ? panel->words : (j->eight ? j->set->words_i8 : j->set->words_i16)[qb_whole_form(j->p)];
     j->shape = shape_for(j->set, j->T);
     j->tile = j->panel ? panel->tokens : j->shape->tokens;
     j->n_tiles = (j->T + j->tile - 1) / j->tile;

@@ -155,7 +155,7 @@ typedef struct qb_integer {
     bool fast; /* than the same set's float32 products */
     /* Codes and values of eight bits count from -128 on here, which zero points and sums' starts follow. */
     bool signed_bytes;
-    int words_i16, words_i8; /* a quad's in tiles; at most QB_WORDS_MAX */
+    int words_i16[QB_WHOLE_COUNT], words_i8[QB_WHOLE_COUNT]; /* a quad's in tiles; at most QB_WORDS_MAX */
     /* K types without offsets have no starts beside 8-bit activations, but the sums of q as those with
        offsets: sums of a group are too short for a start. */
     bool short_groups_i8;
@@ -191,5 +191,5 @@ struct qb_simd;
 const struct qb_simd *qb_integer_simd(const char *name);
 /* That which $BENCH_SIMD names, or the best that goes with the loops of simd.h that are chosen. */
 const qb_integer *qb_integer_chosen(void);
-/* Whether p's codes have products in whole numbers in this set. */
-bool qb_packed_has_integer(const qb_integer *set, const qb_packed *p);
+/* With which activations p's codes have products in whole numbers in this set: qb_matrix's `integer`. */
+unsigned qb_packed_integer(const qb_integer *set, const qb_packed *p);

@@ -9,7 +9,9 @@
 #define INTEGER_NAME  "avx2"
 #define INTEGER_FAST  true
 #define INTEGER_3     0 /* float32 products were measured a sixth faster */
-#define INTEGER_WIDE  0 /* pairs have no higher bytes */
+/* 16-bit activations meet both bytes of a value apart, twice the products: float32 ones were measured 1.2 to
+   1.5 times as fast from four tokens on, 0.8 to 0.9 times with fewer (Zen 4). */
+#define INTEGER_WIDE_I16 0
 /* One block, one stream of memory: two at once were measured 10 to 30 % slower with few tokens (Zen 4). */
 #define SHAPES(X)        X(1, 1) X(1, 2) X(1, 4)
 #define SPIN_BLOCKS      1
@@ -22,7 +24,13 @@
    (dot_any) they were measured 15 % slower there (Zen 4), and faster with up to four tokens, codes of eight
    bits by 8 to 19 % and IQ4_NL by 0 to 6 %. */
 #define PANEL_WORDS(eight, most) ((most) == PANEL_MOST_SMALL ? WORDS(eight) : 2)
-#define SHORT_GROUPS(eight)      (eight)
+/* Values of two bytes are numbers of 16 bits, in pairs: those of even columns, and of odd ones. */
+#define WIDE_WORDS(eight)     ((eight) ? 2 : 2)
+#define WIDE_HIGH(table)      _mm256_xor_si256(table, _mm256_set1_epi8(INT8_MIN))
+#define WIDE_CODES(high, low) wide_pairs(high, low)
+#define WIDE_BIAS             32768
+#define WIDE_PANEL_I8         1
+#define SHORT_GROUPS(eight)   (eight)
 
 /* clang-format off */
 #include "kernels/cpu/groups.inc"
@@ -80,10 +88,19 @@ LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, c
                        dot_pairs(s.hi, even_bytes(c.hi), odd_bytes(c.hi), words)};
 }
 
-LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes h, lanes_codes l,
+/* Bytes of values to values: even columns' where the high ones were, odd ones' where the low ones were. */
+LANES_INLINE void wide_pairs(lanes_codes *high, lanes_codes *low) {
+    const __m256i odd = _mm256_set1_epi16((int16_t)0xff00);
+    const lanes_codes h = *high, l = *low;
+    high->lo = _mm256_or_si256(_mm256_slli_epi16(h.lo, 8), even_bytes(l.lo));
+    high->hi = _mm256_or_si256(_mm256_slli_epi16(h.hi, 8), even_bytes(l.hi));
+    low->lo = _mm256_or_si256(_mm256_and_si256(h.lo, odd), odd_bytes(l.lo));
+    low->hi = _mm256_or_si256(_mm256_and_si256(h.hi, odd), odd_bytes(l.hi));
+}
+LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes even, lanes_codes odd,
                                       const int32_t *words) {
-    (void)eight, (void)h, (void)l, (void)words;
-    return s;
+    (void)eight;
+    return (whole_sum){dot_pairs(s.lo, even.lo, odd.lo, words), dot_pairs(s.hi, even.hi, odd.hi, words)};
 }
 
 /* ---- runs: sums of 16 bits ---- */

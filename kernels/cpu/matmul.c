@@ -55,7 +55,7 @@ qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place plac
         if (st != QB_OK) return st;
         out->packed = p;
         out->bytes = p->bytes;
-        out->integer = qb_packed_has_integer(cpu_of(dev)->integer, p);
+        out->integer = qb_packed_integer(cpu_of(dev)->integer, p);
         return QB_OK;
     }
     if (w->dtype != QB_DTYPE_F32 && w->dtype != QB_DTYPE_F16 && w->dtype != QB_DTYPE_BF16)

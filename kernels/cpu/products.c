@@ -47,7 +47,7 @@ static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w, int64
     if (!w->packed && w->dtype == QB_DTYPE_BF16 && d->simd->bf16_tiles && T >= QB_BF16_TILES_LEAST)
         return &qb_cpu_tiles_form;
     if (!w->packed) return &qb_cpu_dense_form;
-    return w->integer && d->activations != QB_ACTIVATIONS_F32 ? &qb_cpu_integer_form : &qb_cpu_packed_form;
+    return w->integer >> d->activations & 1 ? &qb_cpu_integer_form : &qb_cpu_packed_form;
 }
 
 static int64_t whole_lines(int64_t bytes) {
