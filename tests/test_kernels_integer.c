@@ -99,8 +99,7 @@ static bool lies_by_row(const qb_qweight *q) {
     return q->coding == QB_CODING_CODEBOOK && group_cols(q) % 8 != 0;
 }
 
-/* NULL where the matrix keeps to float32, which codes that lie in three bits do with AVX2, and with 16-bit
-   activations values of two bytes. */
+/* NULL where the matrix keeps to float32, which values of two bytes do with AVX2 and 16-bit activations. */
 static float *product(const qb_integer *set, int threads, qb_activations mode, qb_qweight *q, const float *x,
                       int64_t T) {
     qb_device *dev = whole_device(set, threads, mode);
@@ -111,8 +110,7 @@ static float *product(const qb_integer *set, int threads, qb_activations mode, q
     assert_ok(dev->backend->matmul(dev, y, x, T, &m));
     assert_true(y[T * q->rows] == guard);
     if (!(m.integer >> mode & 1)) {
-        assert_true(lies_by_row(q) ||
-                    (is_avx2(set) && (q->bits == 3 || (is_wide(q) && mode == QB_ACTIVATIONS_I16))));
+        assert_true(lies_by_row(q) || (is_avx2(set) && is_wide(q) && mode == QB_ACTIVATIONS_I16));
         qb_free(y);
         y = NULL;
     }

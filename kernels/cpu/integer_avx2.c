@@ -8,7 +8,6 @@
 #define INTEGER_TABLE qb_integer_avx2
 #define INTEGER_NAME  "avx2"
 #define INTEGER_FAST  true
-#define INTEGER_3     0 /* float32 products were measured a sixth faster */
 /* 16-bit activations meet both bytes of a value apart, twice the products: float32 ones were measured 1.2 to
    1.5 times as fast from four tokens on, 0.8 to 0.9 times with fewer (Zen 4). */
 #define INTEGER_WIDE_I16 0

@@ -9,7 +9,6 @@
 #define INTEGER_NAME     "neon-dotprod"
 #define INTEGER_FAST     true
 #define INTEGER_SIGNED   1
-#define INTEGER_3        1
 #define INTEGER_WIDE_I16 1
 #define SHAPES(X)        X(2, 1) X(1, 2)
 #define SPIN_BLOCKS      1

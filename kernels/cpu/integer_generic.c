@@ -7,7 +7,6 @@
 #define INTEGER_TABLE    qb_integer_generic
 #define INTEGER_NAME     "generic"
 #define INTEGER_FAST     false
-#define INTEGER_3        1
 #define INTEGER_WIDE_I16 1
 #define SHAPES(X)        X(1, 1)
 #define SPIN_BLOCKS      1

@@ -8,7 +8,6 @@
 #define INTEGER_TABLE    qb_integer_vnni
 #define INTEGER_NAME     "avx512-vnni"
 #define INTEGER_FAST     true
-#define INTEGER_3        1
 #define INTEGER_WIDE_I16 1
 #define SHAPES(X)        X(4, 1) X(4, 2) X(2, 4) X(1, 8)
 #define SPIN_BLOCKS      4
