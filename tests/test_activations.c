@@ -3,6 +3,8 @@
  */
 #include "tests/program.h"
 
+#include "kernels/cpu/cpu.h"
+
 #include <math.h>
 
 #define TRAINED QB_SOURCE_DIR "/tests/golden/trained/"
@@ -47,13 +49,15 @@ typedef struct {
 
 /* i16 within 1e-5; i8 is measurably another arithmetic, and no wild one. Over few tokens the random part of
    the difference does not average out: the coarsest grid is scored over more of them. */
-static void check(const char *dir, const char *dataset, const char *windows, bool with_i8) {
+static void check(const char *dir, const char *dataset, const char *windows, bool with_i16, bool with_i8) {
     double exact = perplexity(dir, dataset, windows, "f32");
-    double off = fabs(perplexity(dir, dataset, windows, "i16") / exact - 1);
-    print_message("i16 off by %.1e\n", off);
-    if (!(off < 1e-5)) fail_msg("i16 is off by %.1e", off);
+    if (with_i16) {
+        double off = fabs(perplexity(dir, dataset, windows, "i16") / exact - 1);
+        print_message("i16 off by %.1e\n", off);
+        if (!(off < 1e-5)) fail_msg("i16 is off by %.1e", off);
+    }
     if (!with_i8) return;
-    off = fabs(perplexity(dir, dataset, windows, "i8") / exact - 1);
+    double off = fabs(perplexity(dir, dataset, windows, "i8") / exact - 1);
     if (!(off > 1e-8 && off < 1e-2)) fail_msg("i8 is off by %.1e", off);
 }
 
@@ -64,7 +68,7 @@ static void check_rounded(const rounded *r, bool with_i8) {
                       r->sym, "-o", dir, "--force", "-q");
     assert_worked(&o);
     outcome_free(&o);
-    check(dir, r->dataset, r->windows, with_i8);
+    check(dir, r->dataset, r->windows, true, with_i8);
 }
 
 static void check_codebook(const char *model, const char *dataset, const char *method, bool with_i8) {
@@ -73,7 +77,7 @@ static void check_codebook(const char *model, const char *dataset, const char *m
     outcome o = BENCH("quantize", model, "--method", method, "-o", dir, "--force", "-q");
     assert_worked(&o);
     outcome_free(&o);
-    check(dir, dataset, "12", with_i8);
+    check(dir, dataset, "12", strcmp(qb_cpu_integer(), "avx2") != 0, with_i8); /* float32 there (README.md) */
 }
 
 static void test_activations__perplexity_within_1e_5(void **state) {
