@@ -1,11 +1,12 @@
 /* Measures the matmuls of the CPU backend beside the machine's own ceilings; a program, not a test.
    bench_kernels [FORMAT-SUBSTRING [TOKENS ...]]: for each kind of activations that a format has, GB/s over a
    working set beyond cache and GFLOP/s, with their shares of the ceilings (of SGEMM's in whole numbers too).
-   bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn, which
-   is what a row of kernels/cpu/tuning.c is chosen by. bench_kernels rows [...]: dense rows side by side and
-   one by one. bench_kernels gemm [...]: dense rows by SGEMM and by loops of our own (AVX-512). bench_kernels
-   activations [FORMAT-SUBSTRING [TOKENS ...]]: the kinds of activations in turn, each with its share of the
-   ceiling of such products. bench_kernels threads: what a loop costs beside its work (docs/threads.md). */
+   bench_kernels prefetch[-i16|-i8] [FORMAT-SUBSTRING [TOKENS ...]]: several prefetch distances in turn
+   (`far`: into the second cache, in whole numbers alone), which is what a row of kernels/cpu/tuning.c is
+   chosen by. bench_kernels rows [...]: dense rows side by side and one by one. bench_kernels gemm [...]:
+   dense rows by SGEMM and by loops of our own (AVX-512). bench_kernels activations [FORMAT-SUBSTRING [TOKENS
+   ...]]: the kinds of activations in turn, each with its share of the ceiling of such products. bench_kernels
+   threads: what a loop costs beside its work (docs/threads.md). */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
@@ -159,14 +160,16 @@ static double now_s(const qb_device *dev) {
 
 /* What is compared: the i-th way's name once it is in force; NULL behind the last. */
 static const char *set_distance(qb_device *dev, int i) {
-    static const char *const names[] = {"ahead 0",    "ahead 512",  "ahead 1024",
-                                        "ahead 2048", "ahead 4096", "ahead 8192"};
+    static const char *const names[] = {"ahead 0",    "ahead 512",  "ahead 1024", "ahead 2048",
+                                        "ahead 4096", "ahead 8192", "far 2048",   "far 4096",
+                                        "far 8192",   "far 16384",  "far 32768"};
     (void)dev;
     if (i >= (int)(sizeof names / sizeof *names)) return NULL;
     qb_cpu_tuning *tuning = qb_cpu_tuning_here();
-    int64_t ahead = strtoll(names[i] + 6, NULL, 10);
-    tuning->packed_prefetch_bytes = tuning->whole_prefetch_bytes = ahead;
-    tuning->k_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
+    bool far = names[i][0] == 'f';
+    int32_t ahead = (int32_t)strtol(strchr(names[i], ' '), NULL, 10);
+    tuning->packed_prefetch_bytes = tuning->dense_prefetch_bytes = ahead;
+    for (int kind = 0; kind < QB_PACK_COUNT; kind++) tuning->whole[kind] = (qb_prefetch){ahead, far};
     return names[i];
 }
 static const char *set_rows(qb_device *dev, int i) {
@@ -195,7 +198,7 @@ typedef const char *(*way_fn)(qb_device *dev, int i);
 /* The ways change from one matrix to the next, so that what else the machine does falls on all alike. */
 static void compare_ways(qb_device *dev, const qb_ceilings *c, way_fn set, const format *f,
                          const qb_matrix *m, int n, int64_t T) {
-    enum { WAYS = 6, SAMPLES = 96 };
+    enum { WAYS = 11, SAMPLES = 96 };
     double seconds[WAYS][SAMPLES], median = 0;
     int ways = 0, samples = T > 8 ? SAMPLES / 8 : SAMPLES;
     while (ways < WAYS && set(dev, ways)) ways++;

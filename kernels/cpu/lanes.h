@@ -34,6 +34,15 @@
 
 enum { LANES = 16 };
 
+#if defined(LANES_AVX512) || defined(LANES_AVX2) || defined(LANES_NEON)
+/* Bytes of lanes_codes_words_24: of two 64-bit halves; 255 is zero. */
+__attribute__((unused)) static const uint8_t lanes_places_24[4][16] = {
+    {0, 1, 2, 255, 3, 4, 5, 255, 8, 9, 10, 255, 11, 12, 13, 255},
+    {6, 7, 0, 255, 1, 2, 3, 255, 14, 15, 8, 255, 9, 10, 11, 255},
+    {4, 5, 6, 255, 7, 0, 1, 255, 12, 13, 14, 255, 15, 8, 9, 255},
+    {2, 3, 4, 255, 5, 6, 7, 255, 10, 11, 12, 255, 13, 14, 15, 255}};
+#endif
+
 #if defined(LANES_AVX512)
 /* Without optimisation the compiler's own intrinsics are macros that convert signs. */
 #pragma GCC diagnostic push

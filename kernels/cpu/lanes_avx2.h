@@ -69,6 +69,16 @@ LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return (lanes_codes){_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
 }
+/* Pairs of lanes as 64 bits: the same in each; 48 of each, turned left by 64 - 16 i, 24 in each lane. */
+LANES_INLINE lanes_codes lanes_codes_set1_64(uint64_t x) {
+    __m256i v = _mm256_set1_epi64x((int64_t)x);
+    return (lanes_codes){v, v};
+}
+LANES_INLINE lanes_codes lanes_codes_words_24(lanes_codes c, const int i) {
+    __m256i place =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)lanes_places_24[i]));
+    return (lanes_codes){_mm256_shuffle_epi8(c.lo, place), _mm256_shuffle_epi8(c.hi, place)};
+}
 LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
     return (lanes_codes){_mm256_srli_epi32(c.lo, n), _mm256_srli_epi32(c.hi, n)};
 }

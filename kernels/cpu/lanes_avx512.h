@@ -86,6 +86,14 @@ LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return _mm512_set1_epi32(x);
 }
+/* Pairs of lanes as 64 bits: the same in each; 48 of each, turned left by 64 - 16 i, 24 in each lane. */
+LANES_INLINE lanes_codes lanes_codes_set1_64(uint64_t x) {
+    return _mm512_set1_epi64((int64_t)x);
+}
+LANES_INLINE lanes_codes lanes_codes_words_24(lanes_codes c, const int i) {
+    __m128i place = _mm_loadu_si128((const __m128i *)(const void *)lanes_places_24[i]);
+    return _mm512_shuffle_epi8(c, _mm512_broadcast_i32x4(place));
+}
 LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
     return _mm512_srli_epi32(c, (unsigned)n);
 }

@@ -85,6 +85,17 @@ LANES_INLINE void lanes_codes_store(void *p, lanes_codes c) {
 LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return (lanes_codes){0} + (uint32_t)x;
 }
+/* Pairs of lanes as 64 bits: the same in each; 48 of each, turned left by 64 - 16 i, 24 in each lane. */
+typedef uint64_t lanes_pairs __attribute__((vector_size(64)));
+LANES_INLINE lanes_codes lanes_codes_set1_64(uint64_t x) {
+    return (lanes_codes)((lanes_pairs){0} + x);
+}
+LANES_INLINE lanes_codes lanes_codes_words_24(lanes_codes c, const int i) {
+    const uint64_t right = (uint64_t)(64 - 16 * i) & 63, left = (uint64_t)(16 * i) & 63;
+    lanes_pairs v = (lanes_pairs)c;
+    if (i) v = v >> right | v << left;
+    return (lanes_codes)((v & 0xffffff) | (v << 8 & 0xffffff00000000));
+}
 LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
     return c >> (uint32_t)n;
 }

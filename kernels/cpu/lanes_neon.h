@@ -91,6 +91,19 @@ LANES_INLINE lanes_codes lanes_codes_set1(int32_t x) {
     return (lanes_codes){v, v, v, v};
 }
 /* As operators: a shift by what is constant once inlined becomes one by an immediate. */
+/* Pairs of lanes as 64 bits: the same in each; 48 of each, turned left by 64 - 16 i, 24 in each lane. */
+LANES_INLINE lanes_codes lanes_codes_set1_64(uint64_t x) {
+    uint32x4_t v = vreinterpretq_u32_u64(vdupq_n_u64(x));
+    return (lanes_codes){v, v, v, v};
+}
+LANES_INLINE uint32x4_t lanes_quarter_words_24(uint32x4_t c, uint8x16_t place) {
+    return vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u32(c), place));
+}
+LANES_INLINE lanes_codes lanes_codes_words_24(lanes_codes c, const int i) {
+    uint8x16_t place = vld1q_u8(lanes_places_24[i]);
+    return (lanes_codes){lanes_quarter_words_24(c.a, place), lanes_quarter_words_24(c.b, place),
+                         lanes_quarter_words_24(c.c, place), lanes_quarter_words_24(c.d, place)};
+}
 LANES_INLINE lanes_codes lanes_codes_shr(lanes_codes c, int n) {
     const uint32_t by = (uint32_t)n;
     return (lanes_codes){c.a >> by, c.b >> by, c.c >> by, c.d >> by};

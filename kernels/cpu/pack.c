@@ -98,34 +98,26 @@ static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
     for (int64_t k = 0; p->lift && k < p->padded_cols; k++) to[k] = (uint8_t)(to[k] + p->lift);
 }
 
-static void pack_step_3(const uint8_t *code, uint32_t word[3]) {
-    uint32_t last = (uint32_t)code[30] | (uint32_t)code[31] << 3; /* six bits, two on top of each word */
-    for (int w = 0; w < 3; w++) {
-        word[w] = (last >> (2 * w) & 3) << 30;
-        for (int i = 0; i < 10; i++) word[w] |= (uint32_t)code[10 * w + i] << (3 * i);
-    }
-}
-
 /* Lane `lane` of a block: its codes into every step. */
 static void pack_lane(const qb_packed *p, const uint8_t *code, int lane, uint8_t *to) {
     for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes, code += p->step_cols) {
-        uint32_t word[3] = {0};
+        uint32_t word;
         switch (p->kind) {
         case QB_PACK_2:
-            word[0] = qb_pack_half_step_2(code) | qb_pack_half_step_2(code + 8) << 16;
+            word = qb_pack_half_step_2(code) | qb_pack_half_step_2(code + 8) << 16;
             break;
         case QB_PACK_3:
-            pack_step_3(code, word);
-            break;
+            qb_pack_step_3(code, lane, to);
+            continue;
         case QB_PACK_4:
         case QB_PACK_CODEBOOK:
-            word[0] = qb_pack_step_4(code);
+            word = qb_pack_step_4(code);
             break;
         default:
             for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = code[i] ^ 0x80;
             continue;
         }
-        for (int w = 0; w < p->step_bytes / 64; w++) memcpy(to + 64 * w + 4 * lane, &word[w], 4);
+        memcpy(to + 4 * lane, &word, 4);
     }
 }
 

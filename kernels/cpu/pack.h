@@ -2,11 +2,18 @@
 
    Rows are taken sixteen at a time, one a vector lane. The columns of a block of sixteen rows follow each
    other in steps of 64 bytes (192 for 3 bits), and a group or codebook block of columns is a whole number of
-   steps: 2 bits  16 columns a step: a 32-bit word a row, column i at bit 2 i 3 bits  32 columns a step: three
-   words a row; column 10 w + i at bit 3 i of word w, columns 30 and 31 in the two spare bits of the words
-   (lowest bits in word 0) 4 bits   8 columns a step: a word a row, column i at bit 4 i 8 bits   4 columns a
-   step: sixteen signed bytes (code - 128) a column Codebook weights lie as 4 bits and have a table. Scales,
-   zeros, offsets and absmax lie in arrays of their own, [block][group][lane].
+   steps:
+
+       2 bits  16 columns a step: a 32-bit word a row, column i at bit 2 i
+       3 bits  32 columns a step, three lines of 64 bytes whose 64-bit words belong to two rows. Eight columns
+               of both rows are 48 bits, column i of the first at bit 3 i, of the second at bit 24 + 3 i. Line
+               w holds columns 8 w on, turned left by 0, 48 and 32 bits; the 16 bits that this leaves free, at
+               48, 32 and 16, hold those of columns 24 to 31, which so stand at bit 16 of the three together.
+       4 bits   8 columns a step: a word a row, column i at bit 4 i
+       8 bits   4 columns a step: sixteen signed bytes (code - 128) a column
+
+   Codebook weights lie as 4 bits and have a table. Scales, zeros, offsets and absmax lie in arrays of their
+   own, [block][group][lane].
 
    Codes of 5 and 6 bits lie as 8 bits, and 3-bit codes in groups so short that padding them to 32 columns
    would take more room lie as 4 bits: such a code is lifted so that its middle is the wider one's. GGUF's K

@@ -2,11 +2,38 @@
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
 
 static inline uint64_t qb_eight_codes(const uint8_t *code) {
     uint64_t x = 0;
     for (int i = 0; i < 8; i++) x |= (uint64_t)code[i] << (8 * i); /* one load where bytes lie so already */
     return x;
+}
+
+/* Eight codes of three bits, 24 together, by halves. */
+static inline uint64_t qb_pack_eight_3(const uint8_t *code) {
+    uint64_t x = qb_eight_codes(code);
+    x = (x | x >> 5) & 0x003f003f003f003f;
+    x = (x | x >> 10) & 0x00000fff00000fff;
+    return (x | x >> 20) & 0xffffff;
+}
+
+/* A step of 32 codes of three bits of lane `lane`, into the three lines of the step (pack.h). Even lanes come
+   first: they fill what they share with the next. */
+static inline void qb_pack_step_3(const uint8_t *code, int lane, uint8_t *lines) {
+    const int shift = lane % 2 * 24;
+    uint64_t eight[4];
+    for (int i = 0; i < 4; i++) eight[i] = qb_pack_eight_3(code + 8 * i) << shift;
+    const uint64_t words[3] = {eight[0] | eight[3] >> 32 << 48,
+                               eight[1] << 48 | eight[1] >> 16 | (eight[3] >> 16 & 0xffff) << 32,
+                               eight[2] << 32 | eight[2] >> 32 | (eight[3] & 0xffff) << 16};
+    for (int w = 0; w < 3; w++) {
+        uint8_t *to = lines + 64 * w + 8 * (lane / 2);
+        uint64_t other = 0;
+        if (shift) memcpy(&other, to, 8);
+        other |= words[w];
+        memcpy(to, &other, 8);
+    }
 }
 
 /* Eight codes of four bits, moved together by halves. */

@@ -2,14 +2,20 @@
    sums, it changes no bit of a result. */
 #pragma once
 
-#include <stdint.h>
+#include "kernels/cpu/pack.h"
+
+/* What is asked for while something else is read: so far ahead, 0 for nothing; into the second cache where
+   `far`, else into the first. */
+typedef struct qb_prefetch {
+    int32_t bytes;
+    bool far;
+} qb_prefetch;
 
 typedef struct qb_cpu_tuning {
-    const char *source;            /* which row of the table this is: "amd family 25", "other" */
-    int64_t packed_prefetch_bytes; /* ahead of packed codes, for few tokens */
-    int64_t whole_prefetch_bytes;  /* the same for products in whole numbers */
-    int64_t k_prefetch_bytes;      /* the same for GGUF's K types, one block's super-blocks at a time */
-    int64_t dense_prefetch_bytes;  /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
+    const char *source;               /* which row of the table this is: "amd family 25", "other" */
+    int64_t packed_prefetch_bytes;    /* ahead of packed codes, for few tokens */
+    qb_prefetch whole[QB_PACK_COUNT]; /* the same for products in whole numbers */
+    int64_t dense_prefetch_bytes; /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
     /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
        one stream; longer ones side by side. */
     int64_t dense_singly_bytes;
