@@ -8,12 +8,10 @@
 #include <cpuid.h>
 #endif
 
-/* clang-format off */
-#define EVERY_KIND(bytes) \
-    {{bytes, false}, {bytes, false}, {bytes, false}, {bytes, false}, {bytes, false}, \
-     {bytes, false}, {bytes, false}, {bytes, false}, {bytes, false}, {bytes, false}}
-/* clang-format on */
-_Static_assert(QB_PACK_COUNT == 10, "EVERY_KIND has a value for each");
+#define EVERY_KIND(bytes)                                                                                    \
+    {                                                                                                        \
+        [0 ... QB_PACK_COUNT - 1] = { bytes, false }                                                         \
+    }
 
 /* A row a family that was measured (K types on Zen 4 alone); the last serves all others. */
 static const struct {
