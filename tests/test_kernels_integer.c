@@ -214,7 +214,7 @@ static qb_qweight *weight_at_ends(const end_case *e, int64_t rows) {
     const format *f = &e->f;
     qb_qweight *q = weight_new(f, rows, END_COLS);
     const float *table = f->bits ? NULL : qb_codebook_table(f->codebook);
-    uint8_t end[2] = {0, f->bits ? (uint8_t)((1 << f->bits) - 1) : 0};
+    uint8_t end[2] = {0, (uint8_t)((1u << f->bits) - 1)};
     for (uint8_t c = 0; table && c < 16; c++) {
         if (table[c] < table[end[0]]) end[0] = c;
         if (table[c] > table[end[1]]) end[1] = c;

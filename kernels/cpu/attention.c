@@ -63,6 +63,7 @@ static void settle(qb_threads *threads, const qb_kv *kv, void *memory, int64_t d
     const int64_t row_bytes = dim * (int64_t)qb_dtype_bytes(kv->dtype), nodes = qb_threads_nodes(threads);
     const int64_t layer_bytes = kv->n_seq * kv->n_kv_heads * kv->capacity * row_bytes;
     int64_t at[QB_NODES_MAX + 1];
+    if (nodes < 2 || kv->capacity < 1) return;
     for (int k = 0; k <= nodes; k++) {
         cell c = first_cell(threads, kv, k);
         at[k] = (c.head * kv->capacity + c.stretch * STRETCH) * row_bytes;
@@ -72,7 +73,6 @@ static void settle(qb_threads *threads, const qb_kv *kv, void *memory, int64_t d
 }
 
 void qb_cpu_kv_settle(qb_device *dev, const qb_kv *kv) {
-    if (qb_threads_nodes(dev->threads) == 1 || kv->capacity < 1) return;
     settle(dev->threads, kv, kv->k, kv->head_dim);
     settle(dev->threads, kv, kv->v, kv->value_dim);
 }
