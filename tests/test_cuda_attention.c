@@ -190,7 +190,6 @@ static void test_cuda_attention__shaped_logits_equal_the_cpu(void **state) {
         }
 }
 
-/* One key far above the rest, and scores that would overflow without the running maximum. */
 /* Latent attention's: keys of 192 beside values of 128, and the other way round. */
 static void test_cuda_attention__values_of_another_width(void **state) {
     (void)state;
@@ -208,6 +207,36 @@ static void test_cuda_attention__values_of_another_width(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_values(&cases[i], value_dims[i]);
 }
 
+/* Heads enough for every multiprocessor take two bands of rows a warp, one head alone takes one. */
+static void test_cuda_attention__two_bands_equal_one(void **state) {
+    (void)state;
+#ifdef QB_SHIM
+    enum { HEADS = 4 }; /* as many as it has multiprocessors */
+#else
+    enum { HEADS = 256 };
+#endif
+    static const int64_t dims[] = {64, 80, 96, 128};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        attention_case c = {HEADS, 1, dims[i], 1, 150, 20, 170, QB_DTYPE_F16, 0, 0, 0, 0, 0};
+        int64_t row = c.head_dim, n = c.n_tok * row;
+        float *values = noise_new(2 * 2 * c.capacity * 2 * row), *q = noise_new(n * HEADS),
+              *together = noise_new(n * HEADS), *alone = noise_new(n);
+        for (int64_t k = 0; k < n * HEADS; k++) q[k] *= 6.0f;
+        attend(&c, row, on_cuda, values, q, together);
+        c.n_heads = 1;
+        for (int64_t t = 0; t < c.n_tok; t++) /* the last head */
+            memcpy(q + t * row, q + (t * HEADS + HEADS - 1) * row, (size_t)row * 4);
+        attend(&c, row, on_cuda, values, q, alone);
+        for (int64_t t = 0; t < c.n_tok; t++)
+            assert_memory_equal(alone + t * row, together + (t * HEADS + HEADS - 1) * row, (size_t)row * 4);
+        qb_free(values);
+        qb_free(q);
+        qb_free(together);
+        qb_free(alone);
+    }
+}
+
+/* One key far above the rest, and scores that would overflow without the running maximum. */
 static void test_cuda_attention__survives_large_scores(void **state) {
     (void)state;
     attention_case c = {2, 1, 64, 1, 1, 150, 151, QB_DTYPE_F32, 0, 0, 0, 0, 0};
@@ -259,6 +288,7 @@ static int run(void) {
         cmocka_unit_test(test_cuda_attention__prefill_equals_the_cpu),
         cmocka_unit_test(test_cuda_attention__shaped_logits_equal_the_cpu),
         cmocka_unit_test(test_cuda_attention__values_of_another_width),
+        cmocka_unit_test(test_cuda_attention__two_bands_equal_one),
         cmocka_unit_test(test_cuda_attention__survives_large_scores),
         cmocka_unit_test(test_cuda_attention__refuses_what_does_not_fit),
     };

@@ -15,10 +15,13 @@ namespace {
 /* A warp takes one or two bands of 16 rows: with two, what it reads of keys and values serves twice the rows.
  */
 enum { WARPS = 4, THREADS = 32 * WARPS, BAND = 16 };
+template <int BANDS> __host__ __device__ constexpr int block_rows() {
+    return WARPS * BANDS * BAND;
+}
 
 /* Rows of DIM + 8 halves: 16 bytes of padding spread the eight rows that ldmatrix reads over all banks. */
 template <int DIM, int KEYS, int BANDS> struct prefill_tiles {
-    half q[WARPS * BANDS * BAND][DIM + 8], k[KEYS][DIM + 8], v[KEYS][DIM + 8];
+    half q[block_rows<BANDS>()][DIM + 8], k[KEYS][DIM + 8], v[KEYS][DIM + 8];
 };
 
 __device__ __forceinline__ uint32_t pack_half2(float low, float high) {
@@ -280,7 +283,7 @@ __device__ __forceinline__ void write_rows(const attention_args &a, int seq, int
 
 template <typename T, int DIM, int KEYS, int BANDS, bool SHAPED>
 __global__ void __launch_bounds__(THREADS) prefill_kernel(attention_args a) {
-    constexpr int WARP_ROWS = BANDS * BAND, ROWS = WARPS * WARP_ROWS;
+    constexpr int ROWS = block_rows<BANDS>(), WARP_ROWS = ROWS / WARPS;
     prefill_tiles<DIM, KEYS, BANDS> &t = *ptx::dynamic_shared<prefill_tiles<DIM, KEYS, BANDS>>();
     /* of all heads the rows that see most keys first, so that blocks end together */
     const int row0 = (gridDim.y - 1 - blockIdx.y) * ROWS, head = blockIdx.x, seq = blockIdx.z;
@@ -330,23 +333,20 @@ bool is_shaped(const attention_shape &s) {
     return s.window > 0 || s.chunk > 0 || s.softcap != 0.0f || s.alibi != QB_ALIBI_NONE || s.sinks;
 }
 
-constexpr int rows_of_block(int bands) {
-    return WARPS * BAND * bands;
-}
-dim3 grid_of(const attention_args &a, int bands) {
-    return dim3(a.n_heads, qb_blocks(a.n_tok, rows_of_block(bands)), a.n_seq);
+template <int BANDS> dim3 grid_of(const attention_args &a) {
+    return dim3(a.n_heads, qb_blocks(a.n_tok, block_rows<BANDS>()), a.n_seq);
 }
 
 template <typename T, int DIM, int KEYS, int BANDS, bool SHAPED>
 cudaError_t launch_kernel(const attention_args &a, cudaStream_t stream) {
-    return qb_launch(prefill_kernel<T, DIM, KEYS, BANDS, SHAPED>, grid_of(a, BANDS), dim3(THREADS),
+    return qb_launch(prefill_kernel<T, DIM, KEYS, BANDS, SHAPED>, grid_of<BANDS>(a), dim3(THREADS),
                      sizeof(prefill_tiles<DIM, KEYS, BANDS>), stream, a);
 }
 
 /* Two bands a warp where they are enough for every multiprocessor and their tiles fit. A row's result is the
    same either way. */
 template <int DIM, int KEYS> bool takes_two_bands(const attention_args &a, const cuda_device *d) {
-    const dim3 grid = grid_of(a, 2);
+    const dim3 grid = grid_of<2>(a);
     return static_cast<int64_t>(grid.x) * grid.y * grid.z >= d->multiprocessors &&
            static_cast<int64_t>(sizeof(prefill_tiles<DIM, KEYS, 2>)) <= d->shared_bytes;
 }
