@@ -280,6 +280,25 @@ static void bench_threads(void) {
     }
 }
 
+/* What was asked for and is not there, or help. */
+static int usage(const char *unknown) {
+    FILE *to = unknown ? stderr : stdout;
+    if (unknown) fprintf(to, "bench_kernels: no format's name has \"%s\"\n", unknown);
+    fprintf(to,
+            "bench_kernels [prefetch|prefetch-i16|prefetch-i8|rows|gemm|activations] [FORMAT [TOKENS ...]]\n"
+            "bench_kernels threads\n"
+            "FORMAT: a part of a name of");
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) fprintf(to, " %s", formats[i].name);
+    fprintf(to, "\n");
+    return unknown ? 2 : 0;
+}
+
+static bool is_format(const char *part) {
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (strstr(formats[i].name, part)) return true;
+    return false;
+}
+
 int main(int argc, char **argv) {
     qb_blas_ensure_core(argv);
     static const int64_t usual[] = {1, 2, 4, 8, 16, 32, 512};
@@ -294,6 +313,8 @@ int main(int argc, char **argv) {
                   : !strcmp(first, "activations") ? set_activations
                                                   : NULL;
     if (ways) argc--, argv++;
+    if (!strcmp(first, "--help") || !strcmp(first, "-h")) return usage(NULL);
+    if (argc > 1 && !is_format(argv[1])) return usage(argv[1]);
     qb_device *dev;
     qb_ceilings c;
     check(qb_backend_cpu.open(&(qb_device_options){.threads = 0}, &dev));
