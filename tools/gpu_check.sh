@@ -72,13 +72,13 @@ write_result() {
   } >"$result.new" && mv "$result.new" "$result"
 }
 
-# note NAME STATUS SECONDS TEXT
+# note NAME STATUS SECONDS TEXT; what is said is in the result by then.
 note() {
-  printf '%-9s %s (%s s)%s\n' "$2" "$1" "$3" "${4:+: $(printf '%s' "$4" | tail -n 1)}"
   steps="$steps${steps:+,
   }{\"name\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"note\": $(quote "$4")}"
   case $2 in failed | timeout) failed=1 ;; esac
   write_result
+  printf '%-9s %s (%s s)%s\n' "$2" "$1" "$3" "${4:+: $(printf '%s' "$4" | tail -n 1)}"
 }
 
 # step NAME LIMIT COMMAND...: stdout is kept as $work/NAME.out; never past the whole check's end.
