@@ -128,7 +128,7 @@ case "$*" in *compute_cap*) echo 9.0 ;; *) echo "Card, 1, 2 MiB" ;; esac
 END
 cat >"$work/pre/bin/bench" <<'END'
 #!/bin/sh
-case $1 in doctor) echo '{"ceilings": "\u0041"}' ;; speed) sleep 30 ;; *) exit 0 ;; esac
+case $1 in doctor) echo '{"ceilings": "\u0041"}' ;; speed) echo half; exec sleep 30 ;; *) exit 0 ;; esac
 END
 printf '#!/bin/sh\nexit 3\n' >"$work/pre/bin/bench_cuda"
 chmod +x "$work"/nv/* "$work"/pre/bin/*
@@ -144,14 +144,14 @@ if command -v python3 >/dev/null; then
   checked 1 10 'd["complete"] and not d["passed"] and d["ceilings"] == {"ceilings": "A"} and s["tests"] == "ok" and s["speed"] == "timeout" and s["gptq"] == "timeout" and s["memcheck"] in ("skipped", "ok")'
   grep -q '1 passed, 0 failed, 1 skipped' "$work/gpu.json" && grep -q 'skipped: <no data>' "$work/gpu.json" || wrong "gpu_check.json does not count the skipped tests"
   rm "$work/gpu.json" "$work/log" # of the run before
-  PATH="$work/nv:$PATH" tools/gpu_check.sh --prebuilt "$work/pre" --seconds 600 "$work/gpu.json" >"$work/log" 2>&1 &
+  PATH="$work/nv:$PATH" tools/gpu_check.sh --prebuilt "$work/pre" --seconds 600 --logs "$work/stopped" "$work/gpu.json" >"$work/log" 2>&1 &
   for _ in $(seq 1200); do # a busy machine takes its time
-    grep -q '^ok .*ceilings' "$work/log" 2>/dev/null && break
+    grep -q half "$work/stopped/speed.out" 2>/dev/null && break
     sleep 0.1
   done
   kill -TERM $!
   wait $! && wrong "gpu_check.sh ends well when it is stopped"
-  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert not d["complete"] and not d["passed"] and d["ceilings"], d' "$work/gpu.json" || wrong "a stopped gpu_check.sh leaves no document"
+  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert not d["complete"] and not d["passed"] and d["ceilings"] and "half" in d["speed"], d' "$work/gpu.json" || wrong "a stopped gpu_check.sh leaves no document"
   [ -s "$work/kept/tests/test_cuda_good.log" ] || wrong "gpu_check.sh --logs keeps no log of the tests"
 fi
 

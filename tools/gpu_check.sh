@@ -76,6 +76,7 @@ write_result() {
 note() {
   steps="$steps${steps:+,
   }{\"name\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"note\": $(quote "$4")}"
+  printf '%s' "$steps" >"$scratch/steps" # for who ends this shell
   case $2 in failed | timeout) failed=1 ;; esac
   write_result
   printf '%-9s %s (%s s)%s\n' "$2" "$1" "$3" "${4:+: $(printf '%s' "$4" | tail -n 1)}"
@@ -243,7 +244,7 @@ run_steps() {
 }
 
 # The steps run in a shell of their own, and this one only waits: bash 5.2 that runs a trap while it expands $(...) loses its
-# place, goes on behind it, and ends well. What was measured is in the result since its step; a stopped check has not passed.
+# place, goes on behind it, and ends well. A stopped check has not passed; its result holds what the step at hand had written, too.
 stop=""
 trap 'stop=yes' INT TERM HUP
 (run_steps) &
@@ -251,14 +252,15 @@ steps_shell=$!
 wait "$steps_shell"
 code=$?
 if [ -n "$stop" ]; then
+  trap '' INT TERM HUP
   kill -KILL "$steps_shell"
   wait "$steps_shell"
   mv "$scratch" "$scratch.stopped" # a step that has not begun cannot
   scratch=$scratch.stopped
+  work=${logs:-$scratch/logs}
   read -r step <"$scratch/running" && { kill -- "-$step" || kill "$step"; } # timeout's group, or it is not there yet
-  [ ! -e "$result" ] || sed -i 's/^ "passed": true,$/ "passed": false,/' "$result"
-  rm -f "$result.new"
-  code=1
+  steps=$(cat "$scratch/steps") failed=1 code=1
+  write_result
 fi 2>/dev/null
 rm -rf "$scratch"
 exit $code
