@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "bench/gguf_tokenizer.h"
+#include "checkpoint/writer.h"
 #include "hub/cache.h"
 
 #include <stdlib.h>
@@ -110,6 +111,8 @@ qb_status qb_session_check_output(const qb_model *m, const char *dir, bool repla
                        "%s holds the model that is read (%s), which would be lost: choose another "
                        "output directory",
                        dir, m->path);
+    st = qb_writer_sweep(dir);
+    if (st != QB_OK) return st;
     if (!replace) return qb_fail(QB_ERR_USAGE, "%s exists already; --force replaces it", dir);
     return QB_OK;
 }

@@ -17,6 +17,9 @@ qb_status qb_writer_create(const char *dir, bool replace, int64_t shard_bytes, q
    otherwise, which it tells. A second process that writes the same directory is an error. */
 qb_status qb_writer_create_resumable(const char *dir, bool replace, int64_t shard_bytes,
                                      const char *fingerprint, bool resume, qb_writer **out) QB_NODISCARD;
+/* Removes what a run left that was killed when `dir` was complete: for callers that refuse a directory that
+   is there before they create a writer, which does the same. */
+qb_status qb_writer_sweep(const char *dir) QB_NODISCARD;
 /* After begin and until anything is saved: the state that an earlier run saved last; NULL when this one
    starts from nothing. */
 const qb_json *qb_writer_saved(const qb_writer *w);

@@ -42,16 +42,20 @@ static int remove_scratch(void **state) {
 static const char mark[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 enum { N_TENSORS = 6 };
 
-static qb_writer *begin(const char *dir, const char *fingerprint, bool resume) {
+static qb_writer *begin_over(const char *dir, bool replace, const char *fingerprint, bool resume) {
     qb_writer *w;
     char name[16];
-    assert_ok(qb_writer_create_resumable(dir, false, 100, fingerprint, resume, &w));
+    assert_ok(qb_writer_create_resumable(dir, replace, 100, fingerprint, resume, &w));
     for (int i = 0; i < N_TENSORS; i++) {
         snprintf(name, sizeof name, "t%d", i);
         assert_ok(qb_writer_plan(w, name, QB_DTYPE_U8, 1, (int64_t[]){40}));
     }
     assert_ok(qb_writer_begin(w));
     return w;
+}
+
+static qb_writer *begin(const char *dir, const char *fingerprint, bool resume) {
+    return begin_over(dir, false, fingerprint, resume);
 }
 
 static void put(qb_writer *w, int i) {
@@ -186,6 +190,57 @@ static void test_resume__a_second_writer_is_refused(void **state) {
     qb_writer_abort(w);
 }
 
+static void move(const char *from, const char *to) {
+    assert_int_equal(rename(from, to), 0);
+}
+
+/* Killed when TARGET.partial/checkpoint had become the target: the next one removes the rest, though it is
+   refused. */
+static void test_resume__what_a_published_run_left_is_removed(void **state) {
+    (void)state;
+    qb_writer *w = begin(below("out"), mark, true);
+    for (int i = 0; i < N_TENSORS; i++) put(w, i);
+    save(w, 1);
+    qb_writer_keep(w);
+    write_text(below("out.partial/checkpoint"), "config.json", "{}");
+    move(below("out.partial/checkpoint"), below("out"));
+    assert_true(qb_path_exists(below("out.partial/progress.json")));
+    assert_fails(qb_writer_create_resumable(below("out"), false, 100, mark, true, &w), QB_ERR_IO,
+                 "exists and is not empty");
+    assert_false(qb_path_exists(below("out.partial")));
+    assert_ok(qb_make_dirs(below("out.partial"))); /* somebody's own */
+    write_text(below("out.partial"), "notes", "mine");
+    assert_fails(qb_writer_create_resumable(below("out"), false, 100, mark, true, &w), QB_ERR_IO,
+                 "exists and is not empty");
+    assert_fails(qb_writer_create_resumable(below("out"), true, 100, mark, true, &w), QB_ERR_IO,
+                 "was not left by an interrupted run");
+    assert_true(qb_path_exists(below("out.partial/notes")));
+}
+
+/* Killed when it had been exchanged for an older one, whose shards look the same: they are not taken for what
+   was done. */
+static void test_resume__a_replaced_checkpoint_is_not_taken_up(void **state) {
+    (void)state;
+    qb_writer *w = begin(below("old"), "older", true);
+    for (int i = 0; i < N_TENSORS; i++) put(w, i);
+    finish(w, below("old"));
+    w = begin_over(below("old"), true, mark, true);
+    for (int i = 0; i < N_TENSORS; i++) put(w, i);
+    save(w, 1);
+    qb_writer_keep(w);
+    w = begin_over(below("old"), true, mark, true); /* what is half made is, beside a target too */
+    assert_int_equal(saved_blocks(w), 1);
+    save(w, 2);
+    qb_writer_keep(w);
+    move(below("old"), below("aside"));
+    move(below("old.partial/checkpoint"), below("old"));
+    move(below("aside"), below("old.partial/checkpoint"));
+    w = begin_over(below("old"), true, mark, true);
+    assert_int_equal(saved_blocks(w), -1);
+    qb_writer_abort(w);
+    assert_false(qb_path_exists(below("old.partial")));
+}
+
 /* ---- the program ---- */
 
 static pid_t start(const char *out, const char *const *more) {
@@ -295,6 +350,9 @@ static void test_resume__killed_again_and_again_it_gives_the_same_bytes(void **s
     }
     assert_true(qb_path_exists(below("broken")));
     assert_same_files(below("whole"), below("broken"));
+    /* killed between its last two steps: what it left the next one removes */
+    if (qb_path_exists(below("broken.partial")))
+        assert_int_not_equal(wait_for(start(below("broken"), NULL)), 0);
     assert_false(qb_path_exists(below("broken.partial")));
     print_message("%d runs, %d of them went on from a saved block\n", kills, resumed);
 }
@@ -395,6 +453,8 @@ int main(void) {
         cmocka_unit_test(test_resume__another_fingerprint_or_plan_begins_anew),
         cmocka_unit_test(test_resume__damage_begins_anew),
         cmocka_unit_test(test_resume__a_second_writer_is_refused),
+        cmocka_unit_test(test_resume__what_a_published_run_left_is_removed),
+        cmocka_unit_test(test_resume__a_replaced_checkpoint_is_not_taken_up),
         cmocka_unit_test(test_resume__killed_again_and_again_it_gives_the_same_bytes),
         cmocka_unit_test(test_resume__says_what_it_does),
         cmocka_unit_test(test_resume__the_stream_is_taken_from_the_disk),

@@ -55,6 +55,14 @@ static qb_status look_into(const char *path, content *out) {
     return st;
 }
 
+static qb_status find_content(const char *target, bool *out) {
+    content found = {0};
+    qb_status st = qb_path_look_dir(target, out);
+    if (st == QB_OK && *out) st = look_into(target, &found);
+    *out = found.entries > 0;
+    return st;
+}
+
 static qb_status check_target(const char *target, bool replace) {
     content found;
     bool there;
@@ -88,23 +96,28 @@ static qb_status make_dir(const char *path) {
     return qb_fail(QB_ERR_IO, "cannot create %s: %s", path, strerror(reason));
 }
 
-/* A run left nothing there, or its first entries are: what else bears the name is somebody's own. */
-static qb_status check_kept(const char *kept, const char *target) {
+static qb_status has_entry(const char *dir, const char *name, bool *out) {
+    char *path = qb_path_join(dir, name);
+    qb_status st = path ? qb_path_look(path, out) : no_memory();
+    qb_free(path);
+    return st;
+}
+
+/* Whether a run left what is there: what else bears the name is somebody's own. */
+static qb_status is_kept(const char *kept, bool *out) {
     static const char *const ours[] = {"checkpoint", "progress.json", "lock"};
-    content found;
-    bool is_dir;
-    qb_status st = qb_path_look_dir(kept, &is_dir);
-    if (st != QB_OK || !is_dir) return st;
-    st = look_into(kept, &found);
-    if (st != QB_OK || found.entries == 0) return st;
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
-        char *path = qb_path_join(kept, ours[i]);
-        if (!path) return no_memory();
-        bool there;
-        st = qb_path_look(path, &there);
-        qb_free(path);
-        if (st != QB_OK || there) return st;
-    }
+    qb_status st = QB_OK;
+    *out = false;
+    for (size_t i = 0; st == QB_OK && !*out && i < sizeof ours / sizeof ours[0]; i++)
+        st = has_entry(kept, ours[i], out);
+    return st;
+}
+
+static qb_status check_kept(const char *kept, const char *target) {
+    bool there, ours = false;
+    qb_status st = find_content(kept, &there);
+    if (st == QB_OK && there) st = is_kept(kept, &ours);
+    if (st != QB_OK || !there || ours) return st;
     return qb_fail(QB_ERR_IO,
                    "%s is there and was not left by an interrupted run; writing %s needs that name: move it "
                    "away or choose another output",
@@ -115,10 +128,14 @@ static qb_status make_temporary(qb_staging *s) {
     return qb_temporary_dir_make(s->target, &s->outer);
 }
 
+static qb_status kept_name(const char *target, qb_str *out) {
+    qb_str_printf(out, "%s.partial", target);
+    return qb_str_status(out);
+}
+
 static qb_status make_kept(qb_staging *s) {
     qb_str outer = {0};
-    qb_str_printf(&outer, "%s.partial", s->target);
-    qb_status st = qb_str_status(&outer);
+    qb_status st = kept_name(s->target, &outer);
     if (st == QB_OK) st = check_kept(outer.text, s->target);
     if (st == QB_OK) st = make_dir(outer.text);
     if (st != QB_OK) {
@@ -145,6 +162,48 @@ qb_status qb_staging_clear(qb_staging *s) {
     return st == QB_OK ? make_dir(s->path) : st;
 }
 
+/* ---- what others left ---- */
+
+/* TARGET.partial without a checkpoint beside a target that has content: its process ended when it had renamed
+   the one to the other. */
+static qb_status sweep_kept(const char *target) {
+    bool target_there = false, kept_there = false, unpublished = false;
+    qb_str name = {0};
+    qb_temporary_dir kept = {.lock_fd = -1};
+    qb_status st = kept_name(target, &name);
+    if (st == QB_OK) st = find_content(target, &target_there);
+    if (st == QB_OK && target_there) st = is_kept(name.text, &kept_there);
+    if (st == QB_OK && kept_there) st = has_entry(name.text, "checkpoint", &unpublished);
+    if (st != QB_OK || !kept_there || unpublished) {
+        qb_str_free(&name);
+        return st;
+    }
+    kept.path = name.text;
+    st = qb_temporary_dir_lock(&kept, target);
+    if (st != QB_OK) {
+        qb_temporary_dir_close(&kept);
+        return st;
+    }
+    qb_info("removing %s, left by a run that was interrupted when it had written %s", kept.path, target);
+    if (qb_temporary_dir_remove(&kept) != QB_OK) qb_warn("%s", qb_error_text());
+    return QB_OK;
+}
+
+static qb_status sweep(const char *target, const char *parent) {
+    qb_temporary_sweep(parent, qb_path_base(target));
+    return sweep_kept(target);
+}
+
+qb_status qb_staging_sweep(const char *target) {
+    char *resolved = NULL, *parent = NULL;
+    qb_status st = resolve(target, &resolved);
+    if (st == QB_OK) parent = qb_path_dir(resolved);
+    if (st == QB_OK) st = parent ? sweep(resolved, parent) : no_memory();
+    qb_free(resolved);
+    qb_free(parent);
+    return st;
+}
+
 /* ---- open ---- */
 
 static qb_status open_with(const char *target, bool replace, qb_status (*make)(qb_staging *),
@@ -153,15 +212,15 @@ static qb_status open_with(const char *target, bool replace, qb_status (*make)(q
     char *parent = NULL;
     qb_status st;
     QB_TRY(st, resolve(target, &out->target));
-    QB_TRY(st, check_target(out->target, replace));
     parent = qb_path_dir(out->target);
     if (!parent) {
         st = no_memory();
         goto out;
     }
+    QB_TRY(st, sweep(out->target, parent));
+    QB_TRY(st, check_target(out->target, replace));
     QB_TRY(st, qb_make_dirs(parent));
     QB_TRY(st, qb_dir_writable(parent));
-    qb_temporary_sweep(parent, qb_path_base(out->target));
     QB_TRY(st, make(out));
     out->path = qb_path_join(out->outer.path, "checkpoint");
     st = out->path ? make_dir(out->path) : no_memory();
@@ -176,6 +235,25 @@ qb_status qb_staging_open(const char *target, bool replace, qb_staging *out) {
 }
 qb_status qb_staging_open_kept(const char *target, bool replace, qb_staging *out) {
     return open_with(target, replace, make_kept, out);
+}
+
+qb_status qb_staging_identity(const qb_staging *s, char **out) {
+    struct stat info;
+    qb_str text = {0};
+    *out = NULL;
+    if (stat(s->path, &info) != 0)
+        return qb_fail(QB_ERR_IO, "cannot look for %s: %s", s->path, strerror(errno));
+    qb_str_printf(&text, "%llu:%llu", (unsigned long long)info.st_dev, (unsigned long long)info.st_ino);
+    qb_status st = qb_str_status(&text);
+    if (st == QB_OK)
+        *out = text.text;
+    else
+        qb_str_free(&text);
+    return st;
+}
+
+qb_status qb_staging_has_target(const qb_staging *s, bool *out) {
+    return find_content(s->target, out);
 }
 
 /* ---- publish, discard ---- */
@@ -210,13 +288,11 @@ static qb_status exchange(const qb_staging *s) {
 }
 
 qb_status qb_staging_publish(qb_staging *s) {
-    content found = {0};
     bool there = false;
     sync_dir(s->path);
     qb_status st = check_target(s->target, s->replace); /* it may have come into being meanwhile */
-    if (st == QB_OK) st = qb_path_look(s->target, &there);
-    if (st == QB_OK && there) st = look_into(s->target, &found);
-    if (st == QB_OK && found.entries > 0)
+    if (st == QB_OK) st = find_content(s->target, &there);
+    if (st == QB_OK && there)
         st = exchange(s);
     else if (st == QB_OK && rename(s->path, s->target) != 0)
         st = qb_fail(QB_ERR_IO, "cannot rename %s to %s: %s", s->path, s->target, strerror(errno));

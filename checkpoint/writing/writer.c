@@ -408,6 +408,10 @@ static qb_status check_complete(const qb_writer *w) {
     return QB_OK;
 }
 
+qb_status qb_writer_sweep(const char *dir) {
+    return qb_staging_sweep(dir);
+}
+
 qb_status qb_writer_finish(qb_writer *w) {
     qb_status st;
     QB_TRY(st, check_complete(w));

@@ -1,6 +1,8 @@
 /* Writers that can be killed: TARGET.partial holds the shards in `checkpoint` and, in progress.json, which
    tensors are on disk for good. The journal is replaced atomically after the shards are synced, so that it
-   never promises what is not there. */
+   never promises what is not there. It names the directory that it speaks of: a process that ended when it
+   had exchanged that for an older target left the older one in its place, with shards of the same names and
+   headers. */
 #include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
@@ -104,20 +106,23 @@ qb_status qb_writer_save(qb_writer *w, qb_json *state) {
     qb_json_put(j, "state", state);
     qb_json_free(w->journal->state); /* of the run before, which nobody reads any more */
     w->journal->state = NULL;
-    char *path = qb_path_join(w->staging.outer.path, "progress.json");
+    char *path = qb_path_join(w->staging.outer.path, "progress.json"), *directory = NULL;
     qb_status st;
     QB_TRY(st, path ? QB_OK : no_memory());
+    QB_TRY(st, qb_staging_identity(&w->staging, &directory));
     QB_TRY(st, sync_shards(w));
     QB_TRY(st, marks_of(w, &marks));
     qb_json_put_text(j, "schema", schema);
     qb_json_put_text(j, "fingerprint", w->journal->fingerprint);
     qb_json_put_text(j, "plan", w->journal->plan);
+    qb_json_put_text(j, "directory", directory);
     qb_json_put_text(j, "put", qb_str_get(&marks));
     QB_TRY(st, qb_json_write_atomic(j, path));
     w->journal->saved = true;
 out:
     qb_json_free(j);
     qb_str_free(&marks);
+    qb_free(directory);
     qb_free(path);
     return st;
 }
@@ -153,6 +158,17 @@ static qb_json *read_journal(const qb_writer *w) {
 static bool same_text(const qb_json *j, const char *key, const char *text) {
     const char *found = qb_json_string(qb_json_get(j, key));
     return found && !strcmp(found, text);
+}
+
+/* Whether the journal may speak of another directory than the one at hand. Without a target nothing was
+   exchanged, and a copy of what is half made is as good. */
+static qb_status is_exchanged(const qb_writer *w, const qb_json *j, bool *out) {
+    char *directory = NULL;
+    qb_status st = qb_staging_has_target(&w->staging, out);
+    if (st == QB_OK && *out) st = qb_staging_identity(&w->staging, &directory);
+    if (st == QB_OK && *out) *out = !same_text(j, "directory", directory);
+    qb_free(directory);
+    return st;
 }
 
 /* A shard of the expected length with the expected header; the header is compared through the plan's hash,
@@ -222,10 +238,16 @@ qb_status qb_writer_take_over(qb_writer *w, const qb_str *headers, bool *taken) 
         qb_warn("%s was begun with another model, other options, other data or another program: starting "
                 "anew",
                 w->staging.outer.path);
-    if (same && w->journal->resume) {
+    bool exchanged = false;
+    if (same && w->journal->resume) st = is_exchanged(w, j, &exchanged);
+    if (exchanged) {
+        qb_warn("%s holds what was at %s before, which an interrupted run had written already: starting anew",
+                w->staging.outer.path, w->staging.target);
+    } else if (st == QB_OK && same && w->journal->resume) {
         *taken = take(w, j, headers);
         if (!*taken) qb_warn("%s is damaged: starting anew", w->staging.outer.path);
     }
     qb_json_free(j);
+    if (st != QB_OK) return st;
     return *taken ? remove_others(w) : qb_staging_clear(&w->staging);
 }
