@@ -12,7 +12,7 @@
    1.5 times as fast from four tokens on, 0.8 to 0.9 times with fewer (Zen 4). */
 #define INTEGER_WIDE_I16 0
 /* One block, one stream of memory: two at once were measured 10 to 30 % slower with few tokens (Zen 4). */
-#define SHAPES(X)        X(1, 1) X(1, 2) X(1, 4)
+#define SHAPES(X)        X(1, 1, 1) X(1, 1, 2) X(1, 1, 4)
 #define SPIN_BLOCKS      1
 #define PANEL_BLOCKS_I16 1
 #define PANEL_TOKENS_I16 4

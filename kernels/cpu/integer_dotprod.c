@@ -10,7 +10,7 @@
 #define INTEGER_FAST     true
 #define INTEGER_SIGNED   1
 #define INTEGER_WIDE_I16 1
-#define SHAPES(X)        X(2, 1) X(1, 2)
+#define SHAPES(X)        X(2, 2, 1) X(1, 1, 2)
 #define SPIN_BLOCKS      1
 #define PANEL_BLOCKS_I16 1
 #define PANEL_TOKENS_I16 2

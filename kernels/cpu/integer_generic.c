@@ -8,7 +8,7 @@
 #define INTEGER_NAME     "generic"
 #define INTEGER_FAST     false
 #define INTEGER_WIDE_I16 1
-#define SHAPES(X)        X(1, 1)
+#define SHAPES(X)        X(1, 1, 1)
 #define SPIN_BLOCKS      1
 #define PANEL_BLOCKS_I16 1
 #define PANEL_TOKENS_I16 1

@@ -9,7 +9,7 @@
 #define INTEGER_NAME     "avx512-vnni"
 #define INTEGER_FAST     true
 #define INTEGER_WIDE_I16 1
-#define SHAPES(X)        X(4, 1) X(4, 2) X(2, 4) X(1, 8)
+#define SHAPES(X)        X(4, 4, 1) X(4, 4, 2) X(2, 4, 4) X(1, 2, 8)
 #define SPIN_BLOCKS      4
 #define PANEL_BLOCKS_I16 2
 #define PANEL_TOKENS_I16 4
