@@ -85,12 +85,22 @@ static qb_status add_device_memory(qb_device *dev, const qb_memory *memory, qb_m
     return QB_OK;
 }
 
+/* Not of random weights, which are made. Dense ones of a file are read where they lie, when they are first
+   used; packed ones are laid out here. */
+static void put_load(const qb_model *m, qb_json *extra) {
+    if (m->load_seconds <= 0 || qb_checkpoint_is_synthetic(m->checkpoint)) return;
+    qb_json_put_real(extra, "load_seconds", m->load_seconds);
+    qb_json_put_real(extra, "load_bytes_per_s",
+                     (double)qb_checkpoint_tensor_bytes(m->checkpoint) / m->load_seconds);
+}
+
 qb_status qb_memory_measures(qb_model *m, qb_device *dev, qb_measures *out) {
     const qb_topology *t = &m->topology;
     qb_status st;
     QB_TRY(st, add_value(out, "checkpoint_bytes", (double)qb_checkpoint_tensor_bytes(m->checkpoint)));
     QB_TRY(st, add_value(out, "bits_per_weight", qb_model_bits_per_weight(m)));
     QB_TRY(st, add_value(out, "resident_weight_bytes", (double)qb_model_weight_bytes(m)));
+    put_load(m, out->rows[out->count - 1].extra);
     QB_TRY(st, add_value(out, "kv_bytes_per_token", (double)qb_kv_bytes(t, QB_DTYPE_F16, t->n_layers, 1, 1)));
     QB_TRY(st, add_value(out, "peak_rss_bytes", (double)qb_peak_rss_bytes()));
     qb_memory memory;

@@ -1,5 +1,6 @@
 #include "model/load.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "checkpoint/layout.h"
 #include "model/modules.h"
@@ -433,6 +434,7 @@ out:
 qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool resident) {
     const qb_config *c = &m->config;
     const qb_topology *t = &m->topology;
+    const int64_t begun = qb_now_ns();
     qb_matrix head = {0};
     qb_status st;
     QB_TRY(st, check_steps(m, dev->backend, &t->enter, -1));
@@ -452,6 +454,8 @@ qb_status qb_model_load(qb_model *m, qb_device *dev, int64_t positions, bool res
         for (int64_t l = 0; l < c->n_layers; l++) QB_TRY(st, qb_block_load(m, l, &m->blocks[l]));
         QB_TRY(st, settle_weights(m));
         QB_TRY(st, describe_decoder(m));
+        QB_TRY(st, dev->backend->sync(dev));
+        m->load_seconds = (double)(qb_now_ns() - begun) / 1e9;
     }
 out:
     if (st != QB_OK && !m->leave.w.n_modules && !m->head_is_embed) dev->backend->matrix_free(dev, &head);

@@ -33,6 +33,7 @@ typedef struct qb_model {
     qb_block enter, leave;
     qb_block *blocks; /* [n_layers] when resident, else NULL */
     bool resident;
+    double load_seconds; /* that qb_model_load took to make a resident model; 0 else */
     int64_t host_blocks; /* of a resident model: so many of the last blocks lie in host memory
                             (model/offload.h) */
     /* The same for backends that compute a whole token: set when resident. */

@@ -44,6 +44,30 @@ static void test_cli_speed__marks_noisy_rows(void **state) {
     outcome_free(&o);
 }
 
+/* What loading took is said of weights that are read, not of random ones, which are made. */
+static void test_cli_speed__says_what_loading_took(void **state) {
+    (void)state;
+    outcome o = BENCH("speed", "demo", "--prefill", "0", "--decode", "2", "--repeat", "1", "--json");
+    assert_worked(&o);
+    qb_json *doc = json_of(&o);
+    const qb_json *row =
+        qb_results_metric(qb_json_first(qb_json_get(doc, "cases")), "resident_weight_bytes", NULL, NULL);
+    double seconds = qb_json_number(qb_json_get(row, "load_seconds"));
+    assert_true(seconds > 0 && seconds < 60);
+    assert_true(qb_json_number(qb_json_get(row, "load_bytes_per_s")) * seconds > 1e6); /* the demo's 2 MB */
+    qb_json_free(doc);
+    outcome_free(&o);
+    o = BENCH("speed", "demo", "--prefill", "0", "--decode", "2", "--repeat", "1");
+    assert_worked(&o);
+    assert_non_null(strstr(o.out, "\nloading: "));
+    outcome_free(&o);
+    o = BENCH("speed", scratch_path("tiny"), "--synthetic", "--prefill", "0", "--decode", "2", "--repeat",
+              "1");
+    assert_worked(&o);
+    assert_null(strstr(o.out, "\nloading: "));
+    outcome_free(&o);
+}
+
 /* Without a number of samples the precision and the budget decide, and the row says which. */
 static void test_cli_speed__samples_until_it_knows(void **state) {
     (void)state;
@@ -73,6 +97,7 @@ static void test_cli_speed__samples_until_it_knows(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cli_speed__writes_one_document),
+        cmocka_unit_test(test_cli_speed__says_what_loading_took),
         cmocka_unit_test(test_cli_speed__marks_noisy_rows),
         cmocka_unit_test(test_cli_speed__samples_until_it_knows),
     };

@@ -44,7 +44,9 @@ static const qb_page page = {
                    "other work disturbed are marked and taken again, and a row that stayed noisy says "
                    "why. Rows say how much of the machine's measured ceiling they reach: bytes read "
                    "a second for\n"
-                   "decode, float operations a second for prefill. Tokenizing and loading are not timed.\n"
+                   "decode, float operations a second for prefill. Tokenizing and loading are in none of "
+                   "them; what loading\n"
+                   "took is said beside.\n"
                    "\n"
                    "--prompts times whole prompts of a file, prefill and generation together; a blank line "
                    "ends a prompt.\n"
@@ -70,6 +72,17 @@ static void print_activations(const qb_row_case *c) {
         if (rest > 0) qb_output("; %s of weights meet float32", qb_format_bytes(rest, bytes));
         qb_output(" (--activations f32 for float32 alone)\n");
         return;
+    }
+}
+
+static void print_load(const qb_row_case *c) {
+    for (int i = 0; i < c->n_rows; i++) {
+        double seconds = qb_json_number(qb_json_get(c->rows[i].json, "load_seconds"));
+        double rate = qb_json_number(qb_json_get(c->rows[i].json, "load_bytes_per_s"));
+        char time[32];
+        if (seconds > 0)
+            qb_output("loading: %s, %.2f GB/s of the checkpoint\n", qb_format_seconds(seconds, time),
+                      rate / 1e9);
     }
 }
 
@@ -131,6 +144,7 @@ static void print_case(const qb_row_case *c, bool one_of_several) {
     if (one_of_several) qb_output("%s\n", c->id);
     for (int i = 0; i < c->n_rows; i++) print_row(&c->rows[i]);
     print_activations(c);
+    print_load(c);
     print_notes(c);
 }
 
