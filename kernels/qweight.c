@@ -118,7 +118,7 @@ static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t grou
                        (long long)group_size, (long long)cols, (long long)cols);
     q.n_groups = (cols + group_size - 1) / group_size;
     size_t elements = (size_t)rows * (size_t)cols, groups = (size_t)rows * (size_t)q.n_groups;
-    QB_TRY(st, qb_alloc_zero(elements, 1, &q.codes));
+    QB_TRY(st, qb_alloc(elements, 1, &q.codes));
     QB_TRY(st, qb_alloc_zero(groups, sizeof *q.scales, &q.scales));
     if (with_offsets)
         QB_TRY(st, qb_alloc_zero(groups, sizeof *q.offsets, &q.offsets));
@@ -160,7 +160,7 @@ qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook code
                        (long long)block_size);
     size_t elements = (size_t)rows * (size_t)cols;
     q.n_blocks = (rows * cols + block_size - 1) / block_size;
-    QB_TRY(st, qb_alloc_zero(elements, 1, &q.codes));
+    QB_TRY(st, qb_alloc(elements, 1, &q.codes));
     QB_TRY(st, qb_alloc_zero((size_t)q.n_blocks, sizeof *q.absmax, &q.absmax));
     if (double_quant) {
         size_t nested = (size_t)((q.n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
@@ -318,7 +318,7 @@ void qb_qweight_dequantize(const qb_qweight *q, float *out) {
         out[i] = table[q->codes[i] & 15] * q->absmax[i / q->block_size];
 }
 
-int64_t qb_gcd(int64_t a, int64_t b) {
+static int64_t common_divisor(int64_t a, int64_t b) {
     while (b) {
         int64_t rest = a % b;
         a = b;
@@ -328,7 +328,7 @@ int64_t qb_gcd(int64_t a, int64_t b) {
 }
 
 int64_t qb_qweight_scale_cols(const qb_qweight *q) {
-    return q->coding == QB_CODING_CODEBOOK ? qb_gcd(q->cols, q->block_size) : q->group_size;
+    return q->coding == QB_CODING_CODEBOOK ? common_divisor(q->cols, q->block_size) : q->group_size;
 }
 
 double qb_qweight_bits_per_weight(const qb_qweight *q) {

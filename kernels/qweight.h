@@ -65,7 +65,8 @@ enum { QB_NESTED_BLOCK = 256 };
  * does. */
 const float *qb_dynamic_map(void);
 
-/* Allocates the arrays of an affine / codebook weight, cleared. with_g_idx allocates g_idx. Free with
+/* Allocates the arrays of an affine / codebook weight: the codes for the caller to fill, all of them, the
+ others cleared. with_g_idx allocates g_idx. Free with
  * qb_qweight_free. */
 qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
                                   qb_qweight *out) QB_NODISCARD;
@@ -100,8 +101,6 @@ void qb_qweight_as_read(qb_qweight *q);
  * against it. */
 void qb_qweight_dequantize(const qb_qweight *q, float *out);
 
-/* The greatest whole number that divides both; of 0 and b it is b. Neither below 0. */
-int64_t qb_gcd(int64_t a, int64_t b);
 /* Columns whose weights share a scale or an absmax in every row, not looking at g_idx. The absmax of a
  * codebook's block changes within a row only at multiples of gcd(cols, block_size). */
 int64_t qb_qweight_scale_cols(const qb_qweight *q);

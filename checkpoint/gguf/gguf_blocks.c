@@ -60,14 +60,28 @@ static void decode_q8_0(const uint8_t *b, uint8_t *codes, float *scales, float *
 
 /* ---- blocks of 256: groups of 16 or 32 with small integer scales of a float16 scale ---- */
 
+/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, to bit `to` of as many codes, which
+   have nothing there. Eight bytes at a time. */
+static void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
+    const uint64_t all = mask * 0x0101010101010101u;
+    for (int i = 0; i < n; i += 8) {
+        uint64_t x, y;
+        memcpy(&x, bytes + i, 8);
+        memcpy(&y, codes + i, 8);
+        y |= (x >> from & all) << to;
+        memcpy(codes + i, &y, 8);
+    }
+}
+
 /* Two bits a code: 32 bytes are four rows of 32 columns, lowest bits first. */
-static void pairs_256(const uint8_t *bytes, uint8_t *codes) {
-    for (int i = 0; i < 256; i++) codes[i] = bytes[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+static void pairs_256(const uint8_t *bytes, int to, uint8_t *codes) {
+    for (int row = 0; row < 8; row++)
+        add_bits(bytes + row / 4 * 32, 32, row % 4 * 2, 3, to, codes + 32 * row);
 }
 
 /* One bit a code: bit i / 32 of byte i % 32. */
-static uint8_t bit_256(const uint8_t *bytes, int i) {
-    return bytes[i % 32] >> (i / 32) & 1;
+static void bits_256(const uint8_t *bytes, int to, uint8_t *codes) {
+    for (int row = 0; row < 8; row++) add_bits(bytes, 32, row, 1, to, codes + 32 * row);
 }
 
 static void decode_q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
@@ -76,7 +90,8 @@ static void decode_q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         scales[g] = d * (float)(b[g] & 15);
         offsets[g] = -(dmin * (float)(b[g] >> 4));
     }
-    pairs_256(b + 16, codes);
+    memset(codes, 0, 256);
+    pairs_256(b + 16, 0, codes);
 }
 
 static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
@@ -87,8 +102,9 @@ static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
         scales[g] = d * (float)((low | high << 4) - 32);
     }
-    pairs_256(b + 32, codes);
-    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)(codes[i] | bit_256(b, i) << 2);
+    memset(codes, 0, 256);
+    pairs_256(b + 32, 0, codes);
+    bits_256(b, 2, codes);
 }
 
 /* Eight 6-bit scales and minimums in twelve bytes: the first four of each whole in the low six bits of bytes
@@ -104,35 +120,34 @@ static void scales_256(const uint8_t *b, float *scales, float *offsets) {
     }
 }
 
-/* 32 bytes are two rows of 32 columns. */
-static void nibbles_256(const uint8_t *bytes, uint8_t *codes) {
-    for (int i = 0; i < 256; i++) codes[i] = bytes[i / 64 * 32 + i % 32] >> (i % 64 / 32 * 4) & 15;
+/* `width` bytes are two rows of as many columns. */
+static void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
+    memset(codes, 0, 256);
+    for (int i = 0; i < 256; i += width)
+        add_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, 0, codes + i);
 }
 
 static void decode_q4_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
     scales_256(b, scales, offsets);
-    nibbles_256(b + 16, codes);
+    nibbles_256(b + 16, 32, codes);
 }
 
 static void decode_q5_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
     scales_256(b, scales, offsets);
-    nibbles_256(b + 48, codes);
-    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)(codes[i] | bit_256(b + 16, i) << 4);
+    nibbles_256(b + 48, 32, codes);
+    bits_256(b + 16, 4, codes);
 }
 
 static void decode_q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
     (void)offsets;
-    uint8_t high[256];
     float d = half_at(b + 208);
     for (int g = 0; g < 16; g++) {
         int8_t scale;
         memcpy(&scale, b + 192 + g, 1);
         scales[g] = d * (float)scale;
     }
-    pairs_256(b + 128, high);
-    /* 64 bytes are two rows of 64 columns. */
-    for (int i = 0; i < 256; i++)
-        codes[i] = (uint8_t)((b[i / 128 * 64 + i % 64] >> (i % 128 / 64 * 4) & 15) | high[i] << 4);
+    nibbles_256(b, 64, codes);
+    pairs_256(b + 128, 4, codes);
 }
 
 /* ---- blocks of codes of a table ---- */

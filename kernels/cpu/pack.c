@@ -6,6 +6,7 @@
 #include "kernels/cpu/pack_steps.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 static const struct {
@@ -18,13 +19,36 @@ static const struct {
 typedef struct {
     const qb_qweight *q;
     qb_packed *p;
-    uint8_t *rows;      /* scratch for each worker: one row's codes in packed order */
+    uint8_t *rows;      /* scratch for each worker: a block's codes in packed order */
     int64_t group_cols; /* codebook: columns that share an absmax in every row */
 } pack_job;
 
 /* ---- checks: the neutral form may have been read from a file ---- */
 
-static qb_status check_below(const uint8_t *values, int64_t n, int limit, const char *what) {
+typedef struct {
+    const uint8_t *values;
+    int64_t n;
+    int limit;
+    atomic_bool above;
+} check_job;
+
+enum { CHECKED_A_TASK = 1 << 16 };
+
+/* Without an end at each value, which takes as long as the packing. */
+static void look_above(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    check_job *j = ctx;
+    const int64_t last = end * CHECKED_A_TASK < j->n ? end * CHECKED_A_TASK : j->n;
+    uint8_t most = 0;
+    for (int64_t i = begin * CHECKED_A_TASK; i < last; i++) most = j->values[i] > most ? j->values[i] : most;
+    if (most >= j->limit) atomic_store(&j->above, true);
+}
+
+static qb_status check_below(const uint8_t *values, int64_t n, int limit, const char *what,
+                             qb_threads *threads) {
+    check_job j = {.values = values, .n = n, .limit = limit};
+    qb_parallel_for(threads, (n + CHECKED_A_TASK - 1) / CHECKED_A_TASK, 1, look_above, &j);
+    if (!atomic_load(&j.above)) return QB_OK;
     for (int64_t i = 0; i < n; i++)
         if (values[i] >= limit)
             return qb_fail(QB_ERR_FORMAT, "%s %d at element %lld of a quantized weight; expected below %d",
@@ -32,11 +56,12 @@ static qb_status check_below(const uint8_t *values, int64_t n, int limit, const 
     return QB_OK;
 }
 
-static qb_status check_affine(const qb_qweight *q) {
+static qb_status check_affine(const qb_qweight *q, qb_threads *threads) {
     qb_status st = QB_OK;
     if (q->bits < 8) {
-        QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code"));
-        if (!q->offsets) QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point"));
+        QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code", threads));
+        if (!q->offsets)
+            QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point", threads));
     }
     for (int64_t c = 0; q->g_idx && c < q->cols; c++)
         if (q->g_idx[c] < 0 || q->g_idx[c] >= q->n_groups)
@@ -98,38 +123,53 @@ static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
     for (int64_t k = 0; p->lift && k < p->padded_cols; k++) to[k] = (uint8_t)(to[k] + p->lift);
 }
 
-/* Lane `lane` of a block: its codes into every step. */
-static void pack_lane(const qb_packed *p, const uint8_t *code, int lane, uint8_t *to) {
-    for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes, code += p->step_cols) {
-        uint32_t word;
-        switch (p->kind) {
-        case QB_PACK_2:
-            word = qb_pack_half_step_2(code) | qb_pack_half_step_2(code + 8) << 16;
-            break;
-        case QB_PACK_3:
-            qb_pack_step_3(code, lane, to);
-            continue;
-        case QB_PACK_4:
-        case QB_PACK_CODEBOOK:
-            word = qb_pack_step_4(code);
-            break;
-        default:
-            for (int i = 0; i < 4; i++) to[i * QB_BLOCK_ROWS + lane] = code[i] ^ 0x80;
-            continue;
+/* Columns k .. of a block's rows. */
+static void pack_step(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    uint32_t words[QB_BLOCK_ROWS];
+    switch (kind) {
+    case QB_PACK_2:
+        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++)
+            words[lane] = qb_pack_half_step_2(rows[lane] + k) | qb_pack_half_step_2(rows[lane] + k + 8) << 16;
+        break;
+    case QB_PACK_3:
+        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) qb_pack_step_3(rows[lane] + k, lane, to);
+        return;
+    case QB_PACK_4:
+    case QB_PACK_CODEBOOK:
+        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) words[lane] = qb_pack_step_4(rows[lane] + k);
+        break;
+    default:
+        for (int lane = 0; lane < QB_BLOCK_ROWS; lane += 4) {
+            uint32_t four[4];
+            for (int i = 0; i < 4; i++) {
+                memcpy(&four[i], rows[lane + i] + k, 4);
+                four[i] ^= 0x80808080;
+            }
+            qb_turn_4(four);
+            for (int i = 0; i < 4; i++) words[lane / 4 + 4 * i] = four[i];
         }
-        memcpy(to + 4 * lane, &word, 4);
     }
+    memcpy(to, words, sizeof words);
 }
 
+/* Sixteen rows are read side by side, so that a block is written in the order that it lies in. */
 static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
     const pack_job *j = ctx;
     const qb_packed *p = j->p;
-    uint8_t *row = j->rows + worker * p->padded_cols;
-    for (int64_t block = begin; block < end; block++)
+    uint8_t *ordered = j->rows + worker * p->padded_cols * QB_BLOCK_ROWS,
+            *to = p->codes + begin * (p->padded_cols / p->step_cols) * p->step_bytes;
+    for (int64_t block = begin; block < end; block++) {
+        const uint8_t *rows[QB_BLOCK_ROWS];
         for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
-            order_row(j, block * QB_BLOCK_ROWS + lane, row);
-            pack_lane(p, row, lane, p->codes + block * (p->padded_cols / p->step_cols) * p->step_bytes);
+            int64_t row = block * QB_BLOCK_ROWS + lane;
+            rows[lane] = j->q->codes + row * p->cols;
+            if (row < p->rows && !p->source && !p->lift) continue;
+            order_row(j, row, ordered + lane * p->padded_cols);
+            rows[lane] = ordered + lane * p->padded_cols;
         }
+        for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes)
+            pack_step(p->kind, rows, k, to);
+    }
 }
 
 /* ---- assembly ---- */
@@ -166,7 +206,7 @@ static void fill_table(qb_packed *p, const qb_qweight *q) {
     if (codebook) fill_whole(p, q->codebook);
 }
 
-static qb_status pack_by_row(pack_job *j, const qb_pack_memory *memory) {
+static qb_status pack_by_row(pack_job *j, qb_threads *threads, const qb_pack_memory *memory) {
     const qb_qweight *q = j->q;
     qb_packed *p = j->p;
     int64_t n = q->rows * q->cols, bytes = (n + 1) / 2;
@@ -177,7 +217,7 @@ static qb_status pack_by_row(pack_job *j, const qb_pack_memory *memory) {
     memset(p->codes, 0, (size_t)bytes);
     p->bytes += bytes;
     for (int64_t i = 0; i < n; i++) p->codes[i / 2] = (uint8_t)(p->codes[i / 2] | q->codes[i] << (i % 2 * 4));
-    return qb_pack_absmax(p, q, memory);
+    return qb_pack_absmax(p, q, threads, memory);
 }
 
 /* Bits that codes lie in: as few as there is a form for, unless padding eats what that saves. */
@@ -198,7 +238,8 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                        (long long)q->n_blocks, INT32_MAX / 2);
     p->rows = q->rows, p->cols = q->cols;
     p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
-    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code") : check_affine(q));
+    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code", threads)
+                        : check_affine(q, threads));
     QB_TRY(st, qb_pack_k(p, q, threads, memory));
     if (qb_is_k(p->kind)) {
         p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
@@ -216,16 +257,18 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
     fill_table(p, q);
     j->group_cols = qb_qweight_scale_cols(q);
-    if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, memory);
+    if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, threads, memory);
     p->n_groups = codebook ? q->cols / j->group_cols : q->n_groups;
     QB_TRY(st, lay_columns(j, memory));
     int64_t code_bytes = p->blocks * (p->padded_cols / p->step_cols) * p->step_bytes;
     QB_TRY(st, memory->alloc(memory->owner, code_bytes, &p->codes));
     p->bytes += code_bytes + (p->source ? p->padded_cols * 4 : 0);
-    QB_TRY(st, qb_alloc((size_t)p->padded_cols * (size_t)qb_threads_count(threads), 1, &j->rows));
+    QB_TRY(st,
+           qb_alloc((size_t)p->padded_cols * QB_BLOCK_ROWS * (size_t)qb_threads_count(threads), 1, &j->rows));
     qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
     qb_free(j->rows);
-    QB_TRY(st, codebook ? qb_pack_absmax(p, q, memory) : qb_pack_affine_scales(p, q, memory));
+    QB_TRY(st,
+           codebook ? qb_pack_absmax(p, q, threads, memory) : qb_pack_affine_scales(p, q, threads, memory));
 out:
     return st;
 }

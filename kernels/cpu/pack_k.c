@@ -13,22 +13,34 @@ enum { MOST = QB_K_GROUPS_MAX };
 
 /* ---- factors ---- */
 
-/* value = odd * 2^exponent. */
-static int64_t odd_part(float value, int *exponent) {
-    int64_t m = (int64_t)ldexpf(frexpf(value, exponent), 24);
-    *exponent -= 24;
-    int zeros = m ? __builtin_ctzll((unsigned long long)m) : 0;
-    *exponent += zeros;
-    return m / ((int64_t)1 << zeros);
+/* value = odd * 2^exponent, or 0. */
+static int32_t odd_part(float value, int *exponent) {
+    uint32_t bits, biased;
+    memcpy(&bits, &value, 4);
+    biased = bits >> 23 & 255;
+    int32_t m = (int32_t)((bits & 0x7fffff) | (biased ? 0x800000u : 0));
+    if (!m) return 0;
+    int zeros = __builtin_ctz((unsigned)m);
+    *exponent = (biased ? (int)biased : 1) - 150 + zeros;
+    return bits >> 31 ? -(m >> zeros) : m >> zeros;
+}
+
+/* In 32 bits: divisions take most of a super-block's time. */
+static uint32_t common_divisor(uint32_t a, uint32_t b) {
+    while (b) {
+        uint32_t rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
 }
 
 typedef struct {
     int least, most;
 } whole_range;
 
-static bool within(const int64_t *part, int n, int64_t whole, whole_range r, int8_t *inner) {
+static bool within(const int32_t *part, int n, int32_t whole, whole_range r, int8_t *inner) {
     for (int i = 0; i < n; i++) {
-        int64_t k = part[i] / whole;
+        int32_t k = part[i] / whole;
         if (k < r.least || k > r.most) return false;
         inner[i] = (int8_t)(uint8_t)(k & 255);
     }
@@ -38,7 +50,7 @@ static bool within(const int64_t *part, int n, int64_t whole, whole_range r, int
 /* The largest factor of n values, of the sign that brings each value over it within the range; false where
    none does. */
 static bool factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
-    int64_t part[MOST];
+    int32_t part[MOST]; /* of 24 bits, and 7 more */
     int exponent[MOST], least = 0;
     bool any = false;
     for (int i = 0; i < n; i++) {
@@ -48,12 +60,12 @@ static bool factor(const float *values, int n, whole_range range, float *outer, 
         least = !any || exponent[i] < least ? exponent[i] : least;
         any = true;
     }
-    int64_t whole = 0;
+    int32_t whole = 0;
     for (int i = 0; i < n; i++) {
         if (!part[i]) continue;
         if (exponent[i] - least > 7) return false;
-        part[i] *= (int64_t)1 << (exponent[i] - least);
-        whole = qb_gcd(whole, part[i] < 0 ? -part[i] : part[i]);
+        part[i] *= 1 << (exponent[i] - least);
+        whole = (int32_t)common_divisor((uint32_t)(part[i] < 0 ? -part[i] : part[i]), (uint32_t)whole);
     }
     *outer = any ? ldexpf((float)whole, least) : 0.0f;
     if (!any) {
@@ -92,10 +104,9 @@ typedef struct {
 static uint32_t high_word(const uint8_t *code, int low, int high) {
     const int quads = 8 / low, step = 32 / low;
     uint32_t word = 0;
-    for (int c = 0; c < 32 / high; c++) {
-        int in = c % step;
-        word |= (uint32_t)(code[c] >> low) << (8 * (in / quads) + high * (c / step * quads + in % quads));
-    }
+    for (int c = 0; c < 32 / high; c += 8)
+        word |= qb_pack_high(code + c, low, high, quads)
+                << (8 * (c % step / quads) + high * (c / step * quads));
     return word;
 }
 

@@ -1,41 +1,51 @@
 #include "kernels/cpu/pack_scales.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
-static bool exact_in_f16(const float *values, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (qb_f32_of_f16(qb_f16_of_f32(values[i])) != values[i]) return false;
-    return true;
-}
+/* Values of groups, [rows, n_groups] to [block][group][16]. */
+typedef struct {
+    const qb_packed *p;
+    const qb_qweight *q;
+    const float *values;
+    atomic_bool inexact; /* one is not a float16 */
+    bool f16;
+    void *to;
+} group_job;
 
-/* values[rows, n_groups] to [block][group][16], as float16 where that holds them all exactly. */
-static qb_status pack_groups(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory,
-                             const float *values, bool f16, void **out) {
-    int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (f16 ? 2 : 4);
-    qb_status st = memory->alloc(memory->owner, bytes, out);
-    if (st != QB_OK) return st;
-    memset(*out, 0, (size_t)bytes);
-    p->bytes += bytes;
-    for (int64_t r = 0; r < q->rows; r++)
-        for (int64_t g = 0; g < q->n_groups; g++) {
-            int64_t at = (r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
-            float value = values[r * q->n_groups + g];
-            if (f16)
-                ((uint16_t *)*out)[at] = qb_f16_of_f32(value);
-            else
-                ((float *)*out)[at] = value;
+static void look_inexact(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    group_job *j = ctx;
+    const int64_t n = j->q->n_groups, rows = j->q->rows, last = end * QB_BLOCK_ROWS;
+    for (int64_t i = begin * QB_BLOCK_ROWS * n; i < (last < rows ? last : rows) * n; i++)
+        if (qb_f32_of_f16(qb_f16_of_f32(j->values[i])) != j->values[i]) {
+            atomic_store(&j->inexact, true);
+            return;
         }
-    return QB_OK;
 }
 
-static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
-    int64_t bytes = p->blocks * p->n_groups * 2 * p->bits;
-    qb_status st = memory->alloc(memory->owner, bytes + 8, &p->zeros); /* read in words of eight bytes */
-    if (st != QB_OK) return st;
-    memset(p->zeros, 0, (size_t)bytes + 8);
-    p->bytes += bytes;
-    for (int64_t r = 0; r < q->rows; r++)
+static void put_groups(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    group_job *j = ctx;
+    const int64_t n = j->q->n_groups, rows = j->q->rows, last = end * QB_BLOCK_ROWS;
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < last && r < rows; r++)
+        for (int64_t g = 0; g < n; g++) {
+            int64_t at = (r / QB_BLOCK_ROWS * n + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
+            float value = j->values[r * n + g];
+            if (j->f16)
+                ((uint16_t *)j->to)[at] = qb_f16_of_f32(value);
+            else
+                ((float *)j->to)[at] = value;
+        }
+}
+
+static void put_zeros(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    group_job *j = ctx;
+    const qb_packed *p = j->p;
+    const qb_qweight *q = j->q;
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < q->rows; r++)
         for (int64_t g = 0; g < q->n_groups; g++) {
             int64_t at = r / QB_BLOCK_ROWS * p->n_groups + g, bit = r % QB_BLOCK_ROWS * p->bits;
             unsigned zero = (unsigned)(q->zeros[r * q->n_groups + g] + p->lift) << (bit & 7);
@@ -43,26 +53,46 @@ static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, const qb_pack_mem
             to[0] = (uint8_t)(to[0] | zero);
             if (zero >> 8) to[1] = (uint8_t)(to[1] | zero >> 8); /* a 3-bit zero may straddle two bytes */
         }
+}
+
+static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, qb_threads *threads,
+                            const qb_pack_memory *memory) {
+    int64_t bytes = p->blocks * p->n_groups * 2 * p->bits;
+    qb_status st = memory->alloc(memory->owner, bytes + 8, &p->zeros); /* read in words of eight bytes */
+    if (st != QB_OK) return st;
+    memset(p->zeros, 0, (size_t)bytes + 8);
+    p->bytes += bytes;
+    qb_parallel_for(threads, p->blocks, 4, put_zeros, &(group_job){.p = p, .q = q});
     return QB_OK;
 }
 
 /* Group values as float16 where that holds them all exactly, or as they are. */
-static qb_status pack_values(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory,
-                             const float *values, void **out, bool *f16) {
-    *f16 = exact_in_f16(values, q->rows * q->n_groups);
-    return pack_groups(p, q, memory, values, *f16, out);
+static qb_status pack_values(qb_packed *p, const qb_qweight *q, qb_threads *threads,
+                             const qb_pack_memory *memory, const float *values, void **out, bool *f16) {
+    group_job j = {.p = p, .q = q, .values = values};
+    qb_parallel_for(threads, p->blocks, 4, look_inexact, &j);
+    *f16 = j.f16 = !atomic_load(&j.inexact);
+    int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (j.f16 ? 2 : 4);
+    qb_status st = memory->alloc(memory->owner, bytes, out);
+    if (st != QB_OK) return st;
+    memset(*out, 0, (size_t)bytes);
+    p->bytes += bytes;
+    j.to = *out;
+    qb_parallel_for(threads, p->blocks, 4, put_groups, &j);
+    return QB_OK;
 }
 
-qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
+qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, qb_threads *threads,
+                                const qb_pack_memory *memory) {
     int64_t n = q->rows * q->n_groups;
     bool f16;
-    qb_status st = pack_values(p, q, memory, q->scales, &p->scales, &f16);
+    qb_status st = pack_values(p, q, threads, memory, q->scales, &p->scales, &f16);
     if (st != QB_OK) return st;
     p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
-    if (q->offsets) return pack_values(p, q, memory, q->offsets, &p->offsets, &p->offsets_f16);
+    if (q->offsets) return pack_values(p, q, threads, memory, q->offsets, &p->offsets, &p->offsets_f16);
     bool symmetric = true;
     for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
-    return symmetric ? QB_OK : pack_zeros(p, q, memory);
+    return symmetric ? QB_OK : pack_zeros(p, q, threads, memory);
 }
 
 /* A file may bring a map of its own instead of bitsandbytes' usual one. Then the 8-bit codes cannot be
@@ -91,7 +121,25 @@ static qb_status pack_nested(qb_packed *p, const qb_qweight *q, int64_t entries,
     return QB_OK;
 }
 
-qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, const qb_pack_memory *memory) {
+typedef struct {
+    const qb_packed *p;
+    int64_t rows, size;
+    const uint8_t *from;
+    uint8_t *to;
+} absmax_job;
+
+static void put_absmax(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const absmax_job *j = ctx;
+    const int64_t n = j->p->n_groups;
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < j->rows; r++)
+        for (int64_t g = 0; g < n; g++)
+            memcpy(j->to + ((r / QB_BLOCK_ROWS * n + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * j->size,
+                   j->from + (r * n + g) * j->size, (size_t)j->size);
+}
+
+qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, qb_threads *threads,
+                         const qb_pack_memory *memory) {
     qb_status st = QB_OK;
     bool nested = q->double_quant && usual_map(q);
     bool aligned = q->cols % q->block_size == 0 && !p->by_row;
@@ -110,11 +158,8 @@ qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, const qb_pack_memory
     if (!aligned) {
         memcpy(to, from, (size_t)(q->n_blocks * size));
     } else {
-        for (int64_t r = 0; r < q->rows; r++)
-            for (int64_t g = 0; g < p->n_groups; g++)
-                memcpy(to +
-                           ((r / QB_BLOCK_ROWS * p->n_groups + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * size,
-                       from + (r * p->n_groups + g) * size, (size_t)size);
+        absmax_job j = {p, q->rows, size, from, to};
+        qb_parallel_for(threads, p->blocks, 4, put_absmax, &j);
     }
     if (nested) QB_TRY(st, pack_nested(p, q, entries, memory));
 out:

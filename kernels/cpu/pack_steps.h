@@ -10,6 +10,20 @@ static inline uint64_t qb_eight_codes(const uint8_t *code) {
     return x;
 }
 
+/* What eight codes hold above `low` bits, `high` bits each, 8 / quads bytes: those of a byte come from
+   `quads` neighbours, the first lowest. Bytes move together by pairs, until `quads` are one; then these do.
+ */
+static inline uint32_t qb_pack_high(const uint8_t *code, int low, int high, int quads) {
+    uint64_t x = qb_eight_codes(code) >> low & (high == 1 ? 0x0101010101010101 : 0x0303030303030303);
+    x = (x | x >> (8 - high)) & 0x00ff00ff00ff00ff;
+    if (quads == 4) {
+        x = (x | x >> (16 - 2 * high)) & 0x000000ff000000ff;
+        return (uint32_t)((x | x >> 24) & 0xffff);
+    }
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    return (uint32_t)(x | x >> 16);
+}
+
 /* Eight codes of three bits, 24 together, by halves. */
 static inline uint64_t qb_pack_eight_3(const uint8_t *code) {
     uint64_t x = qb_eight_codes(code);
@@ -42,6 +56,16 @@ static inline uint32_t qb_pack_step_4(const uint8_t *code) {
     x = (x | x >> 4) & 0x00ff00ff00ff00ff;
     x = (x | x >> 8) & 0x0000ffff0000ffff;
     return (uint32_t)(x | x >> 16);
+}
+
+/* Four rows' four bytes each, to four columns' four: what stands at byte i of words[l] goes to byte l of
+   words[i]. */
+static inline void qb_turn_4(uint32_t words[4]) {
+    const uint32_t even = 0x00ff00ff, odd = 0xff00ff00, low = 0xffff;
+    uint32_t a = (words[0] & even) | (words[1] & even) << 8, b = (words[0] & odd) >> 8 | (words[1] & odd);
+    uint32_t c = (words[2] & even) | (words[3] & even) << 8, d = (words[2] & odd) >> 8 | (words[3] & odd);
+    words[0] = (a & low) | c << 16, words[1] = (b & low) | d << 16;
+    words[2] = a >> 16 | (c & ~low), words[3] = b >> 16 | (d & ~low);
 }
 
 static inline uint32_t qb_pack_half_step_2(const uint8_t *code) {
