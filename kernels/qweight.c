@@ -318,7 +318,7 @@ void qb_qweight_dequantize(const qb_qweight *q, float *out) {
         out[i] = table[q->codes[i] & 15] * q->absmax[i / q->block_size];
 }
 
-static int64_t common_divisor(int64_t a, int64_t b) {
+int64_t qb_gcd(int64_t a, int64_t b) {
     while (b) {
         int64_t rest = a % b;
         a = b;
@@ -328,7 +328,7 @@ static int64_t common_divisor(int64_t a, int64_t b) {
 }
 
 int64_t qb_qweight_scale_cols(const qb_qweight *q) {
-    return q->coding == QB_CODING_CODEBOOK ? common_divisor(q->cols, q->block_size) : q->group_size;
+    return q->coding == QB_CODING_CODEBOOK ? qb_gcd(q->cols, q->block_size) : q->group_size;
 }
 
 double qb_qweight_bits_per_weight(const qb_qweight *q) {

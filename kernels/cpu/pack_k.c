@@ -25,15 +25,6 @@ static int32_t odd_part(float value, int *exponent) {
     return bits >> 31 ? -(m >> zeros) : m >> zeros;
 }
 
-/* In 32 bits: divisions take most of a super-block's time. */
-static uint32_t common_divisor(uint32_t a, uint32_t b) {
-    while (b) {
-        uint32_t rest = a % b;
-        a = b, b = rest;
-    }
-    return a;
-}
-
 typedef struct {
     int least, most;
 } whole_range;
@@ -65,7 +56,7 @@ static bool factor(const float *values, int n, whole_range range, float *outer, 
         if (!part[i]) continue;
         if (exponent[i] - least > 7) return false;
         part[i] *= 1 << (exponent[i] - least);
-        whole = (int32_t)common_divisor((uint32_t)(part[i] < 0 ? -part[i] : part[i]), (uint32_t)whole);
+        whole = (int32_t)qb_gcd(part[i] < 0 ? -part[i] : part[i], whole);
     }
     *outer = any ? ldexpf((float)whole, least) : 0.0f;
     if (!any) {

@@ -4,22 +4,24 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* Values of groups, [rows, n_groups] to [block][group][16]. */
+/* What a group has of each row, [rows, n_groups] of `size` bytes, to [block][group][16]; float32 becomes
+   float16 with `f16`. */
 typedef struct {
     const qb_packed *p;
-    const qb_qweight *q;
-    const float *values;
-    atomic_bool inexact; /* one is not a float16 */
+    const void *from;
+    int64_t size;
     bool f16;
+    atomic_bool inexact; /* one is not a float16 */
     void *to;
 } group_job;
 
 static void look_inexact(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     group_job *j = ctx;
-    const int64_t n = j->q->n_groups, rows = j->q->rows, last = end * QB_BLOCK_ROWS;
+    const int64_t n = j->p->n_groups, rows = j->p->rows, last = end * QB_BLOCK_ROWS;
+    const float *values = j->from;
     for (int64_t i = begin * QB_BLOCK_ROWS * n; i < (last < rows ? last : rows) * n; i++)
-        if (qb_f32_of_f16(qb_f16_of_f32(j->values[i])) != j->values[i]) {
+        if (qb_f32_of_f16(qb_f16_of_f32(values[i])) != values[i]) {
             atomic_store(&j->inexact, true);
             return;
         }
@@ -27,22 +29,27 @@ static void look_inexact(void *ctx, int64_t begin, int64_t end, int worker) {
 
 static void put_groups(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
-    group_job *j = ctx;
-    const int64_t n = j->q->n_groups, rows = j->q->rows, last = end * QB_BLOCK_ROWS;
-    for (int64_t r = begin * QB_BLOCK_ROWS; r < last && r < rows; r++)
+    const group_job *j = ctx;
+    const int64_t n = j->p->n_groups, rows = j->p->rows;
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < rows; r++)
         for (int64_t g = 0; g < n; g++) {
             int64_t at = (r / QB_BLOCK_ROWS * n + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
-            float value = j->values[r * n + g];
             if (j->f16)
-                ((uint16_t *)j->to)[at] = qb_f16_of_f32(value);
+                ((uint16_t *)j->to)[at] = qb_f16_of_f32(((const float *)j->from)[r * n + g]);
             else
-                ((float *)j->to)[at] = value;
+                memcpy((uint8_t *)j->to + at * j->size, (const uint8_t *)j->from + (r * n + g) * j->size,
+                       (size_t)j->size);
         }
 }
 
+typedef struct {
+    const qb_packed *p;
+    const qb_qweight *q;
+} zeros_job;
+
 static void put_zeros(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
-    group_job *j = ctx;
+    const zeros_job *j = ctx;
     const qb_packed *p = j->p;
     const qb_qweight *q = j->q;
     for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < q->rows; r++)
@@ -62,14 +69,14 @@ static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, qb_threads *threa
     if (st != QB_OK) return st;
     memset(p->zeros, 0, (size_t)bytes + 8);
     p->bytes += bytes;
-    qb_parallel_for(threads, p->blocks, 4, put_zeros, &(group_job){.p = p, .q = q});
+    qb_parallel_for(threads, p->blocks, 4, put_zeros, &(zeros_job){p, q});
     return QB_OK;
 }
 
 /* Group values as float16 where that holds them all exactly, or as they are. */
-static qb_status pack_values(qb_packed *p, const qb_qweight *q, qb_threads *threads,
-                             const qb_pack_memory *memory, const float *values, void **out, bool *f16) {
-    group_job j = {.p = p, .q = q, .values = values};
+static qb_status pack_values(qb_packed *p, qb_threads *threads, const qb_pack_memory *memory,
+                             const float *values, void **out, bool *f16) {
+    group_job j = {.p = p, .from = values, .size = sizeof *values};
     qb_parallel_for(threads, p->blocks, 4, look_inexact, &j);
     *f16 = j.f16 = !atomic_load(&j.inexact);
     int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (j.f16 ? 2 : 4);
@@ -86,10 +93,10 @@ qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, qb_threads *t
                                 const qb_pack_memory *memory) {
     int64_t n = q->rows * q->n_groups;
     bool f16;
-    qb_status st = pack_values(p, q, threads, memory, q->scales, &p->scales, &f16);
+    qb_status st = pack_values(p, threads, memory, q->scales, &p->scales, &f16);
     if (st != QB_OK) return st;
     p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
-    if (q->offsets) return pack_values(p, q, threads, memory, q->offsets, &p->offsets, &p->offsets_f16);
+    if (q->offsets) return pack_values(p, threads, memory, q->offsets, &p->offsets, &p->offsets_f16);
     bool symmetric = true;
     for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
     return symmetric ? QB_OK : pack_zeros(p, q, threads, memory);
@@ -121,23 +128,6 @@ static qb_status pack_nested(qb_packed *p, const qb_qweight *q, int64_t entries,
     return QB_OK;
 }
 
-typedef struct {
-    const qb_packed *p;
-    int64_t rows, size;
-    const uint8_t *from;
-    uint8_t *to;
-} absmax_job;
-
-static void put_absmax(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const absmax_job *j = ctx;
-    const int64_t n = j->p->n_groups;
-    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < j->rows; r++)
-        for (int64_t g = 0; g < n; g++)
-            memcpy(j->to + ((r / QB_BLOCK_ROWS * n + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS) * j->size,
-                   j->from + (r * n + g) * j->size, (size_t)j->size);
-}
-
 qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, qb_threads *threads,
                          const qb_pack_memory *memory) {
     qb_status st = QB_OK;
@@ -158,8 +148,8 @@ qb_status qb_pack_absmax(qb_packed *p, const qb_qweight *q, qb_threads *threads,
     if (!aligned) {
         memcpy(to, from, (size_t)(q->n_blocks * size));
     } else {
-        absmax_job j = {p, q->rows, size, from, to};
-        qb_parallel_for(threads, p->blocks, 4, put_absmax, &j);
+        group_job j = {.p = p, .from = from, .size = size, .to = to};
+        qb_parallel_for(threads, p->blocks, 4, put_groups, &j);
     }
     if (nested) QB_TRY(st, pack_nested(p, q, entries, memory));
 out:
