@@ -35,8 +35,9 @@ static void test_unit_rows__packed_becomes_float32(void **state) {
     qb_weight out, in = {.rows = ROWS, .cols = COLS, .packed = &q};
     float values[ROWS * COLS];
     assert_ok(qb_qweight_alloc_affine(ROWS, COLS, 4, 32, false, &q));
+    memset(q.codes, 0, ROWS * COLS); /* alloc leaves them as they come, and zeros at 0 */
     for (int i = 0; i < ROWS; i++) q.scales[i] = (float)(i + 1);
-    qb_qweight_dequantize(&q, values); /* codes and zeros are 0 */
+    qb_qweight_dequantize(&q, values);
     for (int i = 0; i < ROWS * COLS; i++) assert_true(values[i] == 0.0f);
     for (int i = 0; i < ROWS; i++) q.zeros[i] = 2;
     assert_ok(qb_weight_unit_rows(&in, &out));
