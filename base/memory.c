@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static qb_status checked_bytes(size_t count, size_t size, size_t *bytes) {
@@ -49,6 +50,13 @@ qb_status qb_grow(void *pointer_to_pointer, size_t *capacity, size_t need, size_
 
 void qb_free(void *pointer) {
     free(pointer);
+}
+
+void qb_ask_huge_pages(void *memory, int64_t bytes) {
+    const int64_t page = QB_HUGE_PAGE_BYTES;
+    int64_t skip = (page - (int64_t)((uintptr_t)memory % (uintptr_t)page)) % page;
+    int64_t whole = (bytes - skip) / page * page;
+    if (bytes > skip && whole > 0) (void)madvise((char *)memory + skip, (size_t)whole, MADV_HUGEPAGE);
 }
 
 char *qb_strdup(const char *text) {

@@ -16,6 +16,9 @@ qb_status qb_alloc_zero(size_t count, size_t size, void *out_pointer) QB_NODISCA
  *capacity items. */
 qb_status qb_grow(void *pointer_to_pointer, size_t *capacity, size_t need, size_t size) QB_NODISCARD;
 void qb_free(void *pointer);
+/* Asks for huge pages within memory of which all is written soon. The system may decline. */
+enum { QB_HUGE_PAGE_BYTES = 1 << 21 };
+void qb_ask_huge_pages(void *memory, int64_t bytes);
 char *qb_strdup(const char *text); /* NULL on exhaustion or NULL input; free with qb_free */
 
 /* An arena owns everything allocated from it and frees it at once. Zero-initialise; {0} is an empty arena. */

@@ -100,6 +100,21 @@ static qb_status check_shape(int64_t rows, int64_t cols) {
     return QB_OK;
 }
 
+/* Where they are many, small pages take the system as long as what is written there takes us. */
+static qb_status alloc_many(size_t count, size_t size, void *out_pointer) {
+    void **out = out_pointer;
+    qb_status st = qb_alloc(count, size, out);
+    if (st == QB_OK) qb_ask_huge_pages(*out, (int64_t)(count * size));
+    return st;
+}
+
+static qb_status alloc_cleared(size_t count, size_t size, void *out_pointer) {
+    void **out = out_pointer;
+    qb_status st = alloc_many(count, size, out);
+    if (st == QB_OK && *out) memset(*out, 0, count * size);
+    return st;
+}
+
 static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_offsets,
                               bool with_g_idx, qb_qweight *out) {
     *out = (qb_qweight){0};
@@ -118,12 +133,12 @@ static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t grou
                        (long long)group_size, (long long)cols, (long long)cols);
     q.n_groups = (cols + group_size - 1) / group_size;
     size_t elements = (size_t)rows * (size_t)cols, groups = (size_t)rows * (size_t)q.n_groups;
-    QB_TRY(st, qb_alloc(elements, 1, &q.codes));
-    QB_TRY(st, qb_alloc_zero(groups, sizeof *q.scales, &q.scales));
+    QB_TRY(st, alloc_many(elements, 1, &q.codes));
+    QB_TRY(st, alloc_cleared(groups, sizeof *q.scales, &q.scales));
     if (with_offsets)
-        QB_TRY(st, qb_alloc_zero(groups, sizeof *q.offsets, &q.offsets));
+        QB_TRY(st, alloc_cleared(groups, sizeof *q.offsets, &q.offsets));
     else
-        QB_TRY(st, qb_alloc_zero(groups, 1, &q.zeros));
+        QB_TRY(st, alloc_cleared(groups, 1, &q.zeros));
     if (with_g_idx) QB_TRY(st, qb_alloc_zero((size_t)cols, sizeof *q.g_idx, &q.g_idx));
     *out = q;
     return QB_OK;
@@ -160,11 +175,11 @@ qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook code
                        (long long)block_size);
     size_t elements = (size_t)rows * (size_t)cols;
     q.n_blocks = (rows * cols + block_size - 1) / block_size;
-    QB_TRY(st, qb_alloc(elements, 1, &q.codes));
-    QB_TRY(st, qb_alloc_zero((size_t)q.n_blocks, sizeof *q.absmax, &q.absmax));
+    QB_TRY(st, alloc_many(elements, 1, &q.codes));
+    QB_TRY(st, alloc_cleared((size_t)q.n_blocks, sizeof *q.absmax, &q.absmax));
     if (double_quant) {
         size_t nested = (size_t)((q.n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
-        QB_TRY(st, qb_alloc_zero((size_t)q.n_blocks, 1, &q.absmax_codes));
+        QB_TRY(st, alloc_cleared((size_t)q.n_blocks, 1, &q.absmax_codes));
         QB_TRY(st, qb_alloc_zero(nested, sizeof *q.nested_absmax, &q.nested_absmax));
     }
     *out = q;
@@ -277,16 +292,24 @@ qb_status qb_qweight_round_scales(qb_qweight *q) {
     return QB_OK;
 }
 
+/* Without an end at each, so that many are looked at together. */
+bool qb_qweight_zeros_in_middle(const qb_qweight *q) {
+    const uint8_t middle = (uint8_t)(1 << (q->bits - 1));
+    const int64_t n = q->rows * q->n_groups;
+    uint8_t other = 0;
+    for (int64_t i = 0; i < n; i++) other |= q->zeros[i] ^ middle;
+    return !other;
+}
+
 void qb_qweight_as_read(qb_qweight *q) {
     if (q->coding != QB_CODING_AFFINE || !q->zeros) return;
-    bool natural = true, middle = true;
+    bool natural = true;
     for (int64_t c = 0; q->g_idx && c < q->cols; c++) natural &= q->g_idx[c] == c / q->group_size;
-    for (int64_t i = 0; i < q->rows * q->n_groups; i++) middle &= q->zeros[i] == 1 << (q->bits - 1);
     if (natural) {
         qb_free(q->g_idx);
         q->g_idx = NULL;
     }
-    q->symmetric = middle;
+    q->symmetric = qb_qweight_zeros_in_middle(q);
 }
 
 /* n columns of one group; the row's offset, where there is one. */

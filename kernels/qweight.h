@@ -93,6 +93,9 @@ void qb_scales_as_stored(const float *scales, int64_t n, float *out);
 /* Rounds scales that are stored in float16, in place. One that overflows is QB_ERR_NUMERIC. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 
+/* Whether every zero point is 2^(bits-1). Of an affine weight with zeros. */
+bool qb_qweight_zeros_in_middle(const qb_qweight *q);
+
 /* Makes of a weight that a method made what reading it from a checkpoint gives: no g_idx where it says no
    more than column / group_size, `symmetric` when every zero is in the middle. */
 void qb_qweight_as_read(qb_qweight *q);

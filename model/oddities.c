@@ -7,15 +7,32 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { CHUNK = 1024 };
+
+static bool has_few_bits(float scale) {
+    return scale != 0.0f && fabsf(scale) < QB_LEAST_NORMAL_SCALE;
+}
+
+/* Adds what the first CHUNK of n scales are. */
+static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_t *few_bits,
+                        int64_t *negative) {
+    int zero = 0, small = 0, below = 0;
+    for (int i = 0; i < (n < CHUNK ? (int)n : CHUNK); i++) {
+        zero += scales[i] == 0.0f;
+        small += fabsf(scales[i]) < QB_LEAST_NORMAL_SCALE;
+        below += scales[i] < 0.0f;
+    }
+    *no_step += zero;
+    *few_bits += small - zero;
+    *negative += below;
+}
+
 static void look_at_steps(const qb_checkpoint *ck, const char *name, const qb_qweight *q, qb_oddity_fn found,
                           void *ctx) {
     int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
     char text[192];
-    for (int64_t i = 0; i < n; i++) {
-        no_step += q->scales[i] == 0.0f;
-        if (q->scales[i] != 0.0f && fabsf(q->scales[i]) < QB_LEAST_NORMAL_SCALE && few_bits++ == 0) first = i;
-        negative += q->scales[i] < 0.0f;
-    }
+    for (int64_t i = 0; i < n; i += CHUNK) count_steps(q->scales + i, n - i, &no_step, &few_bits, &negative);
+    while (few_bits && !has_few_bits(q->scales[first])) first++;
     if (no_step) {
         snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
                  no_step, n);
@@ -95,7 +112,6 @@ void qb_oddities_of_packed(const qb_checkpoint *ck, const char *module, const qb
 
 void qb_oddities_of_dense(const char *tensor, qb_dtype dtype, const void *bytes, int64_t n,
                           qb_oddity_fn found, void *ctx) {
-    enum { CHUNK = 1024 };
     float values[CHUNK], first = 0;
     char text[96];
     int64_t width = (int64_t)qb_dtype_bytes(dtype);

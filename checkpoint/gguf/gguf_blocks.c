@@ -2,13 +2,41 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-static float half_at(const uint8_t *p) {
+/* Normal numbers, which scales are but for a few, without the call. */
+static inline float half_at(const uint8_t *p) {
     uint16_t h;
     memcpy(&h, p, 2);
-    return qb_f32_of_f16(h);
+    const uint32_t exponent = h & 0x7c00u;
+    if (exponent == 0 || exponent == 0x7c00) return qb_f32_of_f16(h);
+    return qb_f32_of_bits(((h & 0x8000u) << 16 | (h & 0x7fffu) << 13) + (112u << 23));
+}
+
+/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, as
+   many codes. Eight bytes at a time. */
+static inline void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
+    const uint64_t all = mask * 0x0101010101010101u;
+    for (int i = 0; i < n; i += 8) {
+        uint64_t x;
+        memcpy(&x, bytes + i, 8);
+        x = x >> from & all;
+        memcpy(codes + i, &x, 8);
+    }
+}
+
+/* The same to bit `to` of codes that have nothing there. */
+static inline void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
+    const uint64_t all = mask * 0x0101010101010101u;
+    for (int i = 0; i < n; i += 8) {
+        uint64_t x, y;
+        memcpy(&x, bytes + i, 8);
+        memcpy(&y, codes + i, 8);
+        y |= (x >> from & all) << to;
+        memcpy(codes + i, &y, 8);
+    }
 }
 
 /* ---- blocks of 32: float16 scale, float16 minimum in the _1 types, high bits of 5-bit codes, nibbles ----
@@ -16,10 +44,8 @@ static float half_at(const uint8_t *p) {
 
 /* Low nibbles are the first half of the columns, high ones the second. */
 static void nibbles_32(const uint8_t *bytes, uint8_t *codes) {
-    for (int i = 0; i < 16; i++) {
-        codes[i] = bytes[i] & 15;
-        codes[i + 16] = bytes[i] >> 4;
-    }
+    cut_bits(bytes, 16, 0, 15, codes);
+    cut_bits(bytes, 16, 4, 15, codes + 16);
 }
 
 static void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
@@ -55,26 +81,21 @@ static void decode_q5_1(const uint8_t *b, uint8_t *codes, float *scales, float *
 static void decode_q8_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
     (void)offsets;
     scales[0] = half_at(b);
-    for (int i = 0; i < 32; i++) codes[i] = b[2 + i] ^ 0x80; /* signed to code - 128 */
+    for (int i = 0; i < 32; i += 8) {
+        uint64_t x;
+        memcpy(&x, b + 2 + i, 8);
+        x ^= 0x8080808080808080u; /* signed to code - 128 */
+        memcpy(codes + i, &x, 8);
+    }
 }
 
 /* ---- blocks of 256: groups of 16 or 32 with small integer scales of a float16 scale ---- */
 
-/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, to bit `to` of as many codes, which
-   have nothing there. Eight bytes at a time. */
-static void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
-    const uint64_t all = mask * 0x0101010101010101u;
-    for (int i = 0; i < n; i += 8) {
-        uint64_t x, y;
-        memcpy(&x, bytes + i, 8);
-        memcpy(&y, codes + i, 8);
-        y |= (x >> from & all) << to;
-        memcpy(codes + i, &y, 8);
-    }
-}
-
 /* Two bits a code: 32 bytes are four rows of 32 columns, lowest bits first. */
-static void pairs_256(const uint8_t *bytes, int to, uint8_t *codes) {
+static void pairs_256(const uint8_t *bytes, uint8_t *codes) {
+    for (int row = 0; row < 8; row++) cut_bits(bytes + row / 4 * 32, 32, row % 4 * 2, 3, codes + 32 * row);
+}
+static void add_pairs_256(const uint8_t *bytes, int to, uint8_t *codes) {
     for (int row = 0; row < 8; row++)
         add_bits(bytes + row / 4 * 32, 32, row % 4 * 2, 3, to, codes + 32 * row);
 }
@@ -90,8 +111,7 @@ static void decode_q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         scales[g] = d * (float)(b[g] & 15);
         offsets[g] = -(dmin * (float)(b[g] >> 4));
     }
-    memset(codes, 0, 256);
-    pairs_256(b + 16, 0, codes);
+    pairs_256(b + 16, codes);
 }
 
 static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
@@ -102,8 +122,7 @@ static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
         scales[g] = d * (float)((low | high << 4) - 32);
     }
-    memset(codes, 0, 256);
-    pairs_256(b + 32, 0, codes);
+    pairs_256(b + 32, codes);
     bits_256(b, 2, codes);
 }
 
@@ -122,9 +141,8 @@ static void scales_256(const uint8_t *b, float *scales, float *offsets) {
 
 /* `width` bytes are two rows of as many columns. */
 static void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
-    memset(codes, 0, 256);
     for (int i = 0; i < 256; i += width)
-        add_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, 0, codes + i);
+        cut_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, codes + i);
 }
 
 static void decode_q4_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
@@ -147,7 +165,7 @@ static void decode_q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *
         scales[g] = d * (float)scale;
     }
     nibbles_256(b, 64, codes);
-    pairs_256(b + 128, 4, codes);
+    add_pairs_256(b + 128, 4, codes);
 }
 
 /* ---- blocks of codes of a table ---- */
@@ -243,7 +261,7 @@ static const qb_ggml_type types[] = {
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
-enum { N_TYPES = sizeof types / sizeof types[0], MAX_BLOCK_GROUPS = 16 };
+enum { N_TYPES = sizeof types / sizeof types[0], MAX_BLOCK_GROUPS = 16, ROWS_A_TASK = 16 };
 
 const qb_ggml_type *qb_ggml_type_at(size_t index) {
     return index < N_TYPES ? &types[index] : NULL;
@@ -282,8 +300,48 @@ static qb_status check_finite(const qb_ggml_type *t, const float *values, int64_
     return QB_OK;
 }
 
-qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t rows, int64_t cols,
-                       int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx, qb_qweight *out) {
+typedef struct {
+    const qb_ggml_type *t;
+    const uint8_t *blocks;
+    int64_t (*row_of)(const void *ctx, int64_t row);
+    const void *ctx;
+    qb_qweight *q;
+    float *scales;
+    atomic_bool damaged;
+} read_job;
+
+static bool all_finite(const float *values, int64_t n) {
+    uint32_t most = 0; /* of an exponent's bits */
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits = qb_bits_of_f32(values[i]) & 0x7f800000;
+        most = bits > most ? bits : most;
+    }
+    return most < 0x7f800000;
+}
+
+static void decode_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    read_job *j = ctx;
+    const qb_ggml_type *t = j->t;
+    qb_qweight *q = j->q;
+    const int64_t a_row = q->cols / t->group_size, groups = t->block_columns / t->group_size;
+    const int64_t blocks = q->cols / t->block_columns;
+    float unused[MAX_BLOCK_GROUPS] = {0};
+    for (int64_t r = begin; r < end; r++) {
+        const uint8_t *from = j->blocks + (j->row_of ? j->row_of(j->ctx, r) : r) * blocks * t->block_bytes;
+        float *scales = j->scales + r * a_row, *offsets = q->offsets ? q->offsets + r * a_row : NULL;
+        uint8_t *codes = q->codes + r * q->cols;
+        for (int64_t b = 0; b < blocks; b++)
+            t->decode(from + b * t->block_bytes, codes + b * t->block_columns, scales + b * groups,
+                      offsets ? offsets + b * groups : unused);
+        if (!all_finite(scales, a_row) || (offsets && !all_finite(offsets, a_row)))
+            atomic_store(&j->damaged, true);
+    }
+}
+
+qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t *blocks, int64_t rows,
+                       int64_t cols, int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
+                       qb_qweight *out) {
     *out = (qb_qweight){0};
     char known[160];
     if (!qb_ggml_type_is_packed(t))
@@ -298,22 +356,18 @@ qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t row
     if (st != QB_OK) return st;
     out->scale_dtype = t->scale_dtype;
     out->symmetric = !t->has_offsets && !t->has_book;
-    float *scales = t->has_book ? out->absmax : out->scales;
-    int64_t groups_a_row = cols / t->group_size;
-    int64_t blocks_a_row = cols / t->block_columns, groups = t->block_columns / t->group_size;
-    float unused[MAX_BLOCK_GROUPS] = {0};
-    for (int64_t r = 0; r < rows; r++) {
-        const uint8_t *from = blocks + (row_of ? row_of(ctx, r) : r) * blocks_a_row * t->block_bytes;
-        for (int64_t b = 0; b < blocks_a_row; b++) {
-            int64_t group = r * groups_a_row + b * groups;
-            t->decode(from + b * t->block_bytes, out->codes + r * cols + b * t->block_columns, scales + group,
-                      out->offsets ? out->offsets + group : unused);
-        }
-    }
-    int64_t n = rows * groups_a_row;
+    read_job j = {.t = t,
+                  .blocks = blocks,
+                  .row_of = row_of,
+                  .ctx = ctx,
+                  .q = out,
+                  .scales = t->has_book ? out->absmax : out->scales};
+    qb_parallel_for(threads, rows, ROWS_A_TASK, decode_rows, &j);
+    int64_t n = rows * (cols / t->group_size);
     if (out->zeros) memset(out->zeros, t->zero, (size_t)n);
-    st = check_finite(t, scales, n, "scale");
+    if (!atomic_load(&j.damaged)) return QB_OK;
+    st = check_finite(t, j.scales, n, "scale");
     if (st == QB_OK && out->offsets) st = check_finite(t, out->offsets, n, "minimum");
-    if (st != QB_OK) qb_qweight_free(out);
+    qb_qweight_free(out);
     return st;
 }

@@ -3,6 +3,7 @@
    dequantization gives, to the bit. */
 #pragma once
 
+#include "base/threads.h"
 #include "kernels/qweight.h"
 
 typedef struct qb_ggml_type {
@@ -29,9 +30,10 @@ const char *qb_ggml_packed_names(char buffer[160]); /* "Q4_0, Q4_1, .." of those
 
 /* rows * (cols / block_columns) blocks to codes, scales and zeros or offsets. row_of gives the row of the
    file that holds a row of the matrix (NULL: the same), with `ctx`. cols must be a multiple of the block. A
-   scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. Free with qb_qweight_free. */
-qb_status qb_ggml_read(const qb_ggml_type *t, const uint8_t *blocks, int64_t rows, int64_t cols,
-                       int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
+   scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. threads may be NULL. Free with
+   qb_qweight_free. */
+qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t *blocks, int64_t rows,
+                       int64_t cols, int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
                        qb_qweight *out) QB_NODISCARD;
 
 /* Half of 2^(e - 127), a scale of E2M1's doubled table; NaN for 255 (OCP microscaling formats, e8m0). */

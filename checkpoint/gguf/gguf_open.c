@@ -121,7 +121,7 @@ static qb_status read_slice(qb_checkpoint *ck, const char *module, const qb_slic
     bool readable = qb_ggml_type_is_packed(p.source->type); /* reading refuses the others by name */
     if (readable) st = qb_checkpoint_acquire(ck, t, &blocks);
     if (st != QB_OK) return st;
-    st = qb_ggml_read(p.source->type, blocks, rows, cols, part_row, &p, out);
+    st = qb_ggml_read(ck->threads, p.source->type, blocks, rows, cols, part_row, &p, out);
     if (readable) qb_checkpoint_release(ck, t);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s: tensor %.200s", ck->dir, t->name);
 }

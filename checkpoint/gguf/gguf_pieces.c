@@ -127,7 +127,7 @@ qb_status qb_gguf_fill_pieces(const qb_checkpoint *ck, const qb_tensor_state *t,
 }
 
 /* All matrices of a piece as float32: new memory. */
-static qb_status widen(const qb_gguf_pieces *m, int p, float **out) {
+static qb_status widen(qb_threads *threads, const qb_gguf_pieces *m, int p, float **out) {
     int64_t rows = m->piece[p].rows * m->matrices, cols = m->piece[p].cols;
     const qb_ggml_type *type = m->piece[p].type;
     qb_qweight q = {0};
@@ -136,7 +136,7 @@ static qb_status widen(const qb_gguf_pieces *m, int p, float **out) {
     *out = NULL;
     QB_TRY(st, qb_alloc((size_t)(rows * cols), sizeof **out, out));
     if (qb_ggml_type_is_blocks(type)) {
-        QB_TRY(st, qb_ggml_read(type, m->piece[p].data, rows, cols, NULL, NULL, &q));
+        QB_TRY(st, qb_ggml_read(threads, type, m->piece[p].data, rows, cols, NULL, NULL, &q));
         qb_qweight_dequantize(&q, *out);
     } else { /* the file need not be aligned */
         QB_TRY(st, qb_alloc((size_t)(rows * cols), qb_dtype_bytes(type->dtype), &copy));
@@ -179,7 +179,7 @@ qb_status qb_gguf_fill_wide(const qb_checkpoint *ck, const qb_tensor_state *t, v
     const qb_gguf_pieces *m = t->source;
     float *in[QB_GGUF_PIECES_MAX] = {0};
     qb_status st = QB_OK;
-    for (int p = 0; p < m->n; p++) QB_TRY(st, widen(m, p, &in[p]));
+    for (int p = 0; p < m->n; p++) QB_TRY(st, widen(ck->threads, m, p, &in[p]));
     if (m->order == QB_GGUF_KEYS_AND_VALUES) {
         put_keys_and_values(m, in, out);
         goto out;

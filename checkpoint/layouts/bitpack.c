@@ -64,14 +64,18 @@ INLINE void pack32(const uint8_t *codes, int b, uint32_t *words) {
 }
 
 INLINE void unpack32(const uint32_t *words, int b, uint8_t *codes) {
-    const uint64_t mask = b == 8 ? ~0ull : (1ull << (8 * b & 63)) - 1;
+    if (b == 8) {
+        memcpy(codes, words, 32);
+        return;
+    }
+    const uint64_t mask = (1ull << (8 * b & 63)) - 1;
     uint64_t held = 0;
     int n_held = 0;
     for (int i = 0; i < 4; i++) {
         for (; n_held < 8 * b; n_held += 32) held |= (uint64_t)*words++ << n_held;
         uint64_t x = spread8(held & mask, b);
         memcpy(codes + 8 * i, &x, 8);
-        held = b == 8 ? 0 : held >> (8 * b & 63);
+        held >>= 8 * b & 63;
         n_held -= 8 * b;
     }
 }
@@ -129,6 +133,42 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
  */
 enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
 
+typedef uint32_t four_words __attribute__((vector_size(16)));
+
+INLINE four_words four_at(const uint32_t *p) {
+    four_words x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+/* out[c, r] = in[r, c] of 4 x 4 words. */
+INLINE void turn_4x4(const uint32_t *in, int64_t in_stride, uint32_t *out, int64_t out_stride) {
+    const four_words a = four_at(in), b = four_at(in + in_stride), c = four_at(in + 2 * in_stride),
+                     d = four_at(in + 3 * in_stride);
+    const four_words ab[2] = {__builtin_shufflevector(a, b, 0, 4, 1, 5),
+                              __builtin_shufflevector(a, b, 2, 6, 3, 7)};
+    const four_words cd[2] = {__builtin_shufflevector(c, d, 0, 4, 1, 5),
+                              __builtin_shufflevector(c, d, 2, 6, 3, 7)};
+    for (int i = 0; i < 2; i++) {
+        const four_words x = __builtin_shufflevector(ab[i], cd[i], 0, 1, 4, 5);
+        const four_words y = __builtin_shufflevector(ab[i], cd[i], 2, 3, 6, 7);
+        memcpy(out + 2 * i * out_stride, &x, sizeof x);
+        memcpy(out + (2 * i + 1) * out_stride, &y, sizeof y);
+    }
+}
+
+/* out[c, r] = in[r, c]. */
+static void turn(const uint32_t *in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t *out,
+                 int64_t out_stride) {
+    const int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
+    for (int64_t r = 0; r < whole_rows; r += 4)
+        for (int64_t c = 0; c < whole_cols; c += 4)
+            turn_4x4(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
+            out[c * out_stride + r] = in[r * in_stride + c];
+}
+
 typedef struct {
     uint8_t *codes; /* [rows, cols] */
     int64_t rows, cols;
@@ -142,18 +182,15 @@ static void pack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     const uint8_t *codes = run->codes;
     int64_t rows = run->rows, cols = run->cols;
     int bits = run->bits;
-    uint32_t *words = run->words, row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
+    uint32_t *words = run->words, tile[TILE_ROWS][TILE_WORDS];
     for (int64_t c = begin; c < end; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
             int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-            for (int64_t i = 0; i < height; i++) {
-                qb_bits_pack(codes + (r + i) * cols + c, width, bits, row_words);
-                for (int64_t w = 0; w < n_words; w++) tile[w][i] = row_words[w];
-            }
-            for (int64_t w = 0; w < n_words; w++)
-                memcpy(words + (c * bits / 32 + w) * rows + r, tile[w], (size_t)height * 4);
+            for (int64_t i = 0; i < height; i++)
+                qb_bits_pack(codes + (r + i) * cols + c, width, bits, tile[i]);
+            turn(tile[0], TILE_WORDS, height, n_words, words + c * bits / 32 * rows + r, rows);
         }
     }
 }
@@ -165,18 +202,15 @@ static void unpack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     int64_t rows = run->rows, cols = run->cols;
     int bits = run->bits;
     uint8_t *codes = run->codes;
-    uint32_t row_words[TILE_WORDS] = {0}, tile[TILE_WORDS][TILE_ROWS];
+    uint32_t tile[TILE_ROWS][TILE_WORDS];
     for (int64_t c = begin; c < end; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
             int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-            for (int64_t w = 0; w < n_words; w++)
-                memcpy(tile[w], words + (c * bits / 32 + w) * rows + r, (size_t)height * 4);
-            for (int64_t i = 0; i < height; i++) {
-                for (int64_t w = 0; w < n_words; w++) row_words[w] = tile[w][i];
-                qb_bits_unpack(row_words, width, bits, codes + (r + i) * cols + c);
-            }
+            turn(words + c * bits / 32 * rows + r, rows, n_words, height, tile[0], TILE_WORDS);
+            for (int64_t i = 0; i < height; i++)
+                qb_bits_unpack(tile[i], width, bits, codes + (r + i) * cols + c);
         }
     }
 }

@@ -243,7 +243,7 @@ qb_status qb_gptq_read(qb_checkpoint *ck, const char *module, int64_t rows, int6
     QB_TRY(st, read_order(ck, module, &p, out));
     QB_TRY(st, p.qzeros ? read_packed_zeros(ck, module, &p, v1, out) : read_float_zeros(ck, &p, out));
     QB_TRY(st, read_codes(ck, &p, out));
-    qb_note_symmetry(out);
+    out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;

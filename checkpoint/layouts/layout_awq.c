@@ -66,7 +66,7 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, qb_read_scales(ck, scales, QB_SCALES_BY_GROUP, out));
     QB_TRY(st, read_words(ck, qzeros, rows, n_groups, out->zeros));
     QB_TRY(st, read_words(ck, qweight, rows, cols, out->codes));
-    qb_note_symmetry(out);
+    out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;

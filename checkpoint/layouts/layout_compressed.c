@@ -128,7 +128,7 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, read_zeros(ck, module, out));
     QB_TRY(st, read_order(ck, module, out));
     QB_TRY(st, read_codes(ck, packed, out));
-    qb_note_symmetry(out);
+    out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;

@@ -72,9 +72,3 @@ out:
     qb_checkpoint_release(ck, t);
     return st;
 }
-
-void qb_note_symmetry(qb_qweight *q) {
-    uint8_t middle = (uint8_t)(1 << (q->bits - 1));
-    q->symmetric = true;
-    for (int64_t i = 0; q->symmetric && i < q->rows * q->n_groups; i++) q->symmetric = q->zeros[i] == middle;
-}

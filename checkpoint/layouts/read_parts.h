@@ -19,6 +19,3 @@ qb_status qb_read_scales(qb_checkpoint *ck, const qb_tensor *t, qb_scale_order o
    more than column / group_size. Nothing but zeros for several groups means the natural order too: writers
    leave the tensor unfilled when they use no act-order. */
 qb_status qb_read_groups(qb_checkpoint *ck, const qb_tensor *t, qb_qweight *q) QB_NODISCARD;
-
-/* q->symmetric as the zeros say. */
-void qb_note_symmetry(qb_qweight *q);

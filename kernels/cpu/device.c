@@ -32,7 +32,8 @@ qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void 
     char *base;
     qb_status st = qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
     if (st != QB_OK) return st;
-    qb_cpu_ask_huge_pages(base, bytes + HEADER_BYTES);
+    /* what is streamed once a token costs no address translation with huge pages */
+    qb_ask_huge_pages(base, bytes + HEADER_BYTES);
     header h = {bytes, (int32_t)kind, header_mark};
     memcpy(base, &h, sizeof h);
     *out = base + HEADER_BYTES;

@@ -61,9 +61,8 @@ void qb_cpu_row_shares(const qb_threads *threads, int64_t rows, int64_t bytes, i
 /* Has each node of several take the pages of memory[at[node] .. at[node + 1]), by where a page begins, at[0]
    being 0; what was in them is lost. Pages of which a part is others' stay as they are. */
 void qb_cpu_place(qb_threads *threads, void *memory, const int64_t *at);
-/* What is streamed once a token costs no address translation with huge pages. The system may decline. */
-void qb_cpu_ask_huge_pages(void *memory, int64_t bytes);
-/* Takes that back where a node's share of each `share_bytes` is too small for such pages to be its own. */
+/* Takes huge pages (qb_ask_huge_pages) back where a node's share of each `share_bytes` is too small for such
+   pages to be its own. */
 void qb_cpu_fit_pages(const qb_threads *threads, void *memory, int64_t bytes, int64_t share_bytes);
 
 /* matmul.c */

@@ -3,6 +3,8 @@
    division that loops have, of which both sides ask the same functions. */
 #include "kernels/cpu/device.h"
 
+#include "base/memory.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -56,20 +58,14 @@ void qb_cpu_place(qb_threads *threads, void *memory, const int64_t *at) {
 
 /* ---- huge pages ---- */
 
-static const int64_t huge_bytes = 1 << 21;
 /* Between two nodes' shares lies a page that is of both: of small ones that is nothing, of huge ones half of
    one lies wrong on the average, which is to be little beside a share. */
 enum { HUGE_PAGES_A_SHARE = 8 };
 
-void qb_cpu_ask_huge_pages(void *memory, int64_t bytes) {
-    int64_t skip = (huge_bytes - (int64_t)((uintptr_t)memory % (uintptr_t)huge_bytes)) % huge_bytes;
-    int64_t whole = (bytes - skip) / huge_bytes * huge_bytes;
-    if (bytes > skip && whole > 0) (void)madvise((char *)memory + skip, (size_t)whole, MADV_HUGEPAGE);
-}
-
 void qb_cpu_fit_pages(const qb_threads *threads, void *memory, int64_t bytes, int64_t share_bytes) {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)memory;
     const uintptr_t first = (from + page - 1) / page * page, end = (from + (uintptr_t)bytes) / page * page;
-    if (qb_threads_nodes(threads) == 1 || share_bytes >= HUGE_PAGES_A_SHARE * huge_bytes) return;
+    if (qb_threads_nodes(threads) == 1 || share_bytes >= HUGE_PAGES_A_SHARE * (int64_t)QB_HUGE_PAGE_BYTES)
+        return;
     if (first < end) (void)madvise((void *)first, end - first, MADV_NOHUGEPAGE);
 }

@@ -21,34 +21,13 @@ typedef struct {
     qb_packed *p;
     uint8_t *rows;      /* scratch for each worker: a block's codes in packed order */
     int64_t group_cols; /* codebook: columns that share an absmax in every row */
+    atomic_bool above;  /* a code is out of its range */
 } pack_job;
 
 /* ---- checks: the neutral form may have been read from a file ---- */
 
-typedef struct {
-    const uint8_t *values;
-    int64_t n;
-    int limit;
-    atomic_bool above;
-} check_job;
-
-enum { CHECKED_A_TASK = 1 << 16 };
-
-/* Without an end at each value, which takes as long as the packing. */
-static void look_above(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    check_job *j = ctx;
-    const int64_t last = end * CHECKED_A_TASK < j->n ? end * CHECKED_A_TASK : j->n;
-    uint8_t most = 0;
-    for (int64_t i = begin * CHECKED_A_TASK; i < last; i++) most = j->values[i] > most ? j->values[i] : most;
-    if (most >= j->limit) atomic_store(&j->above, true);
-}
-
-static qb_status check_below(const uint8_t *values, int64_t n, int limit, const char *what,
-                             qb_threads *threads) {
-    check_job j = {.values = values, .n = n, .limit = limit};
-    qb_parallel_for(threads, (n + CHECKED_A_TASK - 1) / CHECKED_A_TASK, 1, look_above, &j);
-    if (!atomic_load(&j.above)) return QB_OK;
+/* The first value that is not below `limit`. */
+static qb_status refuse_above(const uint8_t *values, int64_t n, int limit, const char *what) {
     for (int64_t i = 0; i < n; i++)
         if (values[i] >= limit)
             return qb_fail(QB_ERR_FORMAT, "%s %d at element %lld of a quantized weight; expected below %d",
@@ -56,19 +35,20 @@ static qb_status check_below(const uint8_t *values, int64_t n, int limit, const 
     return QB_OK;
 }
 
-static qb_status check_affine(const qb_qweight *q, qb_threads *threads) {
-    qb_status st = QB_OK;
-    if (q->bits < 8) {
-        QB_TRY(st, check_below(q->codes, q->rows * q->cols, 1 << q->bits, "code", threads));
-        if (!q->offsets)
-            QB_TRY(st, check_below(q->zeros, q->rows * q->n_groups, 1 << q->bits, "zero point", threads));
-    }
+/* All but the codes, which are looked at where they are packed. */
+static qb_status check_affine(const qb_qweight *q) {
+    const int64_t n = q->rows * q->n_groups;
+    if (q->bits < 8 && !q->offsets && !qb_codes_below(q->zeros, n, 1 << q->bits))
+        return refuse_above(q->zeros, n, 1 << q->bits, "zero point");
     for (int64_t c = 0; q->g_idx && c < q->cols; c++)
         if (q->g_idx[c] < 0 || q->g_idx[c] >= q->n_groups)
             return qb_fail(QB_ERR_FORMAT, "group index %d of column %lld; expected 0 .. %lld", q->g_idx[c],
                            (long long)c, (long long)q->n_groups - 1);
-out:
-    return st;
+    return QB_OK;
+}
+
+static int code_limit(const qb_qweight *q) {
+    return 1 << (q->coding == QB_CODING_CODEBOOK ? 4 : q->bits);
 }
 
 /* ---- columns: which packed column holds which column of the matrix ---- */
@@ -146,23 +126,28 @@ static void pack_step(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS
                 four[i] ^= 0x80808080;
             }
             qb_turn_4(four);
-            for (int i = 0; i < 4; i++) words[lane / 4 + 4 * i] = four[i];
+            for (int i = 0; i < 4; i++) memcpy(to + 16 * i + lane, &four[i], 4);
         }
+        return;
     }
     memcpy(to, words, sizeof words);
 }
 
 /* Sixteen rows are read side by side, so that a block is written in the order that it lies in. */
 static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
-    const pack_job *j = ctx;
+    pack_job *j = ctx;
     const qb_packed *p = j->p;
     uint8_t *ordered = j->rows + worker * p->padded_cols * QB_BLOCK_ROWS,
             *to = p->codes + begin * (p->padded_cols / p->step_cols) * p->step_bytes;
     for (int64_t block = begin; block < end; block++) {
         const uint8_t *rows[QB_BLOCK_ROWS];
+        const int64_t first = block * QB_BLOCK_ROWS, last = first + QB_BLOCK_ROWS;
+        const uint8_t *codes = j->q->codes + first * p->cols;
+        if (!qb_codes_below(codes, ((last < p->rows ? last : p->rows) - first) * p->cols, code_limit(j->q)))
+            atomic_store(&j->above, true);
         for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
-            int64_t row = block * QB_BLOCK_ROWS + lane;
-            rows[lane] = j->q->codes + row * p->cols;
+            int64_t row = first + lane;
+            rows[lane] = codes + lane * p->cols;
             if (row < p->rows && !p->source && !p->lift) continue;
             order_row(j, row, ordered + lane * p->padded_cols);
             rows[lane] = ordered + lane * p->padded_cols;
@@ -210,6 +195,7 @@ static qb_status pack_by_row(pack_job *j, qb_threads *threads, const qb_pack_mem
     const qb_qweight *q = j->q;
     qb_packed *p = j->p;
     int64_t n = q->rows * q->cols, bytes = (n + 1) / 2;
+    if (!qb_codes_below(q->codes, n, code_limit(q))) return refuse_above(q->codes, n, code_limit(q), "code");
     p->by_row = true;
     p->padded_cols = q->cols;
     qb_status st = memory->alloc(memory->owner, bytes, &p->codes);
@@ -238,8 +224,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
                        (long long)q->n_blocks, INT32_MAX / 2);
     p->rows = q->rows, p->cols = q->cols;
     p->blocks = (q->rows + QB_BLOCK_ROWS - 1) / QB_BLOCK_ROWS;
-    QB_TRY(st, codebook ? check_below(q->codes, q->rows * q->cols, 16, "code", threads)
-                        : check_affine(q, threads));
+    if (!codebook) QB_TRY(st, check_affine(q));
     QB_TRY(st, qb_pack_k(p, q, threads, memory));
     if (qb_is_k(p->kind)) {
         p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
@@ -267,6 +252,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
            qb_alloc((size_t)p->padded_cols * QB_BLOCK_ROWS * (size_t)qb_threads_count(threads), 1, &j->rows));
     qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
     qb_free(j->rows);
+    if (atomic_load(&j->above)) return refuse_above(q->codes, q->rows * q->cols, code_limit(q), "code");
     QB_TRY(st,
            codebook ? qb_pack_absmax(p, q, threads, memory) : qb_pack_affine_scales(p, q, threads, memory));
 out:

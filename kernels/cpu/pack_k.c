@@ -11,6 +11,9 @@
 
 enum { MOST = QB_K_GROUPS_MAX };
 
+/* The kind is a constant in each that is called with one, and with it counts and shifts. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* ---- factors ---- */
 
 /* value = odd * 2^exponent, or 0. */
@@ -26,7 +29,7 @@ static int32_t odd_part(float value, int *exponent) {
 }
 
 typedef struct {
-    int least, most;
+    int least, most, usual;
 } whole_range;
 
 static bool within(const int32_t *part, int n, int32_t whole, whole_range r, int8_t *inner) {
@@ -40,7 +43,7 @@ static bool within(const int32_t *part, int n, int32_t whole, whole_range r, int
 
 /* The largest factor of n values, of the sign that brings each value over it within the range; false where
    none does. */
-static bool factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
+static bool largest_factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
     int32_t part[MOST]; /* of 24 bits, and 7 more */
     int exponent[MOST], least = 0;
     bool any = false;
@@ -72,14 +75,56 @@ static bool factor(const float *values, int n, whole_range range, float *outer, 
     return true;
 }
 
-/* What scales and offsets can be. K3: a code less its middle, times the scale, is to be a byte when 124 is
-   added. */
+/* The factor of which the largest value is `usual`. Sums in place of ends, so that values are looked at
+   together. */
+INLINE bool usual_factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
+    const float to_whole = 0x1.8p23f; /* added, it rounds, and the lowest bits are the whole number's */
+    const float low = (float)range.least, high = (float)range.most;
+    int32_t above = 0, below = 0; /* bits of floats of no sign rise with them */
+    int differ = 0;
+    float raised[MOST];
+    for (int i = 0; i < n; i++) {
+        int32_t bits = (int32_t)qb_bits_of_f32(values[i]), turned = (int32_t)((uint32_t)bits ^ 0x80000000);
+        above = bits > above ? bits : above;
+        below = turned > below ? turned : below;
+    }
+    const float most = qb_f32_of_bits((uint32_t)(above >= below ? above : below));
+    const float signed_most = above >= below ? most : -most, usual = (float)range.usual;
+    const float unit = signed_most / usual, of_unit = usual / signed_most;
+    if (!isfinite(unit) || !isfinite(of_unit)) return false;
+    for (int i = 0; i < n; i++) {
+        raised[i] = values[i] * of_unit + to_whole;
+        const float k = raised[i] - to_whole;
+        differ += (k * unit != values[i]) + (k < low) + (k > high);
+    }
+    if (differ) return false;
+    for (int i = 0; i < n; i++) inner[i] = (int8_t)(uint8_t)(qb_bits_of_f32(raised[i]) & 255);
+    *outer = unit;
+    return true;
+}
+
+/* A factor of n values that brings each of them over it within the range, the usual one or the largest;
+   false where there is none. */
+INLINE bool factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
+    return usual_factor(values, n, range, outer, inner) || largest_factor(values, n, range, outer, inner);
+}
+
+/* What scales and offsets can be, and what the largest of a super-block is by ggml's quantizers. K3: a code
+   less its middle, times the scale, is to be a byte when 124 is added. */
 static whole_range scale_range(qb_pack_kind kind) {
-    if (kind == QB_PACK_K2) return (whole_range){0, 15};
-    return kind == QB_PACK_K3 ? (whole_range){-32, 31} : (whole_range){-128, 127};
+    switch (kind) {
+    case QB_PACK_K2:
+        return (whole_range){0, 15, 15};
+    case QB_PACK_K3:
+        return (whole_range){-32, 31, -32};
+    case QB_PACK_K6:
+        return (whole_range){-128, 127, -128};
+    default:
+        return (whole_range){-128, 127, 63};
+    }
 }
 static whole_range offset_range(qb_pack_kind kind) {
-    return (whole_range){0, kind == QB_PACK_K2 ? 15 : 255};
+    return kind == QB_PACK_K2 ? (whole_range){0, 15, 15} : (whole_range){0, 255, 63};
 }
 
 /* ---- super-blocks ---- */
@@ -92,7 +137,7 @@ typedef struct {
 } k_job;
 
 /* High bits of the codes of a word, each to the byte and the quad of its column. */
-static uint32_t high_word(const uint8_t *code, int low, int high) {
+INLINE uint32_t high_word(const uint8_t *code, int low, int high) {
     const int quads = 8 / low, step = 32 / low;
     uint32_t word = 0;
     for (int c = 0; c < 32 / high; c += 8)
@@ -101,7 +146,7 @@ static uint32_t high_word(const uint8_t *code, int low, int high) {
     return word;
 }
 
-static void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint8_t *super) {
+INLINE void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint8_t *super) {
     const int low = qb_k_low_bits(kind), high = qb_k_high_bits(kind);
     uint8_t lower[QB_K_COLS];
     for (int c = 0; c < QB_K_COLS; c++) lower[c] = (uint8_t)(code[c] & ((1 << low) - 1));
@@ -119,26 +164,27 @@ static void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint
     }
 }
 
-/* A row's scales or offsets of a super-block. */
-static bool put_factors(const float *values, int n, whole_range range, int shift, int64_t lane, uint8_t *to,
+/* A row's scales or offsets of a super-block; with a shift, above what is there. */
+INLINE bool put_factors(const float *values, int n, whole_range range, int shift, int64_t lane, uint8_t *to,
                         uint8_t *outer) {
     int8_t inner[MOST];
     float factor_of_all;
     if (!factor(values, n, range, &factor_of_all, inner)) return false;
     for (int g = 0; g < n; g++) {
         uint8_t *byte = to + g / 4 * 64 + lane * 4 + g % 4;
-        *byte = (uint8_t)(*byte | (uint8_t)inner[g] << shift);
+        *byte = (uint8_t)(shift ? *byte | (uint8_t)inner[g] << shift : inner[g]);
     }
     memcpy(outer + 4 * lane, &factor_of_all, 4);
     return true;
 }
 
-static bool put_row(const k_job *j, int64_t row, int64_t super, uint8_t *to) {
-    const qb_pack_kind kind = j->kind;
+INLINE bool put_row(const k_job *j, qb_pack_kind kind, int64_t row, int64_t super, uint8_t *to) {
     const int groups = qb_k_groups(kind);
     const int64_t lane = row % QB_BLOCK_ROWS, g = row * j->q->n_groups + super * groups;
     uint8_t *outer = to + qb_k_outer_at(kind);
-    put_codes(kind, j->q->codes + row * j->q->cols + super * QB_K_COLS, lane, to);
+    const uint8_t *codes = j->q->codes + row * j->q->cols + super * QB_K_COLS;
+    if (!qb_codes_below(codes, QB_K_COLS, 1 << j->q->bits)) return false;
+    put_codes(kind, codes, lane, to);
     if (!put_factors(j->q->scales + g, groups, scale_range(kind), 0, lane, to + qb_k_scales_at(kind), outer))
         return false;
     return !qb_k_has_offsets(kind) ||
@@ -146,16 +192,28 @@ static bool put_row(const k_job *j, int64_t row, int64_t super, uint8_t *to) {
                        to + qb_k_offsets_at(kind), outer + 4 * QB_BLOCK_ROWS);
 }
 
+/* Along the rows, as the weight is read; a block's super-blocks stay in the cache meanwhile. */
+INLINE void put_rows(k_job *j, qb_pack_kind kind, int64_t begin, int64_t end) {
+    const int64_t supers = j->q->cols / QB_K_COLS, bytes = qb_k_bytes(kind);
+    const int64_t last = end * QB_BLOCK_ROWS < j->q->rows ? end * QB_BLOCK_ROWS : j->q->rows;
+    uint8_t *to = j->p->codes + begin * supers * bytes;
+    if (last < end * QB_BLOCK_ROWS) memset(to, 0, (size_t)((end - begin) * supers * bytes));
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < last && !atomic_load(&j->failed); r++)
+        for (int64_t s = 0; s < supers; s++)
+            if (!put_row(j, kind, r, s, to + ((r / QB_BLOCK_ROWS - begin) * supers + s) * bytes))
+                atomic_store(&j->failed, true);
+}
+
 static void put_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     k_job *j = ctx;
-    const int64_t supers = j->q->cols / QB_K_COLS, bytes = qb_k_bytes(j->kind);
-    uint8_t *to = j->p->codes + begin * supers * bytes;
-    memset(to, 0, (size_t)((end - begin) * supers * bytes));
-    for (int64_t block = begin; block < end && !atomic_load(&j->failed); block++)
-        for (int64_t s = 0; s < supers; s++, to += bytes)
-            for (int64_t r = block * QB_BLOCK_ROWS; r < (block + 1) * QB_BLOCK_ROWS && r < j->q->rows; r++)
-                if (!put_row(j, r, s, to)) atomic_store(&j->failed, true);
+    switch (j->kind) {
+#define OF(kind)                                                                                             \
+    case kind:                                                                                               \
+        put_rows(j, kind, begin, end);                                                                       \
+        break;
+        OF(QB_PACK_K2) OF(QB_PACK_K3) OF(QB_PACK_K4) OF(QB_PACK_K5) OF(QB_PACK_K6) default : break;
+    }
 }
 
 /* The kind that q's shape has; QB_PACK_COUNT where it is of none. */
@@ -164,9 +222,7 @@ static qb_pack_kind kind_of(const qb_qweight *q) {
     for (qb_pack_kind k = QB_PACK_K2; k <= QB_PACK_K6; k++) {
         if (q->bits != qb_k_low_bits(k) + qb_k_high_bits(k) || q->group_size != qb_k_group_cols(k)) continue;
         if (!q->offsets != !qb_k_has_offsets(k)) continue;
-        for (int64_t i = 0; !q->offsets && i < q->rows * q->n_groups; i++)
-            if (q->zeros[i] != 1 << (q->bits - 1)) return QB_PACK_COUNT;
-        return k;
+        return q->offsets || qb_qweight_zeros_in_middle(q) ? k : QB_PACK_COUNT;
     }
     return QB_PACK_COUNT;
 }

@@ -4,27 +4,17 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* What a group has of each row, [rows, n_groups] of `size` bytes, to [block][group][16]; float32 becomes
-   float16 with `f16`. */
+/* What a group has of each row, [rows, n_groups] of `size` bytes, to [block][group][16]. */
 typedef struct {
     const qb_packed *p;
     const void *from;
     int64_t size;
-    bool f16;
-    atomic_bool inexact; /* one is not a float16 */
     void *to;
+    atomic_bool inexact; /* halves_of: one is not a float16 */
 } group_job;
 
-static void look_inexact(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    group_job *j = ctx;
-    const int64_t n = j->p->n_groups, rows = j->p->rows, last = end * QB_BLOCK_ROWS;
-    const float *values = j->from;
-    for (int64_t i = begin * QB_BLOCK_ROWS * n; i < (last < rows ? last : rows) * n; i++)
-        if (qb_f32_of_f16(qb_f16_of_f32(values[i])) != values[i]) {
-            atomic_store(&j->inexact, true);
-            return;
-        }
+static int64_t place_of(const qb_packed *p, int64_t row, int64_t group) {
+    return (row / QB_BLOCK_ROWS * p->n_groups + group) * QB_BLOCK_ROWS + row % QB_BLOCK_ROWS;
 }
 
 static void put_groups(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -32,13 +22,29 @@ static void put_groups(void *ctx, int64_t begin, int64_t end, int worker) {
     const group_job *j = ctx;
     const int64_t n = j->p->n_groups, rows = j->p->rows;
     for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < rows; r++)
-        for (int64_t g = 0; g < n; g++) {
-            int64_t at = (r / QB_BLOCK_ROWS * n + g) * QB_BLOCK_ROWS + r % QB_BLOCK_ROWS;
-            if (j->f16)
-                ((uint16_t *)j->to)[at] = qb_f16_of_f32(((const float *)j->from)[r * n + g]);
-            else
-                memcpy((uint8_t *)j->to + at * j->size, (const uint8_t *)j->from + (r * n + g) * j->size,
-                       (size_t)j->size);
+        for (int64_t g = 0; g < n; g++)
+            memcpy((uint8_t *)j->to + place_of(j->p, r, g) * j->size,
+                   (const uint8_t *)j->from + (r * n + g) * j->size, (size_t)j->size);
+}
+
+/* The same of float32 that become float16. */
+static void put_halves(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    enum { PIECE = 64 };
+    group_job *j = ctx;
+    const int64_t n = j->p->n_groups, rows = j->p->rows;
+    uint16_t halves[PIECE], *to = j->to;
+    float back[PIECE];
+    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < rows; r++)
+        for (int64_t g = 0; g < n; g += PIECE) {
+            const float *from = (const float *)j->from + r * n + g;
+            const int64_t count = n - g < PIECE ? n - g : PIECE;
+            qb_f16_of_f32_many(from, count, halves);
+            qb_f32_of_f16_many(halves, count, back);
+            bool exact = true;
+            for (int64_t i = 0; i < count; i++) exact &= back[i] == from[i];
+            if (!exact) atomic_store(&j->inexact, true);
+            for (int64_t i = 0; i < count; i++) to[place_of(j->p, r, g + i)] = halves[i];
         }
 }
 
@@ -73,33 +79,44 @@ static qb_status pack_zeros(qb_packed *p, const qb_qweight *q, qb_threads *threa
     return QB_OK;
 }
 
+/* [blocks][n_groups][16], with zeros where rows are missing. */
+static qb_status alloc_groups(const qb_packed *p, int64_t size, const qb_pack_memory *memory, void **out) {
+    const int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * size;
+    qb_status st = memory->alloc(memory->owner, bytes, out);
+    if (st == QB_OK && p->rows % QB_BLOCK_ROWS) {
+        int64_t last = (p->blocks - 1) * p->n_groups * QB_BLOCK_ROWS * size;
+        memset((uint8_t *)*out + last, 0, (size_t)(bytes - last));
+    }
+    return st;
+}
+
 /* Group values as float16 where that holds them all exactly, or as they are. */
 static qb_status pack_values(qb_packed *p, qb_threads *threads, const qb_pack_memory *memory,
                              const float *values, void **out, bool *f16) {
     group_job j = {.p = p, .from = values, .size = sizeof *values};
-    qb_parallel_for(threads, p->blocks, 4, look_inexact, &j);
-    *f16 = j.f16 = !atomic_load(&j.inexact);
-    int64_t bytes = p->blocks * p->n_groups * QB_BLOCK_ROWS * (j.f16 ? 2 : 4);
-    qb_status st = memory->alloc(memory->owner, bytes, out);
+    qb_status st = alloc_groups(p, sizeof(uint16_t), memory, out);
     if (st != QB_OK) return st;
-    memset(*out, 0, (size_t)bytes);
-    p->bytes += bytes;
     j.to = *out;
-    qb_parallel_for(threads, p->blocks, 4, put_groups, &j);
+    qb_parallel_for(threads, p->blocks, 4, put_halves, &j);
+    *f16 = !atomic_load(&j.inexact);
+    if (!*f16) {
+        memory->free(memory->owner, *out);
+        if ((st = alloc_groups(p, sizeof *values, memory, out)) != QB_OK) return st;
+        j.to = *out;
+        qb_parallel_for(threads, p->blocks, 4, put_groups, &j);
+    }
+    p->bytes += p->blocks * p->n_groups * QB_BLOCK_ROWS * (*f16 ? 2 : 4);
     return QB_OK;
 }
 
 qb_status qb_pack_affine_scales(qb_packed *p, const qb_qweight *q, qb_threads *threads,
                                 const qb_pack_memory *memory) {
-    int64_t n = q->rows * q->n_groups;
     bool f16;
     qb_status st = pack_values(p, threads, memory, q->scales, &p->scales, &f16);
     if (st != QB_OK) return st;
     p->scale_kind = f16 ? QB_SCALES_F16 : QB_SCALES_F32;
     if (q->offsets) return pack_values(p, threads, memory, q->offsets, &p->offsets, &p->offsets_f16);
-    bool symmetric = true;
-    for (int64_t i = 0; i < n && symmetric; i++) symmetric = q->zeros[i] == 1 << (q->bits - 1);
-    return symmetric ? QB_OK : pack_zeros(p, q, threads, memory);
+    return qb_qweight_zeros_in_middle(q) ? QB_OK : pack_zeros(p, q, threads, memory);
 }
 
 /* A file may bring a map of its own instead of bitsandbytes' usual one. Then the 8-bit codes cannot be

@@ -1,12 +1,20 @@
 /* A row's codes, one a byte, moved together. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
+/* Without an end at each code, so that many are looked at together. */
+static inline bool qb_codes_below(const uint8_t *codes, int64_t n, int limit) {
+    uint8_t most = 0;
+    for (int64_t i = 0; i < n; i++) most = codes[i] > most ? codes[i] : most;
+    return most < limit;
+}
+
 static inline uint64_t qb_eight_codes(const uint8_t *code) {
-    uint64_t x = 0;
-    for (int i = 0; i < 8; i++) x |= (uint64_t)code[i] << (8 * i); /* one load where bytes lie so already */
+    uint64_t x; /* the first code lowest: as every machine that this runs on has it */
+    memcpy(&x, code, 8);
     return x;
 }
 
