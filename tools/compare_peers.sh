@@ -10,13 +10,17 @@
 # (default: build/bin/bench); PYTHON, one that has numpy (default: python3).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case " $* " in *' --help '* | *' -h '*)
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' tools/compare_peers.sh
+  exit ;;
+esac
 package=llama-cpp-python
 version=0.3.36
 work=${WORK:-build/peers}
 python=${PYTHON:-python3}
 export BENCH=${BENCH:-build/bin/bench}
 [ -x "$BENCH" ] || { echo "no program $BENCH: build the release preset first"; exit 2; }
-"$python" -c 'import numpy' || { echo "$python has no numpy, which the model files are made with"; exit 2; }
+"$python" -c 'import numpy' 2>/dev/null || { echo "$python has no numpy, which the model files are made with"; exit 2; }
 mkdir -p "$work"
 
 if [ -z "${LLAMA_CPP:-}" ]; then
