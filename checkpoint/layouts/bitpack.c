@@ -202,7 +202,7 @@ static void unpack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     int64_t rows = run->rows, cols = run->cols;
     int bits = run->bits;
     uint8_t *codes = run->codes;
-    uint32_t tile[TILE_ROWS][TILE_WORDS];
+    uint32_t tile[TILE_ROWS][TILE_WORDS] = {0}; /* clang's analyzer does not see that it is filled */
     for (int64_t c = begin; c < end; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
