@@ -157,6 +157,21 @@ qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t
     return alloc_affine(rows, cols, bits, group_size, true, false, out);
 }
 
+static qb_status alloc_factors_of(const qb_qweight *q, int groups, qb_factors *out) {
+    size_t rows = (size_t)q->rows, n = (size_t)q->n_groups;
+    qb_status st = alloc_many(rows * n, 1, &out->inner);
+    return st == QB_OK ? alloc_many(rows * (n / (size_t)groups), sizeof *out->outer, &out->outer) : st;
+}
+
+qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups) {
+    if (q->coding != QB_CODING_AFFINE || groups < 1 || q->n_groups % groups)
+        return qb_fail(QB_ERR_INTERNAL, "factors of %d groups each for %lld groups", groups,
+                       (long long)q->n_groups);
+    q->factor_groups = groups;
+    qb_status st = alloc_factors_of(q, groups, &q->scale_factors);
+    return st == QB_OK && q->offsets ? alloc_factors_of(q, groups, &q->offset_factors) : st;
+}
+
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                     bool double_quant, qb_qweight *out) {
     *out = (qb_qweight){0};
@@ -195,6 +210,10 @@ void qb_qweight_free(qb_qweight *q) {
     qb_free(q->scales);
     qb_free(q->zeros);
     qb_free(q->offsets);
+    qb_free(q->scale_factors.inner);
+    qb_free(q->scale_factors.outer);
+    qb_free(q->offset_factors.inner);
+    qb_free(q->offset_factors.outer);
     qb_free(q->g_idx);
     qb_free(q->absmax);
     qb_free(q->absmax_codes);
@@ -230,6 +249,13 @@ static void copy_row(void *out, int64_t row, const void *in, int64_t from, int64
     if (in) memcpy((uint8_t *)out + (size_t)row * n, (const uint8_t *)in + (size_t)from * n, n);
 }
 
+static void copy_factors(const qb_qweight *q, const qb_factors *out, int64_t row, const qb_factors *in,
+                         int64_t from) {
+    copy_row(out->inner, row, in->inner, from, q->n_groups, 1);
+    if (in->outer)
+        copy_row(out->outer, row, in->outer, from, q->n_groups / q->factor_groups, sizeof *in->outer);
+}
+
 qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
                                int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
                                qb_qweight *out) {
@@ -241,7 +267,9 @@ qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
     out->source_dtype = q->source_dtype;
     out->symmetric = q->symmetric;
     out->int8_rows = q->int8_rows;
-    if (affine && q->absmax && (st = qb_alloc((size_t)rows, sizeof *out->absmax, &out->absmax)) != QB_OK) {
+    if (affine && q->absmax) st = qb_alloc((size_t)rows, sizeof *out->absmax, &out->absmax);
+    if (st == QB_OK && q->factor_groups) st = qb_qweight_alloc_factors(out, q->factor_groups);
+    if (st != QB_OK) {
         qb_qweight_free(out);
         return st;
     }
@@ -253,6 +281,8 @@ qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
         copy_row(out->zeros, r, q->zeros, from, q->n_groups, 1);
         copy_row(out->offsets, r, q->offsets, from, q->n_groups, sizeof *q->offsets);
         copy_row(out->absmax, r, q->absmax, from, magnitudes, sizeof *q->absmax);
+        copy_factors(out, &out->scale_factors, r, &q->scale_factors, from);
+        copy_factors(out, &out->offset_factors, r, &q->offset_factors, from);
     }
     return QB_OK;
 }

@@ -27,6 +27,13 @@ typedef enum {
 const float *qb_codebook_table(qb_codebook codebook);
 const char *qb_codebook_name(qb_codebook codebook); /* "nf4", "fp4", "iq4_nl", "e2m1" */
 
+/* Group values that a file holds as small whole numbers times a float32 that `groups` groups of a row share:
+   value[row, g] = outer[row, g / groups] * inner[row, g], to the bit (GGUF's K types). */
+typedef struct qb_factors {
+    uint8_t *inner; /* [rows, n_groups]; bytes with a sign of scales, without one of offsets */
+    float *outer;   /* [rows, n_groups / groups] */
+} qb_factors;
+
 typedef struct qb_qweight {
     qb_coding coding;
     int64_t rows, cols; /* [out, in] */
@@ -39,12 +46,14 @@ typedef struct qb_qweight {
     int64_t n_groups; /* ceil(cols / group_size) */
     float *scales;    /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored */
     qb_dtype
-        scale_dtype; /* what holds every scale exactly: F16, BF16 or F32 (files that are not ours, GGUF) */
-    uint8_t *zeros;  /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets */
-    float *offsets;  /* [rows, n_groups] or NULL (GGUF's blocks with a minimum) */
-    int32_t *g_idx;  /* [cols] group of each column; NULL means column / group_size */
-    bool symmetric;  /* every zero is 2^(bits-1) */
-    bool int8_rows;  /* bitsandbytes' int8: 8 bits, symmetric, one group a row; scale = absmax[row] / 127 */
+        scale_dtype;   /* what holds every scale exactly: F16, BF16 or F32 (files that are not ours, GGUF) */
+    uint8_t *zeros;    /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets */
+    float *offsets;    /* [rows, n_groups] or NULL (GGUF's blocks with a minimum) */
+    int factor_groups; /* 0: the scales have no factors */
+    qb_factors scale_factors, offset_factors; /* the latter's NULL without offsets */
+    int32_t *g_idx; /* [cols] group of each column; NULL means column / group_size */
+    bool symmetric; /* every zero is 2^(bits-1) */
+    bool int8_rows; /* bitsandbytes' int8: 8 bits, symmetric, one group a row; scale = absmax[row] / 127 */
 
     /* codebook */
     qb_codebook codebook;
@@ -73,6 +82,9 @@ qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t 
 /* The same with offsets in place of zeros. */
 qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t group_size,
                                    qb_qweight *out) QB_NODISCARD;
+/* Adds factors of an affine weight's scales and offsets, for the caller to fill, all of them. `groups`
+   divides n_groups. */
+qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups) QB_NODISCARD;
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);

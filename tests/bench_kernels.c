@@ -72,20 +72,30 @@ static qb_status check(qb_status st) {
     return st;
 }
 
+/* Of group i: a whole number times a float16 with all its bits. */
+static void set_factors(const format *f, qb_qweight *q, int64_t i) {
+    const int bits = f->bits == 2 ? 4 : 6, least = f->bits == 3 ? 32 : 0;
+    const int scale = (int)(noise() >> (32 - bits)) - least;
+    q->scale_factors.inner[i] = (uint8_t)scale;
+    q->scale_factors.outer[i / q->factor_groups] = 0x1.554p-12f;
+    q->scales[i] = 0x1.554p-12f * (float)scale;
+    if (!f->offsets) return;
+    q->offset_factors.inner[i] = (uint8_t)(noise() >> (32 - bits));
+    q->offset_factors.outer[i / q->factor_groups] = -0x1.334p-10f;
+    q->offsets[i] = -0x1.334p-10f * (float)q->offset_factors.inner[i];
+}
+
 static void fill_weight(const format *f, qb_qweight *q) {
     if (f->bits > 0) {
         if (f->offsets)
             check(qb_qweight_alloc_offsets(ROWS, COLS, f->bits, f->group, q));
         else
             check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
+        if (f->factored) check(qb_qweight_alloc_factors(q, (int)(256 / f->group)));
         for (int64_t i = 0; i < ROWS * q->n_groups; i++) {
-            /* times a float16 with all its bits: the products are none */
-            const int bits = f->bits == 2 ? 4 : 6, least = f->bits == 3 ? 32 : 0;
-            q->scales[i] =
-                f->factored ? 0x1.554p-12f * (float)((int)(noise() >> (32 - bits)) - least) : 0.0078125f;
-            if (f->offsets)
-                q->offsets[i] = -0x1.334p-10f * (float)(noise() >> (32 - bits));
-            else
+            q->scales[i] = 0.0078125f;
+            if (f->factored) set_factors(f, q, i);
+            if (!f->offsets)
                 q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
                                                      : (int)(noise() >> 16) & ((1 << f->bits) - 1));
         }

@@ -71,6 +71,7 @@ static void test_gguf__blocks_dequantize_as_the_package_does(void **state) {
         assert_ok(qb_ggml_read(NULL, t, blocks, rows, cols, NULL, NULL, &q));
         assert_int_equal(q.bits, t->bits);
         assert_int_equal(t->has_book ? q.block_size : q.group_size, t->group_size);
+        assert_int_equal(q.factor_groups, strstr(t->name, "_K") ? t->block_columns / t->group_size : 0);
         assert_dequantizes_to(&q, text_of(j, "sha256"), t->name);
         qb_qweight_free(&q);
         qb_free(blocks);

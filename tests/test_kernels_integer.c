@@ -224,13 +224,19 @@ static qb_qweight *weight_at_ends(const end_case *e, int64_t rows) {
     for (int64_t b = 0; table && b < q->n_blocks; b++) q->absmax[b] = 1;
     for (int64_t i = 0; !table && i < rows * q->n_groups; i++) {
         int64_t row = i / q->n_groups;
-        const bool one = f->factored && i % 4 == 3; /* else the factor of all would be larger */
-        q->scales[i] = !f->factored || one ? 1.0f : (float)e->scales[row / ENDS % 2];
+        const bool one = i % 4 == 3;
+        q->scales[i] = 1;
+        if (f->factored) q->scale_factors.inner[i] = (uint8_t)(one ? 1 : e->scales[row / ENDS % 2]);
         if (f->offsets)
-            q->offsets[i] = one ? 1.0f : (float)e->offset;
+            q->offset_factors.inner[i] = (uint8_t)(one ? 1 : e->offset);
         else if (!f->symmetric)
             q->zeros[i] = end[row / ENDS % 2];
     }
+    for (int64_t i = 0; f->factored && i < rows * (END_COLS / 256); i++) {
+        q->scale_factors.outer[i] = 1;
+        if (f->offsets) q->offset_factors.outer[i] = 1;
+    }
+    if (f->factored) set_values_of_factors(q);
     return q;
 }
 

@@ -228,36 +228,36 @@ static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
     }
 }
 
-/* Group values that have factors lie as these, whose products are the values to the bit; others as they are.
- */
-static void test_matmul__factors_are_exact(void **state) {
+/* Group values that have factors within the kind's range lie as these; others as they are. */
+static void test_matmul__factors_lie_as_they_are(void **state) {
     (void)state;
     static const struct {
-        float value[4];
-        bool factored;
-    } rows[] = {{{0x1.8p-9f, 0x1.2p-7f, 0, -0x1.8p-9f}, true},
-                {{0, 0, 0, 0}, true},
-                {{0x1.554p-10f * 63, 0x1.554p-10f, 0x1.554p-10f * -128, 0x1.554p-10f * 127}, true},
-                {{0x1p-140f, 0x3p-140f, 0, 0}, true},
-                {{0x1p100f, 0x1p92f, 0, 0}, false},
-                {{0x1.554p-10f * 128, 0x1.554p-10f, 0, 0}, true}, /* times -128 and -1 */
-                {{0x1.554p-10f * 128, 0x1.554p-10f, 0x1.554p-10f * -128, 0}, false},
-                {{0.1f, 0.3f, 0.7f, 0.2f}, false},
-                {{1, NAN, 1, 1}, false},
-                {{INFINITY, 1, 1, 1}, false}};
+        int bits, inner[4];
+        float outer;
+        bool none, factored;
+    } rows[] = {{6, {63, 1, -128, 127}, 0x1.554p-10f, false, true},
+                {6, {0, 0, 0, 0}, 0, false, true},
+                {6, {1, 3, 0, 0}, -0x1p-140f, false, true},
+                {6, {63, 1, -128, 127}, 0x1.554p-10f, true, false},
+                {3, {-32, 31, 0, 1}, 0.1f, false, true},
+                {3, {-33, 31, 0, 1}, 0.1f, false, false},
+                {3, {-32, 32, 0, 1}, 0.1f, false, false}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        format f = {.name = "one row", .bits = 6, .group = 16, .symmetric = true, .odd_scales = true};
+        format f = {
+            .name = "one row", .bits = rows[i].bits, .group = 16, .symmetric = true, .factored = true};
         qb_qweight *q = weight_new(&f, 1, 256);
-        for (int g = 0; g < 16; g++) q->scales[g] = g < 4 ? rows[i].value[g] : 0;
+        for (int g = 0; g < 16; g++) q->scale_factors.inner[g] = g < 4 ? (uint8_t)rows[i].inner[g] : 0;
+        q->scale_factors.outer[0] = rows[i].outer;
+        set_values_of_factors(q);
+        if (rows[i].none) q->factor_groups = 0;
         qb_packed *p;
         assert_ok(qb_pack(q, NULL, &host_memory, &p));
-        if ((p->scale_kind == QB_SCALES_FACTORED) != rows[i].factored)
-            fail_msg("row %zu lies in form %d", i, p->scale_kind);
         const bool factored = p->scale_kind == QB_SCALES_FACTORED;
+        if (factored != rows[i].factored) fail_msg("row %zu lies in form %d", i, p->scale_kind);
         float outer = 0;
         if (factored) memcpy(&outer, p->codes + qb_k_outer_at(p->kind), sizeof outer);
         for (int g = 0; g < 4 && factored; g++)
-            assert_true((float)(int8_t)p->codes[qb_k_scales_at(p->kind) + g] * outer == rows[i].value[g]);
+            assert_true((float)(int8_t)p->codes[qb_k_scales_at(p->kind) + g] * outer == q->scales[g]);
         qb_pack_free(p, &host_memory);
         qb_qweight_free(q);
         qb_free(q);
@@ -396,7 +396,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_matmul__packed_tables_are_looked_up),
         cmocka_unit_test(test_matmul__packed_equals_the_dequantized_weight),
         cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
-        cmocka_unit_test(test_matmul__factors_are_exact),
+        cmocka_unit_test(test_matmul__factors_lie_as_they_are),
         cmocka_unit_test(test_matmul__same_bits_for_threads_and_batches),
         cmocka_unit_test(test_matmul__dense_types),
         cmocka_unit_test(test_matmul__another_nested_map),

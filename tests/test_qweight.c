@@ -99,6 +99,40 @@ static void test_qweight__affine_groups_and_act_order(void **state) {
     qb_qweight_free(&q);
 }
 
+static int64_t backwards(const void *ctx, int64_t row) {
+    return *(const int64_t *)ctx - 1 - row;
+}
+
+static void test_qweight__rows_are_taken_with_their_factors(void **state) {
+    (void)state;
+    enum { ROWS = 2, GROUPS = 16, SUPERS = GROUPS / 8 };
+    const int64_t rows = ROWS;
+    qb_qweight q, taken;
+    assert_ok(qb_qweight_alloc_offsets(ROWS, GROUPS * 32, 4, 32, &q));
+    memset(q.codes, 1, ROWS * GROUPS * 32);
+    assert_fails(qb_qweight_alloc_factors(&q, 7), QB_ERR_INTERNAL, "16 groups");
+    assert_ok(qb_qweight_alloc_factors(&q, 8));
+    for (int i = 0; i < ROWS * GROUPS; i++)
+        q.scale_factors.inner[i] = (uint8_t)i, q.offset_factors.inner[i] = (uint8_t)(100 + i);
+    for (int i = 0; i < ROWS * SUPERS; i++)
+        q.scale_factors.outer[i] = (float)i, q.offset_factors.outer[i] = (float)-i;
+    assert_ok(qb_qweight_take_rows(&q, ROWS, backwards, &rows, &taken));
+    assert_int_equal(taken.factor_groups, 8);
+    for (int r = 0; r < ROWS; r++) {
+        const int from = ROWS - 1 - r;
+        for (int g = 0; g < GROUPS; g++) {
+            assert_int_equal(taken.scale_factors.inner[r * GROUPS + g], from * GROUPS + g);
+            assert_int_equal(taken.offset_factors.inner[r * GROUPS + g], 100 + from * GROUPS + g);
+        }
+        for (int s = 0; s < SUPERS; s++) {
+            assert_true(taken.scale_factors.outer[r * SUPERS + s] == (float)(from * SUPERS + s));
+            assert_true(taken.offset_factors.outer[r * SUPERS + s] == (float)-(from * SUPERS + s));
+        }
+    }
+    qb_qweight_free(&taken);
+    qb_qweight_free(&q);
+}
+
 static double bits_of(bool codebook, int bits, int64_t group, bool symmetric, bool double_quant) {
     qb_qweight q = {.coding = codebook ? QB_CODING_CODEBOOK : QB_CODING_AFFINE,
                     .rows = 4096,
@@ -167,6 +201,7 @@ int main(void) {
         cmocka_unit_test(test_qweight__blocks_cross_rows),
         cmocka_unit_test(test_qweight__dynamic_map),
         cmocka_unit_test(test_qweight__affine_groups_and_act_order),
+        cmocka_unit_test(test_qweight__rows_are_taken_with_their_factors),
         cmocka_unit_test(test_qweight__bits_per_weight_as_the_size_table_counts),
         cmocka_unit_test(test_qweight__scales_round_to_half),
         cmocka_unit_test(test_qweight__bad_shapes_are_refused),

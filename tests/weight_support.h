@@ -10,20 +10,32 @@ typedef struct {
     int64_t group; /* group or block size; 0: the whole row */
     bool symmetric, act_order, double_quant, odd_scales;
     bool offsets, any_sign; /* as GGUF's blocks have them */
-    bool factored;          /* scales and offsets are small whole numbers times a float16 of 256 columns */
+    bool factored;          /* scales and offsets have factors, as the K types, where columns are whole 256 */
     double packed_bits;     /* a weight takes in memory, where that is not what it takes in a file */
 } format;
 
-/* Group values of one float16 of either sign times whole numbers from `least` on, a row of `groups`,
- * 256 / group_size a float16. */
-static inline void factored_values(float *values, int64_t groups, int64_t group_size, float middle, int least,
-                                   int most) {
-    float outer = 0;
-    for (int64_t g = 0; g < groups; g++) {
-        if (g % (256 / group_size) == 0)
-            outer = qb_f32_of_f16(qb_f16_of_f32(middle / 32 * (1 + 0.3f * noise())));
-        values[g] = outer * (float)(least + (int)((noise_u32() >> 8) % (uint32_t)(most - least + 1)));
-    }
+/* n values of factors that `groups` share; a sign or none of the inner ones. */
+static inline void values_of_factors(const qb_factors *f, int64_t n, int groups, bool has_sign,
+                                     float *values) {
+    for (int64_t g = 0; g < n; g++)
+        values[g] = f->outer[g / groups] * (float)(has_sign ? (int8_t)f->inner[g] : f->inner[g]);
+}
+
+/* The scales and offsets of a weight with factors. */
+static inline void set_values_of_factors(qb_qweight *q) {
+    const int64_t n = q->rows * q->n_groups;
+    values_of_factors(&q->scale_factors, n, q->factor_groups, true, q->scales);
+    if (q->offsets) values_of_factors(&q->offset_factors, n, q->factor_groups, false, q->offsets);
+}
+
+/* Of row `row`: float16 near `middle` / 32, and whole numbers from `least` on. */
+static inline void random_factors(const qb_qweight *q, const qb_factors *f, int64_t row, float middle,
+                                  int least, int most) {
+    const int64_t n = q->n_groups, supers = n / q->factor_groups;
+    for (int64_t s = 0; s < supers; s++)
+        f->outer[row * supers + s] = qb_f32_of_f16(qb_f16_of_f32(middle / 32 * (1 + 0.3f * noise())));
+    for (int64_t g = 0; g < n; g++)
+        f->inner[row * n + g] = (uint8_t)(least + (int)((noise_u32() >> 8) % (uint32_t)(most - least + 1)));
 }
 
 /* Free with qb_qweight_free and qb_free, or as a qb_weight's `packed`. */
@@ -47,17 +59,19 @@ static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols
                 q->zeros[i] = (uint8_t)(f->symmetric ? 1 << (f->bits - 1)
                                                      : (int)(noise_u32() >> 8 & ((1u << f->bits) - 1)));
         }
-        for (int64_t r = 0; f->factored && r < rows; r++) {
+        const bool factored = f->factored && cols % 256 == 0;
+        if (factored) assert_ok(qb_qweight_alloc_factors(q, (int)(256 / group)));
+        for (int64_t r = 0; factored && r < rows; r++) {
             const bool flip = f->any_sign && r % 2;
             /* what the K types of so many bits have */
             const int least = f->bits == 3 ? -32 : f->bits == 6 ? -128 : 0;
             const int most = f->bits == 2 ? 15 : f->bits == 3 ? 31 : f->bits == 6 ? 127 : 63;
-            factored_values(q->scales + r * q->n_groups, q->n_groups, group, flip ? -0.01f : 0.01f, least,
-                            flip && f->bits == 6 ? 126 : most);
+            random_factors(q, &q->scale_factors, r, flip ? -0.01f : 0.01f, least, most);
             if (f->offsets)
-                factored_values(q->offsets + r * q->n_groups, q->n_groups, group,
-                                -0.01f * (float)(1 << (f->bits - 1)), 0, f->bits == 2 ? 15 : 63);
+                random_factors(q, &q->offset_factors, r, -0.01f * (float)(1 << (f->bits - 1)), 0,
+                               f->bits == 2 ? 15 : 63);
         }
+        if (factored) set_values_of_factors(q);
         if (!f->odd_scales && !f->factored) assert_ok(qb_qweight_round_scales(q));
         /* A permutation cut into groups, as act-order gives. */
         for (int64_t c = 0; f->act_order && c < cols; c++) q->g_idx[c] = (int32_t)(c / group);

@@ -15,8 +15,8 @@ static inline float half_at(const uint8_t *p) {
     return qb_f32_of_bits(((h & 0x8000u) << 16 | (h & 0x7fffu) << 13) + (112u << 23));
 }
 
-/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, as
-   many codes. Eight bytes at a time. */
+/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, as many codes. Eight bytes at a
+   time. */
 static inline void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
     const uint64_t all = mask * 0x0101010101010101u;
     for (int i = 0; i < n; i += 8) {
@@ -52,35 +52,32 @@ static void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
     for (int i = 0; i < 32; i++) codes[i] = (uint8_t)(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
 }
 
-static void decode_q4_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    scales[0] = half_at(b);
+static void decode_q4_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
     nibbles_32(b + 2, codes);
 }
 
-static void decode_q4_1(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    scales[0] = half_at(b);
-    offsets[0] = half_at(b + 2);
+static void decode_q4_1(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
+    v->offsets[0] = half_at(b + 2);
     nibbles_32(b + 4, codes);
 }
 
-static void decode_q5_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    scales[0] = half_at(b);
+static void decode_q5_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
     nibbles_32(b + 6, codes);
     fifth_bits_32(b + 2, codes);
 }
 
-static void decode_q5_1(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    scales[0] = half_at(b);
-    offsets[0] = half_at(b + 2);
+static void decode_q5_1(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
+    v->offsets[0] = half_at(b + 2);
     nibbles_32(b + 8, codes);
     fifth_bits_32(b + 4, codes);
 }
 
-static void decode_q8_0(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    scales[0] = half_at(b);
+static void decode_q8_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
     for (int i = 0; i < 32; i += 8) {
         uint64_t x;
         memcpy(&x, b + 2 + i, 8);
@@ -105,22 +102,20 @@ static void bits_256(const uint8_t *bytes, int to, uint8_t *codes) {
     for (int row = 0; row < 8; row++) add_bits(bytes, 32, row, 1, to, codes + 32 * row);
 }
 
-static void decode_q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    float d = half_at(b + 80), dmin = half_at(b + 82);
-    for (int g = 0; g < 16; g++) {
-        scales[g] = d * (float)(b[g] & 15);
-        offsets[g] = -(dmin * (float)(b[g] >> 4));
-    }
+static void decode_q2_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    *v->scales = half_at(b + 80);
+    *v->offsets = -half_at(b + 82);
+    cut_bits(b, 16, 0, 15, v->inner_scales);
+    cut_bits(b, 16, 4, 15, v->inner_offsets);
     pairs_256(b + 16, codes);
 }
 
-static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
+static void decode_q3_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
     const uint8_t *packed = b + 96; /* low four bits in eight bytes, high two in four */
-    float d = half_at(b + 108);
+    *v->scales = half_at(b + 108);
     for (int g = 0; g < 16; g++) {
         int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
-        scales[g] = d * (float)((low | high << 4) - 32);
+        v->inner_scales[g] = (uint8_t)((low | high << 4) - 32);
     }
     pairs_256(b + 32, codes);
     bits_256(b, 2, codes);
@@ -128,14 +123,15 @@ static void decode_q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *
 
 /* Eight 6-bit scales and minimums in twelve bytes: the first four of each whole in the low six bits of bytes
    0 .. 7, the others as nibbles in bytes 8 .. 11 with their top two bits above the first ones. */
-static void scales_256(const uint8_t *b, float *scales, float *offsets) {
-    float d = half_at(b), dmin = half_at(b + 2);
+static void scales_256(const uint8_t *b, const qb_block_values *v) {
     const uint8_t *p = b + 4;
+    *v->scales = half_at(b);
+    *v->offsets = -half_at(b + 2);
     for (int g = 0; g < 8; g++) {
         int scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | (p[g - 4] >> 6) << 4;
         int least = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | (p[g] >> 6) << 4;
-        scales[g] = d * (float)scale;
-        offsets[g] = -(dmin * (float)least);
+        v->inner_scales[g] = (uint8_t)scale;
+        v->inner_offsets[g] = (uint8_t)least;
     }
 }
 
@@ -145,44 +141,37 @@ static void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
         cut_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, codes + i);
 }
 
-static void decode_q4_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    scales_256(b, scales, offsets);
+static void decode_q4_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    scales_256(b, v);
     nibbles_256(b + 16, 32, codes);
 }
 
-static void decode_q5_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    scales_256(b, scales, offsets);
+static void decode_q5_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    scales_256(b, v);
     nibbles_256(b + 48, 32, codes);
     bits_256(b + 16, 4, codes);
 }
 
-static void decode_q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    float d = half_at(b + 208);
-    for (int g = 0; g < 16; g++) {
-        int8_t scale;
-        memcpy(&scale, b + 192 + g, 1);
-        scales[g] = d * (float)scale;
-    }
+static void decode_q6_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    *v->scales = half_at(b + 208);
+    memcpy(v->inner_scales, b + 192, 16);
     nibbles_256(b, 64, codes);
     add_pairs_256(b + 128, 4, codes);
 }
 
 /* ---- blocks of codes of a table ---- */
 
-static void decode_iq4_nl(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    scales[0] = half_at(b);
+static void decode_iq4_nl(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
     nibbles_32(b + 2, codes);
 }
 
 /* Six bits a scale: the low four in nibbles, the high two in a 16-bit word. */
-static void decode_iq4_xs(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
+static void decode_iq4_xs(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
     float d = half_at(b);
     for (int g = 0; g < 8; g++) {
         int low = b[4 + g / 2] >> (g % 2 * 4) & 15, high = b[2 + g / 4] >> (g % 4 * 2) & 3;
-        scales[g] = d * (float)((low | high << 4) - 32);
+        v->scales[g] = d * (float)((low | high << 4) - 32);
         nibbles_32(b + 8 + 16 * g, codes + 32 * g);
     }
 }
@@ -192,28 +181,31 @@ float qb_e8m0_half(uint8_t e) {
     return qb_f32_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
-static void decode_mxfp4(const uint8_t *b, uint8_t *codes, float *scales, float *offsets) {
-    (void)offsets;
-    scales[0] = qb_e8m0_half(b[0]);
+static void decode_mxfp4(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+    v->scales[0] = qb_e8m0_half(b[0]);
     nibbles_32(b + 1, codes);
 }
 
 /* ---- the types ---- */
 
 #define PLAIN(name, id, bytes, dtype)                                                                        \
-    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, 0, NULL, QB_DTYPE_COUNT }
+    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, false, 0, NULL, QB_DTYPE_COUNT }
 #define LISTED(name, id, columns, bytes)                                                                     \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, 0, NULL, QB_DTYPE_COUNT }
+    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, false, 0, NULL, QB_DTYPE_COUNT }
+/* Scales that are float32 are products. */
 #define ZEROS(name, id, columns, bytes, bits, group, decode, scale)                                          \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false, 0, decode,     \
-            QB_DTYPE_##scale                                                                                 \
+        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false,                \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, decode, QB_DTYPE_##scale                                    \
     }
 #define OFFSETS(name, id, columns, bytes, bits, group, decode, scale)                                        \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, false, 0, decode, QB_DTYPE_##scale }
+    {                                                                                                        \
+        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, false,                               \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, decode, QB_DTYPE_##scale                                    \
+    }
 #define BOOK(name, id, columns, bytes, book, decode)                                                         \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, QB_CODEBOOK_##book, decode,         \
+        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, false, QB_CODEBOOK_##book, decode,  \
             QB_DTYPE_F32                                                                                     \
     }
 
@@ -261,7 +253,7 @@ static const qb_ggml_type types[] = {
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
-enum { N_TYPES = sizeof types / sizeof types[0], MAX_BLOCK_GROUPS = 16, ROWS_A_TASK = 16 };
+enum { N_TYPES = sizeof types / sizeof types[0], ROWS_A_TASK = 16 };
 
 const qb_ggml_type *qb_ggml_type_at(size_t index) {
     return index < N_TYPES ? &types[index] : NULL;
@@ -319,21 +311,48 @@ static bool all_finite(const float *values, int64_t n) {
     return most < 0x7f800000;
 }
 
+/* Where block `block` of a row puts its values. */
+static qb_block_values values_at(const read_job *j, int64_t row, int64_t block) {
+    const qb_ggml_type *t = j->t;
+    const qb_qweight *q = j->q;
+    const int64_t groups = t->block_columns / t->group_size, blocks = q->cols / t->block_columns;
+    const int64_t at = row * blocks + block;
+    if (!t->has_factors)
+        return (qb_block_values){.scales = j->scales + at * groups,
+                                 .offsets = q->offsets ? q->offsets + at * groups : NULL};
+    return (qb_block_values){.scales = q->scale_factors.outer + at,
+                             .inner_scales = q->scale_factors.inner + at * groups,
+                             .offsets = q->offsets ? q->offset_factors.outer + at : NULL,
+                             .inner_offsets = q->offsets ? q->offset_factors.inner + at * groups : NULL};
+}
+
+/* n values of factors that `groups` share. */
+static void multiply(const float *outer, const uint8_t *inner, bool has_sign, int64_t n, int64_t groups,
+                     float *out) {
+    for (int64_t i = 0; i < n; i += groups)
+        for (int64_t g = i; g < i + groups; g++)
+            out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
+}
+
 static void decode_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     read_job *j = ctx;
     const qb_ggml_type *t = j->t;
     qb_qweight *q = j->q;
-    const int64_t a_row = q->cols / t->group_size, groups = t->block_columns / t->group_size;
-    const int64_t blocks = q->cols / t->block_columns;
-    float unused[MAX_BLOCK_GROUPS] = {0};
+    const int64_t a_row = q->cols / t->group_size, blocks = q->cols / t->block_columns;
     for (int64_t r = begin; r < end; r++) {
         const uint8_t *from = j->blocks + (j->row_of ? j->row_of(j->ctx, r) : r) * blocks * t->block_bytes;
-        float *scales = j->scales + r * a_row, *offsets = q->offsets ? q->offsets + r * a_row : NULL;
         uint8_t *codes = q->codes + r * q->cols;
-        for (int64_t b = 0; b < blocks; b++)
-            t->decode(from + b * t->block_bytes, codes + b * t->block_columns, scales + b * groups,
-                      offsets ? offsets + b * groups : unused);
+        for (int64_t b = 0; b < blocks; b++) {
+            const qb_block_values values = values_at(j, r, b);
+            t->decode(from + b * t->block_bytes, codes + b * t->block_columns, &values);
+        }
+        float *scales = j->scales + r * a_row, *offsets = q->offsets ? q->offsets + r * a_row : NULL;
+        if (t->has_factors) {
+            const qb_block_values of = values_at(j, r, 0);
+            multiply(of.scales, of.inner_scales, true, a_row, q->factor_groups, scales);
+            if (offsets) multiply(of.offsets, of.inner_offsets, false, a_row, q->factor_groups, offsets);
+        }
         if (!all_finite(scales, a_row) || (offsets && !all_finite(offsets, a_row)))
             atomic_store(&j->damaged, true);
     }
@@ -353,7 +372,11 @@ qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t
     qb_status st = t->has_book ? qb_qweight_alloc_codebook(rows, cols, t->book, t->group_size, false, out)
                    : t->has_offsets ? qb_qweight_alloc_offsets(rows, cols, t->bits, t->group_size, out)
                                     : qb_qweight_alloc_affine(rows, cols, t->bits, t->group_size, false, out);
-    if (st != QB_OK) return st;
+    if (st == QB_OK && t->has_factors) st = qb_qweight_alloc_factors(out, t->block_columns / t->group_size);
+    if (st != QB_OK) {
+        qb_qweight_free(out);
+        return st;
+    }
     out->scale_dtype = t->scale_dtype;
     out->symmetric = !t->has_offsets && !t->has_book;
     read_job j = {.t = t,

@@ -6,6 +6,12 @@
 #include "base/threads.h"
 #include "kernels/qweight.h"
 
+/* Where the values beside a block's codes go; what a type has not may be NULL. */
+typedef struct qb_block_values {
+    float *scales, *offsets;
+    uint8_t *inner_scales, *inner_offsets; /* qb_factors */
+} qb_block_values;
+
 typedef struct qb_ggml_type {
     const char *name;
     uint32_t id;
@@ -16,9 +22,11 @@ typedef struct qb_ggml_type {
     uint8_t zero;     /* w = scale * (code - zero) ... */
     bool has_offsets; /* ... or w = scale * code + offset */
     bool has_book;    /* ... or w = table[code] * scale */
+    bool has_factors; /* scales and offsets are whole numbers times a float16 of the block */
     qb_codebook book;
-    /* One block: codes[block_columns], and of each group a scale and, if any, an offset. */
-    void (*decode)(const uint8_t *block, uint8_t *codes, float *scales, float *offsets);
+    /* One block: codes[block_columns] and of each group a scale and, if any, an offset; with has_factors one
+       of either for the block, and of each group what it is times. */
+    void (*decode)(const uint8_t *block, uint8_t *codes, const qb_block_values *values);
     qb_dtype scale_dtype; /* what holds the scales exactly */
 } qb_ggml_type;
 
@@ -28,10 +36,10 @@ bool qb_ggml_type_is_packed(const qb_ggml_type *t); /* blocks that are read */
 bool qb_ggml_type_is_blocks(const qb_ggml_type *t); /* quantized, whether read or not */
 const char *qb_ggml_packed_names(char buffer[160]); /* "Q4_0, Q4_1, .." of those that are read */
 
-/* rows * (cols / block_columns) blocks to codes, scales and zeros or offsets. row_of gives the row of the
-   file that holds a row of the matrix (NULL: the same), with `ctx`. cols must be a multiple of the block. A
-   scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. threads may be NULL. Free with
-   qb_qweight_free. */
+/* rows * (cols / block_columns) blocks to codes, scales, with their factors, and zeros or offsets. row_of
+   gives the row of the file that holds a row of the matrix (NULL: the same), with `ctx`. cols must be a
+   multiple of the block. A scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. threads may be
+   NULL. Free with qb_qweight_free. */
 qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t *blocks, int64_t rows,
                        int64_t cols, int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
                        qb_qweight *out) QB_NODISCARD;

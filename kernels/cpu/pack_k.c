@@ -1,6 +1,6 @@
-/* Scales and offsets of GGUF's K types are a small whole number times a scale of 256 columns. The neutral
-   form holds their products; here the factors are found again, so that a group takes a byte and not four, and
-   whole numbers can be added over super-blocks. */
+/* Scales and offsets of GGUF's K types are a small whole number times a scale of 256 columns. They lie as
+   these factors, so that a group takes a byte and not four, and whole numbers can be added over super-blocks.
+ */
 #include "kernels/cpu/pack_k.h"
 
 #include "kernels/cpu/pack_steps.h"
@@ -9,123 +9,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { MOST = QB_K_GROUPS_MAX };
-
 /* The kind is a constant in each that is called with one, and with it counts and shifts. */
 #define INLINE static inline __attribute__((always_inline))
-
-/* ---- factors ---- */
-
-/* value = odd * 2^exponent, or 0. */
-static int32_t odd_part(float value, int *exponent) {
-    uint32_t bits, biased;
-    memcpy(&bits, &value, 4);
-    biased = bits >> 23 & 255;
-    int32_t m = (int32_t)((bits & 0x7fffff) | (biased ? 0x800000u : 0));
-    if (!m) return 0;
-    int zeros = __builtin_ctz((unsigned)m);
-    *exponent = (biased ? (int)biased : 1) - 150 + zeros;
-    return bits >> 31 ? -(m >> zeros) : m >> zeros;
-}
-
-typedef struct {
-    int least, most, usual;
-} whole_range;
-
-static bool within(const int32_t *part, int n, int32_t whole, whole_range r, int8_t *inner) {
-    for (int i = 0; i < n; i++) {
-        int32_t k = part[i] / whole;
-        if (k < r.least || k > r.most) return false;
-        inner[i] = (int8_t)(uint8_t)(k & 255);
-    }
-    return true;
-}
-
-/* The largest factor of n values, of the sign that brings each value over it within the range; false where
-   none does. */
-static bool largest_factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
-    int32_t part[MOST]; /* of 24 bits, and 7 more */
-    int exponent[MOST], least = 0;
-    bool any = false;
-    for (int i = 0; i < n; i++) {
-        if (!isfinite(values[i])) return false;
-        part[i] = odd_part(values[i], &exponent[i]);
-        if (!part[i]) continue;
-        least = !any || exponent[i] < least ? exponent[i] : least;
-        any = true;
-    }
-    int32_t whole = 0;
-    for (int i = 0; i < n; i++) {
-        if (!part[i]) continue;
-        if (exponent[i] - least > 7) return false;
-        part[i] *= 1 << (exponent[i] - least);
-        whole = (int32_t)qb_gcd(part[i] < 0 ? -part[i] : part[i], whole);
-    }
-    *outer = any ? ldexpf((float)whole, least) : 0.0f;
-    if (!any) {
-        memset(inner, 0, (size_t)n);
-        return true;
-    }
-    if (!within(part, n, whole, range, inner)) {
-        *outer = -*outer;
-        if (!within(part, n, -whole, range, inner)) return false;
-    }
-    for (int i = 0; i < n; i++)
-        if (*outer * (float)(range.most > 127 ? (uint8_t)inner[i] : inner[i]) != values[i]) return false;
-    return true;
-}
-
-/* The factor of which the largest value is `usual`. Sums in place of ends, so that values are looked at
-   together. */
-INLINE bool usual_factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
-    const float to_whole = 0x1.8p23f; /* added, it rounds, and the lowest bits are the whole number's */
-    const float low = (float)range.least, high = (float)range.most;
-    int32_t above = 0, below = 0; /* bits of floats of no sign rise with them */
-    int differ = 0;
-    float raised[MOST];
-    for (int i = 0; i < n; i++) {
-        int32_t bits = (int32_t)qb_bits_of_f32(values[i]), turned = (int32_t)((uint32_t)bits ^ 0x80000000);
-        above = bits > above ? bits : above;
-        below = turned > below ? turned : below;
-    }
-    const float most = qb_f32_of_bits((uint32_t)(above >= below ? above : below));
-    const float signed_most = above >= below ? most : -most, usual = (float)range.usual;
-    const float unit = signed_most / usual, of_unit = usual / signed_most;
-    if (!isfinite(unit) || !isfinite(of_unit)) return false;
-    for (int i = 0; i < n; i++) {
-        raised[i] = values[i] * of_unit + to_whole;
-        const float k = raised[i] - to_whole;
-        differ += (k * unit != values[i]) + (k < low) + (k > high);
-    }
-    if (differ) return false;
-    for (int i = 0; i < n; i++) inner[i] = (int8_t)(uint8_t)(qb_bits_of_f32(raised[i]) & 255);
-    *outer = unit;
-    return true;
-}
-
-/* A factor of n values that brings each of them over it within the range, the usual one or the largest;
-   false where there is none. */
-INLINE bool factor(const float *values, int n, whole_range range, float *outer, int8_t *inner) {
-    return usual_factor(values, n, range, outer, inner) || largest_factor(values, n, range, outer, inner);
-}
-
-/* What scales and offsets can be, and what the largest of a super-block is by ggml's quantizers. K3: a code
-   less its middle, times the scale, is to be a byte when 124 is added. */
-static whole_range scale_range(qb_pack_kind kind) {
-    switch (kind) {
-    case QB_PACK_K2:
-        return (whole_range){0, 15, 15};
-    case QB_PACK_K3:
-        return (whole_range){-32, 31, -32};
-    case QB_PACK_K6:
-        return (whole_range){-128, 127, -128};
-    default:
-        return (whole_range){-128, 127, 63};
-    }
-}
-static whole_range offset_range(qb_pack_kind kind) {
-    return kind == QB_PACK_K2 ? (whole_range){0, 15, 15} : (whole_range){0, 255, 63};
-}
 
 /* ---- super-blocks ---- */
 
@@ -164,18 +49,24 @@ INLINE void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint
     }
 }
 
-/* A row's scales or offsets of a super-block; with a shift, above what is there. */
-INLINE bool put_factors(const float *values, int n, whole_range range, int shift, int64_t lane, uint8_t *to,
-                        uint8_t *outer) {
-    int8_t inner[MOST];
-    float factor_of_all;
-    if (!factor(values, n, range, &factor_of_all, inner)) return false;
+/* A row's scales or offsets of a super-block; with a shift, above what is there. False where one is beyond
+   what the kind has: K2 four bits; K3 scales that, times a code less its middle, are a byte when 124 is
+   added.
+ */
+INLINE bool put_factors(const qb_factors *f, int64_t group, qb_pack_kind kind, bool is_scale, int64_t lane,
+                        uint8_t *to, uint8_t *outer) {
+    const int n = qb_k_groups(kind), shift = kind == QB_PACK_K2 && !is_scale ? 4 : 0;
+    const uint8_t *inner = f->inner + group, raised = kind == QB_PACK_K3 ? 32 : 0;
+    const uint8_t limit = kind == QB_PACK_K2 ? 15 : kind == QB_PACK_K3 ? 63 : 255;
+    uint8_t most = 0;
+    for (int g = 0; g < n; g++)
+        most = (uint8_t)(inner[g] + raised) > most ? (uint8_t)(inner[g] + raised) : most;
     for (int g = 0; g < n; g++) {
         uint8_t *byte = to + g / 4 * 64 + lane * 4 + g % 4;
-        *byte = (uint8_t)(shift ? *byte | (uint8_t)inner[g] << shift : inner[g]);
+        *byte = (uint8_t)(shift ? *byte | inner[g] << shift : inner[g]);
     }
-    memcpy(outer + 4 * lane, &factor_of_all, 4);
-    return true;
+    memcpy(outer + 4 * lane, f->outer + group / n, 4);
+    return most <= limit;
 }
 
 INLINE bool put_row(const k_job *j, qb_pack_kind kind, int64_t row, int64_t super, uint8_t *to) {
@@ -185,11 +76,10 @@ INLINE bool put_row(const k_job *j, qb_pack_kind kind, int64_t row, int64_t supe
     const uint8_t *codes = j->q->codes + row * j->q->cols + super * QB_K_COLS;
     if (!qb_codes_below(codes, QB_K_COLS, 1 << j->q->bits)) return false;
     put_codes(kind, codes, lane, to);
-    if (!put_factors(j->q->scales + g, groups, scale_range(kind), 0, lane, to + qb_k_scales_at(kind), outer))
+    if (!put_factors(&j->q->scale_factors, g, kind, true, lane, to + qb_k_scales_at(kind), outer))
         return false;
-    return !qb_k_has_offsets(kind) ||
-           put_factors(j->q->offsets + g, groups, offset_range(kind), kind == QB_PACK_K2 ? 4 : 0, lane,
-                       to + qb_k_offsets_at(kind), outer + 4 * QB_BLOCK_ROWS);
+    return !qb_k_has_offsets(kind) || put_factors(&j->q->offset_factors, g, kind, false, lane,
+                                                  to + qb_k_offsets_at(kind), outer + 4 * QB_BLOCK_ROWS);
 }
 
 /* Along the rows, as the weight is read; a block's super-blocks stay in the cache meanwhile. */
@@ -221,7 +111,7 @@ static qb_pack_kind kind_of(const qb_qweight *q) {
     if (q->coding != QB_CODING_AFFINE || q->g_idx || q->cols % QB_K_COLS) return QB_PACK_COUNT;
     for (qb_pack_kind k = QB_PACK_K2; k <= QB_PACK_K6; k++) {
         if (q->bits != qb_k_low_bits(k) + qb_k_high_bits(k) || q->group_size != qb_k_group_cols(k)) continue;
-        if (!q->offsets != !qb_k_has_offsets(k)) continue;
+        if (!q->offsets != !qb_k_has_offsets(k) || q->factor_groups != qb_k_groups(k)) continue;
         return q->offsets || qb_qweight_zeros_in_middle(q) ? k : QB_PACK_COUNT;
     }
     return QB_PACK_COUNT;
