@@ -79,7 +79,8 @@ static void test_cli_speed__samples_until_it_knows(void **state) {
     double n = qb_json_number(qb_json_get(row, "n")), spent = qb_json_number(qb_json_get(row, "sampled_s"));
     assert_true(n >= 3 && qb_json_number(qb_json_get(row, "runs_per_sample")) >= 1);
     assert_false(qb_json_true(qb_json_get(row, "reached"))); /* one part in ten thousand */
-    if (n < QB_SAMPLES_MAX) assert_true(spent >= 0.2);
+    /* as many as there can be, of which disturbed ones were left out, or the budget's time */
+    if (strcmp(qb_json_string(qb_json_get(row, "stopped")), "count")) assert_true(spent >= 0.2);
     qb_json_free(doc);
     outcome_free(&o);
     o = BENCH("speed", scratch_path("tiny"), "--synthetic", "--prefill", "0", "--decode", "4", "--precision",
