@@ -371,7 +371,8 @@ void qb_qweight_dequantize(const qb_qweight *q, float *out) {
         out[i] = table[q->codes[i] & 15] * q->absmax[i / q->block_size];
 }
 
-int64_t qb_gcd(int64_t a, int64_t b) {
+/* Of 0 and b it is b. Neither below 0. */
+static int64_t greatest_divisor(int64_t a, int64_t b) {
     while (b) {
         int64_t rest = a % b;
         a = b;
@@ -381,7 +382,7 @@ int64_t qb_gcd(int64_t a, int64_t b) {
 }
 
 int64_t qb_qweight_scale_cols(const qb_qweight *q) {
-    return q->coding == QB_CODING_CODEBOOK ? qb_gcd(q->cols, q->block_size) : q->group_size;
+    return q->coding == QB_CODING_CODEBOOK ? greatest_divisor(q->cols, q->block_size) : q->group_size;
 }
 
 double qb_qweight_bits_per_weight(const qb_qweight *q) {

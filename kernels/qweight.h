@@ -116,8 +116,6 @@ void qb_qweight_as_read(qb_qweight *q);
  * against it. */
 void qb_qweight_dequantize(const qb_qweight *q, float *out);
 
-/* The greatest whole number that divides both; of 0 and b it is b. Neither below 0. */
-int64_t qb_gcd(int64_t a, int64_t b);
 /* Columns whose weights share a scale or an absmax in every row, not looking at g_idx. The absmax of a
  * codebook's block changes within a row only at multiples of gcd(cols, block_size). */
 int64_t qb_qweight_scale_cols(const qb_qweight *q);

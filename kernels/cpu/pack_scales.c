@@ -10,7 +10,7 @@ typedef struct {
     const void *from;
     int64_t size;
     void *to;
-    atomic_bool inexact; /* halves_of: one is not a float16 */
+    atomic_bool inexact; /* put_halves: one is not a float16 */
 } group_job;
 
 static int64_t place_of(const qb_packed *p, int64_t row, int64_t group) {
