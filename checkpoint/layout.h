@@ -16,6 +16,7 @@ typedef struct qb_layout {
     qb_status (*put)(qb_writer *w, const char *module, const qb_qweight *q);
     /* Whether MODULE is quantized in this layout here. */
     bool (*present)(const qb_checkpoint *ck, const char *module);
+    /* Codes may be left in the tensor, with a source that holds it, and products of factors not made. */
     qb_status (*read)(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out);
     /* Rows of a fused or stacked tensor, for layouts that need not read all of it; NULL: `read`, then the
        rows. `slice` lies within the tensor. */

@@ -108,8 +108,8 @@ static qb_status read_rows(qb_checkpoint *ck, const qb_layout *layout, const cha
                        ck->dir, module, layout->name);
     if (s->tensor_rows == rows && is_contiguous(s)) return layout->read(ck, module, rows, cols, out);
     qb_status st = layout->read(ck, module, s->tensor_rows, cols, &whole);
-    if (st != QB_OK) return st;
-    st = qb_qweight_take_rows(&whole, rows, slice_row, s, out);
+    if (st == QB_OK) st = qb_qweight_complete(&whole, ck->threads);
+    if (st == QB_OK) st = qb_qweight_take_rows(&whole, rows, slice_row, s, out);
     qb_qweight_free(&whole);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s: %.200s", ck->dir, module);
 }
@@ -138,8 +138,8 @@ static qb_status check_undeclared(const qb_checkpoint *ck, const char *module) {
 
 /* ---- modules ---- */
 
-qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
-                                     int64_t rows, int64_t cols, qb_weight *out) {
+qb_status qb_checkpoint_linear_view(qb_checkpoint *ck, const char *module, const qb_slice *slice,
+                                    int64_t rows, int64_t cols, qb_weight *out) {
     qb_slice s;
     *out = (qb_weight){.rows = rows, .cols = cols};
     qb_status st = complete_slice(ck, module, slice, rows, &s);
@@ -151,6 +151,14 @@ qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, cons
     st = check_undeclared(ck, module);
     if (st == QB_OK) st = need_weight(ck, module, &t);
     return st == QB_OK ? dense_linear(ck, t, &s, out) : st;
+}
+
+qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
+                                     int64_t rows, int64_t cols, qb_weight *out) {
+    qb_status st = qb_checkpoint_linear_view(ck, module, slice, rows, cols, out);
+    if (st == QB_OK && out->packed) st = qb_qweight_complete(out->packed, ck->threads);
+    if (st != QB_OK) qb_checkpoint_free_linear(ck, module, out);
+    return st;
 }
 
 qb_status qb_checkpoint_linear(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols,

@@ -108,22 +108,10 @@ static qb_status alloc_many(size_t count, size_t size, void *out_pointer) {
     return st;
 }
 
-static qb_status alloc_cleared(size_t count, size_t size, void *out_pointer) {
-    void **out = out_pointer;
-    qb_status st = alloc_many(count, size, out);
-    if (st == QB_OK && *out) memset(*out, 0, count * size);
-    return st;
-}
+/* ---- form and arrays ---- */
 
-static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_offsets,
-                              bool with_g_idx, qb_qweight *out) {
+qb_status qb_qweight_form_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, qb_qweight *out) {
     *out = (qb_qweight){0};
-    qb_qweight q = {.coding = QB_CODING_AFFINE,
-                    .rows = rows,
-                    .cols = cols,
-                    .bits = bits,
-                    .group_size = group_size,
-                    .scale_dtype = QB_DTYPE_F16};
     qb_status st = check_shape(rows, cols);
     if (st != QB_OK) return st;
     if (bits < 2 || bits > 8 || bits == 7)
@@ -131,20 +119,85 @@ static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t grou
     if (group_size < 1 || group_size > cols)
         return qb_fail(QB_ERR_UNSUPPORTED, "group size %lld for rows of %lld columns; expected 1 .. %lld",
                        (long long)group_size, (long long)cols, (long long)cols);
-    q.n_groups = (cols + group_size - 1) / group_size;
-    size_t elements = (size_t)rows * (size_t)cols, groups = (size_t)rows * (size_t)q.n_groups;
-    QB_TRY(st, alloc_many(elements, 1, &q.codes));
-    QB_TRY(st, alloc_cleared(groups, sizeof *q.scales, &q.scales));
-    if (with_offsets)
-        QB_TRY(st, alloc_cleared(groups, sizeof *q.offsets, &q.offsets));
-    else
-        QB_TRY(st, alloc_cleared(groups, 1, &q.zeros));
-    if (with_g_idx) QB_TRY(st, qb_alloc_zero((size_t)cols, sizeof *q.g_idx, &q.g_idx));
-    *out = q;
+    *out = (qb_qweight){.coding = QB_CODING_AFFINE,
+                        .rows = rows,
+                        .cols = cols,
+                        .bits = bits,
+                        .group_size = group_size,
+                        .n_groups = (cols + group_size - 1) / group_size,
+                        .scale_dtype = QB_DTYPE_F16};
+    return QB_OK;
+}
+
+qb_status qb_qweight_form_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
+                                   bool double_quant, qb_qweight *out) {
+    *out = (qb_qweight){0};
+    qb_status st = check_shape(rows, cols);
+    if (st != QB_OK) return st;
+    if (block_size < 32 || block_size > 4096 || (block_size & (block_size - 1)))
+        return qb_fail(QB_ERR_UNSUPPORTED, "block size %lld; expected a power of two, 32 .. 4096",
+                       (long long)block_size);
+    *out = (qb_qweight){.coding = QB_CODING_CODEBOOK,
+                        .rows = rows,
+                        .cols = cols,
+                        .bits = 4,
+                        .codebook = codebook,
+                        .block_size = block_size,
+                        .n_blocks = (rows * cols + block_size - 1) / block_size,
+                        .double_quant = double_quant,
+                        .source_dtype = QB_DTYPE_F16};
+    return QB_OK;
+}
+
+static int64_t nested_of(const qb_qweight *q) {
+    return (q->n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK;
+}
+
+qb_status qb_qweight_alloc_values(qb_qweight *q, bool with_offsets) {
+    qb_status st;
+    if (q->coding == QB_CODING_AFFINE) {
+        size_t groups = (size_t)q->rows * (size_t)q->n_groups;
+        QB_TRY(st, alloc_many(groups, sizeof *q->scales, &q->scales));
+        if (with_offsets)
+            QB_TRY(st, alloc_many(groups, sizeof *q->offsets, &q->offsets));
+        else
+            QB_TRY(st, alloc_many(groups, 1, &q->zeros));
+        return QB_OK;
+    }
+    QB_TRY(st, alloc_many((size_t)q->n_blocks, sizeof *q->absmax, &q->absmax));
+    if (!q->double_quant) return QB_OK;
+    QB_TRY(st, alloc_many((size_t)q->n_blocks, 1, &q->absmax_codes));
+    st = qb_alloc((size_t)nested_of(q), sizeof *q->nested_absmax, &q->nested_absmax);
+out:
+    return st;
+}
+
+static void clear(void *array, int64_t n, size_t size) {
+    if (array) memset(array, 0, (size_t)n * size);
+}
+
+/* A weight of q's form with codes to be filled and the rest cleared; freed on an error. */
+static qb_status alloc_whole(qb_qweight *q, bool with_offsets, bool with_g_idx) {
+    qb_status st;
+    QB_TRY(st, alloc_many((size_t)q->rows * (size_t)q->cols, 1, &q->codes));
+    QB_TRY(st, qb_qweight_alloc_values(q, with_offsets));
+    if (with_g_idx) QB_TRY(st, qb_alloc_zero((size_t)q->cols, sizeof *q->g_idx, &q->g_idx));
+    clear(q->scales, q->rows * q->n_groups, sizeof *q->scales);
+    clear(q->offsets, q->rows * q->n_groups, sizeof *q->offsets);
+    clear(q->zeros, q->rows * q->n_groups, 1);
+    clear(q->absmax, q->n_blocks, sizeof *q->absmax);
+    clear(q->absmax_codes, q->n_blocks, 1);
+    clear(q->nested_absmax, nested_of(q), sizeof *q->nested_absmax);
     return QB_OK;
 out:
-    qb_qweight_free(&q);
+    qb_qweight_free(q);
     return st;
+}
+
+static qb_status alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_offsets,
+                              bool with_g_idx, qb_qweight *out) {
+    qb_status st = qb_qweight_form_affine(rows, cols, bits, group_size, out);
+    return st == QB_OK ? alloc_whole(out, with_offsets, with_g_idx) : st;
 }
 
 qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
@@ -157,56 +210,31 @@ qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t
     return alloc_affine(rows, cols, bits, group_size, true, false, out);
 }
 
+qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
+                                    bool double_quant, qb_qweight *out) {
+    qb_status st = qb_qweight_form_codebook(rows, cols, codebook, block_size, double_quant, out);
+    return st == QB_OK ? alloc_whole(out, false, false) : st;
+}
+
 static qb_status alloc_factors_of(const qb_qweight *q, int groups, qb_factors *out) {
     size_t rows = (size_t)q->rows, n = (size_t)q->n_groups;
     qb_status st = alloc_many(rows * n, 1, &out->inner);
     return st == QB_OK ? alloc_many(rows * (n / (size_t)groups), sizeof *out->outer, &out->outer) : st;
 }
 
-qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups) {
+qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups, bool with_offsets) {
     if (q->coding != QB_CODING_AFFINE || groups < 1 || q->n_groups % groups)
         return qb_fail(QB_ERR_INTERNAL, "factors of %d groups each for %lld groups", groups,
                        (long long)q->n_groups);
     q->factor_groups = groups;
     qb_status st = alloc_factors_of(q, groups, &q->scale_factors);
-    return st == QB_OK && q->offsets ? alloc_factors_of(q, groups, &q->offset_factors) : st;
-}
-
-qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
-                                    bool double_quant, qb_qweight *out) {
-    *out = (qb_qweight){0};
-    qb_qweight q = {.coding = QB_CODING_CODEBOOK,
-                    .rows = rows,
-                    .cols = cols,
-                    .bits = 4,
-                    .codebook = codebook,
-                    .block_size = block_size,
-                    .double_quant = double_quant,
-                    .source_dtype = QB_DTYPE_F16};
-    qb_status st = check_shape(rows, cols);
-    if (st != QB_OK) return st;
-    if (block_size < 32 || block_size > 4096 || (block_size & (block_size - 1)))
-        return qb_fail(QB_ERR_UNSUPPORTED, "block size %lld; expected a power of two, 32 .. 4096",
-                       (long long)block_size);
-    size_t elements = (size_t)rows * (size_t)cols;
-    q.n_blocks = (rows * cols + block_size - 1) / block_size;
-    QB_TRY(st, alloc_many(elements, 1, &q.codes));
-    QB_TRY(st, alloc_cleared((size_t)q.n_blocks, sizeof *q.absmax, &q.absmax));
-    if (double_quant) {
-        size_t nested = (size_t)((q.n_blocks + QB_NESTED_BLOCK - 1) / QB_NESTED_BLOCK);
-        QB_TRY(st, alloc_cleared((size_t)q.n_blocks, 1, &q.absmax_codes));
-        QB_TRY(st, qb_alloc_zero(nested, sizeof *q.nested_absmax, &q.nested_absmax));
-    }
-    *out = q;
-    return QB_OK;
-out:
-    qb_qweight_free(&q);
-    return st;
+    return st == QB_OK && with_offsets ? alloc_factors_of(q, groups, &q->offset_factors) : st;
 }
 
 void qb_qweight_free(qb_qweight *q) {
     if (!q) return;
     qb_free(q->codes);
+    if (q->source) q->source->free(q->source);
     qb_free(q->scales);
     qb_free(q->zeros);
     qb_free(q->offsets);
@@ -227,6 +255,73 @@ void qb_weight_free(qb_weight *w) {
     qb_free(w->packed);
     qb_free(w->copy);
     *w = (qb_weight){0};
+}
+
+/* ---- what a reader left out ---- */
+
+typedef struct {
+    const qb_code_source *source;
+    int64_t first, cols;
+    uint8_t *codes;
+} read_job;
+
+static void read_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const read_job *j = ctx;
+    j->source->read(j->source, j->first + begin, end - begin, j->codes + begin * j->cols);
+}
+
+const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t first, int64_t n,
+                               uint8_t *room) {
+    if (q->codes) return q->codes + first * q->cols;
+    read_job j = {q->source, first, q->cols, room};
+    qb_parallel_for(threads, n, QB_SOURCE_ROWS, read_rows, &j);
+    return room;
+}
+
+static void multiply(const qb_factors *f, bool has_sign, int64_t groups, int64_t first, int64_t n,
+                     float *out) {
+    const uint8_t *inner = f->inner + first;
+    const float *outer = f->outer + first / groups;
+    for (int64_t i = 0; i < n; i += groups)
+        for (int64_t g = i; g < i + groups; g++)
+            out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
+}
+
+const float *qb_qweight_scales(const qb_qweight *q, int64_t first, int64_t n, float *room) {
+    if (q->scales) return q->scales + first;
+    multiply(&q->scale_factors, true, q->factor_groups, first, n, room);
+    return room;
+}
+
+qb_status qb_qweight_multiply(qb_qweight *q) {
+    const int64_t n = q->rows * q->n_groups;
+    qb_status st = QB_OK;
+    if (q->coding != QB_CODING_AFFINE) return QB_OK;
+    if (!q->scales) {
+        QB_TRY(st, alloc_many((size_t)n, sizeof *q->scales, &q->scales));
+        multiply(&q->scale_factors, true, q->factor_groups, 0, n, q->scales);
+    }
+    if (!q->offsets && q->offset_factors.inner) {
+        QB_TRY(st, alloc_many((size_t)n, sizeof *q->offsets, &q->offsets));
+        multiply(&q->offset_factors, false, q->factor_groups, 0, n, q->offsets);
+    }
+out:
+    return st;
+}
+
+qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) {
+    uint8_t *codes;
+    qb_status st = qb_qweight_multiply(q);
+    if (st == QB_OK && !q->codes) {
+        QB_TRY(st, alloc_many((size_t)q->rows * (size_t)q->cols, 1, &codes));
+        qb_qweight_rows(q, threads, 0, q->rows, codes);
+        q->codes = codes;
+        q->source->free(q->source);
+        q->source = NULL;
+    }
+out:
+    return st;
 }
 
 /* ---- rows ---- */
@@ -268,7 +363,8 @@ qb_status qb_qweight_take_rows(const qb_qweight *q, int64_t rows,
     out->symmetric = q->symmetric;
     out->int8_rows = q->int8_rows;
     if (affine && q->absmax) st = qb_alloc((size_t)rows, sizeof *out->absmax, &out->absmax);
-    if (st == QB_OK && q->factor_groups) st = qb_qweight_alloc_factors(out, q->factor_groups);
+    if (st == QB_OK && q->factor_groups)
+        st = qb_qweight_alloc_factors(out, q->factor_groups, q->offsets != NULL);
     if (st != QB_OK) {
         qb_qweight_free(out);
         return st;

@@ -1,9 +1,10 @@
-/* A quantized weight in neutral form: one code a byte, scales beside. It is the hub between the methods that
-   choose codes (quant/), the layouts that files use (checkpoint/) and the packed layouts that matmuls read
-   (kernels/cpu). */
+/* A quantized weight in neutral form: one code a byte, scales beside; a file's may come row by row. It is the
+   hub between the methods that choose codes (quant/), the layouts that files use (checkpoint/) and the packed
+   layouts that matmuls read (kernels/cpu). */
 #pragma once
 
 #include "base/status.h"
+#include "base/threads.h"
 #include "kernels/dtype.h"
 
 #include <stdint.h>
@@ -34,21 +35,32 @@ typedef struct qb_factors {
     float *outer;   /* [rows, n_groups / groups] */
 } qb_factors;
 
+/* Codes that a file holds in a form of its own, read by rows as they are wanted. A reader puts it at the head
+   of what it must know. */
+typedef struct qb_code_source {
+    /* Rows first .. first + n to codes[n, cols], all within their range; for several threads at once. */
+    void (*read)(const struct qb_code_source *from, int64_t first, int64_t n, uint8_t *codes);
+    void (*free)(struct qb_code_source *from);
+} qb_code_source;
+enum { QB_SOURCE_ROWS = 64 }; /* at once: those that share a line of a file's words, and yet fit the cache */
+
 typedef struct qb_qweight {
     qb_coding coding;
     int64_t rows, cols; /* [out, in] */
-    uint8_t *codes;     /* [rows, cols], natural column order whatever the act-order */
+    uint8_t *codes;     /* [rows, cols], natural column order whatever the act-order; NULL: in the source */
+    qb_code_source *source; /* owned; NULL where there are codes */
 
     /* affine */
     int bits; /* 2, 3, 4, 8, from files also 5 and 6; for CODEBOOK always 4 */
     int64_t
         group_size; /* columns of a group; cols when one group spans the row. The last group may be short. */
     int64_t n_groups; /* ceil(cols / group_size) */
-    float *scales;    /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored */
+    float *scales;    /* [rows, n_groups]; float32 as the method found them, rounded to float16 when stored;
+                         NULL where only their factors are there */
     qb_dtype
         scale_dtype;   /* what holds every scale exactly: F16, BF16 or F32 (files that are not ours, GGUF) */
     uint8_t *zeros;    /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets */
-    float *offsets;    /* [rows, n_groups] or NULL (GGUF's blocks with a minimum) */
+    float *offsets;    /* [rows, n_groups] or NULL (GGUF's blocks with a minimum); as scales */
     int factor_groups; /* 0: the scales have no factors */
     qb_factors scale_factors, offset_factors; /* the latter's NULL without offsets */
     int32_t *g_idx; /* [cols] group of each column; NULL means column / group_size */
@@ -75,19 +87,40 @@ enum { QB_NESTED_BLOCK = 256 };
 const float *qb_dynamic_map(void);
 
 /* Allocates the arrays of an affine / codebook weight: the codes for the caller to fill, all of them, the
- others cleared. with_g_idx allocates g_idx. Free with
- * qb_qweight_free. */
+   others cleared. with_g_idx allocates g_idx. Free with qb_qweight_free. */
 qb_status qb_qweight_alloc_affine(int64_t rows, int64_t cols, int bits, int64_t group_size, bool with_g_idx,
                                   qb_qweight *out) QB_NODISCARD;
 /* The same with offsets in place of zeros. */
 qb_status qb_qweight_alloc_offsets(int64_t rows, int64_t cols, int bits, int64_t group_size,
                                    qb_qweight *out) QB_NODISCARD;
-/* Adds factors of an affine weight's scales and offsets, for the caller to fill, all of them. `groups`
-   divides n_groups. */
-qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups) QB_NODISCARD;
 qb_status qb_qweight_alloc_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                     bool double_quant, qb_qweight *out) QB_NODISCARD;
 void qb_qweight_free(qb_qweight *q);
+
+/* For readers, that leave in the file what is not wanted: the form of a weight, without its arrays; */
+qb_status qb_qweight_form_affine(int64_t rows, int64_t cols, int bits, int64_t group_size,
+                                 qb_qweight *out) QB_NODISCARD;
+qb_status qb_qweight_form_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
+                                   bool double_quant, qb_qweight *out) QB_NODISCARD;
+/* its arrays beside the codes, for the caller to fill, all of them; */
+qb_status qb_qweight_alloc_values(qb_qweight *q, bool with_offsets) QB_NODISCARD;
+/* factors of an affine weight's scales and offsets, in their place or beside them, to be filled as well.
+   `groups` divides n_groups. */
+qb_status qb_qweight_alloc_factors(qb_qweight *q, int groups, bool with_offsets) QB_NODISCARD;
+
+/* Codes of rows first .. first + n: q's own, or read into room[n, cols]. threads may be NULL. */
+const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t first, int64_t n,
+                               uint8_t *room);
+static inline bool qb_qweight_has_offsets(const qb_qweight *q) {
+    return q->offsets || q->offset_factors.inner;
+}
+/* Scales first .. first + n of all rows' in their order: q's own, or multiplied into room[n]. `first` and `n`
+   are whole numbers of what shares a factor. */
+const float *qb_qweight_scales(const qb_qweight *q, int64_t first, int64_t n, float *room);
+/* Multiplies factors where the values are not there. */
+qb_status qb_qweight_multiply(qb_qweight *q) QB_NODISCARD;
+/* All arrays are there afterwards: values multiplied, codes read, their source freed. threads may be NULL. */
+qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) QB_NODISCARD;
 
 /* Float16's smallest number, 2^-24, its smallest with all bits, 2^-14, and what rounds to infinity. */
 #define QB_LEAST_SCALE        0x1p-24f

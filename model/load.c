@@ -25,23 +25,31 @@ static qb_slice slice_of(const qb_model *m, const qb_linear *l) {
                       .transposed = l->stored == QB_STORED_COLUMNS || l->stored == QB_STORED_STACKED_COLUMNS};
 }
 
-static qb_status read_as_stored(const qb_model *m, const qb_linear *l, const char *module, qb_weight *out) {
-    if (l->stored == QB_STORED_ROWS)
-        return qb_checkpoint_linear(m->checkpoint, module, l->rows, l->cols, out);
+static qb_status view_as_stored(const qb_model *m, const qb_linear *l, const char *module, qb_weight *out) {
     qb_slice slice = slice_of(m, l);
-    return qb_checkpoint_linear_slice(m->checkpoint, module, &slice, l->rows, l->cols, out);
+    return qb_checkpoint_linear_view(m->checkpoint, module, l->stored == QB_STORED_ROWS ? NULL : &slice,
+                                     l->rows, l->cols, out);
 }
 
-qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
+/* Codes may stay in the file. */
+static qb_status view_linear(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
     char module[QB_NAME_BYTES];
     qb_weight stored = {0};
     qb_linear_name(l, layer, module);
     *out = (qb_weight){0};
-    if (!l->unit_rows) return read_as_stored(m, l, module, out);
-    qb_status st = read_as_stored(m, l, module, &stored);
+    if (!l->unit_rows) return view_as_stored(m, l, module, out);
+    qb_status st = view_as_stored(m, l, module, &stored);
+    if (st == QB_OK && stored.packed) st = qb_qweight_complete(stored.packed, NULL);
     if (st == QB_OK) st = qb_weight_unit_rows(&stored, out);
     qb_checkpoint_free_linear(m->checkpoint, module, &stored);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
+}
+
+qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
+    qb_status st = view_linear(m, l, layer, out);
+    if (st == QB_OK && out->packed) st = qb_qweight_complete(out->packed, NULL);
+    if (st != QB_OK) qb_linear_unread(m, l, layer, out);
+    return st;
 }
 
 void qb_linear_unread(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *w) {
@@ -98,7 +106,7 @@ qb_status qb_linear_dtype(const qb_model *m, const qb_linear *l, int64_t layer, 
 static qb_status load_matrix(qb_model *m, const qb_linear *l, int64_t layer, qb_place place,
                              qb_matrix *matrix, qb_weight *source) {
     char module[QB_NAME_BYTES];
-    qb_status st = qb_linear_read(m, l, layer, source);
+    qb_status st = view_linear(m, l, layer, source);
     if (st != QB_OK) return st;
     qb_linear_name(l, layer, module);
     qb_oddities_warn(m, module, source);
@@ -285,6 +293,7 @@ static qb_status widen_embedding(qb_model *m, const qb_weight *w, qb_matrix *hea
     const qb_backend *be = m->dev->backend;
     qb_status st;
     QB_TRY(st, qb_alloc((size_t)w->rows * (size_t)w->cols, sizeof *m->embed_table, &m->embed_table));
+    QB_TRY(st, qb_qweight_complete(w->packed, m->dev->threads));
     qb_qweight_dequantize(w->packed, m->embed_table);
     qb_weight table = {.rows = w->rows, .cols = w->cols, .dtype = QB_DTYPE_F32, .dense = m->embed_table};
     QB_TRY(st, be->matrix_create(m->dev, &table, QB_PLACE_DEVICE, &m->embed));
@@ -313,7 +322,7 @@ static qb_status load_packed_embedding(qb_model *m, const qb_weight *w, qb_matri
 static qb_status load_embedding(qb_model *m, qb_matrix *head) {
     const qb_topology *t = &m->topology;
     qb_weight w;
-    qb_status st = qb_checkpoint_linear(m->checkpoint, t->embed, t->vocab, t->embed_width, &w);
+    qb_status st = qb_checkpoint_linear_view(m->checkpoint, t->embed, NULL, t->vocab, t->embed_width, &w);
     if (st != QB_OK) return st;
     if (w.packed) {
         st = load_packed_embedding(m, &w, head);

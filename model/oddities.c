@@ -1,6 +1,7 @@
 #include "model/oddities.h"
 
 #include "base/log.h"
+#include "base/memory.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,11 +14,10 @@ static bool has_few_bits(float scale) {
     return scale != 0.0f && fabsf(scale) < QB_LEAST_NORMAL_SCALE;
 }
 
-/* Adds what the first CHUNK of n scales are. */
-static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_t *few_bits,
-                        int64_t *negative) {
+/* Adds what n scales are. */
+static void count_steps(const float *scales, int n, int64_t *no_step, int64_t *few_bits, int64_t *negative) {
     int zero = 0, small = 0, below = 0;
-    for (int i = 0; i < (n < CHUNK ? (int)n : CHUNK); i++) {
+    for (int i = 0; i < n; i++) {
         zero += scales[i] == 0.0f;
         small += fabsf(scales[i]) < QB_LEAST_NORMAL_SCALE;
         below += scales[i] < 0.0f;
@@ -30,15 +30,19 @@ static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_
 static void look_at_steps(const qb_checkpoint *ck, const char *name, const qb_qweight *q, qb_oddity_fn found,
                           void *ctx) {
     int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
+    float room[CHUNK]; /* a whole number of every factor's groups */
     char text[192];
-    for (int64_t i = 0; i < n; i += CHUNK) count_steps(q->scales + i, n - i, &no_step, &few_bits, &negative);
-    while (few_bits && !has_few_bits(q->scales[first])) first++;
+    for (int64_t i = 0, part; i < n; i += part) {
+        part = n - i < CHUNK ? n - i : CHUNK;
+        count_steps(qb_qweight_scales(q, i, part, room), (int)part, &no_step, &few_bits, &negative);
+    }
     if (no_step) {
         snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
                  no_step, n);
         found(ctx, QB_ODD_NO_STEP, name, text);
     }
     if (few_bits && qb_qweight_has_half_scales(q)) {
+        while (!has_few_bits(q->scales[first])) first++;
         snprintf(text, sizeof text,
                  "%" PRId64 " of %" PRId64
                  " scales lie below %g, where float16 has few bits left: the first, of row "
@@ -77,13 +81,29 @@ static void look_at_zeros(const qb_checkpoint *ck, const char *name, const qb_qw
               "other weights");
 }
 
+static bool is_constant(const qb_qweight *q, uint8_t *room, int *code) {
+    for (int64_t r = 0; r < q->rows; r++) {
+        const uint8_t *codes = qb_qweight_rows(q, NULL, r, 1, room);
+        if (r == 0) *code = codes[0];
+        for (int64_t c = 0; c < q->cols; c++)
+            if (codes[c] != *code) return false;
+    }
+    return true;
+}
+
 static void look_at_codes(const char *name, const qb_qweight *q, qb_oddity_fn found, void *ctx) {
-    int64_t n = q->rows * q->cols, i = 1;
+    uint8_t *room;
     char text[96];
-    while (i < n && q->codes[i] == q->codes[0]) i++;
-    if (i < n || n < 1) return;
-    snprintf(text, sizeof text, "every code is %d: the weight is constant", q->codes[0]);
-    found(ctx, QB_ODD_ONE_CODE, name, text);
+    int code = 0;
+    if (qb_alloc((size_t)q->cols, 1, &room) != QB_OK) { /* who wants the weight meets the same */
+        qb_error_clear();
+        return;
+    }
+    if (is_constant(q, room, &code)) {
+        snprintf(text, sizeof text, "every code is %d: the weight is constant", code);
+        found(ctx, QB_ODD_ONE_CODE, name, text);
+    }
+    qb_free(room);
 }
 
 /* A dense weight left beside GPTQ's or AWQ's codes; bitsandbytes and GGUF put the codes there. */

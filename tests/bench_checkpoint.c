@@ -119,7 +119,8 @@ static void measure_bits(int bits, const qb_qweight *q, uint32_t *words, uint8_t
         double rate = gb_per_s(begun);
         if (rate > pack) pack = rate;
         begun = cpu_ns();
-        qb_bits_unpack_transposed(NULL, words, ROWS, COLS, bits, codes);
+        for (int64_t r = 0; r < ROWS; r += QB_SOURCE_ROWS)
+            qb_bits_unpack_transposed(words, ROWS, COLS, bits, r, QB_SOURCE_ROWS, codes + r * COLS);
         rate = gb_per_s(begun);
         if (rate > unpack) unpack = rate;
     }

@@ -91,7 +91,7 @@ static void fill_weight(const format *f, qb_qweight *q) {
             check(qb_qweight_alloc_offsets(ROWS, COLS, f->bits, f->group, q));
         else
             check(qb_qweight_alloc_affine(ROWS, COLS, f->bits, f->group, f->act_order, q));
-        if (f->factored) check(qb_qweight_alloc_factors(q, (int)(256 / f->group)));
+        if (f->factored) check(qb_qweight_alloc_factors(q, (int)(256 / f->group), q->offsets != NULL));
         for (int64_t i = 0; i < ROWS * q->n_groups; i++) {
             q->scales[i] = 0.0078125f;
             if (f->factored) set_factors(f, q, i);

@@ -68,7 +68,8 @@ static void test_gguf__blocks_dequantize_as_the_package_does(void **state) {
         int64_t rows = int_of(j, "rows"), cols = int_of(j, "cols");
         assert_int_equal(bytes, rows * (cols / t->block_columns) * t->block_bytes);
         qb_qweight q;
-        assert_ok(qb_ggml_read(NULL, t, blocks, rows, cols, NULL, NULL, &q));
+        assert_ok(qb_ggml_read(
+            NULL, &(qb_ggml_matrix){.type = t, .blocks = blocks, .rows = rows, .cols = cols}, &q));
         assert_int_equal(q.bits, t->bits);
         assert_int_equal(t->has_book ? q.block_size : q.group_size, t->group_size);
         assert_int_equal(q.factor_groups, strstr(t->name, "_K") ? t->block_columns / t->group_size : 0);
@@ -88,13 +89,22 @@ static void test_gguf__damaged_scales_and_other_types_are_refused(void **state) 
         const qb_ggml_type *t = qb_ggml_type_at(i);
         if (qb_ggml_type_is_packed(t)) {
             memset(blocks, 0xff, sizeof blocks); /* float16 NaN wherever it stands */
-            assert_fails(qb_ggml_read(NULL, t, blocks, 1, t->block_columns, NULL, NULL, &q), QB_ERR_NUMERIC,
-                         t->name);
-            assert_fails(qb_ggml_read(NULL, t, blocks, 1, t->block_columns - 1, NULL, NULL, &q),
-                         QB_ERR_FORMAT, "no whole number");
+            assert_fails(
+                qb_ggml_read(
+                    NULL, &(qb_ggml_matrix){.type = t, .blocks = blocks, .rows = 1, .cols = t->block_columns},
+                    &q),
+                QB_ERR_NUMERIC, t->name);
+            assert_fails(
+                qb_ggml_read(
+                    NULL,
+                    &(qb_ggml_matrix){.type = t, .blocks = blocks, .rows = 1, .cols = t->block_columns - 1},
+                    &q),
+                QB_ERR_FORMAT, "no whole number");
         } else {
             assert_fails(
-                qb_ggml_read(NULL, t, blocks, 1, 256, NULL, NULL, &q), QB_ERR_UNSUPPORTED,
+                qb_ggml_read(NULL, &(qb_ggml_matrix){.type = t, .blocks = blocks, .rows = 1, .cols = 256},
+                             &q),
+                QB_ERR_UNSUPPORTED,
                 "is not supported (supported: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, "
                 "Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4)");
             assert_non_null(strstr(qb_error_text(), t->name));

@@ -110,8 +110,8 @@ static void test_qweight__rows_are_taken_with_their_factors(void **state) {
     qb_qweight q, taken;
     assert_ok(qb_qweight_alloc_offsets(ROWS, GROUPS * 32, 4, 32, &q));
     memset(q.codes, 1, ROWS * GROUPS * 32);
-    assert_fails(qb_qweight_alloc_factors(&q, 7), QB_ERR_INTERNAL, "16 groups");
-    assert_ok(qb_qweight_alloc_factors(&q, 8));
+    assert_fails(qb_qweight_alloc_factors(&q, 7, q.offsets != NULL), QB_ERR_INTERNAL, "16 groups");
+    assert_ok(qb_qweight_alloc_factors(&q, 8, q.offsets != NULL));
     for (int i = 0; i < ROWS * GROUPS; i++)
         q.scale_factors.inner[i] = (uint8_t)i, q.offset_factors.inner[i] = (uint8_t)(100 + i);
     for (int i = 0; i < ROWS * SUPERS; i++)

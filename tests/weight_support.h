@@ -60,7 +60,7 @@ static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols
                                                      : (int)(noise_u32() >> 8 & ((1u << f->bits) - 1)));
         }
         const bool factored = f->factored && cols % 256 == 0;
-        if (factored) assert_ok(qb_qweight_alloc_factors(q, (int)(256 / group)));
+        if (factored) assert_ok(qb_qweight_alloc_factors(q, (int)(256 / group), q->offsets != NULL));
         for (int64_t r = 0; factored && r < rows; r++) {
             const bool flip = f->any_sign && r % 2;
             /* what the K types of so many bits have */

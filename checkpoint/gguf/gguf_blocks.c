@@ -1,5 +1,7 @@
 #include "checkpoint/gguf/gguf_blocks.h"
 
+#include "base/memory.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -52,32 +54,34 @@ static void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
     for (int i = 0; i < 32; i++) codes[i] = (uint8_t)(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
 }
 
-static void decode_q4_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+/* A scale, or a scale and a minimum, at the start of a block. */
+static void values_scale(const uint8_t *b, const qb_block_values *v) {
     v->scales[0] = half_at(b);
+}
+static void values_scale_and_minimum(const uint8_t *b, const qb_block_values *v) {
+    v->scales[0] = half_at(b);
+    v->offsets[0] = half_at(b + 2);
+}
+
+static void codes_q4_0(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 2, codes);
 }
 
-static void decode_q4_1(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
-    v->offsets[0] = half_at(b + 2);
+static void codes_q4_1(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 4, codes);
 }
 
-static void decode_q5_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
+static void codes_q5_0(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 6, codes);
     fifth_bits_32(b + 2, codes);
 }
 
-static void decode_q5_1(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
-    v->offsets[0] = half_at(b + 2);
+static void codes_q5_1(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 8, codes);
     fifth_bits_32(b + 4, codes);
 }
 
-static void decode_q8_0(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
+static void codes_q8_0(const uint8_t *b, uint8_t *codes) {
     for (int i = 0; i < 32; i += 8) {
         uint64_t x;
         memcpy(&x, b + 2 + i, 8);
@@ -102,28 +106,34 @@ static void bits_256(const uint8_t *bytes, int to, uint8_t *codes) {
     for (int row = 0; row < 8; row++) add_bits(bytes, 32, row, 1, to, codes + 32 * row);
 }
 
-static void decode_q2_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+static void values_q2_k(const uint8_t *b, const qb_block_values *v) {
     *v->scales = half_at(b + 80);
     *v->offsets = -half_at(b + 82);
     cut_bits(b, 16, 0, 15, v->inner_scales);
     cut_bits(b, 16, 4, 15, v->inner_offsets);
+}
+
+static void codes_q2_k(const uint8_t *b, uint8_t *codes) {
     pairs_256(b + 16, codes);
 }
 
-static void decode_q3_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+static void values_q3_k(const uint8_t *b, const qb_block_values *v) {
     const uint8_t *packed = b + 96; /* low four bits in eight bytes, high two in four */
     *v->scales = half_at(b + 108);
     for (int g = 0; g < 16; g++) {
         int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
         v->inner_scales[g] = (uint8_t)((low | high << 4) - 32);
     }
+}
+
+static void codes_q3_k(const uint8_t *b, uint8_t *codes) {
     pairs_256(b + 32, codes);
     bits_256(b, 2, codes);
 }
 
 /* Eight 6-bit scales and minimums in twelve bytes: the first four of each whole in the low six bits of bytes
    0 .. 7, the others as nibbles in bytes 8 .. 11 with their top two bits above the first ones. */
-static void scales_256(const uint8_t *b, const qb_block_values *v) {
+static void values_two_of_256(const uint8_t *b, const qb_block_values *v) {
     const uint8_t *p = b + 4;
     *v->scales = half_at(b);
     *v->offsets = -half_at(b + 2);
@@ -141,39 +151,38 @@ static void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
         cut_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, codes + i);
 }
 
-static void decode_q4_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    scales_256(b, v);
+static void codes_q4_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b + 16, 32, codes);
 }
 
-static void decode_q5_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    scales_256(b, v);
+static void codes_q5_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b + 48, 32, codes);
     bits_256(b + 16, 4, codes);
 }
 
-static void decode_q6_k(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+static void values_q6_k(const uint8_t *b, const qb_block_values *v) {
     *v->scales = half_at(b + 208);
     memcpy(v->inner_scales, b + 192, 16);
+}
+
+static void codes_q6_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b, 64, codes);
     add_pairs_256(b + 128, 4, codes);
 }
 
 /* ---- blocks of codes of a table ---- */
 
-static void decode_iq4_nl(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
-    nibbles_32(b + 2, codes);
-}
-
 /* Six bits a scale: the low four in nibbles, the high two in a 16-bit word. */
-static void decode_iq4_xs(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+static void values_iq4_xs(const uint8_t *b, const qb_block_values *v) {
     float d = half_at(b);
     for (int g = 0; g < 8; g++) {
         int low = b[4 + g / 2] >> (g % 2 * 4) & 15, high = b[2 + g / 4] >> (g % 4 * 2) & 3;
         v->scales[g] = d * (float)((low | high << 4) - 32);
-        nibbles_32(b + 8 + 16 * g, codes + 32 * g);
     }
+}
+
+static void codes_iq4_xs(const uint8_t *b, uint8_t *codes) {
+    for (int g = 0; g < 8; g++) nibbles_32(b + 8 + 16 * g, codes + 32 * g);
 }
 
 float qb_e8m0_half(uint8_t e) {
@@ -181,59 +190,62 @@ float qb_e8m0_half(uint8_t e) {
     return qb_f32_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
-static void decode_mxfp4(const uint8_t *b, uint8_t *codes, const qb_block_values *v) {
+static void values_mxfp4(const uint8_t *b, const qb_block_values *v) {
     v->scales[0] = qb_e8m0_half(b[0]);
+}
+
+static void codes_mxfp4(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 1, codes);
 }
 
 /* ---- the types ---- */
 
 #define PLAIN(name, id, bytes, dtype)                                                                        \
-    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, false, 0, NULL, QB_DTYPE_COUNT }
+    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
 #define LISTED(name, id, columns, bytes)                                                                     \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, false, 0, NULL, QB_DTYPE_COUNT }
+    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
 /* Scales that are float32 are products. */
-#define ZEROS(name, id, columns, bytes, bits, group, decode, scale)                                          \
+#define ZEROS(name, id, columns, bytes, bits, group, codes, values, scale)                                   \
     {                                                                                                        \
         name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false,                \
-            QB_DTYPE_##scale == QB_DTYPE_F32, 0, decode, QB_DTYPE_##scale                                    \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##codes, values_##values, QB_DTYPE_##scale            \
     }
-#define OFFSETS(name, id, columns, bytes, bits, group, decode, scale)                                        \
+#define OFFSETS(name, id, columns, bytes, bits, group, codes, values, scale)                                 \
     {                                                                                                        \
         name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, false,                               \
-            QB_DTYPE_##scale == QB_DTYPE_F32, 0, decode, QB_DTYPE_##scale                                    \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##codes, values_##values, QB_DTYPE_##scale            \
     }
-#define BOOK(name, id, columns, bytes, book, decode)                                                         \
+#define BOOK(name, id, columns, bytes, book, codes, values)                                                  \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, false, QB_CODEBOOK_##book, decode,  \
-            QB_DTYPE_F32                                                                                     \
+        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, false, QB_CODEBOOK_##book,          \
+            codes_##codes, values_##values, QB_DTYPE_F32                                                     \
     }
 
 static const qb_ggml_type types[] = {
     PLAIN("F32", 0, 4, QB_DTYPE_F32),
     PLAIN("F16", 1, 2, QB_DTYPE_F16),
-    ZEROS("Q4_0", 2, 32, 18, 4, 32, decode_q4_0, F16),
-    OFFSETS("Q4_1", 3, 32, 20, 4, 32, decode_q4_1, F16),
+    ZEROS("Q4_0", 2, 32, 18, 4, 32, q4_0, scale, F16),
+    OFFSETS("Q4_1", 3, 32, 20, 4, 32, q4_1, scale_and_minimum, F16),
     LISTED("Q4_2", 4, 1, 0),
     LISTED("Q4_3", 5, 1, 0),
-    ZEROS("Q5_0", 6, 32, 22, 5, 32, decode_q5_0, F16),
-    OFFSETS("Q5_1", 7, 32, 24, 5, 32, decode_q5_1, F16),
-    ZEROS("Q8_0", 8, 32, 34, 8, 32, decode_q8_0, F16),
+    ZEROS("Q5_0", 6, 32, 22, 5, 32, q5_0, scale, F16),
+    OFFSETS("Q5_1", 7, 32, 24, 5, 32, q5_1, scale_and_minimum, F16),
+    ZEROS("Q8_0", 8, 32, 34, 8, 32, q8_0, scale, F16),
     LISTED("Q8_1", 9, 32, 36),
-    OFFSETS("Q2_K", 10, 256, 84, 2, 16, decode_q2_k, F32),
-    ZEROS("Q3_K", 11, 256, 110, 3, 16, decode_q3_k, F32),
-    OFFSETS("Q4_K", 12, 256, 144, 4, 32, decode_q4_k, F32),
-    OFFSETS("Q5_K", 13, 256, 176, 5, 32, decode_q5_k, F32),
-    ZEROS("Q6_K", 14, 256, 210, 6, 16, decode_q6_k, F32),
+    OFFSETS("Q2_K", 10, 256, 84, 2, 16, q2_k, q2_k, F32),
+    ZEROS("Q3_K", 11, 256, 110, 3, 16, q3_k, q3_k, F32),
+    OFFSETS("Q4_K", 12, 256, 144, 4, 32, q4_k, two_of_256, F32),
+    OFFSETS("Q5_K", 13, 256, 176, 5, 32, q5_k, two_of_256, F32),
+    ZEROS("Q6_K", 14, 256, 210, 6, 16, q6_k, q6_k, F32),
     LISTED("Q8_K", 15, 256, 292),
     LISTED("IQ2_XXS", 16, 256, 66),
     LISTED("IQ2_XS", 17, 256, 74),
     LISTED("IQ3_XXS", 18, 256, 98),
     LISTED("IQ1_S", 19, 256, 50),
-    BOOK("IQ4_NL", 20, 32, 18, IQ4_NL, decode_iq4_nl),
+    BOOK("IQ4_NL", 20, 32, 18, IQ4_NL, q4_0, scale),
     LISTED("IQ3_S", 21, 256, 110),
     LISTED("IQ2_S", 22, 256, 82),
-    BOOK("IQ4_XS", 23, 256, 136, IQ4_NL, decode_iq4_xs),
+    BOOK("IQ4_XS", 23, 256, 136, IQ4_NL, iq4_xs, iq4_xs),
     PLAIN("I8", 24, 1, QB_DTYPE_I8),
     PLAIN("I16", 25, 2, QB_DTYPE_I16),
     PLAIN("I32", 26, 4, QB_DTYPE_I32),
@@ -249,7 +261,7 @@ static const qb_ggml_type types[] = {
     LISTED("IQ4_NL_4_4", 36, 1, 0),
     LISTED("IQ4_NL_4_8", 37, 1, 0),
     LISTED("IQ4_NL_8_8", 38, 1, 0),
-    BOOK("MXFP4", 39, 32, 17, E2M1, decode_mxfp4),
+    BOOK("MXFP4", 39, 32, 17, E2M1, mxfp4, mxfp4),
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
@@ -293,14 +305,11 @@ static qb_status check_finite(const qb_ggml_type *t, const float *values, int64_
 }
 
 typedef struct {
-    const qb_ggml_type *t;
-    const uint8_t *blocks;
-    int64_t (*row_of)(const void *ctx, int64_t row);
-    const void *ctx;
+    const qb_ggml_matrix *m;
     qb_qweight *q;
     float *scales;
     atomic_bool damaged;
-} read_job;
+} values_job;
 
 static bool all_finite(const float *values, int64_t n) {
     uint32_t most = 0; /* of an exponent's bits */
@@ -311,86 +320,116 @@ static bool all_finite(const float *values, int64_t n) {
     return most < 0x7f800000;
 }
 
-/* Where block `block` of a row puts its values. */
-static qb_block_values values_at(const read_job *j, int64_t row, int64_t block) {
-    const qb_ggml_type *t = j->t;
+static const uint8_t *row_at(const qb_ggml_matrix *m, int64_t row) {
+    return m->blocks + (m->row_of ? m->row_of(m->ctx, row) : row) * (m->cols / m->type->block_columns) *
+                           m->type->block_bytes;
+}
+
+/* Where block `block` of all rows' puts its values. */
+static qb_block_values values_at(const values_job *j, int64_t block) {
+    const qb_ggml_type *t = j->m->type;
     const qb_qweight *q = j->q;
-    const int64_t groups = t->block_columns / t->group_size, blocks = q->cols / t->block_columns;
-    const int64_t at = row * blocks + block;
+    const int64_t at = block * (t->block_columns / t->group_size);
     if (!t->has_factors)
-        return (qb_block_values){.scales = j->scales + at * groups,
-                                 .offsets = q->offsets ? q->offsets + at * groups : NULL};
-    return (qb_block_values){.scales = q->scale_factors.outer + at,
-                             .inner_scales = q->scale_factors.inner + at * groups,
-                             .offsets = q->offsets ? q->offset_factors.outer + at : NULL,
-                             .inner_offsets = q->offsets ? q->offset_factors.inner + at * groups : NULL};
+        return (qb_block_values){.scales = j->scales + at,
+                                 .offsets = t->has_offsets ? q->offsets + at : NULL};
+    return (qb_block_values){.scales = q->scale_factors.outer + block,
+                             .inner_scales = q->scale_factors.inner + at,
+                             .offsets = t->has_offsets ? q->offset_factors.outer + block : NULL,
+                             .inner_offsets = t->has_offsets ? q->offset_factors.inner + at : NULL};
 }
 
-/* n values of factors that `groups` share. */
-static void multiply(const float *outer, const uint8_t *inner, bool has_sign, int64_t n, int64_t groups,
-                     float *out) {
-    for (int64_t i = 0; i < n; i += groups)
-        for (int64_t g = i; g < i + groups; g++)
-            out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
-}
-
-static void decode_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+/* Products with a byte are finite where what is times it is. */
+static void read_values(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
-    read_job *j = ctx;
-    const qb_ggml_type *t = j->t;
-    qb_qweight *q = j->q;
-    const int64_t a_row = q->cols / t->group_size, blocks = q->cols / t->block_columns;
+    values_job *j = ctx;
+    const qb_ggml_type *t = j->m->type;
+    const int64_t blocks = j->m->cols / t->block_columns;
+    const int64_t n = t->has_factors ? blocks : j->m->cols / t->group_size;
     for (int64_t r = begin; r < end; r++) {
-        const uint8_t *from = j->blocks + (j->row_of ? j->row_of(j->ctx, r) : r) * blocks * t->block_bytes;
-        uint8_t *codes = q->codes + r * q->cols;
+        const uint8_t *from = row_at(j->m, r);
+        const qb_block_values first = values_at(j, r * blocks);
         for (int64_t b = 0; b < blocks; b++) {
-            const qb_block_values values = values_at(j, r, b);
-            t->decode(from + b * t->block_bytes, codes + b * t->block_columns, &values);
+            const qb_block_values values = values_at(j, r * blocks + b);
+            t->values(from + b * t->block_bytes, &values);
         }
-        float *scales = j->scales + r * a_row, *offsets = q->offsets ? q->offsets + r * a_row : NULL;
-        if (t->has_factors) {
-            const qb_block_values of = values_at(j, r, 0);
-            multiply(of.scales, of.inner_scales, true, a_row, q->factor_groups, scales);
-            if (offsets) multiply(of.offsets, of.inner_offsets, false, a_row, q->factor_groups, offsets);
-        }
-        if (!all_finite(scales, a_row) || (offsets && !all_finite(offsets, a_row)))
+        if (!all_finite(first.scales, n) || (first.offsets && !all_finite(first.offsets, n)))
             atomic_store(&j->damaged, true);
     }
 }
 
-qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t *blocks, int64_t rows,
-                       int64_t cols, int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
-                       qb_qweight *out) {
-    *out = (qb_qweight){0};
+static qb_status alloc_form(const qb_ggml_matrix *m, qb_qweight *out) {
+    const qb_ggml_type *t = m->type;
     char known[160];
+    *out = (qb_qweight){0};
     if (!qb_ggml_type_is_packed(t))
         return qb_fail(QB_ERR_UNSUPPORTED, "type %s is not supported (supported: F32, F16, BF16, %s)",
                        t->name, qb_ggml_packed_names(known));
-    if (cols % t->block_columns)
-        return qb_fail(QB_ERR_FORMAT, "%" PRId64 " columns are no whole number of %s blocks of %d", cols,
+    if (m->cols % t->block_columns)
+        return qb_fail(QB_ERR_FORMAT, "%" PRId64 " columns are no whole number of %s blocks of %d", m->cols,
                        t->name, t->block_columns);
-    qb_status st = t->has_book ? qb_qweight_alloc_codebook(rows, cols, t->book, t->group_size, false, out)
-                   : t->has_offsets ? qb_qweight_alloc_offsets(rows, cols, t->bits, t->group_size, out)
-                                    : qb_qweight_alloc_affine(rows, cols, t->bits, t->group_size, false, out);
-    if (st == QB_OK && t->has_factors) st = qb_qweight_alloc_factors(out, t->block_columns / t->group_size);
-    if (st != QB_OK) {
-        qb_qweight_free(out);
-        return st;
-    }
+    qb_status st;
+    if (t->has_book)
+        QB_TRY(st, qb_qweight_form_codebook(m->rows, m->cols, t->book, t->group_size, false, out));
+    else
+        QB_TRY(st, qb_qweight_form_affine(m->rows, m->cols, t->bits, t->group_size, out));
     out->scale_dtype = t->scale_dtype;
     out->symmetric = !t->has_offsets && !t->has_book;
-    read_job j = {.t = t,
-                  .blocks = blocks,
-                  .row_of = row_of,
-                  .ctx = ctx,
-                  .q = out,
-                  .scales = t->has_book ? out->absmax : out->scales};
-    qb_parallel_for(threads, rows, ROWS_A_TASK, decode_rows, &j);
-    int64_t n = rows * (cols / t->group_size);
-    if (out->zeros) memset(out->zeros, t->zero, (size_t)n);
+    if (!t->has_factors) return qb_qweight_alloc_values(out, t->has_offsets);
+    QB_TRY(st, qb_qweight_alloc_factors(out, t->block_columns / t->group_size, t->has_offsets));
+    if (!t->has_offsets) st = qb_alloc((size_t)(m->rows * out->n_groups), 1, &out->zeros);
+out:
+    return st;
+}
+
+qb_status qb_ggml_values(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) {
+    const qb_ggml_type *t = m->type;
+    values_job j = {.m = m, .q = out};
+    qb_status st;
+    QB_TRY(st, alloc_form(m, out));
+    if (out->zeros) memset(out->zeros, t->zero, (size_t)(m->rows * out->n_groups));
+    j.scales = t->has_book ? out->absmax : out->scales;
+    qb_parallel_for(threads, m->rows, ROWS_A_TASK, read_values, &j);
     if (!atomic_load(&j.damaged)) return QB_OK;
-    st = check_finite(t, j.scales, n, "scale");
-    if (st == QB_OK && out->offsets) st = check_finite(t, out->offsets, n, "minimum");
+    const qb_block_values all = values_at(&j, 0);
+    const int64_t n = m->rows * (m->cols / (t->has_factors ? t->block_columns : t->group_size));
+    st = check_finite(t, all.scales, n, "scale");
+    if (st == QB_OK && all.offsets) st = check_finite(t, all.offsets, n, "minimum");
+out:
     qb_qweight_free(out);
+    return st;
+}
+
+void qb_ggml_codes(const qb_ggml_matrix *m, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_ggml_type *t = m->type;
+    for (int64_t r = first; r < first + n; r++) {
+        const uint8_t *from = row_at(m, r);
+        for (int64_t c = 0; c < m->cols;
+             c += t->block_columns, from += t->block_bytes, codes += t->block_columns)
+            t->codes(from, codes);
+    }
+}
+
+/* A matrix that lies as long as the call. */
+typedef struct {
+    qb_code_source base;
+    const qb_ggml_matrix *m;
+} matrix_source;
+
+static void read_source(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    qb_ggml_codes(((const matrix_source *)from)->m, first, n, codes);
+}
+
+static void keep_source(qb_code_source *from) {
+    (void)from;
+}
+
+qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) {
+    matrix_source source = {{read_source, keep_source}, m};
+    qb_status st = qb_ggml_values(threads, m, out);
+    if (st != QB_OK) return st;
+    out->source = &source.base;
+    st = qb_qweight_complete(out, threads);
+    if (st != QB_OK) qb_qweight_free(out);
     return st;
 }

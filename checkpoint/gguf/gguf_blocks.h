@@ -24,9 +24,10 @@ typedef struct qb_ggml_type {
     bool has_book;    /* ... or w = table[code] * scale */
     bool has_factors; /* scales and offsets are whole numbers times a float16 of the block */
     qb_codebook book;
-    /* One block: codes[block_columns] and of each group a scale and, if any, an offset; with has_factors one
-       of either for the block, and of each group what it is times. */
-    void (*decode)(const uint8_t *block, uint8_t *codes, const qb_block_values *values);
+    /* Of one block: codes[block_columns]; and of each group a scale and, if any, an offset, with has_factors
+       one of either for the block, and of each group what it is times. */
+    void (*codes)(const uint8_t *block, uint8_t *codes);
+    void (*values)(const uint8_t *block, const qb_block_values *values);
     qb_dtype scale_dtype; /* what holds the scales exactly */
 } qb_ggml_type;
 
@@ -36,13 +37,23 @@ bool qb_ggml_type_is_packed(const qb_ggml_type *t); /* blocks that are read */
 bool qb_ggml_type_is_blocks(const qb_ggml_type *t); /* quantized, whether read or not */
 const char *qb_ggml_packed_names(char buffer[160]); /* "Q4_0, Q4_1, .." of those that are read */
 
-/* rows * (cols / block_columns) blocks to codes, scales, with their factors, and zeros or offsets. row_of
-   gives the row of the file that holds a row of the matrix (NULL: the same), with `ctx`. cols must be a
-   multiple of the block. A scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. threads may be
-   NULL. Free with qb_qweight_free. */
-qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_type *t, const uint8_t *blocks, int64_t rows,
-                       int64_t cols, int64_t (*row_of)(const void *ctx, int64_t row), const void *ctx,
-                       qb_qweight *out) QB_NODISCARD;
+/* A matrix of rows * (cols / block_columns) blocks; cols must be a multiple of the block. */
+typedef struct qb_ggml_matrix {
+    const qb_ggml_type *type;
+    const uint8_t *blocks;
+    int64_t rows, cols;
+    /* The row of the blocks that holds a row of the matrix, with `ctx`; NULL: the same. */
+    int64_t (*row_of)(const void *ctx, int64_t row);
+    const void *ctx;
+} qb_ggml_matrix;
+
+/* All but the codes: scales (or their factors alone), and zeros or offsets. A scale or offset that is NaN or
+   infinite fails with QB_ERR_NUMERIC. threads may be NULL. Free with qb_qweight_free. */
+qb_status qb_ggml_values(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) QB_NODISCARD;
+/* The codes of rows first .. first + n, as a qb_code_source reads them. */
+void qb_ggml_codes(const qb_ggml_matrix *m, int64_t first, int64_t n, uint8_t *codes);
+/* The whole. */
+qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) QB_NODISCARD;
 
 /* Half of 2^(e - 127), a scale of E2M1's doubled table; NaN for 255 (OCP microscaling formats, e8m0). */
 float qb_e8m0_half(uint8_t e);

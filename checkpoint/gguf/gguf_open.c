@@ -93,37 +93,62 @@ static bool present(const qb_checkpoint *ck, const char *module) {
     return find_packed(ck, module) != NULL;
 }
 
-/* The rows of a part, where the file has them. */
+/* The codes of a part of a tensor, which is held meanwhile. */
 typedef struct {
-    const qb_slice *slice;
+    qb_code_source base;
+    qb_checkpoint *ck;
+    const qb_tensor *tensor;
+    qb_slice slice;
     const qb_gguf_source *source;
+    qb_ggml_matrix matrix;
 } part;
 
 static int64_t part_row(const void *ctx, int64_t row) {
     const part *p = ctx;
-    return p->slice->index * p->slice->tensor_rows + qb_gguf_row(p->source, qb_slice_row(p->slice, row));
+    return p->slice.index * p->slice.tensor_rows + qb_gguf_row(p->source, qb_slice_row(&p->slice, row));
+}
+
+static void part_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    qb_ggml_codes(&((const part *)from)->matrix, first, n, codes);
+}
+
+static void part_free(qb_code_source *from) {
+    part *p = (part *)from;
+    if (p->matrix.blocks) qb_checkpoint_release(p->ck, p->tensor);
+    qb_free(p);
 }
 
 static qb_status read_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice, int64_t rows,
                             int64_t cols, qb_qweight *out) {
     const qb_tensor *t = find_packed(ck, module);
-    const void *blocks = NULL;
     char found[160], expected[128];
+    part *p;
     *out = (qb_qweight){0};
     if (!t) return qb_fail(QB_ERR_INTERNAL, "%s: %.200s is not quantized", ck->dir, module);
-    part p = {slice, ck->tensors[t->index].source};
+    const qb_gguf_source *source = ck->tensors[t->index].source;
     int64_t shape[3] = {slice->matrices, slice->tensor_rows, cols};
     int n_dims = slice->matrices ? 3 : 2;
     if (t->n_dims != n_dims || memcmp(t->shape, shape + 3 - n_dims, (size_t)n_dims * sizeof *shape) != 0)
         return qb_fail(QB_ERR_FORMAT, "%s: tensor %.200s: expected %s, found %s", ck->dir, t->name,
                        qb_shape_text(n_dims, shape + 3 - n_dims, expected), qb_tensor_describe(ck, t, found));
-    qb_status st = QB_OK;
-    bool readable = qb_ggml_type_is_packed(p.source->type); /* reading refuses the others by name */
-    if (readable) st = qb_checkpoint_acquire(ck, t, &blocks);
+    qb_status st = qb_alloc(1, sizeof *p, &p);
     if (st != QB_OK) return st;
-    st = qb_ggml_read(ck->threads, p.source->type, blocks, rows, cols, part_row, &p, out);
-    if (readable) qb_checkpoint_release(ck, t);
-    return st == QB_OK ? st : qb_fail_prefix(st, "%s: tensor %.200s", ck->dir, t->name);
+    *p = (part){.base = {part_codes, part_free}, .ck = ck, .tensor = t, .slice = *slice, .source = source};
+    p->matrix =
+        (qb_ggml_matrix){.type = source->type, .rows = rows, .cols = cols, .row_of = part_row, .ctx = p};
+    const void *blocks = NULL;
+    if (qb_ggml_type_is_packed(source->type)) /* reading refuses the others by name */
+        st = qb_checkpoint_acquire(ck, t, &blocks);
+    p->matrix.blocks = blocks;
+    if (st == QB_OK) {
+        st = qb_ggml_values(ck->threads, &p->matrix, out);
+        if (st != QB_OK) st = qb_fail_prefix(st, "%s: tensor %.200s", ck->dir, t->name);
+    }
+    if (st == QB_OK)
+        out->source = &p->base;
+    else
+        part_free(&p->base);
+    return st;
 }
 
 static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {

@@ -136,7 +136,8 @@ static qb_status widen(qb_threads *threads, const qb_gguf_pieces *m, int p, floa
     *out = NULL;
     QB_TRY(st, qb_alloc((size_t)(rows * cols), sizeof **out, out));
     if (qb_ggml_type_is_blocks(type)) {
-        QB_TRY(st, qb_ggml_read(threads, type, m->piece[p].data, rows, cols, NULL, NULL, &q));
+        const qb_ggml_matrix blocks = {.type = type, .blocks = m->piece[p].data, .rows = rows, .cols = cols};
+        QB_TRY(st, qb_ggml_read(threads, &blocks, &q));
         qb_qweight_dequantize(&q, *out);
     } else { /* the file need not be aligned */
         QB_TRY(st, qb_alloc((size_t)(rows * cols), qb_dtype_bytes(type->dtype), &copy));

@@ -170,7 +170,7 @@ static void turn(const uint32_t *in, int64_t in_stride, int64_t rows, int64_t co
 }
 
 typedef struct {
-    uint8_t *codes; /* [rows, cols] */
+    const uint8_t *codes; /* [rows, cols] */
     int64_t rows, cols;
     int bits;
     uint32_t *words; /* [cols * bits / 32, rows] */
@@ -195,34 +195,23 @@ static void pack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
-static void unpack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const transposition *run = ctx;
-    const uint32_t *words = run->words;
-    int64_t rows = run->rows, cols = run->cols;
-    int bits = run->bits;
-    uint8_t *codes = run->codes;
+void qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
+                             uint32_t *words) {
+    transposition run = {codes, rows, cols, bits, words};
+    qb_parallel_for(threads, cols, TILE_COLS, pack_columns, &run);
+}
+
+void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, int64_t first,
+                               int64_t n, uint8_t *codes) {
     uint32_t tile[TILE_ROWS][TILE_WORDS] = {0}; /* clang's analyzer does not see that it is filled */
-    for (int64_t c = begin; c < end; c += TILE_COLS) {
+    for (int64_t c = 0; c < cols; c += TILE_COLS) {
         int64_t width = cols - c < TILE_COLS ? cols - c : TILE_COLS;
         int64_t n_words = width * bits / 32;
-        for (int64_t r = 0; r < rows; r += TILE_ROWS) {
-            int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-            turn(words + c * bits / 32 * rows + r, rows, n_words, height, tile[0], TILE_WORDS);
+        for (int64_t r = 0; r < n; r += TILE_ROWS) {
+            int64_t height = n - r < TILE_ROWS ? n - r : TILE_ROWS;
+            turn(words + c * bits / 32 * rows + first + r, rows, n_words, height, tile[0], TILE_WORDS);
             for (int64_t i = 0; i < height; i++)
                 qb_bits_unpack(tile[i], width, bits, codes + (r + i) * cols + c);
         }
     }
-}
-
-void qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
-                             uint32_t *words) {
-    transposition run = {(uint8_t *)(uintptr_t)codes, rows, cols, bits, words}; /* read only */
-    qb_parallel_for(threads, cols, TILE_COLS, pack_columns, &run);
-}
-
-void qb_bits_unpack_transposed(qb_threads *threads, const uint32_t *words, int64_t rows, int64_t cols,
-                               int bits, uint8_t *codes) {
-    transposition run = {codes, rows, cols, bits, (uint32_t *)(uintptr_t)words}; /* read only */
-    qb_parallel_for(threads, cols, TILE_COLS, unpack_columns, &run);
 }

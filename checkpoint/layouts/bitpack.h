@@ -14,5 +14,6 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes);
    NULL. */
 void qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
                              uint32_t *words);
-void qb_bits_unpack_transposed(qb_threads *threads, const uint32_t *words, int64_t rows, int64_t cols,
-                               int bits, uint8_t *codes);
+/* Rows first .. first + n of it, codes[n, cols]. */
+void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, int64_t first,
+                               int64_t n, uint8_t *codes);

@@ -107,22 +107,21 @@ static void regroup_words(const uint8_t *in, size_t width, int64_t n_words, int6
         }
 }
 
-static qb_status read_codes(qb_checkpoint *ck, const parts *p, qb_qweight *q) {
-    const void *words;
-    uint32_t *regrouped = NULL;
+static void word_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_tensor_codes *c = (const qb_tensor_codes *)from;
+    qb_bits_unpack_transposed(c->made ? c->made : c->bytes, c->rows, c->cols, c->bits, first, n, codes);
+}
+
+static qb_status find_codes(qb_checkpoint *ck, const parts *p, qb_qweight *q) {
+    qb_tensor_codes *c;
     size_t width = qb_dtype_bytes(p->qweight->dtype);
-    qb_status st = qb_checkpoint_acquire(ck, p->qweight, &words);
-    if (st != QB_OK) return st;
-    if (width != 4) {
-        int64_t n_words = p->cols * p->bits / 32;
-        QB_TRY(st, qb_alloc((size_t)(n_words * p->rows), sizeof *regrouped, &regrouped));
-        regroup_words(words, width, n_words, p->rows, regrouped);
-    }
-    qb_bits_unpack_transposed(ck->threads, regrouped ? regrouped : words, p->rows, p->cols, p->bits,
-                              q->codes);
+    int64_t n_words = p->cols * p->bits / 32;
+    qb_status st;
+    QB_TRY(st, qb_leave_codes(ck, p->qweight, word_codes, q, &c));
+    if (width == 4) return QB_OK;
+    QB_TRY(st, qb_alloc((size_t)(n_words * p->rows), sizeof(uint32_t), &c->made));
+    regroup_words(c->bytes, width, n_words, p->rows, c->made);
 out:
-    qb_free(regrouped);
-    qb_checkpoint_release(ck, p->qweight);
     return st;
 }
 
@@ -238,11 +237,12 @@ qb_status qb_gptq_read(qb_checkpoint *ck, const char *module, int64_t rows, int6
     *out = (qb_qweight){0};
     qb_status st;
     QB_TRY(st, find_parts(ck, module, rows, cols, &p));
-    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, p.bits, p.group_size, false, out));
+    QB_TRY(st, qb_qweight_form_affine(rows, cols, p.bits, p.group_size, out));
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     QB_TRY(st, qb_read_scales(ck, p.scales, p.scale_order, out));
     QB_TRY(st, read_order(ck, module, &p, out));
     QB_TRY(st, p.qzeros ? read_packed_zeros(ck, module, &p, v1, out) : read_float_zeros(ck, &p, out));
-    QB_TRY(st, read_codes(ck, &p, out));
+    QB_TRY(st, find_codes(ck, &p, out));
     out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);

@@ -18,29 +18,38 @@ static bool present(const qb_checkpoint *ck, const char *module) {
     return qb_module_tensor_find(ck, module, "qweight") != NULL;
 }
 
-/* words [cols, rows / 8] to fields [rows, cols], in tiles whose lines stay in cache. */
-static void unpack(const uint32_t *words, int64_t rows, int64_t cols, uint8_t *fields) {
-    int64_t stride = rows / PER_WORD;
+/* Rows first .. first + n of words [cols, rows / 8] to fields [n, cols], in tiles whose lines stay in cache.
+ */
+static void unpack(const uint32_t *words, int64_t rows, int64_t cols, int64_t first, int64_t n,
+                   uint8_t *fields) {
+    int64_t stride = rows / PER_WORD, last = first + n;
     uint8_t tile[PER_WORD][TILE];
     for (int64_t c = 0; c < cols; c += TILE) {
         int64_t width = cols - c < TILE ? cols - c : TILE;
-        for (int64_t w = 0; w < stride; w++) {
+        for (int64_t w = first / PER_WORD; w * PER_WORD < last; w++) {
             for (int64_t k = 0; k < width; k++) {
                 uint32_t word = words[(c + k) * stride + w];
                 for (int i = 0; i < PER_WORD; i++) tile[row_of_nibble[i]][k] = (uint8_t)(word >> 4 * i & 15);
             }
-            for (int64_t i = 0; i < PER_WORD; i++)
-                memcpy(fields + (w * PER_WORD + i) * cols + c, tile[i], (size_t)width);
+            for (int i = 0; i < PER_WORD; i++) {
+                int64_t row = w * PER_WORD + i;
+                if (row >= first && row < last)
+                    memcpy(fields + (row - first) * cols + c, tile[i], (size_t)width);
+            }
         }
     }
 }
 
-static qb_status read_words(qb_checkpoint *ck, const qb_tensor *t, int64_t rows, int64_t cols,
-                            uint8_t *fields) {
+static void word_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_tensor_codes *c = (const qb_tensor_codes *)from;
+    unpack(c->bytes, c->rows, c->cols, first, n, codes);
+}
+
+static qb_status read_zeros(qb_checkpoint *ck, const qb_tensor *t, qb_qweight *q) {
     const void *words;
     qb_status st = qb_checkpoint_acquire(ck, t, &words);
     if (st != QB_OK) return st;
-    unpack(words, rows, cols, fields);
+    unpack(words, q->rows, q->n_groups, 0, q->rows, q->zeros);
     qb_checkpoint_release(ck, t);
     return QB_OK;
 }
@@ -49,6 +58,7 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     qb_quantization own = qb_module_quantization(ck, module);
     const qb_quantization *how = &own;
     const qb_tensor *qweight, *qzeros, *scales;
+    qb_tensor_codes *codes;
     int64_t group = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
     *out = (qb_qweight){0};
     if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX || rows % PER_WORD != 0)
@@ -62,10 +72,11 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, qb_module_tensor(ck, module, "scales", &scales));
     QB_TRY(st, qb_tensor_expect(ck, qweight, QB_DTYPE_I32, 2, (int64_t[]){cols, rows / PER_WORD}));
     QB_TRY(st, qb_tensor_expect(ck, qzeros, QB_DTYPE_I32, 2, (int64_t[]){n_groups, rows / PER_WORD}));
-    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, how->bits, group, false, out));
+    QB_TRY(st, qb_qweight_form_affine(rows, cols, how->bits, group, out));
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     QB_TRY(st, qb_read_scales(ck, scales, QB_SCALES_BY_GROUP, out));
-    QB_TRY(st, read_words(ck, qzeros, rows, n_groups, out->zeros));
-    QB_TRY(st, read_words(ck, qweight, rows, cols, out->codes));
+    QB_TRY(st, read_zeros(ck, qzeros, out));
+    QB_TRY(st, qb_leave_codes(ck, qweight, word_codes, out, &codes));
     out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);

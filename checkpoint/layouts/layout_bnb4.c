@@ -3,6 +3,7 @@
    functional.QuantState; docs/formats.md. */
 #include "checkpoint/layouts/layout_rows.h"
 #include "checkpoint/layouts/quant_state.h"
+#include "checkpoint/layouts/read_parts.h"
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
@@ -93,12 +94,20 @@ static void pack_nibbles(const uint8_t *codes, int64_t n, uint8_t *out) {
     for (int64_t i = 0; i < n / 2; i++) out[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
 }
 
-static void unpack_nibbles(const uint8_t *bytes, int64_t n, uint8_t *codes) {
+/* n codes from code `first` on. */
+static void unpack_nibbles(const uint8_t *bytes, int64_t first, int64_t n, uint8_t *codes) {
+    bytes += first / 2;
+    if (first % 2 && n) *codes++ = *bytes++ & 15, n--;
     for (int64_t i = 0; i < n / 2; i++) {
         codes[2 * i] = bytes[i] >> 4;
         codes[2 * i + 1] = bytes[i] & 15;
     }
     if (n % 2) codes[n - 1] = bytes[n / 2] >> 4;
+}
+
+static void nibble_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_tensor_codes *c = (const qb_tensor_codes *)from;
+    unpack_nibbles(c->bytes, first * c->cols, n * c->cols, codes);
 }
 
 static qb_status put_weight(qb_writer *w, const char *module, const qb_qweight *q) {
@@ -195,20 +204,18 @@ static qb_status read_state(qb_checkpoint *ck, const char *module, int64_t rows,
 }
 
 /* quant_storage may show the bytes as another dtype ("bfloat16"), whose last element may be filled up. */
-static qb_status read_weight(qb_checkpoint *ck, const char *module, int64_t n, uint8_t *codes) {
+static qb_status find_weight(qb_checkpoint *ck, const char *module, qb_qweight *q) {
     const qb_tensor *t;
-    const void *bytes;
+    qb_tensor_codes *codes;
     qb_status st;
     QB_TRY(st, qb_module_tensor(ck, module, "weight", &t));
-    int64_t need = (n + 1) / 2;
+    int64_t need = (q->rows * q->cols + 1) / 2;
     char found[160];
     if (t->dtype == QB_DTYPE_COUNT || t->bytes < need || t->bytes >= need + (int64_t)qb_dtype_bytes(t->dtype))
         return qb_fail(QB_ERR_FORMAT,
                        "%s: tensor %.200s: expected %" PRId64 " bytes of 4-bit codes, found %s", ck->dir,
                        t->name, need, qb_tensor_describe(ck, t, found));
-    QB_TRY(st, qb_checkpoint_acquire(ck, t, &bytes));
-    unpack_nibbles(bytes, n, codes);
-    qb_checkpoint_release(ck, t);
+    st = qb_leave_codes(ck, t, nibble_codes, q, &codes);
 out:
     return st;
 }
@@ -295,10 +302,11 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, read_state(ck, module, rows, cols, &s));
     QB_TRY(st, check_weight_size(ck, module, rows, cols));
     QB_TRY(st, check_quant_map(ck, module, s.codebook));
-    QB_TRY(st, qb_qweight_alloc_codebook(rows, cols, s.codebook, s.block_size, s.nested, out));
+    QB_TRY(st, qb_qweight_form_codebook(rows, cols, s.codebook, s.block_size, s.nested, out));
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     out->source_dtype = s.dtype;
     out->nested_offset = s.nested_offset;
-    QB_TRY(st, read_weight(ck, module, rows * cols, out->codes));
+    QB_TRY(st, find_weight(ck, module, out));
     QB_TRY(st, read_absmax(ck, module, out));
 out:
     if (st != QB_OK) qb_qweight_free(out);

@@ -3,6 +3,7 @@
    nn.Linear8bitLt; docs/formats.md. */
 #include "base/memory.h"
 #include "checkpoint/layouts/layout_rows.h"
+#include "checkpoint/layouts/read_parts.h"
 #include "checkpoint/state.h"
 
 #include <inttypes.h>
@@ -83,6 +84,12 @@ out:
     return st;
 }
 
+static void int8_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_tensor_codes *c = (const qb_tensor_codes *)from;
+    const int8_t *values = (const int8_t *)c->bytes + first * c->cols;
+    for (int64_t i = 0; i < n * c->cols; i++) codes[i] = (uint8_t)(values[i] + MIDDLE);
+}
+
 static qb_status read_rows(qb_checkpoint *ck, const qb_tensor *scb, qb_qweight *q) {
     qb_status st = qb_checkpoint_read_f32(ck, scb->name, q->rows, 0, &q->absmax);
     for (int64_t r = 0; st == QB_OK && r < q->rows; r++) {
@@ -98,7 +105,7 @@ static qb_status read_rows(qb_checkpoint *ck, const qb_tensor *scb, qb_qweight *
 
 static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
     const qb_tensor *weight, *scb;
-    const void *bytes;
+    qb_tensor_codes *codes;
     *out = (qb_qweight){0};
     qb_status st;
     QB_TRY(st, qb_module_tensor(ck, module, "weight", &weight));
@@ -106,15 +113,14 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, qb_tensor_expect(ck, weight, QB_DTYPE_I8, 2, (int64_t[]){rows, cols}));
     QB_TRY(st, qb_tensor_expect(ck, scb, QB_DTYPE_F32, 1, &rows));
     QB_TRY(st, check_format(ck, module));
-    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, 8, cols, false, out));
+    QB_TRY(st, qb_qweight_form_affine(rows, cols, 8, cols, out));
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     out->int8_rows = true;
     out->symmetric = true;
     out->scale_dtype = QB_DTYPE_F32;
     memset(out->zeros, MIDDLE, (size_t)rows);
     QB_TRY(st, read_rows(ck, scb, out));
-    QB_TRY(st, qb_checkpoint_acquire(ck, weight, &bytes));
-    for (int64_t i = 0; i < rows * cols; i++) out->codes[i] = (uint8_t)(((const int8_t *)bytes)[i] + MIDDLE);
-    qb_checkpoint_release(ck, weight);
+    st = qb_leave_codes(ck, weight, int8_codes, out, &codes);
 out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;

@@ -41,14 +41,12 @@ out:
     return st;
 }
 
-static qb_status read_codes(qb_checkpoint *ck, const qb_tensor *t, qb_qweight *q) {
-    const void *bytes;
-    qb_status st = qb_checkpoint_acquire(ck, t, &bytes);
-    if (st != QB_OK) return st;
-    for (int64_t r = 0; r < q->rows; r++)
-        qb_bits_unpack((const uint32_t *)bytes + r * t->shape[1], q->cols, q->bits, q->codes + r * q->cols);
-    qb_checkpoint_release(ck, t);
-    return QB_OK;
+static void word_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const qb_tensor_codes *c = (const qb_tensor_codes *)from;
+    const uint32_t *words = c->bytes;
+    const int64_t row_words = words_of(c->cols, c->bits);
+    for (int64_t r = 0; r < n; r++)
+        qb_bits_unpack(words + (first + r) * row_words, c->cols, c->bits, codes + r * c->cols);
 }
 
 /* words [ceil(rows * bits / 32), groups], each group's stream running down its column. */
@@ -113,6 +111,7 @@ static qb_status read_order(qb_checkpoint *ck, const char *module, qb_qweight *q
 static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64_t cols, qb_qweight *out) {
     const qb_quantization *how = qb_checkpoint_quantization(ck);
     const qb_tensor *packed, *scale;
+    qb_tensor_codes *codes;
     int64_t group = how->group_size < 0 || how->group_size > cols ? cols : how->group_size;
     *out = (qb_qweight){0};
     if (rows < 1 || cols < 1 || rows > INT32_MAX || cols > INT32_MAX)
@@ -123,11 +122,12 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, qb_module_tensor(ck, module, "weight_packed", &packed));
     QB_TRY(st, qb_module_tensor(ck, module, "weight_scale", &scale));
     QB_TRY(st, qb_tensor_expect(ck, packed, QB_DTYPE_I32, 2, (int64_t[]){rows, words_of(cols, how->bits)}));
-    QB_TRY(st, qb_qweight_alloc_affine(rows, cols, how->bits, group, false, out));
+    QB_TRY(st, qb_qweight_form_affine(rows, cols, how->bits, group, out));
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     QB_TRY(st, qb_read_scales(ck, scale, QB_SCALES_BY_ROW, out));
     QB_TRY(st, read_zeros(ck, module, out));
     QB_TRY(st, read_order(ck, module, out));
-    QB_TRY(st, read_codes(ck, packed, out));
+    QB_TRY(st, qb_leave_codes(ck, packed, word_codes, out, &codes));
     out->symmetric = qb_qweight_zeros_in_middle(out);
 out:
     if (st != QB_OK) qb_qweight_free(out);

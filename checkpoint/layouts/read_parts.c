@@ -72,3 +72,33 @@ out:
     qb_checkpoint_release(ck, t);
     return st;
 }
+
+static void free_codes(qb_code_source *from) {
+    qb_tensor_codes *c = (qb_tensor_codes *)from;
+    qb_checkpoint_release(c->ck, c->tensor);
+    qb_free(c->made);
+    qb_free(c);
+}
+
+qb_status qb_leave_codes(qb_checkpoint *ck, const qb_tensor *t, qb_read_codes *read, qb_qweight *q,
+                         qb_tensor_codes **out) {
+    const void *bytes;
+    qb_tensor_codes *c;
+    qb_status st;
+    QB_TRY(st, qb_alloc(1, sizeof *c, &c));
+    if ((st = qb_checkpoint_acquire(ck, t, &bytes)) != QB_OK) {
+        qb_free(c);
+        return st;
+    }
+    *c = (qb_tensor_codes){.base = {read, free_codes},
+                           .ck = ck,
+                           .tensor = t,
+                           .bytes = bytes,
+                           .rows = q->rows,
+                           .cols = q->cols,
+                           .bits = q->bits};
+    q->source = &c->base;
+    *out = c;
+out:
+    return st;
+}

@@ -17,9 +17,10 @@ static const struct {
     [QB_PACK_K5] = {8, 64}, [QB_PACK_K6] = {8, 64}};
 
 typedef struct {
-    const qb_qweight *q;
+    qb_qweight *q;
     qb_packed *p;
-    uint8_t *rows;      /* scratch for each worker: a block's codes in packed order */
+    uint8_t *rows;      /* room of each worker: a block's codes in packed order */
+    uint8_t *read;      /* and for codes that are in the file */
     int64_t group_cols; /* codebook: columns that share an absmax in every row */
     atomic_bool above;  /* a code is out of its range */
 } pack_job;
@@ -38,13 +39,17 @@ static qb_status refuse_above(const uint8_t *values, int64_t n, int limit, const
 /* All but the codes, which are looked at where they are packed. */
 static qb_status check_affine(const qb_qweight *q) {
     const int64_t n = q->rows * q->n_groups;
-    if (q->bits < 8 && !q->offsets && !qb_codes_below(q->zeros, n, 1 << q->bits))
+    if (q->bits < 8 && q->zeros && !qb_codes_below(q->zeros, n, 1 << q->bits))
         return refuse_above(q->zeros, n, 1 << q->bits, "zero point");
     for (int64_t c = 0; q->g_idx && c < q->cols; c++)
         if (q->g_idx[c] < 0 || q->g_idx[c] >= q->n_groups)
             return qb_fail(QB_ERR_FORMAT, "group index %d of column %lld; expected 0 .. %lld", q->g_idx[c],
                            (long long)c, (long long)q->n_groups - 1);
     return QB_OK;
+}
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
 static int code_limit(const qb_qweight *q) {
@@ -91,9 +96,8 @@ out:
 
 /* Codes of one row in packed order, zero where there is padding (of columns: its activation is zero; of rows:
    its result is not read). */
-static void order_row(const pack_job *j, int64_t row, uint8_t *to) {
+static void order_row(const pack_job *j, int64_t row, const uint8_t *from, uint8_t *to) {
     const qb_packed *p = j->p;
-    const uint8_t *from = j->q->codes + row * p->cols;
     if (row >= p->rows)
         memset(to, 0, (size_t)p->padded_cols);
     else if (!p->source)
@@ -134,26 +138,35 @@ static void pack_step(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS
 }
 
 /* Sixteen rows are read side by side, so that a block is written in the order that it lies in. */
+static void pack_block(pack_job *j, int64_t block, const uint8_t *codes, uint8_t *ordered) {
+    const qb_packed *p = j->p;
+    uint8_t *to = p->codes + block * (p->padded_cols / p->step_cols) * p->step_bytes;
+    const uint8_t *rows[QB_BLOCK_ROWS];
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
+        int64_t row = block * QB_BLOCK_ROWS + lane;
+        rows[lane] = codes + lane * p->cols;
+        if (row < p->rows && !p->source && !p->lift) continue;
+        order_row(j, row, rows[lane], ordered + lane * p->padded_cols);
+        rows[lane] = ordered + lane * p->padded_cols;
+    }
+    for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes)
+        pack_step(p->kind, rows, k, to);
+}
+
 static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
     pack_job *j = ctx;
     const qb_packed *p = j->p;
-    uint8_t *ordered = j->rows + worker * p->padded_cols * QB_BLOCK_ROWS,
-            *to = p->codes + begin * (p->padded_cols / p->step_cols) * p->step_bytes;
-    for (int64_t block = begin; block < end; block++) {
-        const uint8_t *rows[QB_BLOCK_ROWS];
-        const int64_t first = block * QB_BLOCK_ROWS, last = first + QB_BLOCK_ROWS;
-        const uint8_t *codes = j->q->codes + first * p->cols;
-        if (!qb_codes_below(codes, ((last < p->rows ? last : p->rows) - first) * p->cols, code_limit(j->q)))
-            atomic_store(&j->above, true);
-        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
-            int64_t row = first + lane;
-            rows[lane] = codes + lane * p->cols;
-            if (row < p->rows && !p->source && !p->lift) continue;
-            order_row(j, row, ordered + lane * p->padded_cols);
-            rows[lane] = ordered + lane * p->padded_cols;
-        }
-        for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes)
-            pack_step(p->kind, rows, k, to);
+    const qb_qweight *q = j->q;
+    uint8_t *ordered = j->rows + worker * p->padded_cols * QB_BLOCK_ROWS;
+    uint8_t *room = j->read ? j->read + worker * QB_SOURCE_ROWS * q->cols : NULL;
+    for (int64_t block = begin, n; block < end; block += n) {
+        const int64_t first = block * QB_BLOCK_ROWS;
+        n = least(end - block, QB_SOURCE_ROWS / QB_BLOCK_ROWS);
+        const int64_t rows = least(n * QB_BLOCK_ROWS, q->rows - first);
+        const uint8_t *codes = qb_qweight_rows(q, NULL, first, rows, room);
+        if (q->codes && !qb_codes_below(codes, rows * q->cols, code_limit(q))) atomic_store(&j->above, true);
+        for (int64_t i = 0; i < n; i++)
+            pack_block(j, block + i, codes + i * QB_BLOCK_ROWS * q->cols, ordered);
     }
 }
 
@@ -231,6 +244,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
         fill_table(p, q);
         return QB_OK;
     }
+    QB_TRY(st, qb_qweight_multiply(j->q));
     p->bits = packed_bits(q);
     p->lift = (1 << (p->bits - 1)) - (1 << (q->bits - 1));
     p->middle = (float)(1 << (q->bits - 1));
@@ -242,16 +256,19 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
     p->step_cols = steps[p->kind].step_cols, p->step_bytes = steps[p->kind].step_bytes;
     fill_table(p, q);
     j->group_cols = qb_qweight_scale_cols(q);
-    if (codebook && j->group_cols % p->step_cols != 0) return pack_by_row(j, threads, memory);
+    if (codebook && j->group_cols % p->step_cols != 0) {
+        QB_TRY(st, qb_qweight_complete(j->q, threads));
+        return pack_by_row(j, threads, memory);
+    }
     p->n_groups = codebook ? q->cols / j->group_cols : q->n_groups;
     QB_TRY(st, lay_columns(j, memory));
     int64_t code_bytes = p->blocks * (p->padded_cols / p->step_cols) * p->step_bytes;
     QB_TRY(st, memory->alloc(memory->owner, code_bytes, &p->codes));
     p->bytes += code_bytes + (p->source ? p->padded_cols * 4 : 0);
-    QB_TRY(st,
-           qb_alloc((size_t)p->padded_cols * QB_BLOCK_ROWS * (size_t)qb_threads_count(threads), 1, &j->rows));
-    qb_parallel_for(threads, p->blocks, 4, pack_codes, j);
-    qb_free(j->rows);
+    const size_t workers = (size_t)qb_threads_count(threads);
+    if (!q->codes) QB_TRY(st, qb_alloc((size_t)q->cols * QB_SOURCE_ROWS * workers, 1, &j->read));
+    QB_TRY(st, qb_alloc((size_t)p->padded_cols * QB_BLOCK_ROWS * workers, 1, &j->rows));
+    qb_parallel_for(threads, p->blocks, QB_SOURCE_ROWS / QB_BLOCK_ROWS, pack_codes, j);
     if (atomic_load(&j->above)) return refuse_above(q->codes, q->rows * q->cols, code_limit(q), "code");
     QB_TRY(st,
            codebook ? qb_pack_absmax(p, q, threads, memory) : qb_pack_affine_scales(p, q, threads, memory));
@@ -259,12 +276,15 @@ out:
     return st;
 }
 
-qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory, qb_packed **out) {
+qb_status qb_pack(qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory, qb_packed **out) {
     *out = NULL;
     pack_job j = {.q = q};
     qb_status st = qb_alloc_zero(1, sizeof *j.p, &j.p);
     if (st != QB_OK) return st;
-    if ((st = pack_into(&j, threads, memory)) != QB_OK) {
+    st = pack_into(&j, threads, memory);
+    qb_free(j.rows);
+    qb_free(j.read);
+    if (st != QB_OK) {
         qb_pack_free(j.p, memory);
         return st;
     }

@@ -100,8 +100,9 @@ typedef struct qb_pack_memory {
     void (*free)(void *owner, void *pointer);
 } qb_pack_memory;
 
-/* QB_ERR_FORMAT when a code, zero or group index is out of range (a weight may come from a file). */
-qb_status qb_pack(const qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory,
+/* QB_ERR_FORMAT when a code, zero or group index is out of range (a weight may come from a file). What q's
+   reader left out is read, and added to q where it is needed as a whole. */
+qb_status qb_pack(qb_qweight *q, qb_threads *threads, const qb_pack_memory *memory,
                   qb_packed **out) QB_NODISCARD;
 void qb_pack_free(qb_packed *p, const qb_pack_memory *memory); /* takes NULL */
 

@@ -3,6 +3,7 @@
  */
 #include "kernels/cpu/pack_k.h"
 
+#include "base/memory.h"
 #include "kernels/cpu/pack_steps.h"
 
 #include <math.h>
@@ -18,6 +19,7 @@ typedef struct {
     const qb_packed *p;
     const qb_qweight *q;
     qb_pack_kind kind;
+    uint8_t *rows; /* room of each worker for codes that are in the file */
     atomic_bool failed;
 } k_job;
 
@@ -69,12 +71,12 @@ INLINE bool put_factors(const qb_factors *f, int64_t group, qb_pack_kind kind, b
     return most <= limit;
 }
 
-INLINE bool put_row(const k_job *j, qb_pack_kind kind, int64_t row, int64_t super, uint8_t *to) {
+INLINE bool put_row(const k_job *j, qb_pack_kind kind, const uint8_t *codes, int64_t row, int64_t super,
+                    uint8_t *to) {
     const int groups = qb_k_groups(kind);
     const int64_t lane = row % QB_BLOCK_ROWS, g = row * j->q->n_groups + super * groups;
     uint8_t *outer = to + qb_k_outer_at(kind);
-    const uint8_t *codes = j->q->codes + row * j->q->cols + super * QB_K_COLS;
-    if (!qb_codes_below(codes, QB_K_COLS, 1 << j->q->bits)) return false;
+    if (j->q->codes && !qb_codes_below(codes, QB_K_COLS, 1 << j->q->bits)) return false;
     put_codes(kind, codes, lane, to);
     if (!put_factors(&j->q->scale_factors, g, kind, true, lane, to + qb_k_scales_at(kind), outer))
         return false;
@@ -83,26 +85,37 @@ INLINE bool put_row(const k_job *j, qb_pack_kind kind, int64_t row, int64_t supe
 }
 
 /* Along the rows, as the weight is read; a block's super-blocks stay in the cache meanwhile. */
-INLINE void put_rows(k_job *j, qb_pack_kind kind, int64_t begin, int64_t end) {
-    const int64_t supers = j->q->cols / QB_K_COLS, bytes = qb_k_bytes(kind);
-    const int64_t last = end * QB_BLOCK_ROWS < j->q->rows ? end * QB_BLOCK_ROWS : j->q->rows;
-    uint8_t *to = j->p->codes + begin * supers * bytes;
-    if (last < end * QB_BLOCK_ROWS) memset(to, 0, (size_t)((end - begin) * supers * bytes));
-    for (int64_t r = begin * QB_BLOCK_ROWS; r < last && !atomic_load(&j->failed); r++)
+INLINE void put_rows(k_job *j, qb_pack_kind kind, const uint8_t *codes, int64_t first, int64_t n) {
+    const int64_t cols = j->q->cols, supers = cols / QB_K_COLS, bytes = qb_k_bytes(kind);
+    for (int64_t r = first; r < first + n; r++, codes += cols) {
+        uint8_t *to = j->p->codes + r / QB_BLOCK_ROWS * supers * bytes;
         for (int64_t s = 0; s < supers; s++)
-            if (!put_row(j, kind, r, s, to + ((r / QB_BLOCK_ROWS - begin) * supers + s) * bytes))
+            if (!put_row(j, kind, codes + s * QB_K_COLS, r, s, to + s * bytes)) {
                 atomic_store(&j->failed, true);
+                return;
+            }
+    }
 }
 
 static void put_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
     k_job *j = ctx;
-    switch (j->kind) {
+    const int64_t rows = j->q->rows, cols = j->q->cols;
+    const int64_t block_bytes = cols / QB_K_COLS * qb_k_bytes(j->kind);
+    uint8_t *room = j->rows ? j->rows + worker * QB_SOURCE_ROWS * cols : NULL;
+    if (end * QB_BLOCK_ROWS > rows) /* lanes without a row */
+        memset(j->p->codes + (end - 1) * block_bytes, 0, (size_t)block_bytes);
+    for (int64_t r = begin * QB_BLOCK_ROWS, n; r < end * QB_BLOCK_ROWS && r < rows; r += n) {
+        n = rows - r < QB_SOURCE_ROWS ? rows - r : QB_SOURCE_ROWS;
+        if (n > end * QB_BLOCK_ROWS - r) n = end * QB_BLOCK_ROWS - r;
+        const uint8_t *codes = qb_qweight_rows(j->q, NULL, r, n, room);
+        switch (j->kind) {
 #define OF(kind)                                                                                             \
     case kind:                                                                                               \
-        put_rows(j, kind, begin, end);                                                                       \
+        put_rows(j, kind, codes, r, n);                                                                      \
         break;
-        OF(QB_PACK_K2) OF(QB_PACK_K3) OF(QB_PACK_K4) OF(QB_PACK_K5) OF(QB_PACK_K6) default : break;
+            OF(QB_PACK_K2) OF(QB_PACK_K3) OF(QB_PACK_K4) OF(QB_PACK_K5) OF(QB_PACK_K6) default : break;
+        }
+        if (atomic_load(&j->failed)) return;
     }
 }
 
@@ -111,8 +124,8 @@ static qb_pack_kind kind_of(const qb_qweight *q) {
     if (q->coding != QB_CODING_AFFINE || q->g_idx || q->cols % QB_K_COLS) return QB_PACK_COUNT;
     for (qb_pack_kind k = QB_PACK_K2; k <= QB_PACK_K6; k++) {
         if (q->bits != qb_k_low_bits(k) + qb_k_high_bits(k) || q->group_size != qb_k_group_cols(k)) continue;
-        if (!q->offsets != !qb_k_has_offsets(k) || q->factor_groups != qb_k_groups(k)) continue;
-        return q->offsets || qb_qweight_zeros_in_middle(q) ? k : QB_PACK_COUNT;
+        if (qb_qweight_has_offsets(q) != qb_k_has_offsets(k) || q->factor_groups != qb_k_groups(k)) continue;
+        return qb_qweight_has_offsets(q) || qb_qweight_zeros_in_middle(q) ? k : QB_PACK_COUNT;
     }
     return QB_PACK_COUNT;
 }
@@ -124,7 +137,10 @@ qb_status qb_pack_k(qb_packed *p, const qb_qweight *q, qb_threads *threads, cons
     qb_status st = memory->alloc(memory->owner, bytes, &p->codes);
     if (st != QB_OK) return st;
     k_job j = {.p = p, .q = q, .kind = kind};
+    const int64_t room = QB_SOURCE_ROWS * q->cols * qb_threads_count(threads);
+    if (!q->codes && (st = qb_alloc((size_t)room, 1, &j.rows)) != QB_OK) return st;
     qb_parallel_for(threads, p->blocks, 4, put_blocks, &j);
+    qb_free(j.rows);
     if (atomic_load(&j.failed)) {
         memory->free(memory->owner, p->codes);
         p->codes = NULL;

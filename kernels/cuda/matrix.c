@@ -69,7 +69,7 @@ static qb_status check_codes(qb_threads *threads, const qb_qweight *q) {
     qb_status st = QB_OK;
     int limit = q->coding == QB_CODING_CODEBOOK ? 16 : 1 << q->bits;
     if (limit > 255) return QB_OK;
-    QB_TRY(st, check_below(threads, q->codes, q->rows * q->cols, limit, "code"));
+    if (q->codes) QB_TRY(st, check_below(threads, q->codes, q->rows * q->cols, limit, "code"));
     if (q->coding == QB_CODING_AFFINE && q->zeros)
         QB_TRY(st, check_below(threads, q->zeros, q->rows * q->n_groups, limit, "zero point"));
 out:
@@ -335,13 +335,18 @@ static qb_status pack_rows(const pack_job *j, const qb_cuda_matrix *m) {
     int64_t panel = PACK_BYTES / cols / QB_TILE_ROWS * QB_TILE_ROWS;
     if (panel < QB_TILE_ROWS) panel = QB_TILE_ROWS;
     panel = least(panel, rows);
-    uint8_t *codes;
-    qb_status st = qb_cuda_scratch(j->d, panel * cols, &codes);
-    for (int64_t row = 0; row < rows && st == QB_OK; row += panel) {
+    uint8_t *codes, *room = NULL;
+    qb_status st;
+    if (!j->q->codes) QB_TRY(st, qb_alloc((size_t)(panel * cols), 1, &room));
+    QB_TRY(st, qb_cuda_scratch(j->d, panel * cols, &codes));
+    for (int64_t row = 0; row < rows; row += panel) {
         int64_t n = least(panel, rows - row);
-        st = qb_cuda_upload(&j->d->base, codes, j->q->codes + row * cols, n * cols);
-        if (st == QB_OK) st = qb_cuda_pack_codes(j->d, &m->view, codes, row, n);
+        const uint8_t *from = qb_qweight_rows(j->q, j->d->base.threads, row, n, room);
+        QB_TRY(st, qb_cuda_upload(&j->d->base, codes, from, n * cols));
+        QB_TRY(st, qb_cuda_pack_codes(j->d, &m->view, codes, row, n));
     }
+out:
+    qb_free(room);
     return st;
 }
 
@@ -385,11 +390,12 @@ static qb_status create_dense(cuda_device *d, const qb_weight *w, qb_place place
 
 /* Blocks or groups cut so finely that their padding outgrows float32 are kept as float32: exact, larger, and
    said so in `bytes` and in the log. */
-static qb_status create_expanded(cuda_device *d, const qb_qweight *q, qb_place place, qb_cuda_matrix *m,
+static qb_status create_expanded(cuda_device *d, qb_qweight *q, qb_place place, qb_cuda_matrix *m,
                                  qb_matrix *out) {
     char name[48];
     float *dense;
-    qb_status st = qb_alloc((size_t)q->rows * (size_t)q->cols, sizeof *dense, &dense);
+    qb_status st = qb_qweight_complete(q, d->base.threads);
+    if (st == QB_OK) st = qb_alloc((size_t)q->rows * (size_t)q->cols, sizeof *dense, &dense);
     if (st != QB_OK) return st;
     qb_debug("cuda: %s [%lld, %lld] is kept as float32: its scales change within 32 columns, at other "
              "columns in each "
@@ -414,12 +420,13 @@ static void log_padding(const pack_job *j) {
                  (long long)j->q->cols, (long long)j->order.padded_cols);
 }
 
-static qb_status create_packed(cuda_device *d, const qb_qweight *q, qb_place place, qb_cuda_matrix *m,
+static qb_status create_packed(cuda_device *d, qb_qweight *q, qb_place place, qb_cuda_matrix *m,
                                qb_matrix *out) {
     bool book = q->coding == QB_CODING_CODEBOOK;
     qb_status st;
     pack_job j = {.d = d, .q = q, .row_tiles = (q->rows + QB_TILE_ROWS - 1) / QB_TILE_ROWS};
     QB_TRY(st, check_codes(d->base.threads, q));
+    QB_TRY(st, qb_qweight_multiply(q));
     j.group_cols = qb_qweight_scale_cols(q);
     QB_TRY(st, qb_column_order_make(q->cols, j.group_cols, book ? q->cols / j.group_cols : q->n_groups,
                                     book ? NULL : q->g_idx, &j.order));

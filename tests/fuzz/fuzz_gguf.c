@@ -48,7 +48,9 @@ static void read_tensor(const qb_gguf_tensor *t, const uint8_t *data, size_t siz
     require(t->bytes == n / t->type->block_columns * t->type->block_bytes);
     qb_qweight q;
     float *values;
-    qb_status st = qb_ggml_read(NULL, t->type, t->data, t->shape[0], t->shape[1], NULL, NULL, &q);
+    qb_status st = qb_ggml_read(
+        NULL, &(qb_ggml_matrix){.type = t->type, .blocks = t->data, .rows = t->shape[0], .cols = t->shape[1]},
+        &q);
     require_sentence(st);
     if (st == QB_OK && qb_alloc((size_t)n, sizeof *values, &values) == QB_OK) {
         for (int64_t i = 0; i < n; i++) require(q.codes[i] < 1 << q.bits);
