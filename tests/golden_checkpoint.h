@@ -6,6 +6,7 @@
 #include "checkpoint/writer.h"
 #include "tests/checkpoint_files.h"
 #include "tests/support.h"
+#include "tests/view_support.h"
 
 enum { ROWS = 32, COLS = 64 };
 
@@ -40,6 +41,7 @@ static inline qb_qweight read_golden(const char *name, int64_t cols) {
     assert_non_null(w.packed);
     qb_qweight q = *w.packed;
     qb_free(w.packed);
+    assert_view_is(ck, "m", &q);
     qb_checkpoint_close(ck);
     return q;
 }

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/layout.h"
+#include "tests/view_support.h"
 
 #define GOLDEN QB_SOURCE_DIR "/tests/golden/gguf"
 
@@ -134,6 +135,7 @@ static void check_tensor(qb_checkpoint *ck, const char *module, const qb_json *e
         assert_ok(qb_checkpoint_linear(ck, module, rows, cols, &w));
         assert_non_null(w.packed);
         assert_dequantizes_to(w.packed, sha256, module);
+        assert_view_is(ck, module, w.packed);
         qb_checkpoint_free_linear(ck, module, &w);
         assert_fails(qb_checkpoint_linear(ck, module, rows, cols + 32, &w), QB_ERR_FORMAT, type);
         return;

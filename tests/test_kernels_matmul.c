@@ -172,7 +172,8 @@ static void test_matmul__unpacking_is_exact(void **state) {
 }
 
 /* Rows looked up in a packed table are those of the dequantized weight, in every instruction set. */
-static void check_lookups(const format *f, const char *simd, int64_t rows, int64_t cols, int64_t T) {
+static void check_lookups(const format *f, const char *simd, int64_t rows, int64_t cols, int64_t T,
+                          bool left) {
     qb_device *dev = device_open(simd, 2);
     qb_qweight *q = weight_new(f, rows, cols);
     qb_weight weight = {.rows = rows, .cols = cols, .packed = q};
@@ -180,6 +181,7 @@ static void check_lookups(const format *f, const char *simd, int64_t rows, int64
     float *w = noise_new(rows * cols), *x = noise_new(T * cols + 1), guard = x[T * cols];
     int32_t ids[64];
     qb_qweight_dequantize(q, w);
+    if (left) weight_leave(q);
     assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
     qb_weight_free(&weight);
     for (int64_t t = 0; t < T; t++) ids[t] = (int32_t)(t * 7 % rows);
@@ -200,9 +202,18 @@ static void test_matmul__packed_tables_are_looked_up(void **state) {
     (void)state;
     for (int i = 0; i < FORMATS; i++)
         for (int s = 0; simd_name(s); s++) {
-            check_lookups(&formats[i], simd_name(s), 50, 352, 64);
-            check_lookups(&formats[i], simd_name(s), 21, 172, 3);
+            check_lookups(&formats[i], simd_name(s), 50, 352, 64, false);
+            check_lookups(&formats[i], simd_name(s), 21, 172, 3, false);
         }
+}
+
+/* Codes by rows, and factors without their products, as readers leave them. */
+static void test_matmul__what_a_reader_left_is_read(void **state) {
+    (void)state;
+    for (int i = 0; i < FORMATS; i++) {
+        check_lookups(&formats[i], simd_name(0), 205, 512, 64, true);
+        check_lookups(&formats[i], simd_name(0), 21, 172, 3, true);
+    }
 }
 
 static void test_matmul__packed_bytes_are_those_of_the_format(void **state) {
@@ -242,7 +253,9 @@ static void test_matmul__factors_lie_as_they_are(void **state) {
                 {3, {-32, 31, 0, 1}, 0.1f, false, true},
                 {3, {-33, 31, 0, 1}, 0.1f, false, false},
                 {3, {-32, 32, 0, 1}, 0.1f, false, false}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t k = 0; k < 2 * (sizeof rows / sizeof *rows); k++) {
+        const size_t i = k / 2;
+        const bool left = k % 2 && !rows[i].none;
         format f = {
             .name = "one row", .bits = rows[i].bits, .group = 16, .symmetric = true, .factored = true};
         qb_qweight *q = weight_new(&f, 1, 256);
@@ -250,6 +263,9 @@ static void test_matmul__factors_lie_as_they_are(void **state) {
         q->scale_factors.outer[0] = rows[i].outer;
         set_values_of_factors(q);
         if (rows[i].none) q->factor_groups = 0;
+        float scales[4];
+        memcpy(scales, q->scales, sizeof scales);
+        if (left) weight_leave(q);
         qb_packed *p;
         assert_ok(qb_pack(q, NULL, &host_memory, &p));
         const bool factored = p->scale_kind == QB_SCALES_FACTORED;
@@ -257,7 +273,12 @@ static void test_matmul__factors_lie_as_they_are(void **state) {
         float outer = 0;
         if (factored) memcpy(&outer, p->codes + qb_k_outer_at(p->kind), sizeof outer);
         for (int g = 0; g < 4 && factored; g++)
-            assert_true((float)(int8_t)p->codes[qb_k_scales_at(p->kind) + g] * outer == q->scales[g]);
+            assert_true((float)(int8_t)p->codes[qb_k_scales_at(p->kind) + g] * outer == scales[g]);
+        for (int g = 0; g < 4 && !factored; g++) {
+            float scale;
+            memcpy(&scale, (const float *)p->scales + (ptrdiff_t)g * QB_BLOCK_ROWS, sizeof scale);
+            if (p->scale_kind == QB_SCALES_F32) assert_true(scale == scales[g]);
+        }
         qb_pack_free(p, &host_memory);
         qb_qweight_free(q);
         qb_free(q);
@@ -394,6 +415,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul__unpacking_is_exact),
         cmocka_unit_test(test_matmul__packed_tables_are_looked_up),
+        cmocka_unit_test(test_matmul__what_a_reader_left_is_read),
         cmocka_unit_test(test_matmul__packed_equals_the_dequantized_weight),
         cmocka_unit_test(test_matmul__packed_bytes_are_those_of_the_format),
         cmocka_unit_test(test_matmul__factors_lie_as_they_are),

@@ -7,6 +7,7 @@
 #include "checkpoint/layouts/quant_state.h"
 #include "tests/checkpoint_files.h"
 #include "tests/support.h"
+#include "tests/view_support.h"
 
 #include <math.h>
 
@@ -101,6 +102,7 @@ static qb_weight read_ok(qb_checkpoint *ck, const char *module, int64_t rows, in
     qb_weight w;
     assert_ok(qb_checkpoint_linear(ck, module, rows, cols, &w));
     assert_non_null(w.packed);
+    assert_view_is(ck, module, w.packed);
     return w;
 }
 

@@ -96,3 +96,31 @@ static inline qb_qweight *weight_new(const format *f, int64_t rows, int64_t cols
     for (int64_t i = 0; i < rows * cols; i++) q->codes[i] = (uint8_t)(noise_u32() >> 16 & mask);
     return q;
 }
+
+/* What a reader leaves of a weight: codes in a source, of factored values the factors alone. */
+typedef struct {
+    qb_code_source base;
+    uint8_t *codes;
+    int64_t cols;
+} left_codes;
+
+static inline void left_read(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
+    const left_codes *left = (const left_codes *)from;
+    memcpy(codes, left->codes + first * left->cols, (size_t)(n * left->cols));
+}
+
+static inline void left_free(qb_code_source *from) {
+    qb_free(((left_codes *)from)->codes);
+    qb_free(from);
+}
+
+static inline void weight_leave(qb_qweight *q) {
+    left_codes *left;
+    assert_ok(qb_alloc(1, sizeof *left, &left));
+    *left = (left_codes){{left_read, left_free}, q->codes, q->cols};
+    q->codes = NULL;
+    q->source = &left->base;
+    if (!q->factor_groups) return;
+    qb_free(q->scales), qb_free(q->offsets);
+    q->scales = q->offsets = NULL;
+}
