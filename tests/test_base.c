@@ -1,4 +1,5 @@
 #include "base/hash.h"
+#include "base/huge.h"
 #include "base/library.h"
 #include "base/log.h"
 #include "base/option.h"
@@ -426,6 +427,34 @@ static void test_library__is_loaded_once_and_what_is_missing_is_told(void **stat
     }
 }
 
+/* Arrays of all sizes keep what is in them while others come and go. */
+static void test_huge__arrays_keep_their_bytes(void **state) {
+    (void)state;
+    enum { ARRAYS = 60, LARGE = 40 << 20 };
+    qb_huge all = {0};
+    uint8_t *array[ARRAYS] = {0};
+    int64_t bytes[ARRAYS] = {0};
+    for (int i = 0; i < 4 * ARRAYS; i++) {
+        const int at = i * 7 % ARRAYS;
+        for (int64_t b = 0; array[at] && b < bytes[at]; b += bytes[at] / 97 + 1)
+            assert_int_equal(array[at][b], at);
+        qb_huge_free(&all, array[at]);
+        bytes[at] = i == 17 ? LARGE : (int64_t)1 << i % 22;
+        assert_ok(qb_huge_alloc(&all, bytes[at], &array[at]));
+        assert_int_equal((uintptr_t)array[at] % QB_ALIGNMENT, 0);
+        memset(array[at], at, (size_t)bytes[at]);
+    }
+    void *none;
+    assert_ok(qb_huge_alloc(&all, 0, &none));
+    assert_non_null(none);
+    qb_huge_free(&all, none);
+    assert_fails(qb_huge_alloc(&all, -1, &none), QB_ERR_MEMORY, "-1 bytes");
+    assert_null(none);
+    for (int i = 0; i < ARRAYS; i++) qb_huge_free(&all, array[i]);
+    qb_huge_free(&all, NULL);
+    assert_null(all.chunks);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rng__equals_cpython),
@@ -445,6 +474,7 @@ int main(void) {
         cmocka_unit_test(test_file__one_process_at_a_time_holds_a_lock),
         cmocka_unit_test(test_file__pipes_and_devices_are_refused),
         cmocka_unit_test(test_status__a_long_sentence_keeps_both_ends),
+        cmocka_unit_test(test_huge__arrays_keep_their_bytes),
         cmocka_unit_test(test_library__is_loaded_once_and_what_is_missing_is_told),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -30,10 +30,11 @@ qb_status qb_cpu_alloc(qb_device *dev, qb_memory_kind kind, int64_t bytes, void 
     *out = NULL;
     if (bytes < 0) return qb_fail(QB_ERR_MEMORY, "allocation of %lld bytes", (long long)bytes);
     char *base;
-    qb_status st = qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
+    qb_status st = kind == QB_MEMORY_WEIGHTS
+                       ? qb_huge_alloc(&cpu_of(dev)->weights, bytes + HEADER_BYTES, &base)
+                       : qb_alloc((size_t)bytes + HEADER_BYTES, 1, &base);
     if (st != QB_OK) return st;
-    /* what is streamed once a token costs no address translation with huge pages */
-    qb_ask_huge_pages(base, bytes + HEADER_BYTES);
+    if (kind != QB_MEMORY_WEIGHTS) qb_ask_huge_pages(base, bytes + HEADER_BYTES);
     header h = {bytes, (int32_t)kind, header_mark};
     memcpy(base, &h, sizeof h);
     *out = base + HEADER_BYTES;
@@ -49,7 +50,10 @@ void qb_cpu_free(qb_device *dev, void *pointer) {
     if (h.mark != header_mark) return; /* not from this allocator: a leak is better than a wild free */
     qb_cpu_count(cpu_of(dev), (qb_memory_kind)h.kind, -h.bytes);
     memset(base, 0, sizeof h);
-    qb_free(base);
+    if (h.kind == QB_MEMORY_WEIGHTS)
+        qb_huge_free(&cpu_of(dev)->weights, base);
+    else
+        qb_free(base);
 }
 
 qb_status qb_cpu_workspace(cpu_device *d, int64_t bytes, void *out_pointer) {

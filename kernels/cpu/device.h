@@ -1,6 +1,7 @@
 /* An opened CPU device, shared by the files that implement its vtable. */
 #pragma once
 
+#include "base/huge.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/integer.h"
 #include "kernels/cpu/pack.h"
@@ -14,6 +15,7 @@ typedef struct cpu_device {
     qb_places places;
     qb_activations activations;
     qb_memory memory;
+    qb_huge weights;      /* what is streamed once a token costs little address translation there */
     int64_t memory_limit; /* 0: none */
     int64_t timer_ns;
     void *workspace; /* grows to the largest need seen; ops use it one at a time */
