@@ -7,6 +7,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 static qb_status checked_bytes(size_t count, size_t size, size_t *bytes) {
     if (__builtin_mul_overflow(count, size, bytes) || *bytes > SIZE_MAX / 2)
@@ -57,6 +60,14 @@ void qb_ask_huge_pages(void *memory, int64_t bytes) {
     int64_t skip = (page - (int64_t)((uintptr_t)memory % (uintptr_t)page)) % page;
     int64_t whole = (bytes - skip) / page * page;
     if (bytes > skip && whole > 0) (void)madvise((char *)memory + skip, (size_t)whole, MADV_HUGEPAGE);
+}
+
+void qb_keep_heap(void) {
+#ifdef __GLIBC__
+    enum { MAPPED_BYTES = 2 * QB_HUGE_PAGE_BYTES, KEPT_BYTES = 8 * MAPPED_BYTES };
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+#endif
 }
 
 char *qb_strdup(const char *text) {

@@ -19,6 +19,11 @@ void qb_free(void *pointer);
 /* Asks for huge pages within memory of which all is written soon. The system may decline. */
 enum { QB_HUGE_PAGE_BYTES = 1 << 21 };
 void qb_ask_huge_pages(void *memory, int64_t bytes);
+/* Once, as a program begins: what is freed stays in the heap for the next of its size, up to tens of
+   megabytes, and the largest blocks, for which huge pages are asked, come from the system. By default the
+   heap's library maps and unmaps every block above a hundred kilobytes that is aligned to more than it needs.
+ */
+void qb_keep_heap(void);
 char *qb_strdup(const char *text); /* NULL on exhaustion or NULL input; free with qb_free */
 
 /* An arena owns everything allocated from it and frees it at once. Zero-initialise; {0} is an empty arena. */

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/lost_map.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "bench/help/topics.h"
 #include "bench/machine/machine.h"
@@ -118,6 +119,7 @@ static void hold_standard_streams(void) {
 
 int main(int argc, char **argv) {
     hold_standard_streams();
+    qb_keep_heap();
     qb_blas_ensure_core(argv);
     /* A reader that goes away shows as a failed write, which must not end a run of hours that also writes a
      * file. */
