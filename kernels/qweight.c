@@ -279,19 +279,12 @@ const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t
     return room;
 }
 
-static void multiply(const qb_factors *f, bool has_sign, int64_t groups, int64_t first, int64_t n,
-                     float *out) {
-    const uint8_t *inner = f->inner + first;
-    const float *outer = f->outer + first / groups;
+static void multiply(const qb_factors *f, bool has_sign, int64_t groups, int64_t n, float *out) {
+    const uint8_t *inner = f->inner;
+    const float *outer = f->outer;
     for (int64_t i = 0; i < n; i += groups)
         for (int64_t g = i; g < i + groups; g++)
             out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
-}
-
-const float *qb_qweight_scales(const qb_qweight *q, int64_t first, int64_t n, float *room) {
-    if (q->scales) return q->scales + first;
-    multiply(&q->scale_factors, true, q->factor_groups, first, n, room);
-    return room;
 }
 
 qb_status qb_qweight_multiply(qb_qweight *q) {
@@ -300,11 +293,11 @@ qb_status qb_qweight_multiply(qb_qweight *q) {
     if (q->coding != QB_CODING_AFFINE) return QB_OK;
     if (!q->scales) {
         QB_TRY(st, alloc_many((size_t)n, sizeof *q->scales, &q->scales));
-        multiply(&q->scale_factors, true, q->factor_groups, 0, n, q->scales);
+        multiply(&q->scale_factors, true, q->factor_groups, n, q->scales);
     }
     if (!q->offsets && q->offset_factors.inner) {
         QB_TRY(st, alloc_many((size_t)n, sizeof *q->offsets, &q->offsets));
-        multiply(&q->offset_factors, false, q->factor_groups, 0, n, q->offsets);
+        multiply(&q->offset_factors, false, q->factor_groups, n, q->offsets);
     }
 out:
     return st;

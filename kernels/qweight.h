@@ -114,9 +114,6 @@ const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t
 static inline bool qb_qweight_has_offsets(const qb_qweight *q) {
     return q->offsets || q->offset_factors.inner;
 }
-/* Scales first .. first + n of all rows' in their order: q's own, or multiplied into room[n]. `first` and `n`
-   are whole numbers of what shares a factor. */
-const float *qb_qweight_scales(const qb_qweight *q, int64_t first, int64_t n, float *room);
 /* Multiplies factors where the values are not there. */
 qb_status qb_qweight_multiply(qb_qweight *q) QB_NODISCARD;
 /* All arrays are there afterwards: values multiplied, codes read, their source freed. threads may be NULL. */

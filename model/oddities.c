@@ -14,10 +14,11 @@ static bool has_few_bits(float scale) {
     return scale != 0.0f && fabsf(scale) < QB_LEAST_NORMAL_SCALE;
 }
 
-/* Adds what n scales are. */
-static void count_steps(const float *scales, int n, int64_t *no_step, int64_t *few_bits, int64_t *negative) {
+/* Adds what the first CHUNK of n scales are. */
+static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_t *few_bits,
+                        int64_t *negative) {
     int zero = 0, small = 0, below = 0;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < (n < CHUNK ? (int)n : CHUNK); i++) {
         zero += scales[i] == 0.0f;
         small += fabsf(scales[i]) < QB_LEAST_NORMAL_SCALE;
         below += scales[i] < 0.0f;
@@ -27,15 +28,22 @@ static void count_steps(const float *scales, int n, int64_t *no_step, int64_t *f
     *negative += below;
 }
 
+/* Products that are 0: of none but a 0, which in GGUF is all that counts (look_at_steps). */
+static int64_t count_no_products(const qb_factors *f, int64_t n, int groups) {
+    int64_t none = 0;
+    for (int64_t i = 0; i < n; i++) none += !f->inner[i];
+    for (int64_t i = 0; i < n / groups; i++)
+        for (int g = 0; g < groups && f->outer[i] == 0.0f; g++) none += f->inner[i * groups + g] != 0;
+    return none;
+}
+
 static void look_at_steps(const qb_checkpoint *ck, const char *name, const qb_qweight *q, qb_oddity_fn found,
                           void *ctx) {
     int64_t n = q->rows * q->n_groups, no_step = 0, negative = 0, few_bits = 0, first = 0;
-    float room[CHUNK]; /* a whole number of every factor's groups */
     char text[192];
-    for (int64_t i = 0, part; i < n; i += part) {
-        part = n - i < CHUNK ? n - i : CHUNK;
-        count_steps(qb_qweight_scales(q, i, part, room), (int)part, &no_step, &few_bits, &negative);
-    }
+    if (!q->scales) no_step = count_no_products(&q->scale_factors, n, q->factor_groups);
+    for (int64_t i = 0; q->scales && i < n; i += CHUNK)
+        count_steps(q->scales + i, n - i, &no_step, &few_bits, &negative);
     if (no_step) {
         snprintf(text, sizeof text, "%" PRId64 " of %" PRId64 " scales are 0: those groups are constant",
                  no_step, n);

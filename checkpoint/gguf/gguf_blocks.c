@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Each type's runs of blocks have code of their own. */
+#define INLINE static inline __attribute__((always_inline))
+
 /* Normal numbers, which scales are but for a few, without the call. */
-static inline float half_at(const uint8_t *p) {
+INLINE float half_at(const uint8_t *p) {
     uint16_t h;
     memcpy(&h, p, 2);
     const uint32_t exponent = h & 0x7c00u;
@@ -19,7 +22,7 @@ static inline float half_at(const uint8_t *p) {
 
 /* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, as many codes. Eight bytes at a
    time. */
-static inline void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
+INLINE void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
     const uint64_t all = mask * 0x0101010101010101u;
     for (int i = 0; i < n; i += 8) {
         uint64_t x;
@@ -30,7 +33,7 @@ static inline void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask,
 }
 
 /* The same to bit `to` of codes that have nothing there. */
-static inline void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
+INLINE void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
     const uint64_t all = mask * 0x0101010101010101u;
     for (int i = 0; i < n; i += 8) {
         uint64_t x, y;
@@ -45,43 +48,34 @@ static inline void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask,
  */
 
 /* Low nibbles are the first half of the columns, high ones the second. */
-static void nibbles_32(const uint8_t *bytes, uint8_t *codes) {
+INLINE void nibbles_32(const uint8_t *bytes, uint8_t *codes) {
     cut_bits(bytes, 16, 0, 15, codes);
     cut_bits(bytes, 16, 4, 15, codes + 16);
 }
 
-static void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
+INLINE void fifth_bits_32(const uint8_t *bytes, uint8_t *codes) {
     for (int i = 0; i < 32; i++) codes[i] = (uint8_t)(codes[i] | (bytes[i / 8] >> (i % 8) & 1) << 4);
 }
 
-/* A scale, or a scale and a minimum, at the start of a block. */
-static void values_scale(const uint8_t *b, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
-}
-static void values_scale_and_minimum(const uint8_t *b, const qb_block_values *v) {
-    v->scales[0] = half_at(b);
-    v->offsets[0] = half_at(b + 2);
-}
-
-static void codes_q4_0(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q4_0(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 2, codes);
 }
 
-static void codes_q4_1(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q4_1(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 4, codes);
 }
 
-static void codes_q5_0(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q5_0(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 6, codes);
     fifth_bits_32(b + 2, codes);
 }
 
-static void codes_q5_1(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q5_1(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 8, codes);
     fifth_bits_32(b + 4, codes);
 }
 
-static void codes_q8_0(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q8_0(const uint8_t *b, uint8_t *codes) {
     for (int i = 0; i < 32; i += 8) {
         uint64_t x;
         memcpy(&x, b + 2 + i, 8);
@@ -93,79 +87,85 @@ static void codes_q8_0(const uint8_t *b, uint8_t *codes) {
 /* ---- blocks of 256: groups of 16 or 32 with small integer scales of a float16 scale ---- */
 
 /* Two bits a code: 32 bytes are four rows of 32 columns, lowest bits first. */
-static void pairs_256(const uint8_t *bytes, uint8_t *codes) {
+INLINE void pairs_256(const uint8_t *bytes, uint8_t *codes) {
     for (int row = 0; row < 8; row++) cut_bits(bytes + row / 4 * 32, 32, row % 4 * 2, 3, codes + 32 * row);
 }
-static void add_pairs_256(const uint8_t *bytes, int to, uint8_t *codes) {
+INLINE void add_pairs_256(const uint8_t *bytes, int to, uint8_t *codes) {
     for (int row = 0; row < 8; row++)
         add_bits(bytes + row / 4 * 32, 32, row % 4 * 2, 3, to, codes + 32 * row);
 }
 
 /* One bit a code: bit i / 32 of byte i % 32. */
-static void bits_256(const uint8_t *bytes, int to, uint8_t *codes) {
+INLINE void bits_256(const uint8_t *bytes, int to, uint8_t *codes) {
     for (int row = 0; row < 8; row++) add_bits(bytes, 32, row, 1, to, codes + 32 * row);
 }
 
-static void values_q2_k(const uint8_t *b, const qb_block_values *v) {
+INLINE void block_values_q2_k(const uint8_t *b, const qb_block_values *v) {
     *v->scales = half_at(b + 80);
     *v->offsets = -half_at(b + 82);
     cut_bits(b, 16, 0, 15, v->inner_scales);
     cut_bits(b, 16, 4, 15, v->inner_offsets);
 }
 
-static void codes_q2_k(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q2_k(const uint8_t *b, uint8_t *codes) {
     pairs_256(b + 16, codes);
 }
 
-static void values_q3_k(const uint8_t *b, const qb_block_values *v) {
-    const uint8_t *packed = b + 96; /* low four bits in eight bytes, high two in four */
+/* Six bits a scale, less 32: the low four of 16 in eight bytes, the high two in four, by quarters. */
+INLINE void block_values_q3_k(const uint8_t *b, const qb_block_values *v) {
+    uint64_t low;
+    uint32_t high;
+    memcpy(&low, b + 96, 8);
+    memcpy(&high, b + 104, 4);
     *v->scales = half_at(b + 108);
-    for (int g = 0; g < 16; g++) {
-        int low = packed[g % 8] >> (g / 8 * 4) & 15, high = packed[8 + g % 4] >> (g / 4 * 2) & 3;
-        v->inner_scales[g] = (uint8_t)((low | high << 4) - 32);
+    for (int half = 0; half < 2; half++, low >>= 4, high >>= 4) {
+        const uint64_t top = (high & 0x03030303u) | (uint64_t)(high >> 2 & 0x03030303u) << 32;
+        uint64_t scales = (low & 0x0f0f0f0f0f0f0f0f) | top << 4;
+        scales = (scales + 0x6060606060606060) ^ 0x8080808080808080;
+        memcpy(v->inner_scales + 8 * half, &scales, 8);
     }
 }
 
-static void codes_q3_k(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q3_k(const uint8_t *b, uint8_t *codes) {
     pairs_256(b + 32, codes);
     bits_256(b, 2, codes);
 }
 
 /* Eight 6-bit scales and minimums in twelve bytes: the first four of each whole in the low six bits of bytes
    0 .. 7, the others as nibbles in bytes 8 .. 11 with their top two bits above the first ones. */
-static void values_two_of_256(const uint8_t *b, const qb_block_values *v) {
-    const uint8_t *p = b + 4;
+INLINE void block_values_two_of_256(const uint8_t *b, const qb_block_values *v) {
+    const uint32_t six = 0x3f3f3f3f, four = 0x0f0f0f0f, two = 0x03030303;
+    uint32_t p[3];
+    memcpy(p, b + 4, 12);
+    const uint32_t scales[2] = {p[0] & six, (p[2] & four) | (p[0] >> 6 & two) << 4};
+    const uint32_t offsets[2] = {p[1] & six, (p[2] >> 4 & four) | (p[1] >> 6 & two) << 4};
     *v->scales = half_at(b);
     *v->offsets = -half_at(b + 2);
-    for (int g = 0; g < 8; g++) {
-        int scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | (p[g - 4] >> 6) << 4;
-        int least = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | (p[g] >> 6) << 4;
-        v->inner_scales[g] = (uint8_t)scale;
-        v->inner_offsets[g] = (uint8_t)least;
-    }
+    memcpy(v->inner_scales, scales, 8);
+    memcpy(v->inner_offsets, offsets, 8);
 }
 
 /* `width` bytes are two rows of as many columns. */
-static void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
+INLINE void nibbles_256(const uint8_t *bytes, int width, uint8_t *codes) {
     for (int i = 0; i < 256; i += width)
         cut_bits(bytes + i / (2 * width) * width, width, i / width % 2 * 4, 15, codes + i);
 }
 
-static void codes_q4_k(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q4_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b + 16, 32, codes);
 }
 
-static void codes_q5_k(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q5_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b + 48, 32, codes);
     bits_256(b + 16, 4, codes);
 }
 
-static void values_q6_k(const uint8_t *b, const qb_block_values *v) {
+INLINE void block_values_q6_k(const uint8_t *b, const qb_block_values *v) {
     *v->scales = half_at(b + 208);
     memcpy(v->inner_scales, b + 192, 16);
 }
 
-static void codes_q6_k(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_q6_k(const uint8_t *b, uint8_t *codes) {
     nibbles_256(b, 64, codes);
     add_pairs_256(b + 128, 4, codes);
 }
@@ -173,7 +173,7 @@ static void codes_q6_k(const uint8_t *b, uint8_t *codes) {
 /* ---- blocks of codes of a table ---- */
 
 /* Six bits a scale: the low four in nibbles, the high two in a 16-bit word. */
-static void values_iq4_xs(const uint8_t *b, const qb_block_values *v) {
+INLINE void block_values_iq4_xs(const uint8_t *b, const qb_block_values *v) {
     float d = half_at(b);
     for (int g = 0; g < 8; g++) {
         int low = b[4 + g / 2] >> (g % 2 * 4) & 15, high = b[2 + g / 4] >> (g % 4 * 2) & 3;
@@ -181,7 +181,7 @@ static void values_iq4_xs(const uint8_t *b, const qb_block_values *v) {
     }
 }
 
-static void codes_iq4_xs(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_iq4_xs(const uint8_t *b, uint8_t *codes) {
     for (int g = 0; g < 8; g++) nibbles_32(b + 8 + 16 * g, codes + 32 * g);
 }
 
@@ -190,13 +190,83 @@ float qb_e8m0_half(uint8_t e) {
     return qb_f32_of_bits(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23);
 }
 
-static void values_mxfp4(const uint8_t *b, const qb_block_values *v) {
+INLINE void block_values_mxfp4(const uint8_t *b, const qb_block_values *v) {
     v->scales[0] = qb_e8m0_half(b[0]);
 }
 
-static void codes_mxfp4(const uint8_t *b, uint8_t *codes) {
+INLINE void block_codes_mxfp4(const uint8_t *b, uint8_t *codes) {
     nibbles_32(b + 1, codes);
 }
+
+/* ---- runs of blocks ---- */
+
+INLINE qb_block_values values_of(const qb_block_values *v, int64_t block, int64_t groups, bool has_factors) {
+    const int64_t at = block * groups, outer = has_factors ? block : at;
+    return (qb_block_values){.scales = v->scales + outer,
+                             .offsets = v->offsets ? v->offsets + outer : NULL,
+                             .inner_scales = v->inner_scales ? v->inner_scales + at : NULL,
+                             .inner_offsets = v->inner_offsets ? v->inner_offsets + at : NULL};
+}
+
+/* Columns and bytes of a block. */
+#define BLOCKS(X)                                                                                            \
+    X(q4_0, 32, 18)                                                                                          \
+    X(q4_1, 32, 20)                                                                                          \
+    X(q5_0, 32, 22)                                                                                          \
+    X(q5_1, 32, 24)                                                                                          \
+    X(q8_0, 32, 34)                                                                                          \
+    X(q2_k, 256, 84)                                                                                         \
+    X(q3_k, 256, 110)                                                                                        \
+    X(q4_k, 256, 144)                                                                                        \
+    X(q5_k, 256, 176)                                                                                        \
+    X(q6_k, 256, 210)                                                                                        \
+    X(iq4_xs, 256, 136)                                                                                      \
+    X(mxfp4, 32, 17)
+
+#define CODES(type, columns, bytes)                                                                          \
+    enum { COLUMNS_##type = columns, BYTES_##type = bytes };                                                 \
+    static void codes_##type(const uint8_t *blocks, int64_t n, uint8_t *codes) {                             \
+        for (int64_t i = 0; i < n; i++) block_codes_##type(blocks + i * bytes, codes + i * columns);         \
+    }
+BLOCKS(CODES)
+
+#define VALUES(type, how, groups, has_factors)                                                               \
+    static void values_##type(const uint8_t *blocks, int64_t n, const qb_block_values *v) {                  \
+        for (int64_t i = 0; i < n; i++) {                                                                    \
+            const qb_block_values of = values_of(v, i, groups, has_factors);                                 \
+            block_values_##how(blocks + i * BYTES_##type, &of);                                              \
+        }                                                                                                    \
+    }
+VALUES(q2_k, q2_k, 16, true)
+VALUES(q3_k, q3_k, 16, true)
+VALUES(q4_k, two_of_256, 8, true)
+VALUES(q5_k, two_of_256, 8, true)
+VALUES(q6_k, q6_k, 16, true)
+VALUES(iq4_xs, iq4_xs, 8, false)
+VALUES(mxfp4, mxfp4, 1, false)
+
+/* Float16 at one place of each block. */
+INLINE void halves_of(const uint8_t *at, int64_t n, int bytes, float *out) {
+    enum { PIECE = 64 };
+    uint16_t halves[PIECE];
+    for (int64_t i = 0, count; i < n; i += count) {
+        count = n - i < PIECE ? n - i : PIECE;
+        for (int64_t k = 0; k < count; k++) memcpy(halves + k, at + (i + k) * bytes, 2);
+        qb_f32_of_f16_many(halves, count, out + i);
+    }
+}
+
+/* A scale, or a scale and a minimum, at the start of a block. */
+#define HALVES(type, has_minimum)                                                                            \
+    static void values_##type(const uint8_t *blocks, int64_t n, const qb_block_values *v) {                  \
+        halves_of(blocks, n, BYTES_##type, v->scales);                                                       \
+        if (has_minimum) halves_of(blocks + 2, n, BYTES_##type, v->offsets);                                 \
+    }
+HALVES(q4_0, false)
+HALVES(q4_1, true)
+HALVES(q5_0, false)
+HALVES(q5_1, true)
+HALVES(q8_0, false)
 
 /* ---- the types ---- */
 
@@ -205,47 +275,47 @@ static void codes_mxfp4(const uint8_t *b, uint8_t *codes) {
 #define LISTED(name, id, columns, bytes)                                                                     \
     { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
 /* Scales that are float32 are products. */
-#define ZEROS(name, id, columns, bytes, bits, group, codes, values, scale)                                   \
+#define ZEROS(name, id, bits, group, type, scale)                                                            \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false,                \
-            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##codes, values_##values, QB_DTYPE_##scale            \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false,  \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##type, values_##type, QB_DTYPE_##scale               \
     }
-#define OFFSETS(name, id, columns, bytes, bits, group, codes, values, scale)                                 \
+#define OFFSETS(name, id, bits, group, type, scale)                                                          \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, bits, group, 0, true, false,                               \
-            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##codes, values_##values, QB_DTYPE_##scale            \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, 0, true, false,                 \
+            QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##type, values_##type, QB_DTYPE_##scale               \
     }
-#define BOOK(name, id, columns, bytes, book, codes, values)                                                  \
+#define BOOK(name, id, book, type)                                                                           \
     {                                                                                                        \
-        name, id, columns, bytes, QB_DTYPE_COUNT, 4, 32, 0, false, true, false, QB_CODEBOOK_##book,          \
-            codes_##codes, values_##values, QB_DTYPE_F32                                                     \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, 4, 32, 0, false, true, false,                \
+            QB_CODEBOOK_##book, codes_##type, values_##type, QB_DTYPE_F32                                    \
     }
 
 static const qb_ggml_type types[] = {
     PLAIN("F32", 0, 4, QB_DTYPE_F32),
     PLAIN("F16", 1, 2, QB_DTYPE_F16),
-    ZEROS("Q4_0", 2, 32, 18, 4, 32, q4_0, scale, F16),
-    OFFSETS("Q4_1", 3, 32, 20, 4, 32, q4_1, scale_and_minimum, F16),
+    ZEROS("Q4_0", 2, 4, 32, q4_0, F16),
+    OFFSETS("Q4_1", 3, 4, 32, q4_1, F16),
     LISTED("Q4_2", 4, 1, 0),
     LISTED("Q4_3", 5, 1, 0),
-    ZEROS("Q5_0", 6, 32, 22, 5, 32, q5_0, scale, F16),
-    OFFSETS("Q5_1", 7, 32, 24, 5, 32, q5_1, scale_and_minimum, F16),
-    ZEROS("Q8_0", 8, 32, 34, 8, 32, q8_0, scale, F16),
+    ZEROS("Q5_0", 6, 5, 32, q5_0, F16),
+    OFFSETS("Q5_1", 7, 5, 32, q5_1, F16),
+    ZEROS("Q8_0", 8, 8, 32, q8_0, F16),
     LISTED("Q8_1", 9, 32, 36),
-    OFFSETS("Q2_K", 10, 256, 84, 2, 16, q2_k, q2_k, F32),
-    ZEROS("Q3_K", 11, 256, 110, 3, 16, q3_k, q3_k, F32),
-    OFFSETS("Q4_K", 12, 256, 144, 4, 32, q4_k, two_of_256, F32),
-    OFFSETS("Q5_K", 13, 256, 176, 5, 32, q5_k, two_of_256, F32),
-    ZEROS("Q6_K", 14, 256, 210, 6, 16, q6_k, q6_k, F32),
+    OFFSETS("Q2_K", 10, 2, 16, q2_k, F32),
+    ZEROS("Q3_K", 11, 3, 16, q3_k, F32),
+    OFFSETS("Q4_K", 12, 4, 32, q4_k, F32),
+    OFFSETS("Q5_K", 13, 5, 32, q5_k, F32),
+    ZEROS("Q6_K", 14, 6, 16, q6_k, F32),
     LISTED("Q8_K", 15, 256, 292),
     LISTED("IQ2_XXS", 16, 256, 66),
     LISTED("IQ2_XS", 17, 256, 74),
     LISTED("IQ3_XXS", 18, 256, 98),
     LISTED("IQ1_S", 19, 256, 50),
-    BOOK("IQ4_NL", 20, 32, 18, IQ4_NL, q4_0, scale),
+    BOOK("IQ4_NL", 20, IQ4_NL, q4_0),
     LISTED("IQ3_S", 21, 256, 110),
     LISTED("IQ2_S", 22, 256, 82),
-    BOOK("IQ4_XS", 23, 256, 136, IQ4_NL, iq4_xs, iq4_xs),
+    BOOK("IQ4_XS", 23, IQ4_NL, iq4_xs),
     PLAIN("I8", 24, 1, QB_DTYPE_I8),
     PLAIN("I16", 25, 2, QB_DTYPE_I16),
     PLAIN("I32", 26, 4, QB_DTYPE_I32),
@@ -261,7 +331,7 @@ static const qb_ggml_type types[] = {
     LISTED("IQ4_NL_4_4", 36, 1, 0),
     LISTED("IQ4_NL_4_8", 37, 1, 0),
     LISTED("IQ4_NL_8_8", 38, 1, 0),
-    BOOK("MXFP4", 39, 32, 17, E2M1, mxfp4, mxfp4),
+    BOOK("MXFP4", 39, E2M1, mxfp4),
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
@@ -349,10 +419,7 @@ static void read_values(void *ctx, int64_t begin, int64_t end, int worker) {
     for (int64_t r = begin; r < end; r++) {
         const uint8_t *from = row_at(j->m, r);
         const qb_block_values first = values_at(j, r * blocks);
-        for (int64_t b = 0; b < blocks; b++) {
-            const qb_block_values values = values_at(j, r * blocks + b);
-            t->values(from + b * t->block_bytes, &values);
-        }
+        t->values(from, blocks, &first);
         if (!all_finite(first.scales, n) || (first.offsets && !all_finite(first.offsets, n)))
             atomic_store(&j->damaged, true);
     }
@@ -401,13 +468,8 @@ out:
 }
 
 void qb_ggml_codes(const qb_ggml_matrix *m, int64_t first, int64_t n, uint8_t *codes) {
-    const qb_ggml_type *t = m->type;
-    for (int64_t r = first; r < first + n; r++) {
-        const uint8_t *from = row_at(m, r);
-        for (int64_t c = 0; c < m->cols;
-             c += t->block_columns, from += t->block_bytes, codes += t->block_columns)
-            t->codes(from, codes);
-    }
+    const int64_t blocks = m->cols / m->type->block_columns;
+    for (int64_t r = 0; r < n; r++) m->type->codes(row_at(m, first + r), blocks, codes + r * m->cols);
 }
 
 /* A matrix that lies as long as the call. */

@@ -6,7 +6,7 @@
 #include "base/threads.h"
 #include "kernels/qweight.h"
 
-/* Where the values beside a block's codes go; what a type has not may be NULL. */
+/* Where the values beside blocks' codes go; what a type has not may be NULL. */
 typedef struct qb_block_values {
     float *scales, *offsets;
     uint8_t *inner_scales, *inner_offsets; /* qb_factors */
@@ -24,10 +24,10 @@ typedef struct qb_ggml_type {
     bool has_book;    /* ... or w = table[code] * scale */
     bool has_factors; /* scales and offsets are whole numbers times a float16 of the block */
     qb_codebook book;
-    /* Of one block: codes[block_columns]; and of each group a scale and, if any, an offset, with has_factors
-       one of either for the block, and of each group what it is times. */
-    void (*codes)(const uint8_t *block, uint8_t *codes);
-    void (*values)(const uint8_t *block, const qb_block_values *values);
+    /* Of n blocks: codes[n * block_columns]; and of each group a scale and, if any, an offset, with
+       has_factors one of either for a block, and of each group what it is times. */
+    void (*codes)(const uint8_t *blocks, int64_t n, uint8_t *codes);
+    void (*values)(const uint8_t *blocks, int64_t n, const qb_block_values *values);
     qb_dtype scale_dtype; /* what holds the scales exactly */
 } qb_ggml_type;
 

@@ -1,5 +1,7 @@
 #include "checkpoint/layouts/bitpack.h"
 
+#include "base/vectors.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -91,8 +93,60 @@ INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
     memcpy(words, tail_words, (size_t)(((n - i) * b + 31) / 32) * 4);
 }
 
-INLINE void unpack_any(const uint32_t *words, int64_t n, int b, uint8_t *codes) {
+/* ---- the same, sixteen codes at a time ---- */
+
+INLINE qb_u8x16 cut(qb_u8x16 x, int from, uint8_t mask) {
+    return (qb_u8x16)((qb_u16x8)x >> from) & mask;
+}
+
+INLINE void unpack64_2(const uint8_t *bytes, uint8_t *codes) {
+    const qb_u8x16 x = qb_u8x16_at(bytes);
+    const qb_u8x16 a = cut(x, 0, 3), b = cut(x, 2, 3), c = cut(x, 4, 3), d = cut(x, 6, 3);
+    const qb_u16x8 ab[2] = {(qb_u16x8)qb_zip_low_8(a, b), (qb_u16x8)qb_zip_high_8(a, b)};
+    const qb_u16x8 cd[2] = {(qb_u16x8)qb_zip_low_8(c, d), (qb_u16x8)qb_zip_high_8(c, d)};
+    for (int i = 0; i < 2; i++) {
+        qb_u8x16_put((qb_u8x16)qb_zip_low_16(ab[i], cd[i]), codes + 32 * i);
+        qb_u8x16_put((qb_u8x16)qb_zip_high_16(ab[i], cd[i]), codes + 32 * i + 16);
+    }
+}
+
+INLINE void unpack32_4(const uint8_t *bytes, uint8_t *codes) {
+    const qb_u8x16 x = qb_u8x16_at(bytes), even = cut(x, 0, 15), odd = cut(x, 4, 15);
+    qb_u8x16_put(qb_zip_low_8(even, odd), codes);
+    qb_u8x16_put(qb_zip_high_8(even, odd), codes + 16);
+}
+
+/* Reads eleven bytes. */
+INLINE void unpack16_3(const uint8_t *bytes, uint8_t *codes) {
+    uint64_t a, b;
+    memcpy(&a, bytes, 8);
+    memcpy(&b, bytes + 3, 8);
+    qb_u64x2 x = {a, b};
+    x = ((x & 0xffffff) | x << 20) & 0x00000fff00000fff;
+    x = (x | x << 10) & 0x003f003f003f003f;
+    x = (x | x << 5) & 0x0707070707070707;
+    qb_u8x16_put((qb_u8x16)x, codes);
+}
+
+/* How many of n codes were unpacked, a multiple of 32. */
+INLINE int64_t unpack_many(const uint32_t *words, int64_t n, int b, uint8_t *codes) {
+    const uint8_t *bytes = (const uint8_t *)words;
     int64_t i = 0;
+    if (b == 2)
+        for (; i + 64 <= n; i += 64) unpack64_2(bytes + i / 4, codes + i);
+    if (b == 3)
+        for (; i + 64 <= n; i += 32) {
+            unpack16_3(bytes + i / 8 * 3, codes + i);
+            unpack16_3(bytes + i / 8 * 3 + 6, codes + i + 16);
+        }
+    if (b == 4)
+        for (; i + 32 <= n; i += 32) unpack32_4(bytes + i / 2, codes + i);
+    return i;
+}
+
+INLINE void unpack_any(const uint32_t *words, int64_t n, int b, uint8_t *codes) {
+    int64_t i = unpack_many(words, n, b, codes);
+    words += i / 32 * b;
     for (; i + 32 <= n; i += 32, words += b) unpack32(words, b, codes + i);
     if (i == n) return;
     uint8_t tail[32];
@@ -133,28 +187,12 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
  */
 enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
 
-typedef uint32_t four_words __attribute__((vector_size(16)));
-
-INLINE four_words four_at(const uint32_t *p) {
-    four_words x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
 /* out[c, r] = in[r, c] of 4 x 4 words. */
 INLINE void turn_4x4(const uint32_t *in, int64_t in_stride, uint32_t *out, int64_t out_stride) {
-    const four_words a = four_at(in), b = four_at(in + in_stride), c = four_at(in + 2 * in_stride),
-                     d = four_at(in + 3 * in_stride);
-    const four_words ab[2] = {__builtin_shufflevector(a, b, 0, 4, 1, 5),
-                              __builtin_shufflevector(a, b, 2, 6, 3, 7)};
-    const four_words cd[2] = {__builtin_shufflevector(c, d, 0, 4, 1, 5),
-                              __builtin_shufflevector(c, d, 2, 6, 3, 7)};
-    for (int i = 0; i < 2; i++) {
-        const four_words x = __builtin_shufflevector(ab[i], cd[i], 0, 1, 4, 5);
-        const four_words y = __builtin_shufflevector(ab[i], cd[i], 2, 3, 6, 7);
-        memcpy(out + 2 * i * out_stride, &x, sizeof x);
-        memcpy(out + (2 * i + 1) * out_stride, &y, sizeof y);
-    }
+    qb_u32x4 rows[4];
+    for (int i = 0; i < 4; i++) rows[i] = (qb_u32x4)qb_u8x16_at(in + i * in_stride);
+    qb_turn_4x4(rows);
+    for (int i = 0; i < 4; i++) qb_u8x16_put((qb_u8x16)rows[i], out + i * out_stride);
 }
 
 /* out[c, r] = in[r, c]. */

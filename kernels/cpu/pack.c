@@ -107,34 +107,43 @@ static void order_row(const pack_job *j, int64_t row, const uint8_t *from, uint8
     for (int64_t k = 0; p->lift && k < p->padded_cols; k++) to[k] = (uint8_t)(to[k] + p->lift);
 }
 
-/* Columns k .. of a block's rows. */
-static void pack_step(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
-    uint32_t words[QB_BLOCK_ROWS];
+static int64_t unit_cols(qb_pack_kind kind) {
+    return kind == QB_PACK_2   ? QB_UNIT_COLS_2
+           : kind == QB_PACK_3 ? QB_UNIT_COLS_3
+           : kind == QB_PACK_8 ? QB_UNIT_COLS_8
+                               : QB_UNIT_COLS_4;
+}
+
+/* Whole units of columns k .. end; where the next begins. */
+static int64_t put_units(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, int64_t end,
+                         uint8_t *to) {
     switch (kind) {
     case QB_PACK_2:
-        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++)
-            words[lane] = qb_pack_half_step_2(rows[lane] + k) | qb_pack_half_step_2(rows[lane] + k + 8) << 16;
-        break;
+        for (; k + QB_UNIT_COLS_2 <= end; k += QB_UNIT_COLS_2, to += 256) qb_put_unit_2(rows, k, to);
+        return k;
     case QB_PACK_3:
-        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) qb_pack_step_3(rows[lane] + k, lane, to);
-        return;
-    case QB_PACK_4:
-    case QB_PACK_CODEBOOK:
-        for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) words[lane] = qb_pack_step_4(rows[lane] + k);
-        break;
+        for (; k + QB_UNIT_COLS_3 <= end; k += QB_UNIT_COLS_3, to += 192) qb_put_unit_3(rows, k, to);
+        return k;
+    case QB_PACK_8:
+        for (; k + QB_UNIT_COLS_8 <= end; k += QB_UNIT_COLS_8, to += 256) qb_put_unit_8(rows, k, to);
+        return k;
     default:
-        for (int lane = 0; lane < QB_BLOCK_ROWS; lane += 4) {
-            uint32_t four[4];
-            for (int i = 0; i < 4; i++) {
-                memcpy(&four[i], rows[lane + i] + k, 4);
-                four[i] ^= 0x80808080;
-            }
-            qb_turn_4(four);
-            for (int i = 0; i < 4; i++) memcpy(to + 16 * i + lane, &four[i], 4);
-        }
-        return;
+        for (; k + QB_UNIT_COLS_4 <= end; k += QB_UNIT_COLS_4, to += 256) qb_put_unit_4(rows, k, to);
+        return k;
     }
-    memcpy(to, words, sizeof words);
+}
+
+/* The steps that fill no unit. */
+static void put_rest(const qb_packed *p, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    enum { MOST = QB_UNIT_COLS_2 };
+    uint8_t codes[QB_BLOCK_ROWS][MOST] = {0}, lines[256];
+    const uint8_t *padded[QB_BLOCK_ROWS];
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) {
+        memcpy(codes[lane], rows[lane] + k, (size_t)(p->padded_cols - k));
+        padded[lane] = codes[lane];
+    }
+    put_units(p->kind, padded, 0, unit_cols(p->kind), lines);
+    memcpy(to, lines, (size_t)((p->padded_cols - k) / p->step_cols * p->step_bytes));
 }
 
 /* Sixteen rows are read side by side, so that a block is written in the order that it lies in. */
@@ -149,8 +158,8 @@ static void pack_block(pack_job *j, int64_t block, const uint8_t *codes, uint8_t
         order_row(j, row, rows[lane], ordered + lane * p->padded_cols);
         rows[lane] = ordered + lane * p->padded_cols;
     }
-    for (int64_t k = 0; k < p->padded_cols; k += p->step_cols, to += p->step_bytes)
-        pack_step(p->kind, rows, k, to);
+    const int64_t k = put_units(p->kind, rows, 0, p->padded_cols, to);
+    if (k < p->padded_cols) put_rest(p, rows, k, to + k / p->step_cols * p->step_bytes);
 }
 
 static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {

@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* The kind is a constant in each that is called with one, and with it counts and shifts. */
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE QB_PACK_INLINE
 
 /* ---- super-blocks ---- */
 
@@ -23,38 +23,64 @@ typedef struct {
     atomic_bool failed;
 } k_job;
 
-/* High bits of the codes of a word, each to the byte and the quad of its column. */
-INLINE uint32_t high_word(const uint8_t *code, int low, int high) {
-    const int quads = 8 / low, step = 32 / low;
-    uint32_t word = 0;
-    for (int c = 0; c < 32 / high; c += 8)
-        word |= qb_pack_high(code + c, low, high, quads)
-                << (8 * (c % step / quads) + high * (c / step * quads));
-    return word;
+/* What sixteen codes hold above their low bits. */
+INLINE qb_u8x16 high_bits(const uint8_t *codes, int low, int high) {
+    return (qb_u8x16)((qb_u16x8)qb_u8x16_at(codes) >> low) & (uint8_t)((1 << high) - 1);
 }
 
-INLINE void put_codes(qb_pack_kind kind, const uint8_t *code, int64_t lane, uint8_t *super) {
+/* Four words of high bits: each where the byte and the quad of its column are (k_layout.h). Bytes of K3's
+   words hold four neighbours of sixteen columns, then of the next; of the others' two of eight. */
+INLINE qb_u32x4 high_words_3(const uint8_t *codes) {
+    qb_u32x4 bytes[4];
+    for (int i = 0; i < 4; i++) {
+        const uint8_t *from = codes + 32 * i;
+        bytes[i] = qb_join_16(qb_join_8(high_bits(from, 2, 1), 1), 2) |
+                   qb_join_16(qb_join_8(high_bits(from + 16, 2, 1), 1), 2) << 4;
+    }
+    return (qb_u32x4)qb_narrow_16(qb_narrow_32(bytes[0], bytes[1]), qb_narrow_32(bytes[2], bytes[3]));
+}
+
+/* Of 32 codes a word of each eight. */
+INLINE qb_u32x4 words_of_eights(const uint8_t *codes, int high) {
+    return (qb_u32x4)qb_narrow_16(qb_join_8(high_bits(codes, 4, high), high),
+                                  qb_join_8(high_bits(codes + 16, 4, high), high));
+}
+INLINE qb_u32x4 high_words_5(const uint8_t *codes) {
+    qb_u32x4 x[4];
+    for (int i = 0; i < 4; i++) x[i] = words_of_eights(codes + 32 * i, 1);
+    qb_turn_4x4(x);
+    return x[0] | x[1] << 2 | x[2] << 4 | x[3] << 6;
+}
+INLINE qb_u32x4 high_words_6(const uint8_t *codes) {
+    const qb_u32x4 a = words_of_eights(codes, 2), b = words_of_eights(codes + 32, 2);
+    return __builtin_shufflevector(a, b, 0, 2, 4, 6) | __builtin_shufflevector(a, b, 1, 3, 5, 7) << 4;
+}
+
+INLINE void put_high(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    qb_row_words w;
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane++)
+        w.row[lane] = kind == QB_PACK_K3   ? high_words_3(rows[lane] + k)
+                      : kind == QB_PACK_K5 ? high_words_5(rows[lane] + k)
+                                           : high_words_6(rows[lane] + k);
+    qb_put_lines(&w, to);
+}
+
+INLINE void put_codes(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k,
+                      uint8_t *super) {
     const int low = qb_k_low_bits(kind), high = qb_k_high_bits(kind);
-    uint8_t lower[QB_K_COLS];
-    for (int c = 0; c < QB_K_COLS; c++) lower[c] = (uint8_t)(code[c] & ((1 << low) - 1));
-    uint8_t *to = super + 4 * lane;
-    for (int c = 0; c < QB_K_COLS; c += 32 / low, to += 64) {
-        uint32_t word = low == 4 ? qb_pack_step_4(lower + c)
-                                 : qb_pack_half_step_2(lower + c) | qb_pack_half_step_2(lower + c + 8) << 16;
-        memcpy(to, &word, 4);
+    uint8_t *to = super;
+    for (int c = 0; c < QB_K_COLS; c += 128 / low, to += 256) {
+        if (low == 2)
+            qb_put_unit_2(rows, k + c, to);
+        else
+            qb_put_unit_4(rows, k + c, to);
     }
-    if (!high) return;
-    to = super + qb_k_high_at(kind) + 4 * lane;
-    for (int c = 0; c < QB_K_COLS; c += 32 / high, to += 64) {
-        uint32_t word = high_word(code + c, low, high);
-        memcpy(to, &word, 4);
-    }
+    for (int c = 0; high && c < QB_K_COLS; c += 128 / high, to += 256) put_high(kind, rows, k + c, to);
 }
 
-/* A row's scales or offsets of a super-block; with a shift, above what is there. False where one is beyond
-   what the kind has: K2 four bits; K3 scales that, times a code less its middle, are a byte when 124 is
-   added.
- */
+/* A row's scales or offsets of a super-block, four groups at a time; with a shift, above what is there. False
+   where one is beyond what the kind has: K2 four bits; K3 scales that, times a code less its middle, are a
+   byte when 124 is added. */
 INLINE bool put_factors(const qb_factors *f, int64_t group, qb_pack_kind kind, bool is_scale, int64_t lane,
                         uint8_t *to, uint8_t *outer) {
     const int n = qb_k_groups(kind), shift = kind == QB_PACK_K2 && !is_scale ? 4 : 0;
@@ -63,59 +89,72 @@ INLINE bool put_factors(const qb_factors *f, int64_t group, qb_pack_kind kind, b
     uint8_t most = 0;
     for (int g = 0; g < n; g++)
         most = (uint8_t)(inner[g] + raised) > most ? (uint8_t)(inner[g] + raised) : most;
-    for (int g = 0; g < n; g++) {
-        uint8_t *byte = to + g / 4 * 64 + lane * 4 + g % 4;
-        *byte = (uint8_t)(shift ? *byte | inner[g] << shift : inner[g]);
+    for (int g = 0; g < n; g += 4) {
+        uint8_t *four = to + g * QB_BLOCK_ROWS + lane * 4;
+        uint32_t word, there = 0;
+        memcpy(&word, inner + g, 4);
+        if (shift) memcpy(&there, four, 4);
+        there |= word << shift; /* what is in range stays in its byte */
+        memcpy(four, &there, 4);
     }
     memcpy(outer + 4 * lane, f->outer + group / n, 4);
     return most <= limit;
 }
 
-INLINE bool put_row(const k_job *j, qb_pack_kind kind, const uint8_t *codes, int64_t row, int64_t super,
-                    uint8_t *to) {
+INLINE bool put_super(const k_job *j, qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS],
+                      int64_t first, int64_t super, uint8_t *to) {
+    const qb_qweight *q = j->q;
     const int groups = qb_k_groups(kind);
-    const int64_t lane = row % QB_BLOCK_ROWS, g = row * j->q->n_groups + super * groups;
+    uint8_t *scales = to + qb_k_scales_at(kind), *offsets = to + qb_k_offsets_at(kind);
     uint8_t *outer = to + qb_k_outer_at(kind);
-    if (j->q->codes && !qb_codes_below(codes, QB_K_COLS, 1 << j->q->bits)) return false;
-    put_codes(kind, codes, lane, to);
-    if (!put_factors(&j->q->scale_factors, g, kind, true, lane, to + qb_k_scales_at(kind), outer))
-        return false;
-    return !qb_k_has_offsets(kind) || put_factors(&j->q->offset_factors, g, kind, false, lane,
-                                                  to + qb_k_offsets_at(kind), outer + 4 * QB_BLOCK_ROWS);
+    bool fits = true;
+    put_codes(kind, rows, 0, to);
+    for (int64_t lane = 0; lane < QB_BLOCK_ROWS && first + lane < q->rows; lane++) {
+        const int64_t g = (first + lane) * q->n_groups + super * groups;
+        fits &= put_factors(&q->scale_factors, g, kind, true, lane, scales, outer);
+        if (qb_k_has_offsets(kind))
+            fits &= put_factors(&q->offset_factors, g, kind, false, lane, offsets, outer + 4 * QB_BLOCK_ROWS);
+    }
+    return fits;
 }
 
-/* Along the rows, as the weight is read; a block's super-blocks stay in the cache meanwhile. */
-INLINE void put_rows(k_job *j, qb_pack_kind kind, const uint8_t *codes, int64_t first, int64_t n) {
+/* The rows of a block, `first` on; those beyond the last are zero. */
+INLINE bool put_block(const k_job *j, qb_pack_kind kind, const uint8_t *codes, int64_t first) {
+    static const uint8_t none[QB_K_COLS];
     const int64_t cols = j->q->cols, supers = cols / QB_K_COLS, bytes = qb_k_bytes(kind);
-    for (int64_t r = first; r < first + n; r++, codes += cols) {
-        uint8_t *to = j->p->codes + r / QB_BLOCK_ROWS * supers * bytes;
-        for (int64_t s = 0; s < supers; s++)
-            if (!put_row(j, kind, codes + s * QB_K_COLS, r, s, to + s * bytes)) {
-                atomic_store(&j->failed, true);
-                return;
-            }
+    const int64_t n = j->q->rows - first < QB_BLOCK_ROWS ? j->q->rows - first : QB_BLOCK_ROWS;
+    uint8_t *to = j->p->codes + first / QB_BLOCK_ROWS * supers * bytes;
+    const uint8_t *rows[QB_BLOCK_ROWS];
+    if (n < QB_BLOCK_ROWS) memset(to, 0, (size_t)(supers * bytes));
+    if (j->q->codes && !qb_codes_below(codes, n * cols, 1 << j->q->bits)) return false;
+    for (int64_t s = 0; s < supers; s++, to += bytes) {
+        for (int64_t lane = 0; lane < QB_BLOCK_ROWS; lane++)
+            rows[lane] = lane < n ? codes + lane * cols + s * QB_K_COLS : none;
+        if (!put_super(j, kind, rows, first, s, to)) return false;
     }
+    return true;
 }
 
 static void put_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
     k_job *j = ctx;
     const int64_t rows = j->q->rows, cols = j->q->cols;
-    const int64_t block_bytes = cols / QB_K_COLS * qb_k_bytes(j->kind);
     uint8_t *room = j->rows ? j->rows + worker * QB_SOURCE_ROWS * cols : NULL;
-    if (end * QB_BLOCK_ROWS > rows) /* lanes without a row */
-        memset(j->p->codes + (end - 1) * block_bytes, 0, (size_t)block_bytes);
     for (int64_t r = begin * QB_BLOCK_ROWS, n; r < end * QB_BLOCK_ROWS && r < rows; r += n) {
         n = rows - r < QB_SOURCE_ROWS ? rows - r : QB_SOURCE_ROWS;
         if (n > end * QB_BLOCK_ROWS - r) n = end * QB_BLOCK_ROWS - r;
         const uint8_t *codes = qb_qweight_rows(j->q, NULL, r, n, room);
-        switch (j->kind) {
+        for (int64_t i = 0; i < n; i += QB_BLOCK_ROWS) {
+            bool fits = false;
+            switch (j->kind) {
 #define OF(kind)                                                                                             \
     case kind:                                                                                               \
-        put_rows(j, kind, codes, r, n);                                                                      \
+        fits = put_block(j, kind, codes + i * cols, r + i);                                                  \
         break;
-            OF(QB_PACK_K2) OF(QB_PACK_K3) OF(QB_PACK_K4) OF(QB_PACK_K5) OF(QB_PACK_K6) default : break;
+                OF(QB_PACK_K2) OF(QB_PACK_K3) OF(QB_PACK_K4) OF(QB_PACK_K5) OF(QB_PACK_K6) default : break;
+            }
+            if (!fits) atomic_store(&j->failed, true);
+            if (atomic_load(&j->failed)) return;
         }
-        if (atomic_load(&j->failed)) return;
     }
 }
 

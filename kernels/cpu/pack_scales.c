@@ -8,7 +8,7 @@
 typedef struct {
     const qb_packed *p;
     const void *from;
-    int64_t size;
+    int64_t size; /* 1 or 4 */
     void *to;
     atomic_bool inexact; /* put_halves: one is not a float16 */
 } group_job;
@@ -17,14 +17,27 @@ static int64_t place_of(const qb_packed *p, int64_t row, int64_t group) {
     return (row / QB_BLOCK_ROWS * p->n_groups + group) * QB_BLOCK_ROWS + row % QB_BLOCK_ROWS;
 }
 
+/* A block's rows side by side, so that lines are written whole. */
+static inline __attribute__((always_inline)) void put_block_groups(const group_job *j, int64_t block,
+                                                                   size_t size) {
+    const int64_t n = j->p->n_groups, first = block * QB_BLOCK_ROWS;
+    const int64_t lanes = j->p->rows - first < QB_BLOCK_ROWS ? j->p->rows - first : QB_BLOCK_ROWS;
+    const uint8_t *from = (const uint8_t *)j->from + (size_t)(first * n) * size;
+    uint8_t *to = (uint8_t *)j->to + (size_t)(first * n) * size;
+    for (int64_t g = 0; g < n; g++, from += size)
+        for (int64_t lane = 0; lane < lanes; lane++)
+            memcpy(to + (size_t)(g * QB_BLOCK_ROWS + lane) * size, from + (size_t)(lane * n) * size, size);
+}
+
 static void put_groups(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const group_job *j = ctx;
-    const int64_t n = j->p->n_groups, rows = j->p->rows;
-    for (int64_t r = begin * QB_BLOCK_ROWS; r < end * QB_BLOCK_ROWS && r < rows; r++)
-        for (int64_t g = 0; g < n; g++)
-            memcpy((uint8_t *)j->to + place_of(j->p, r, g) * j->size,
-                   (const uint8_t *)j->from + (r * n + g) * j->size, (size_t)j->size);
+    for (int64_t block = begin; block < end; block++) {
+        if (j->size == 1)
+            put_block_groups(j, block, 1);
+        else
+            put_block_groups(j, block, 4);
+    }
 }
 
 /* The same of float32 that become float16. */

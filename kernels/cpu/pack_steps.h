@@ -1,9 +1,14 @@
-/* A row's codes, one a byte, moved together. */
+/* Codes, one a byte, to the bits that they lie in: of a row sixteen at a time, of a block's sixteen rows side
+   by side. */
 #pragma once
 
+#include "base/vectors.h"
+#include "kernels/cpu/pack.h"
+
 #include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
+
+/* Inlined with constants, so that each kind has code of its own. */
+#define QB_PACK_INLINE static inline __attribute__((always_inline))
 
 /* Without an end at each code, so that many are looked at together. */
 static inline bool qb_codes_below(const uint8_t *codes, int64_t n, int limit) {
@@ -12,73 +17,89 @@ static inline bool qb_codes_below(const uint8_t *codes, int64_t n, int limit) {
     return most < limit;
 }
 
-static inline uint64_t qb_eight_codes(const uint8_t *code) {
-    uint64_t x; /* the first code lowest: as every machine that this runs on has it */
-    memcpy(&x, code, 8);
-    return x;
+/* ---- a row ---- */
+
+/* Elements of b bits, two neighbours becoming one. */
+QB_PACK_INLINE qb_u16x8 qb_join_8(qb_u8x16 x, int b) {
+    const qb_u16x8 pairs = (qb_u16x8)x;
+    return (pairs | pairs >> (8 - b)) & (uint16_t)((1 << 2 * b) - 1);
+}
+QB_PACK_INLINE qb_u32x4 qb_join_16(qb_u16x8 x, int b) {
+    const qb_u32x4 pairs = (qb_u32x4)x;
+    return (pairs | pairs >> (16 - b)) & ((1u << 2 * b) - 1);
 }
 
-/* What eight codes hold above `low` bits, `high` bits each, 8 / quads bytes: those of a byte come from
-   `quads` neighbours, the first lowest. Bytes move together by pairs, until `quads` are one; then these do.
- */
-static inline uint32_t qb_pack_high(const uint8_t *code, int low, int high, int quads) {
-    uint64_t x = qb_eight_codes(code) >> low & (high == 1 ? 0x0101010101010101 : 0x0303030303030303);
-    x = (x | x >> (8 - high)) & 0x00ff00ff00ff00ff;
-    if (quads == 4) {
-        x = (x | x >> (16 - 2 * high)) & 0x000000ff000000ff;
-        return (uint32_t)((x | x >> 24) & 0xffff);
-    }
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    return (uint32_t)(x | x >> 16);
+/* The lowest bits of 64 codes, two of each, or of 32, four: column i at bit i times these of four words. */
+QB_PACK_INLINE qb_u32x4 qb_row_words_2(const uint8_t *codes) {
+    qb_u32x4 bytes[4];
+    for (int i = 0; i < 4; i++) bytes[i] = qb_join_16(qb_join_8(qb_u8x16_at(codes + 16 * i) & 3, 2), 4);
+    return (qb_u32x4)qb_narrow_16(qb_narrow_32(bytes[0], bytes[1]), qb_narrow_32(bytes[2], bytes[3]));
+}
+QB_PACK_INLINE qb_u32x4 qb_row_words_4(const uint8_t *codes) {
+    return (qb_u32x4)qb_narrow_16(qb_join_8(qb_u8x16_at(codes) & 15, 4),
+                                  qb_join_8(qb_u8x16_at(codes + 16) & 15, 4));
 }
 
-/* Eight codes of three bits, 24 together, by halves. */
-static inline uint64_t qb_pack_eight_3(const uint8_t *code) {
-    uint64_t x = qb_eight_codes(code);
-    x = (x | x >> 5) & 0x003f003f003f003f;
-    x = (x | x >> 10) & 0x00000fff00000fff;
-    return (x | x >> 20) & 0xffffff;
-}
+/* ---- a block ---- */
 
-/* A step of 32 codes of three bits of lane `lane`, into the three lines of the step (pack.h). Even lanes come
-   first: they fill what they share with the next. */
-static inline void qb_pack_step_3(const uint8_t *code, int lane, uint8_t *lines) {
-    const int shift = lane % 2 * 24;
-    uint64_t eight[4];
-    for (int i = 0; i < 4; i++) eight[i] = qb_pack_eight_3(code + 8 * i) << shift;
-    const uint64_t words[3] = {eight[0] | eight[3] >> 32 << 48,
-                               eight[1] << 48 | eight[1] >> 16 | (eight[3] >> 16 & 0xffff) << 32,
-                               eight[2] << 32 | eight[2] >> 32 | (eight[3] & 0xffff) << 16};
-    for (int w = 0; w < 3; w++) {
-        uint8_t *to = lines + 64 * w + 8 * (lane / 2);
-        uint64_t other = 0;
-        if (shift) memcpy(&other, to, 8);
-        other |= words[w];
-        memcpy(to, &other, 8);
+/* Four words of each of sixteen rows, in lines of one of each. */
+typedef struct {
+    qb_u32x4 row[QB_BLOCK_ROWS];
+} qb_row_words;
+
+QB_PACK_INLINE void qb_put_lines(qb_row_words *w, uint8_t *to) {
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane += 4) {
+        qb_turn_4x4(w->row + lane);
+        for (int i = 0; i < 4; i++) qb_u8x16_put((qb_u8x16)w->row[lane + i], to + 64 * i + 4 * lane);
     }
 }
 
-/* Eight codes of four bits, moved together by halves. */
-static inline uint32_t qb_pack_step_4(const uint8_t *code) {
-    uint64_t x = qb_eight_codes(code);
-    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
-    x = (x | x >> 8) & 0x0000ffff0000ffff;
-    return (uint32_t)(x | x >> 16);
+/* Columns of a unit: as many as fill four lines, of three bits three. */
+enum { QB_UNIT_COLS_2 = 64, QB_UNIT_COLS_3 = 32, QB_UNIT_COLS_4 = 32, QB_UNIT_COLS_8 = 16 };
+
+/* Steps of QB_PACK_2 and QB_PACK_4, of the lowest bits of codes that may have more. */
+QB_PACK_INLINE void qb_put_unit_2(const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    qb_row_words w;
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) w.row[lane] = qb_row_words_2(rows[lane] + k);
+    qb_put_lines(&w, to);
+}
+QB_PACK_INLINE void qb_put_unit_4(const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    qb_row_words w;
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane++) w.row[lane] = qb_row_words_4(rows[lane] + k);
+    qb_put_lines(&w, to);
 }
 
-/* Four rows' four bytes each, to four columns' four: what stands at byte i of words[l] goes to byte l of
-   words[i]. */
-static inline void qb_turn_4(uint32_t words[4]) {
-    const uint32_t even = 0x00ff00ff, odd = 0xff00ff00, low = 0xffff;
-    uint32_t a = (words[0] & even) | (words[1] & even) << 8, b = (words[0] & odd) >> 8 | (words[1] & odd);
-    uint32_t c = (words[2] & even) | (words[3] & even) << 8, d = (words[2] & odd) >> 8 | (words[3] & odd);
-    words[0] = (a & low) | c << 16, words[1] = (b & low) | d << 16;
-    words[2] = a >> 16 | (c & ~low), words[3] = b >> 16 | (d & ~low);
+/* Eight codes of three bits of two rows, 24 bits together. */
+QB_PACK_INLINE qb_u64x2 qb_eights_3(const uint8_t *a, const uint8_t *b) {
+    uint64_t x, y;
+    memcpy(&x, a, 8);
+    memcpy(&y, b, 8);
+    const qb_u32x4 fours = qb_join_16(qb_join_8((qb_u8x16)(qb_u64x2){x, y}, 3), 6);
+    return ((qb_u64x2)fours | (qb_u64x2)fours >> 20) & 0xffffff;
 }
 
-static inline uint32_t qb_pack_half_step_2(const uint8_t *code) {
-    uint64_t x = qb_eight_codes(code);
-    x = (x | x >> 6) & 0x000f000f000f000f;
-    x = (x | x >> 12) & 0x000000ff000000ff;
-    return (uint32_t)(x | x >> 24) & 0xffff;
+/* A step of QB_PACK_3 (pack.h): of two rows 48 bits, of two such pairs a vector. */
+QB_PACK_INLINE void qb_put_unit_3(const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    for (int lane = 0; lane < QB_BLOCK_ROWS; lane += 4) {
+        qb_u64x2 x[4];
+        for (int i = 0; i < 4; i++)
+            x[i] = qb_eights_3(rows[lane] + k + 8 * i, rows[lane + 2] + k + 8 * i) |
+                   qb_eights_3(rows[lane + 1] + k + 8 * i, rows[lane + 3] + k + 8 * i) << 24;
+        const qb_u64x2 lines[3] = {x[0] | x[3] >> 32 << 48,
+                                   x[1] << 48 | x[1] >> 16 | (x[3] >> 16 & 0xffff) << 32,
+                                   x[2] << 32 | x[2] >> 32 | (x[3] & 0xffff) << 16};
+        for (int i = 0; i < 3; i++) qb_u8x16_put((qb_u8x16)lines[i], to + 64 * i + 4 * lane);
+    }
+}
+
+/* Sixteen rows of sixteen signed bytes become columns: each round puts what is eight apart side by side. */
+QB_PACK_INLINE void qb_put_unit_8(const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k, uint8_t *to) {
+    qb_u8x16 a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = qb_u8x16_at(rows[i] + k) ^ 0x80;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 8; i++)
+            b[2 * i] = qb_zip_low_8(a[i], a[i + 8]), b[2 * i + 1] = qb_zip_high_8(a[i], a[i + 8]);
+        memcpy(a, b, sizeof a);
+    }
+    for (int i = 0; i < 16; i++) qb_u8x16_put(a[i], to + 16 * i);
 }
