@@ -31,7 +31,11 @@ static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_
 /* Products that are 0: of none but a 0, which in GGUF is all that counts (look_at_steps). */
 static int64_t count_no_products(const qb_factors *f, int64_t n, int groups) {
     int64_t none = 0;
-    for (int64_t i = 0; i < n; i++) none += !f->inner[i];
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        int zero = 0;
+        for (int k = 0; k < (n - i < CHUNK ? (int)(n - i) : CHUNK); k++) zero += !f->inner[i + k];
+        none += zero;
+    }
     for (int64_t i = 0; i < n / groups; i++)
         for (int g = 0; g < groups && f->outer[i] == 0.0f; g++) none += f->inner[i * groups + g] != 0;
     return none;

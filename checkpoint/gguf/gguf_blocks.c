@@ -1,6 +1,7 @@
 #include "checkpoint/gguf/gguf_blocks.h"
 
 #include "base/memory.h"
+#include "base/vectors.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,28 +21,20 @@ INLINE float half_at(const uint8_t *p) {
     return qb_f32_of_bits(((h & 0x8000u) << 16 | (h & 0x7fffu) << 13) + (112u << 23));
 }
 
-/* Of n bytes, a multiple of eight, the bits of `mask` from bit `from` on, as many codes. Eight bytes at a
-   time. */
+INLINE qb_u8x16 bits_at(const uint8_t *bytes, int from, uint8_t mask) {
+    return (qb_u8x16)((qb_u16x8)qb_u8x16_at(bytes) >> from) & mask;
+}
+
+/* Of n bytes, a multiple of sixteen, the bits of `mask` from bit `from` on, as many codes. */
 INLINE void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
-    const uint64_t all = mask * 0x0101010101010101u;
-    for (int i = 0; i < n; i += 8) {
-        uint64_t x;
-        memcpy(&x, bytes + i, 8);
-        x = x >> from & all;
-        memcpy(codes + i, &x, 8);
-    }
+    for (int i = 0; i < n; i += 16) qb_u8x16_put(bits_at(bytes + i, from, mask), codes + i);
 }
 
 /* The same to bit `to` of codes that have nothing there. */
 INLINE void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
-    const uint64_t all = mask * 0x0101010101010101u;
-    for (int i = 0; i < n; i += 8) {
-        uint64_t x, y;
-        memcpy(&x, bytes + i, 8);
-        memcpy(&y, codes + i, 8);
-        y |= (x >> from & all) << to;
-        memcpy(codes + i, &y, 8);
-    }
+    for (int i = 0; i < n; i += 16)
+        qb_u8x16_put(qb_u8x16_at(codes + i) | (qb_u8x16)((qb_u16x8)bits_at(bytes + i, from, mask) << to),
+                     codes + i);
 }
 
 /* ---- blocks of 32: float16 scale, float16 minimum in the _1 types, high bits of 5-bit codes, nibbles ----
@@ -75,13 +68,9 @@ INLINE void block_codes_q5_1(const uint8_t *b, uint8_t *codes) {
     fifth_bits_32(b + 4, codes);
 }
 
+/* Signed to code - 128. */
 INLINE void block_codes_q8_0(const uint8_t *b, uint8_t *codes) {
-    for (int i = 0; i < 32; i += 8) {
-        uint64_t x;
-        memcpy(&x, b + 2 + i, 8);
-        x ^= 0x8080808080808080u; /* signed to code - 128 */
-        memcpy(codes + i, &x, 8);
-    }
+    for (int i = 0; i < 32; i += 16) qb_u8x16_put(qb_u8x16_at(b + 2 + i) ^ 0x80, codes + i);
 }
 
 /* ---- blocks of 256: groups of 16 or 32 with small integer scales of a float16 scale ---- */
