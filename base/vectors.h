@@ -53,6 +53,20 @@ static inline qb_u16x8 qb_narrow_32(qb_u32x4 a, qb_u32x4 b) {
 #endif
 }
 
+/* How many of n bytes are `value`. */
+static inline int64_t qb_count_u8(const uint8_t *bytes, int64_t n, uint8_t value) {
+    enum { ROUNDS = 255 }; /* as many as a byte counts */
+    int64_t found = 0, i = 0;
+    while (i + 16 <= n) {
+        qb_u8x16 count = {0};
+        for (int round = 0; round < ROUNDS && i + 16 <= n; round++, i += 16)
+            count -= (qb_u8x16)(qb_u8x16_at(bytes + i) == value);
+        for (int k = 0; k < 16; k++) found += count[k];
+    }
+    for (; i < n; i++) found += bytes[i] == value;
+    return found;
+}
+
 /* Row r's element c becomes row c's element r. */
 static inline void qb_turn_4x4(qb_u32x4 rows[4]) {
     const qb_u32x4 a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/vectors.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -30,12 +31,7 @@ static void count_steps(const float *scales, int64_t n, int64_t *no_step, int64_
 
 /* Products that are 0: of none but a 0, which in GGUF is all that counts (look_at_steps). */
 static int64_t count_no_products(const qb_factors *f, int64_t n, int groups) {
-    int64_t none = 0;
-    for (int64_t i = 0; i < n; i += CHUNK) {
-        int zero = 0;
-        for (int k = 0; k < (n - i < CHUNK ? (int)(n - i) : CHUNK); k++) zero += !f->inner[i + k];
-        none += zero;
-    }
+    int64_t none = qb_count_u8(f->inner, n, 0);
     for (int64_t i = 0; i < n / groups; i++)
         for (int g = 0; g < groups && f->outer[i] == 0.0f; g++) none += f->inner[i * groups + g] != 0;
     return none;
@@ -75,10 +71,9 @@ static void look_at_zeros(const qb_checkpoint *ck, const char *name, const qb_qw
                           void *ctx) {
     const qb_quantization *label = qb_checkpoint_quantization(ck);
     bool v1 = !strcmp(label->layout, "gptq"), v2 = !strcmp(label->layout, "gptq_v2");
-    int64_t at_zero = 0;
+    int64_t at_zero = v1 && q->zeros ? qb_count_u8(q->zeros, q->rows * q->n_groups, 0) : 0;
     char text[192];
-    for (int64_t i = 0; q->zeros && i < q->rows * q->n_groups; i++) at_zero += q->zeros[i] == 0;
-    if (v1 && at_zero) {
+    if (at_zero) {
         snprintf(text, sizeof text,
                  "%" PRId64
                  " zero points are 0, which zero points minus one hold only by wrapping: readers differ in "

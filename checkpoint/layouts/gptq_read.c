@@ -176,6 +176,22 @@ static int zero_offset(qb_checkpoint *ck, const char *module, const parts *p, co
     return found;
 }
 
+typedef struct {
+    const uint8_t *fields; /* [groups, rows] */
+    uint8_t added, mask;
+    qb_qweight *q;
+} zeros_job;
+
+/* The stored field is the zero minus one in `bits` bits, so 2^bits - 1 stands for 0. */
+static void put_zeros(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const zeros_job *j = ctx;
+    const int64_t rows = j->q->rows, groups = j->q->n_groups;
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t g = 0; g < groups; g++)
+            j->q->zeros[r * groups + g] = (uint8_t)((j->fields[g * rows + r] + j->added) & j->mask);
+}
+
 static qb_status read_packed_zeros(qb_checkpoint *ck, const char *module, const parts *p, bool v1,
                                    qb_qweight *q) {
     uint8_t *fields;
@@ -193,10 +209,8 @@ static qb_status read_packed_zeros(qb_checkpoint *ck, const char *module, const 
                 " words of ones only: a writer of layout gptq met zero points of 0 and may have "
                 "spoilt their neighbours; expect a worse model than its weights deserve",
                 ck->dir, module, all_ones);
-    /* The stored field is the zero minus one in `bits` bits, so 2^bits - 1 stands for 0. */
-    for (int64_t g = 0; g < p->n_groups; g++)
-        for (int64_t r = 0; r < p->rows; r++)
-            q->zeros[r * p->n_groups + g] = (uint8_t)((fields[g * p->rows + r] + offset) & mask);
+    zeros_job j = {.fields = fields, .added = (uint8_t)offset, .mask = (uint8_t)mask, .q = q};
+    qb_parallel_for(ck->threads, p->rows, 256, put_zeros, &j);
 out:
     qb_free(fields);
     return st;

@@ -6,7 +6,42 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
+
+enum { ROWS_A_TASK = 256 };
+
+typedef struct {
+    const float *values;
+    bool by_row;
+    qb_qweight *q;
+    atomic_bool damaged;
+} scales_job;
+
+static void put_scales(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    scales_job *j = ctx;
+    const int64_t rows = j->q->rows, groups = j->q->n_groups;
+    uint32_t most = 0; /* of an exponent's bits */
+    for (int64_t r = begin; r < end; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            float s = j->values[j->by_row ? r * groups + g : g * rows + r];
+            uint32_t exponent = qb_bits_of_f32(s) & 0x7f800000;
+            most = exponent > most ? exponent : most;
+            j->q->scales[r * groups + g] = s;
+        }
+    if (most == 0x7f800000) atomic_store(&j->damaged, true);
+}
+
+/* Of a scale that is not finite. */
+static qb_status refuse_scales(const qb_checkpoint *ck, const qb_tensor *t, const qb_qweight *q) {
+    int64_t i = 0;
+    while (isfinite(q->scales[i])) i++;
+    return qb_fail(QB_ERR_NUMERIC,
+                   "%s: tensor %.200s: the scale of group %" PRId64 ", row %" PRId64
+                   " is %g: expected finite numbers; the checkpoint is damaged",
+                   ck->dir, t->name, i % q->n_groups, i / q->n_groups, (double)q->scales[i]);
+}
 
 qb_status qb_read_scales(qb_checkpoint *ck, const qb_tensor *t, qb_scale_order order, qb_qweight *q) {
     bool by_row = order == QB_SCALES_BY_ROW;
@@ -17,17 +52,9 @@ qb_status qb_read_scales(qb_checkpoint *ck, const qb_tensor *t, qb_scale_order o
                                 (int64_t[]){by_row ? q->rows : q->n_groups, by_row ? q->n_groups : q->rows}));
     QB_TRY(st, qb_checkpoint_read_f32(ck, t->name, t->shape[0], t->shape[1], &values));
     q->scale_dtype = dtype;
-    for (int64_t r = 0; st == QB_OK && r < q->rows; r++)
-        for (int64_t g = 0; g < q->n_groups; g++) {
-            float s = values[by_row ? r * q->n_groups + g : g * q->rows + r];
-            q->scales[r * q->n_groups + g] = s;
-            if (isfinite(s)) continue;
-            st = qb_fail(QB_ERR_NUMERIC,
-                         "%s: tensor %.200s: the scale of group %" PRId64 ", row %" PRId64
-                         " is %g: expected finite numbers; the checkpoint is damaged",
-                         ck->dir, t->name, g, r, (double)s);
-            break;
-        }
+    scales_job j = {.values = values, .by_row = by_row, .q = q};
+    qb_parallel_for(ck->threads, q->rows, ROWS_A_TASK, put_scales, &j);
+    if (atomic_load(&j.damaged)) st = refuse_scales(ck, t, q);
 out:
     qb_free(values);
     return st;
