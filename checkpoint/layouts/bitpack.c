@@ -185,7 +185,7 @@ void qb_bits_unpack(const uint32_t *words, int64_t n, int bits, uint8_t *codes) 
 
 /* Tiles of 32 rows and 256 columns: read and written in runs of whole cache lines, and at most 8 KiB between.
  */
-enum { TILE_ROWS = 32, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
+enum { TILE_ROWS = 64, TILE_COLS = 256, TILE_WORDS = TILE_COLS / 32 * 8 };
 
 /* out[c, r] = in[r, c] of 4 x 4 words. */
 INLINE void turn_4x4(const uint32_t *in, int64_t in_stride, uint32_t *out, int64_t out_stride) {
@@ -195,13 +195,19 @@ INLINE void turn_4x4(const uint32_t *in, int64_t in_stride, uint32_t *out, int64
     for (int i = 0; i < 4; i++) qb_u8x16_put((qb_u8x16)rows[i], out + i * out_stride);
 }
 
+/* Rows of a file's matrix lie pages apart, where no machine looks ahead by itself. */
+enum { AHEAD = 8 };
+
 /* out[c, r] = in[r, c]. */
 static void turn(const uint32_t *in, int64_t in_stride, int64_t rows, int64_t cols, uint32_t *out,
                  int64_t out_stride) {
     const int64_t whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
-    for (int64_t r = 0; r < whole_rows; r += 4)
+    for (int64_t r = 0; r < whole_rows; r += 4) {
+        for (int64_t i = r + AHEAD; i < r + AHEAD + 4 && i < rows; i++)
+            for (int64_t c = 0; c < cols; c += 16) __builtin_prefetch(in + i * in_stride + c);
         for (int64_t c = 0; c < whole_cols; c += 4)
             turn_4x4(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+    }
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = r < whole_rows ? whole_cols : 0; c < cols; c++)
             out[c * out_stride + r] = in[r * in_stride + c];
