@@ -324,7 +324,7 @@ static const qb_ggml_type types[] = {
     LISTED("NVFP4", 40, 64, 36),
     LISTED("Q1_0", 41, 128, 18),
 };
-enum { N_TYPES = sizeof types / sizeof types[0], ROWS_A_TASK = 16 };
+enum { N_TYPES = sizeof types / sizeof types[0], TASK_BYTES = 128 * 1024 };
 
 const qb_ggml_type *qb_ggml_type_at(size_t index) {
     return index < N_TYPES ? &types[index] : NULL;
@@ -445,7 +445,9 @@ qb_status qb_ggml_values(qb_threads *threads, const qb_ggml_matrix *m, qb_qweigh
     QB_TRY(st, alloc_form(m, out));
     if (out->zeros) memset(out->zeros, t->zero, (size_t)(m->rows * out->n_groups));
     j.scales = t->has_book ? out->absmax : out->scales;
-    qb_parallel_for(threads, m->rows, ROWS_A_TASK, read_values, &j);
+    /* Two that read within one piece that the system maps at once would both wait for it. */
+    const int64_t row_bytes = m->cols / t->block_columns * t->block_bytes;
+    qb_parallel_for(threads, m->rows, 1 + TASK_BYTES / row_bytes, read_values, &j);
     if (!atomic_load(&j.damaged)) return QB_OK;
     const qb_block_values all = values_at(&j, 0);
     const int64_t n = m->rows * (m->cols / (t->has_factors ? t->block_columns : t->group_size));

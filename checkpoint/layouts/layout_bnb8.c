@@ -86,8 +86,9 @@ out:
 
 static void int8_codes(const qb_code_source *from, int64_t first, int64_t n, uint8_t *codes) {
     const qb_tensor_codes *c = (const qb_tensor_codes *)from;
-    const int8_t *values = (const int8_t *)c->bytes + first * c->cols;
-    for (int64_t i = 0; i < n * c->cols; i++) codes[i] = (uint8_t)(values[i] + MIDDLE);
+    const uint8_t *values = (const uint8_t *)c->bytes + first * c->cols;
+    const int64_t count = n * c->cols;
+    for (int64_t i = 0; i < count; i++) codes[i] = values[i] ^ MIDDLE; /* signed, and MIDDLE more */
 }
 
 static qb_status read_rows(qb_checkpoint *ck, const qb_tensor *scb, qb_qweight *q) {
