@@ -138,7 +138,7 @@ int64_t qb_slice_row(const qb_slice *slice, int64_t row);
 qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
                                      int64_t rows, int64_t cols, qb_weight *out) QB_NODISCARD;
 /* The same for who reads a quantized weight by rows: its codes may be left in the file, and factors not
-   multiplied (qb_qweight_rows, qb_qweight_multiply). slice may be NULL. */
+   multiplied (qb_qweight_rows, qb_qweight_fill_values). slice may be NULL. */
 qb_status qb_checkpoint_linear_view(qb_checkpoint *ck, const char *module, const qb_slice *slice,
                                     int64_t rows, int64_t cols, qb_weight *out) QB_NODISCARD;
 /* The same rows of a bias: a 1-D tensor of tensor_rows, or [matrices, tensor_rows], as float32 [rows] in new

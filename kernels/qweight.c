@@ -160,7 +160,7 @@ qb_status qb_qweight_alloc_values(qb_qweight *q, bool with_offsets) {
         QB_TRY(st, alloc_many(groups, sizeof *q->scales, &q->scales));
         if (with_offsets)
             QB_TRY(st, alloc_many(groups, sizeof *q->offsets, &q->offsets));
-        else
+        else if (!q->symmetric)
             QB_TRY(st, alloc_many(groups, 1, &q->zeros));
         return QB_OK;
     }
@@ -287,7 +287,7 @@ static void multiply(const qb_factors *f, bool has_sign, int64_t groups, int64_t
             out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
 }
 
-qb_status qb_qweight_multiply(qb_qweight *q) {
+qb_status qb_qweight_fill_values(qb_qweight *q) {
     const int64_t n = q->rows * q->n_groups;
     qb_status st = QB_OK;
     if (q->coding != QB_CODING_AFFINE) return QB_OK;
@@ -299,13 +299,17 @@ qb_status qb_qweight_multiply(qb_qweight *q) {
         QB_TRY(st, alloc_many((size_t)n, sizeof *q->offsets, &q->offsets));
         multiply(&q->offset_factors, false, q->factor_groups, n, q->offsets);
     }
+    if (!q->offsets && !q->zeros) {
+        QB_TRY(st, alloc_many((size_t)n, 1, &q->zeros));
+        memset(q->zeros, 1 << (q->bits - 1), (size_t)n);
+    }
 out:
     return st;
 }
 
 qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) {
     uint8_t *codes;
-    qb_status st = qb_qweight_multiply(q);
+    qb_status st = qb_qweight_fill_values(q);
     if (st == QB_OK && !q->codes) {
         QB_TRY(st, alloc_many((size_t)q->rows * (size_t)q->cols, 1, &codes));
         qb_qweight_rows(q, threads, 0, q->rows, codes);
@@ -416,6 +420,7 @@ bool qb_qweight_zeros_in_middle(const qb_qweight *q) {
     const uint8_t middle = (uint8_t)(1 << (q->bits - 1));
     const int64_t n = q->rows * q->n_groups;
     uint8_t other = 0;
+    if (!q->zeros) return q->symmetric;
     for (int64_t i = 0; i < n; i++) other |= q->zeros[i] ^ middle;
     return !other;
 }

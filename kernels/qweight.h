@@ -59,7 +59,8 @@ typedef struct qb_qweight {
                          NULL where only their factors are there */
     qb_dtype
         scale_dtype;   /* what holds every scale exactly: F16, BF16 or F32 (files that are not ours, GGUF) */
-    uint8_t *zeros;    /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets */
+    uint8_t *zeros;    /* [rows, n_groups], the true zero point in [0, 2^bits); NULL with offsets, and where a
+                          reader of a symmetric weight left them out */
     float *offsets;    /* [rows, n_groups] or NULL (GGUF's blocks with a minimum); as scales */
     int factor_groups; /* 0: the scales have no factors */
     qb_factors scale_factors, offset_factors; /* the latter's NULL without offsets */
@@ -102,7 +103,8 @@ qb_status qb_qweight_form_affine(int64_t rows, int64_t cols, int bits, int64_t g
                                  qb_qweight *out) QB_NODISCARD;
 qb_status qb_qweight_form_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                    bool double_quant, qb_qweight *out) QB_NODISCARD;
-/* its arrays beside the codes, for the caller to fill, all of them; */
+/* its arrays beside the codes, for the caller to fill, all of them; zeros where q is not
+   symmetric and has no offsets; */
 qb_status qb_qweight_alloc_values(qb_qweight *q, bool with_offsets) QB_NODISCARD;
 /* factors of an affine weight's scales and offsets, in their place or beside them, to be filled as well.
    `groups` divides n_groups. */
@@ -114,9 +116,9 @@ const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t
 static inline bool qb_qweight_has_offsets(const qb_qweight *q) {
     return q->offsets || q->offset_factors.inner;
 }
-/* Multiplies factors where the values are not there. */
-qb_status qb_qweight_multiply(qb_qweight *q) QB_NODISCARD;
-/* All arrays are there afterwards: values multiplied, codes read, their source freed. threads may be NULL. */
+/* What of the values is not there: products of factors, the zeros of a symmetric weight. */
+qb_status qb_qweight_fill_values(qb_qweight *q) QB_NODISCARD;
+/* All arrays are there afterwards: values filled in, codes read, their source freed. threads may be NULL. */
 qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) QB_NODISCARD;
 
 /* Float16's smallest number, 2^-24, its smallest with all bits, 2^-14, and what rounds to infinity. */

@@ -260,23 +260,23 @@ HALVES(q8_0, false)
 /* ---- the types ---- */
 
 #define PLAIN(name, id, bytes, dtype)                                                                        \
-    { name, id, 1, bytes, dtype, 0, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
+    { name, id, 1, bytes, dtype, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
 #define LISTED(name, id, columns, bytes)                                                                     \
-    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
+    { name, id, columns, bytes, QB_DTYPE_COUNT, 0, 0, false, false, false, 0, NULL, NULL, QB_DTYPE_COUNT }
 /* Scales that are float32 are products. */
 #define ZEROS(name, id, bits, group, type, scale)                                                            \
     {                                                                                                        \
-        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, 1 << (bits - 1), false, false,  \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, false, false,                   \
             QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##type, values_##type, QB_DTYPE_##scale               \
     }
 #define OFFSETS(name, id, bits, group, type, scale)                                                          \
     {                                                                                                        \
-        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, 0, true, false,                 \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, bits, group, true, false,                    \
             QB_DTYPE_##scale == QB_DTYPE_F32, 0, codes_##type, values_##type, QB_DTYPE_##scale               \
     }
 #define BOOK(name, id, book, type)                                                                           \
     {                                                                                                        \
-        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, 4, 32, 0, false, true, false,                \
+        name, id, COLUMNS_##type, BYTES_##type, QB_DTYPE_COUNT, 4, 32, false, true, false,                   \
             QB_CODEBOOK_##book, codes_##type, values_##type, QB_DTYPE_F32                                    \
     }
 
@@ -431,9 +431,9 @@ static qb_status alloc_form(const qb_ggml_matrix *m, qb_qweight *out) {
         QB_TRY(st, qb_qweight_form_affine(m->rows, m->cols, t->bits, t->group_size, out));
     out->scale_dtype = t->scale_dtype;
     out->symmetric = !t->has_offsets && !t->has_book;
-    if (!t->has_factors) return qb_qweight_alloc_values(out, t->has_offsets);
-    QB_TRY(st, qb_qweight_alloc_factors(out, t->block_columns / t->group_size, t->has_offsets));
-    if (!t->has_offsets) st = qb_alloc((size_t)(m->rows * out->n_groups), 1, &out->zeros);
+    if (t->has_factors)
+        return qb_qweight_alloc_factors(out, t->block_columns / t->group_size, t->has_offsets);
+    st = qb_qweight_alloc_values(out, t->has_offsets);
 out:
     return st;
 }
@@ -443,7 +443,6 @@ qb_status qb_ggml_values(qb_threads *threads, const qb_ggml_matrix *m, qb_qweigh
     values_job j = {.m = m, .q = out};
     qb_status st;
     QB_TRY(st, alloc_form(m, out));
-    if (out->zeros) memset(out->zeros, t->zero, (size_t)(m->rows * out->n_groups));
     j.scales = t->has_book ? out->absmax : out->scales;
     /* Two that read within one piece that the system maps at once would both wait for it. */
     const int64_t row_bytes = m->cols / t->block_columns * t->block_bytes;

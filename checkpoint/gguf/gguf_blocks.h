@@ -19,7 +19,7 @@ typedef struct qb_ggml_type {
     qb_dtype dtype;                 /* of plain elements; QB_DTYPE_COUNT for blocks */
     /* blocks that are read; bits 0: this type is only listed */
     int bits, group_size;
-    uint8_t zero;     /* w = scale * (code - zero) ... */
+    /* w = scale * (code - 2^(bits-1)) ... */
     bool has_offsets; /* ... or w = scale * code + offset */
     bool has_book;    /* ... or w = table[code] * scale */
     bool has_factors; /* scales and offsets are whole numbers times a float16 of the block */

@@ -115,11 +115,10 @@ static qb_status read(qb_checkpoint *ck, const char *module, int64_t rows, int64
     QB_TRY(st, qb_tensor_expect(ck, scb, QB_DTYPE_F32, 1, &rows));
     QB_TRY(st, check_format(ck, module));
     QB_TRY(st, qb_qweight_form_affine(rows, cols, 8, cols, out));
-    QB_TRY(st, qb_qweight_alloc_values(out, false));
     out->int8_rows = true;
     out->symmetric = true;
     out->scale_dtype = QB_DTYPE_F32;
-    memset(out->zeros, MIDDLE, (size_t)rows);
+    QB_TRY(st, qb_qweight_alloc_values(out, false));
     QB_TRY(st, read_rows(ck, scb, out));
     st = qb_leave_codes(ck, weight, int8_codes, out, &codes);
 out:

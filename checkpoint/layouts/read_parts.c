@@ -12,25 +12,41 @@
 enum { ROWS_A_TASK = 256 };
 
 typedef struct {
-    const float *values;
+    qb_dtype dtype;
+    const uint8_t *bytes;
     bool by_row;
     qb_qweight *q;
     atomic_bool damaged;
 } scales_job;
 
+/* n values of the tensor from `at` on. Its type is one of those that can be read. */
+static void read_floats(const scales_job *j, int64_t at, int64_t n, float *out) {
+    if (qb_to_f32(j->dtype, j->bytes + (size_t)at * qb_dtype_bytes(j->dtype), n, out) != QB_OK)
+        qb_error_clear();
+}
+
+static bool all_finite(const float *values, int64_t n) {
+    uint32_t most = 0; /* of an exponent's bits */
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t exponent = qb_bits_of_f32(values[i]) & 0x7f800000;
+        most = exponent > most ? exponent : most;
+    }
+    return most < 0x7f800000;
+}
+
 static void put_scales(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     scales_job *j = ctx;
     const int64_t rows = j->q->rows, groups = j->q->n_groups;
-    uint32_t most = 0; /* of an exponent's bits */
-    for (int64_t r = begin; r < end; r++)
-        for (int64_t g = 0; g < groups; g++) {
-            float s = j->values[j->by_row ? r * groups + g : g * rows + r];
-            uint32_t exponent = qb_bits_of_f32(s) & 0x7f800000;
-            most = exponent > most ? exponent : most;
-            j->q->scales[r * groups + g] = s;
+    float *scales = j->q->scales, some[ROWS_A_TASK];
+    if (j->by_row) read_floats(j, begin * groups, (end - begin) * groups, scales + begin * groups);
+    for (int64_t g = 0; !j->by_row && g < groups; g++)
+        for (int64_t r = begin, n; r < end; r += n) {
+            n = end - r < ROWS_A_TASK ? end - r : ROWS_A_TASK;
+            read_floats(j, g * rows + r, n, some);
+            for (int64_t i = 0; i < n; i++) scales[(r + i) * groups + g] = some[i];
         }
-    if (most == 0x7f800000) atomic_store(&j->damaged, true);
+    if (!all_finite(scales + begin * groups, (end - begin) * groups)) atomic_store(&j->damaged, true);
 }
 
 /* Of a scale that is not finite. */
@@ -46,17 +62,17 @@ static qb_status refuse_scales(const qb_checkpoint *ck, const qb_tensor *t, cons
 qb_status qb_read_scales(qb_checkpoint *ck, const qb_tensor *t, qb_scale_order order, qb_qweight *q) {
     bool by_row = order == QB_SCALES_BY_ROW;
     qb_dtype dtype = t->dtype == QB_DTYPE_F32 || t->dtype == QB_DTYPE_BF16 ? t->dtype : QB_DTYPE_F16;
-    float *values = NULL;
+    const void *bytes;
     qb_status st;
     QB_TRY(st, qb_tensor_expect(ck, t, dtype, 2,
                                 (int64_t[]){by_row ? q->rows : q->n_groups, by_row ? q->n_groups : q->rows}));
-    QB_TRY(st, qb_checkpoint_read_f32(ck, t->name, t->shape[0], t->shape[1], &values));
+    QB_TRY(st, qb_checkpoint_acquire(ck, t, &bytes));
     q->scale_dtype = dtype;
-    scales_job j = {.values = values, .by_row = by_row, .q = q};
+    scales_job j = {.dtype = dtype, .bytes = bytes, .by_row = by_row, .q = q};
     qb_parallel_for(ck->threads, q->rows, ROWS_A_TASK, put_scales, &j);
+    qb_checkpoint_release(ck, t);
     if (atomic_load(&j.damaged)) st = refuse_scales(ck, t, q);
 out:
-    qb_free(values);
     return st;
 }
 
