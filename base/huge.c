@@ -6,15 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Sanitizers watch the ends of what comes from the heap. */
-#if defined(__SANITIZE_ADDRESS__)
-#define QB_HUGE_IS_HEAP 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
-#define QB_HUGE_IS_HEAP 1
-#endif
-#endif
-
 enum { CHUNK_BYTES = 16 * QB_HUGE_PAGE_BYTES };
 
 typedef struct qb_huge_chunk {
@@ -35,31 +26,41 @@ static int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
 }
 
+#ifdef QB_SANITIZED
+/* Each array comes from the heap, whose ends are watched. */
+static qb_status take_memory(chunk *c, int64_t need) {
+    c->bytes = need;
+    return qb_alloc((size_t)need, 1, &c->memory);
+}
+
+static void give_memory(const chunk *c) {
+    qb_free(c->memory);
+}
+#else
 /* Whole huge pages; small ones where the system declines. */
-static qb_status map_chunk(int64_t bytes, char **out) {
+static qb_status take_memory(chunk *c, int64_t need) {
     const uintptr_t page = QB_HUGE_PAGE_BYTES;
-    char *p = mmap(NULL, (size_t)bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return qb_fail(QB_ERR_MEMORY, "cannot allocate %lld bytes", (long long)bytes);
+    c->bytes = round_up(need > CHUNK_BYTES ? need : CHUNK_BYTES, QB_HUGE_PAGE_BYTES);
+    char *p = mmap(NULL, (size_t)c->bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return qb_fail(QB_ERR_MEMORY, "cannot allocate %lld bytes", (long long)c->bytes);
     size_t before = (size_t)((page - (uintptr_t)p % page) % page);
     if (before) munmap(p, before);
-    munmap(p + before + bytes, page - before);
-    qb_ask_huge_pages(p + before, bytes);
-    *out = p + before;
+    c->memory = p + before;
+    munmap(c->memory + c->bytes, page - before);
+    qb_ask_huge_pages(c->memory, c->bytes);
     return QB_OK;
 }
+
+static void give_memory(const chunk *c) {
+    munmap(c->memory, (size_t)c->bytes);
+}
+#endif
 
 static qb_status add_chunk(qb_huge *all, int64_t need) {
     chunk *c;
     qb_status st = qb_alloc_zero(1, sizeof *c, &c);
     if (st != QB_OK) return st;
-    c->bytes = round_up(need > CHUNK_BYTES ? need : CHUNK_BYTES, QB_HUGE_PAGE_BYTES);
-#ifdef QB_HUGE_IS_HEAP
-    c->bytes = need;
-    st = qb_alloc((size_t)need, 1, &c->memory);
-#else
-    st = map_chunk(c->bytes, &c->memory);
-#endif
-    if (st != QB_OK) {
+    if ((st = take_memory(c, need)) != QB_OK) {
         qb_free(c);
         return st;
     }
@@ -72,11 +73,7 @@ static void drop_chunk(qb_huge *all, chunk *c) {
     chunk **at = &all->chunks;
     while (*at != c) at = &(*at)->next;
     *at = c->next;
-#ifdef QB_HUGE_IS_HEAP
-    qb_free(c->memory);
-#else
-    munmap(c->memory, (size_t)c->bytes);
-#endif
+    give_memory(c);
     qb_free(c);
 }
 
