@@ -1,7 +1,7 @@
 /* Measures the loading of quantized models on the CPU backend, from the system's cache to the packed form; a
    program, not a test.
-   bench_load [-t THREADS] [-n ROUNDS] MODEL ...: of each the median and the best of ROUNDS (7) loads after one
-   that fills the cache, and the checkpoint's bytes over the median and the threads (1), GB/s a core. */
+   bench_load [-t THREADS] [-n ROUNDS] MODEL ...: of each the median and the best of ROUNDS (7) loads after
+   one that fills the cache, and the checkpoint's bytes over the median and the threads (1), GB/s a core. */
 #include "base/memory.h"
 #include "checkpoint/checkpoint.h"
 #include "kernels/backend.h"

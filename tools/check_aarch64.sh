@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The program for aarch64: built by a cross compiler with every warning an error, its kernels' tests run under qemu (those of the
+# The program for aarch64: built by a cross compiler with every warning an error, the tests of its kernels and layouts run under qemu (those of the
 # instruction sets try each that the processor has), and the perplexity of the demo model the same as here with each set of a processor
 # that has all, and with one that has NEON alone. Speeds under an emulator mean nothing and are not looked at.
 # Needs a Debian or Ubuntu system with gcc-aarch64-linux-gnu, g++-aarch64-linux-gnu and qemu-user (tools/install_deps.sh test), and its
@@ -10,8 +10,8 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 native=$(realpath "${BENCH_PROGRAM:-build/bin/bench}")
 folder=$(realpath -m "${1:-build-aarch64}")
-tests="test_dtype test_kernels_algebra test_kernels_attention test_kernels_elements test_kernels_integer test_kernels_matmul test_kernels_ops
-  test_kernels_recurrent test_kernels_route test_threads"
+tests="test_dtype test_gguf test_layout test_layout_readers test_kernels_algebra test_kernels_attention test_kernels_elements
+  test_kernels_integer test_kernels_matmul test_kernels_ops test_kernels_recurrent test_kernels_route test_threads"
 for program in aarch64-linux-gnu-gcc aarch64-linux-gnu-g++ qemu-aarch64 apt-get dpkg-deb; do
   command -v $program >/dev/null || { echo "$program is not installed"; exit 77; }
 done
