@@ -141,6 +141,8 @@ qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, cons
    multiplied (qb_qweight_rows, qb_qweight_fill_values). slice may be NULL. */
 qb_status qb_checkpoint_linear_view(qb_checkpoint *ck, const char *module, const qb_slice *slice,
                                     int64_t rows, int64_t cols, qb_weight *out) QB_NODISCARD;
+/* Makes of such a view what qb_checkpoint_linear gives. */
+qb_status qb_checkpoint_complete(qb_checkpoint *ck, qb_weight *w) QB_NODISCARD;
 /* The same rows of a bias: a 1-D tensor of tensor_rows, or [matrices, tensor_rows], as float32 [rows] in new
    memory (qb_free). `name` is the whole name. */
 qb_status qb_checkpoint_read_f32_slice(qb_checkpoint *ck, const char *name, const qb_slice *slice,

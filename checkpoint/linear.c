@@ -153,10 +153,14 @@ qb_status qb_checkpoint_linear_view(qb_checkpoint *ck, const char *module, const
     return st == QB_OK ? dense_linear(ck, t, &s, out) : st;
 }
 
+qb_status qb_checkpoint_complete(qb_checkpoint *ck, qb_weight *w) {
+    return w->packed ? qb_qweight_complete(w->packed, ck->threads) : QB_OK;
+}
+
 qb_status qb_checkpoint_linear_slice(qb_checkpoint *ck, const char *module, const qb_slice *slice,
                                      int64_t rows, int64_t cols, qb_weight *out) {
     qb_status st = qb_checkpoint_linear_view(ck, module, slice, rows, cols, out);
-    if (st == QB_OK && out->packed) st = qb_qweight_complete(out->packed, ck->threads);
+    if (st == QB_OK) st = qb_checkpoint_complete(ck, out);
     if (st != QB_OK) qb_checkpoint_free_linear(ck, module, out);
     return st;
 }

@@ -94,6 +94,16 @@ void qb_f16_of_f32_many(const float *in, int64_t n, uint16_t *out) {
     qb_simd_best()->f16_of_f32(in, n, out);
 }
 
+/* Without an end at each, so that many are looked at together. */
+bool qb_all_finite(const float *values, int64_t n) {
+    uint32_t most = 0; /* of an exponent's bits */
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t exponent = qb_bits_of_f32(values[i]) & 0x7f800000;
+        most = exponent > most ? exponent : most;
+    }
+    return most < 0x7f800000;
+}
+
 qb_status qb_to_f32(qb_dtype dtype, const void *in, int64_t n, float *out) {
     const qb_simd *simd = qb_simd_best();
     switch (dtype) {

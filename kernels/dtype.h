@@ -55,6 +55,9 @@ void qb_f32_of_f16_many(const uint16_t *in, int64_t n, float *out);
 void qb_f32_of_bf16_many(const uint16_t *in, int64_t n, float *out);
 void qb_f16_of_f32_many(const float *in, int64_t n, uint16_t *out);
 
+/* Whether none is NaN or infinite. */
+bool qb_all_finite(const float *values, int64_t n);
+
 /* n elements of F32, F16 or BF16 to float32 and back (other types: QB_ERR_UNSUPPORTED). */
 qb_status qb_to_f32(qb_dtype dtype, const void *in, int64_t n, float *out) QB_NODISCARD;
 qb_status qb_from_f32(qb_dtype dtype, const float *in, int64_t n, void *out) QB_NODISCARD;

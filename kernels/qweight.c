@@ -279,29 +279,44 @@ const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t
     return room;
 }
 
-static void multiply(const qb_factors *f, bool has_sign, int64_t groups, int64_t n, float *out) {
-    const uint8_t *inner = f->inner;
-    const float *outer = f->outer;
-    for (int64_t i = 0; i < n; i += groups)
-        for (int64_t g = i; g < i + groups; g++)
-            out[g] = outer[i / groups] * (float)(has_sign ? (int8_t)inner[g] : inner[g]);
+typedef struct {
+    const qb_factors *factors;
+    bool has_sign;
+    int64_t groups; /* that share an outer factor */
+    float *values;
+} product_job;
+
+/* Of outer factors begin .. end. */
+static void multiply(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const product_job *j = ctx;
+    const qb_factors *f = j->factors;
+    for (int64_t i = begin; i < end; i++)
+        for (int64_t g = i * j->groups; g < (i + 1) * j->groups; g++)
+            j->values[g] = f->outer[i] * (float)(j->has_sign ? (int8_t)f->inner[g] : f->inner[g]);
 }
 
-qb_status qb_qweight_fill_values(qb_qweight *q) {
+static qb_status make_products(const qb_qweight *q, const qb_factors *f, bool has_sign, qb_threads *threads,
+                               float **out) {
+    enum { A_TASK = 2048 };
     const int64_t n = q->rows * q->n_groups;
+    qb_status st = alloc_many((size_t)n, sizeof **out, out);
+    if (st != QB_OK) return st;
+    product_job j = {f, has_sign, q->factor_groups, *out};
+    qb_parallel_for(threads, n / q->factor_groups, A_TASK, multiply, &j);
+    return QB_OK;
+}
+
+qb_status qb_qweight_fill_values(qb_qweight *q, qb_threads *threads) {
+    const size_t n = (size_t)(q->rows * q->n_groups);
     qb_status st = QB_OK;
     if (q->coding != QB_CODING_AFFINE) return QB_OK;
-    if (!q->scales) {
-        QB_TRY(st, alloc_many((size_t)n, sizeof *q->scales, &q->scales));
-        multiply(&q->scale_factors, true, q->factor_groups, n, q->scales);
-    }
-    if (!q->offsets && q->offset_factors.inner) {
-        QB_TRY(st, alloc_many((size_t)n, sizeof *q->offsets, &q->offsets));
-        multiply(&q->offset_factors, false, q->factor_groups, n, q->offsets);
-    }
+    if (!q->scales) QB_TRY(st, make_products(q, &q->scale_factors, true, threads, &q->scales));
+    if (!q->offsets && q->offset_factors.inner)
+        QB_TRY(st, make_products(q, &q->offset_factors, false, threads, &q->offsets));
     if (!q->offsets && !q->zeros) {
-        QB_TRY(st, alloc_many((size_t)n, 1, &q->zeros));
-        memset(q->zeros, 1 << (q->bits - 1), (size_t)n);
+        QB_TRY(st, alloc_many(n, 1, &q->zeros));
+        memset(q->zeros, 1 << (q->bits - 1), n);
     }
 out:
     return st;
@@ -309,7 +324,7 @@ out:
 
 qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) {
     uint8_t *codes;
-    qb_status st = qb_qweight_fill_values(q);
+    qb_status st = qb_qweight_fill_values(q, threads);
     if (st == QB_OK && !q->codes) {
         QB_TRY(st, alloc_many((size_t)q->rows * (size_t)q->cols, 1, &codes));
         qb_qweight_rows(q, threads, 0, q->rows, codes);

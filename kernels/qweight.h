@@ -103,8 +103,8 @@ qb_status qb_qweight_form_affine(int64_t rows, int64_t cols, int bits, int64_t g
                                  qb_qweight *out) QB_NODISCARD;
 qb_status qb_qweight_form_codebook(int64_t rows, int64_t cols, qb_codebook codebook, int64_t block_size,
                                    bool double_quant, qb_qweight *out) QB_NODISCARD;
-/* its arrays beside the codes, for the caller to fill, all of them; zeros where q is not
-   symmetric and has no offsets; */
+/* its arrays beside the codes, for the caller to fill, all of them; zeros where q is not symmetric
+   and has no offsets; */
 qb_status qb_qweight_alloc_values(qb_qweight *q, bool with_offsets) QB_NODISCARD;
 /* factors of an affine weight's scales and offsets, in their place or beside them, to be filled as well.
    `groups` divides n_groups. */
@@ -116,8 +116,9 @@ const uint8_t *qb_qweight_rows(const qb_qweight *q, qb_threads *threads, int64_t
 static inline bool qb_qweight_has_offsets(const qb_qweight *q) {
     return q->offsets || q->offset_factors.inner;
 }
-/* What of the values is not there: products of factors, the zeros of a symmetric weight. */
-qb_status qb_qweight_fill_values(qb_qweight *q) QB_NODISCARD;
+/* What of the values is not there: products of factors, the zeros of a symmetric weight. threads may be NULL.
+ */
+qb_status qb_qweight_fill_values(qb_qweight *q, qb_threads *threads) QB_NODISCARD;
 /* All arrays are there afterwards: values filled in, codes read, their source freed. threads may be NULL. */
 qb_status qb_qweight_complete(qb_qweight *q, qb_threads *threads) QB_NODISCARD;
 
@@ -137,7 +138,7 @@ void qb_scales_as_stored(const float *scales, int64_t n, float *out);
 /* Rounds scales that are stored in float16, in place. One that overflows is QB_ERR_NUMERIC. */
 qb_status qb_qweight_round_scales(qb_qweight *q) QB_NODISCARD;
 
-/* Whether every zero point is 2^(bits-1). Of an affine weight with zeros. */
+/* Whether every zero point is 2^(bits-1). Of an affine weight without offsets. */
 bool qb_qweight_zeros_in_middle(const qb_qweight *q);
 
 /* Makes of a weight that a method made what reading it from a checkpoint gives: no g_idx where it says no

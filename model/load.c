@@ -39,7 +39,7 @@ static qb_status view_linear(const qb_model *m, const qb_linear *l, int64_t laye
     *out = (qb_weight){0};
     if (!l->unit_rows) return view_as_stored(m, l, module, out);
     qb_status st = view_as_stored(m, l, module, &stored);
-    if (st == QB_OK && stored.packed) st = qb_qweight_complete(stored.packed, NULL);
+    if (st == QB_OK) st = qb_checkpoint_complete(m->checkpoint, &stored);
     if (st == QB_OK) st = qb_weight_unit_rows(&stored, out);
     qb_checkpoint_free_linear(m->checkpoint, module, &stored);
     return st == QB_OK ? st : qb_fail_prefix(st, "%s", module);
@@ -47,7 +47,7 @@ static qb_status view_linear(const qb_model *m, const qb_linear *l, int64_t laye
 
 qb_status qb_linear_read(const qb_model *m, const qb_linear *l, int64_t layer, qb_weight *out) {
     qb_status st = view_linear(m, l, layer, out);
-    if (st == QB_OK && out->packed) st = qb_qweight_complete(out->packed, NULL);
+    if (st == QB_OK) st = qb_checkpoint_complete(m->checkpoint, out);
     if (st != QB_OK) qb_linear_unread(m, l, layer, out);
     return st;
 }

@@ -101,6 +101,7 @@ static double read_once(const qb_layout *layout, const qb_qweight *q, const char
     check(qb_checkpoint_open(dir, &ck));
     int64_t begun = cpu_ns();
     check(layout->read(ck, "m", ROWS, COLS, &back));
+    check(qb_qweight_complete(&back, NULL));
     double rate = gb_per_s(begun);
     if (memcmp(back.codes, q->codes, (size_t)ROWS * COLS) != 0) {
         fprintf(stderr, "%s: other codes came back\n", layout->name);

@@ -23,7 +23,7 @@ static inline void assert_view_is(qb_checkpoint *ck, const char *module, const q
     qb_free(room);
     if (whole->coding == QB_CODING_AFFINE) {
         assert_int_equal(qb_qweight_has_offsets(q), whole->offsets != NULL);
-        assert_ok(qb_qweight_fill_values(view.packed));
+        assert_ok(qb_qweight_fill_values(view.packed, NULL));
         assert_memory_equal(q->scales, whole->scales, (size_t)(rows * q->n_groups) * sizeof *q->scales);
     }
     qb_checkpoint_free_linear(ck, module, &view);

@@ -370,15 +370,6 @@ typedef struct {
     atomic_bool damaged;
 } values_job;
 
-static bool all_finite(const float *values, int64_t n) {
-    uint32_t most = 0; /* of an exponent's bits */
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits = qb_bits_of_f32(values[i]) & 0x7f800000;
-        most = bits > most ? bits : most;
-    }
-    return most < 0x7f800000;
-}
-
 static const uint8_t *row_at(const qb_ggml_matrix *m, int64_t row) {
     return m->blocks + (m->row_of ? m->row_of(m->ctx, row) : row) * (m->cols / m->type->block_columns) *
                            m->type->block_bytes;
@@ -409,7 +400,7 @@ static void read_values(void *ctx, int64_t begin, int64_t end, int worker) {
         const uint8_t *from = row_at(j->m, r);
         const qb_block_values first = values_at(j, r * blocks);
         t->values(from, blocks, &first);
-        if (!all_finite(first.scales, n) || (first.offsets && !all_finite(first.offsets, n)))
+        if (!qb_all_finite(first.scales, n) || (first.offsets && !qb_all_finite(first.offsets, n)))
             atomic_store(&j->damaged, true);
     }
 }

@@ -25,15 +25,6 @@ static void read_floats(const scales_job *j, int64_t at, int64_t n, float *out) 
         qb_error_clear();
 }
 
-static bool all_finite(const float *values, int64_t n) {
-    uint32_t most = 0; /* of an exponent's bits */
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t exponent = qb_bits_of_f32(values[i]) & 0x7f800000;
-        most = exponent > most ? exponent : most;
-    }
-    return most < 0x7f800000;
-}
-
 static void put_scales(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     scales_job *j = ctx;
@@ -46,7 +37,7 @@ static void put_scales(void *ctx, int64_t begin, int64_t end, int worker) {
             read_floats(j, g * rows + r, n, some);
             for (int64_t i = 0; i < n; i++) scales[(r + i) * groups + g] = some[i];
         }
-    if (!all_finite(scales + begin * groups, (end - begin) * groups)) atomic_store(&j->damaged, true);
+    if (!qb_all_finite(scales + begin * groups, (end - begin) * groups)) atomic_store(&j->damaged, true);
 }
 
 /* Of a scale that is not finite. */

@@ -253,7 +253,7 @@ static qb_status pack_into(pack_job *j, qb_threads *threads, const qb_pack_memor
         fill_table(p, q);
         return QB_OK;
     }
-    QB_TRY(st, qb_qweight_fill_values(j->q));
+    if (!codebook && !q->scales) QB_TRY(st, qb_qweight_fill_values(j->q, threads));
     p->bits = packed_bits(q);
     p->lift = (1 << (p->bits - 1)) - (1 << (q->bits - 1));
     p->middle = (float)(1 << (q->bits - 1));

@@ -426,7 +426,7 @@ static qb_status create_packed(cuda_device *d, qb_qweight *q, qb_place place, qb
     qb_status st;
     pack_job j = {.d = d, .q = q, .row_tiles = (q->rows + QB_TILE_ROWS - 1) / QB_TILE_ROWS};
     QB_TRY(st, check_codes(d->base.threads, q));
-    QB_TRY(st, qb_qweight_fill_values(q));
+    QB_TRY(st, qb_qweight_fill_values(q, d->base.threads));
     j.group_cols = qb_qweight_scale_cols(q);
     QB_TRY(st, qb_column_order_make(q->cols, j.group_cols, book ? q->cols / j.group_cols : q->n_groups,
                                     book ? NULL : q->g_idx, &j.order));
