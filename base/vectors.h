@@ -22,6 +22,11 @@ static inline void qb_u8x16_put(qb_u8x16 x, void *p) {
     memcpy(p, &x, sizeof x);
 }
 
+/* Of each byte the bits of `mask` from bit `from` on. */
+static inline qb_u8x16 qb_cut_u8(qb_u8x16 x, int from, uint8_t mask) {
+    return (qb_u8x16)((qb_u16x8)x >> from) & mask;
+}
+
 /* Elements of a and b by turns: of their first halves, of their second ones. */
 static inline qb_u8x16 qb_zip_low_8(qb_u8x16 a, qb_u8x16 b) {
     return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

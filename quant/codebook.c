@@ -106,18 +106,9 @@ static qb_status describe(qb_codebook codebook, const char *module, int64_t rows
     if (rows < 1 || cols < 1)
         return qb_fail(QB_ERR_FORMAT, "%s: cannot quantize a weight of shape [%lld, %lld]", module,
                        (long long)rows, (long long)cols);
-    *out = (qb_qweight){
-        .coding = QB_CODING_CODEBOOK,
-        .rows = rows,
-        .cols = cols,
-        .bits = 4,
-        .codebook = codebook,
-        .block_size = size,
-        .n_blocks = (rows * cols + size - 1) / size,
-        .double_quant = config->double_quant,
-        .source_dtype = source_dtype,
-    };
-    return QB_OK;
+    qb_status st = qb_qweight_form_codebook(rows, cols, codebook, size, config->double_quant, out);
+    out->source_dtype = source_dtype;
+    return st;
 }
 
 static qb_status quantize(qb_codebook codebook, const qb_quant_job *job, qb_qweight *out,

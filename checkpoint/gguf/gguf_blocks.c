@@ -21,19 +21,16 @@ INLINE float half_at(const uint8_t *p) {
     return qb_f32_of_bits(((h & 0x8000u) << 16 | (h & 0x7fffu) << 13) + (112u << 23));
 }
 
-INLINE qb_u8x16 bits_at(const uint8_t *bytes, int from, uint8_t mask) {
-    return (qb_u8x16)((qb_u16x8)qb_u8x16_at(bytes) >> from) & mask;
-}
-
 /* Of n bytes, a multiple of sixteen, the bits of `mask` from bit `from` on, as many codes. */
 INLINE void cut_bits(const uint8_t *bytes, int n, int from, uint8_t mask, uint8_t *codes) {
-    for (int i = 0; i < n; i += 16) qb_u8x16_put(bits_at(bytes + i, from, mask), codes + i);
+    for (int i = 0; i < n; i += 16) qb_u8x16_put(qb_cut_u8(qb_u8x16_at(bytes + i), from, mask), codes + i);
 }
 
 /* The same to bit `to` of codes that have nothing there. */
 INLINE void add_bits(const uint8_t *bytes, int n, int from, uint8_t mask, int to, uint8_t *codes) {
     for (int i = 0; i < n; i += 16)
-        qb_u8x16_put(qb_u8x16_at(codes + i) | (qb_u8x16)((qb_u16x8)bits_at(bytes + i, from, mask) << to),
+        qb_u8x16_put(qb_u8x16_at(codes + i) |
+                         (qb_u8x16)((qb_u16x8)qb_cut_u8(qb_u8x16_at(bytes + i), from, mask) << to),
                      codes + i);
 }
 

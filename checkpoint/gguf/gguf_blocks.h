@@ -47,8 +47,9 @@ typedef struct qb_ggml_matrix {
     const void *ctx;
 } qb_ggml_matrix;
 
-/* All but the codes: scales (or their factors alone), and zeros or offsets. A scale or offset that is NaN or
-   infinite fails with QB_ERR_NUMERIC. threads may be NULL. Free with qb_qweight_free. */
+/* All but the codes: scales and offsets, or their factors alone; zeros, all in the middle, are left out. A
+   scale or offset that is NaN or infinite fails with QB_ERR_NUMERIC. threads may be NULL. Free with
+   qb_qweight_free. */
 qb_status qb_ggml_values(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) QB_NODISCARD;
 /* The codes of rows first .. first + n, as a qb_code_source reads them. */
 void qb_ggml_codes(const qb_ggml_matrix *m, int64_t first, int64_t n, uint8_t *codes);

@@ -95,13 +95,10 @@ INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
 
 /* ---- the same, sixteen codes at a time ---- */
 
-INLINE qb_u8x16 cut(qb_u8x16 x, int from, uint8_t mask) {
-    return (qb_u8x16)((qb_u16x8)x >> from) & mask;
-}
-
 INLINE void unpack64_2(const uint8_t *bytes, uint8_t *codes) {
     const qb_u8x16 x = qb_u8x16_at(bytes);
-    const qb_u8x16 a = cut(x, 0, 3), b = cut(x, 2, 3), c = cut(x, 4, 3), d = cut(x, 6, 3);
+    const qb_u8x16 a = qb_cut_u8(x, 0, 3), b = qb_cut_u8(x, 2, 3), c = qb_cut_u8(x, 4, 3),
+                   d = qb_cut_u8(x, 6, 3);
     const qb_u16x8 ab[2] = {(qb_u16x8)qb_zip_low_8(a, b), (qb_u16x8)qb_zip_high_8(a, b)};
     const qb_u16x8 cd[2] = {(qb_u16x8)qb_zip_low_8(c, d), (qb_u16x8)qb_zip_high_8(c, d)};
     for (int i = 0; i < 2; i++) {
@@ -111,7 +108,7 @@ INLINE void unpack64_2(const uint8_t *bytes, uint8_t *codes) {
 }
 
 INLINE void unpack32_4(const uint8_t *bytes, uint8_t *codes) {
-    const qb_u8x16 x = qb_u8x16_at(bytes), even = cut(x, 0, 15), odd = cut(x, 4, 15);
+    const qb_u8x16 x = qb_u8x16_at(bytes), even = qb_cut_u8(x, 0, 15), odd = qb_cut_u8(x, 4, 15);
     qb_u8x16_put(qb_zip_low_8(even, odd), codes);
     qb_u8x16_put(qb_zip_high_8(even, odd), codes + 16);
 }

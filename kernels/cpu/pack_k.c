@@ -25,7 +25,7 @@ typedef struct {
 
 /* What sixteen codes hold above their low bits. */
 INLINE qb_u8x16 high_bits(const uint8_t *codes, int low, int high) {
-    return (qb_u8x16)((qb_u16x8)qb_u8x16_at(codes) >> low) & (uint8_t)((1 << high) - 1);
+    return qb_cut_u8(qb_u8x16_at(codes), low, (uint8_t)((1 << high) - 1));
 }
 
 /* Four words of high bits: each where the byte and the quad of its column are (k_layout.h). Bytes of K3's
@@ -65,17 +65,15 @@ INLINE void put_high(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS]
     qb_put_lines(&w, to);
 }
 
-INLINE void put_codes(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], int64_t k,
-                      uint8_t *super) {
+INLINE void put_codes(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS], uint8_t *to) {
     const int low = qb_k_low_bits(kind), high = qb_k_high_bits(kind);
-    uint8_t *to = super;
     for (int c = 0; c < QB_K_COLS; c += 128 / low, to += 256) {
         if (low == 2)
-            qb_put_unit_2(rows, k + c, to);
+            qb_put_unit_2(rows, c, to);
         else
-            qb_put_unit_4(rows, k + c, to);
+            qb_put_unit_4(rows, c, to);
     }
-    for (int c = 0; high && c < QB_K_COLS; c += 128 / high, to += 256) put_high(kind, rows, k + c, to);
+    for (int c = 0; high && c < QB_K_COLS; c += 128 / high, to += 256) put_high(kind, rows, c, to);
 }
 
 /* A row's scales or offsets of a super-block, four groups at a time; with a shift, above what is there. False
@@ -108,7 +106,7 @@ INLINE bool put_super(const k_job *j, qb_pack_kind kind, const uint8_t *const ro
     uint8_t *scales = to + qb_k_scales_at(kind), *offsets = to + qb_k_offsets_at(kind);
     uint8_t *outer = to + qb_k_outer_at(kind);
     bool fits = true;
-    put_codes(kind, rows, 0, to);
+    put_codes(kind, rows, to);
     for (int64_t lane = 0; lane < QB_BLOCK_ROWS && first + lane < q->rows; lane++) {
         const int64_t g = (first + lane) * q->n_groups + super * groups;
         fits &= put_factors(&q->scale_factors, g, kind, true, lane, scales, outer);
