@@ -450,7 +450,7 @@ void qb_ggml_codes(const qb_ggml_matrix *m, int64_t first, int64_t n, uint8_t *c
     for (int64_t r = 0; r < n; r++) m->type->codes(row_at(m, first + r), blocks, codes + r * m->cols);
 }
 
-/* A matrix that lies as long as the call. */
+/* A matrix that lies as long as what is read from it. */
 typedef struct {
     qb_code_source base;
     const qb_ggml_matrix *m;
@@ -460,16 +460,19 @@ static void read_source(const qb_code_source *from, int64_t first, int64_t n, ui
     qb_ggml_codes(((const matrix_source *)from)->m, first, n, codes);
 }
 
-static void keep_source(qb_code_source *from) {
-    (void)from;
+static void free_source(qb_code_source *from) {
+    qb_free(from);
 }
 
 qb_status qb_ggml_read(qb_threads *threads, const qb_ggml_matrix *m, qb_qweight *out) {
-    matrix_source source = {{read_source, keep_source}, m};
+    matrix_source *source;
     qb_status st = qb_ggml_values(threads, m, out);
     if (st != QB_OK) return st;
-    out->source = &source.base;
+    QB_TRY(st, qb_alloc(1, sizeof *source, &source));
+    *source = (matrix_source){{read_source, free_source}, m};
+    out->source = &source->base;
     st = qb_qweight_complete(out, threads);
+out:
     if (st != QB_OK) qb_qweight_free(out);
     return st;
 }

@@ -73,7 +73,8 @@ INLINE void put_codes(qb_pack_kind kind, const uint8_t *const rows[QB_BLOCK_ROWS
         else
             qb_put_unit_4(rows, c, to);
     }
-    for (int c = 0; high && c < QB_K_COLS; c += 128 / high, to += 256) put_high(kind, rows, c, to);
+    if (high)
+        for (int c = 0; c < QB_K_COLS; c += 128 / high, to += 256) put_high(kind, rows, c, to);
 }
 
 /* A row's scales or offsets of a super-block, four groups at a time; with a shift, above what is there. False
