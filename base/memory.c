@@ -62,6 +62,15 @@ void qb_ask_huge_pages(void *memory, int64_t bytes) {
     if (bytes > skip && whole > 0) (void)madvise((char *)memory + skip, (size_t)whole, MADV_HUGEPAGE);
 }
 
+bool qb_huge_pages_given(const char *path) {
+    char said[64] = "[never]";
+    FILE *f = fopen(path ? path : "/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (!f) return false;
+    const bool read = fgets(said, sizeof said, f) != NULL;
+    fclose(f);
+    return read && !strstr(said, "[never]");
+}
+
 void qb_keep_heap(void) {
 #ifdef __GLIBC__
     enum { MAPPED_BYTES = 2 * QB_HUGE_PAGE_BYTES, KEPT_BYTES = 8 * MAPPED_BYTES };

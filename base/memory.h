@@ -19,6 +19,9 @@ void qb_free(void *pointer);
 /* Asks for huge pages within memory of which all is written soon. The system may decline. */
 enum { QB_HUGE_PAGE_BYTES = 1 << 21 };
 void qb_ask_huge_pages(void *memory, int64_t bytes);
+/* Whether the system ever gives them: false where it says that it never does, or does not say (`path`, NULL:
+   /sys/kernel/mm/transparent_hugepage/enabled). */
+bool qb_huge_pages_given(const char *path);
 /* Once, as a program begins: what is freed stays in the heap for the next of its size, up to tens of
    megabytes, and the largest blocks, for which huge pages are asked, come from the system. By default the
    heap's library maps and unmaps every block above a hundred kilobytes that is aligned to more than it needs.

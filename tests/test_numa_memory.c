@@ -470,17 +470,70 @@ static void check_left_alone(qb_device *dev, qb_dtype dtype, int64_t rows, const
     cpu->close(dev);
 }
 
-static void test_numa_memory__one_node_is_left_alone(void **state) {
+/* As on a system that gives none. */
+static qb_device *without_huge_pages(qb_device *dev) {
+    cpu_of(dev)->settles = qb_places_matter(&cpu_of(dev)->places);
+    return dev;
+}
+static qb_device *with_huge_pages(qb_device *dev) {
+    cpu_of(dev)->settles = true;
+    return dev;
+}
+
+static void test_numa_memory__one_node_without_huge_pages_is_left_alone(void **state) {
     (void)state;
     tell_two_nodes();
     float *values = noise_new(400 * 1000);
-    check_left_alone(open_at((qb_numa){QB_NUMA_OFF, 0}, 2, 0), QB_DTYPE_F32, 400, values);
-    check_left_alone(open_at((qb_numa){QB_NUMA_AUTO, 0}, 1, 0), QB_DTYPE_F32, 400, values);
+    check_left_alone(without_huge_pages(open_at((qb_numa){QB_NUMA_OFF, 0}, 2, 0)), QB_DTYPE_F32, 400, values);
+    check_left_alone(without_huge_pages(open_at((qb_numa){QB_NUMA_AUTO, 0}, 1, 0)), QB_DTYPE_F32, 400,
+                     values);
     check_left_alone(open_on_two(2), QB_DTYPE_F32, 20, values); /* which the caller reads alone */
     setenv("BENCH_NUMA_ROOT", "/nowhere", 1);                   /* a system without nodes */
-    check_left_alone(open_at((qb_numa){QB_NUMA_AUTO, 0}, 2, 0), QB_DTYPE_F32, 400, values);
-    check_left_alone(open_at((qb_numa){QB_NUMA_NODE, 0}, 2, 0), QB_DTYPE_F32, 400, values);
+    check_left_alone(without_huge_pages(open_at((qb_numa){QB_NUMA_AUTO, 0}, 2, 0)), QB_DTYPE_F32, 400,
+                     values);
+    check_left_alone(without_huge_pages(open_at((qb_numa){QB_NUMA_NODE, 0}, 2, 0)), QB_DTYPE_F32, 400,
+                     values);
     qb_free(values);
+}
+
+static void check_copied(qb_device *dev, const float *values) {
+    qb_weight weight = {.rows = 400, .cols = 1000, .dtype = QB_DTYPE_F32, .dense = values};
+    qb_matrix m;
+    bool copied;
+    assert_ok(cpu->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    given_back = 0;
+    assert_ok(cpu->matrix_settle(dev, &m, &copied));
+    assert_true(copied);
+    assert_memory_equal(m.dense, values, 400 * 1000 * 4);
+    if (qb_threads_nodes(dev->threads) == 1) assert_int_equal(given_back, 0); /* no page is placed */
+    cpu->matrix_free(dev, &m);
+    assert_no_memory(dev);
+    cpu->close(dev);
+}
+
+/* A system says which of three it does; one that has no such file gives none. */
+static void test_numa_memory__huge_pages_of_one_node(void **state) {
+    (void)state;
+    static const struct {
+        const char *said;
+        bool given;
+    } systems[] = {{"always madvise [never]\n", false},
+                   {"always [madvise] never\n", true},
+                   {"[always] madvise never\n", true},
+                   {"", false}};
+    char *path = qb_path_join(root, "enabled");
+    float *values = noise_new(400 * 1000);
+    assert_false(qb_huge_pages_given("/nowhere/enabled"));
+    for (size_t i = 0; i < sizeof systems / sizeof *systems; i++) {
+        assert_ok(qb_file_write_atomic(path, systems[i].said, strlen(systems[i].said)));
+        assert_int_equal(qb_huge_pages_given(path), systems[i].given);
+    }
+    tell_two_nodes();
+    qb_device *dev = open_at((qb_numa){QB_NUMA_OFF, 0}, 2, 0);
+    assert_int_equal(cpu_of(dev)->settles, qb_huge_pages_given(NULL));
+    check_copied(with_huge_pages(dev), values);
+    check_copied(with_huge_pages(open_at((qb_numa){QB_NUMA_AUTO, 0}, 1, 0)), values);
+    qb_free(values), qb_free(path);
 }
 
 /* All threads on one node of two: its file may lie on the other. */
@@ -488,17 +541,7 @@ static void test_numa_memory__a_chosen_node_has_the_copy(void **state) {
     (void)state;
     tell_two_nodes();
     float *values = noise_new(400 * 1000);
-    qb_device *dev = open_at((qb_numa){QB_NUMA_NODE, 1}, 2, 0);
-    qb_weight weight = {.rows = 400, .cols = 1000, .dtype = QB_DTYPE_F32, .dense = values};
-    qb_matrix m;
-    bool copied;
-    assert_ok(cpu->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
-    assert_ok(cpu->matrix_settle(dev, &m, &copied));
-    assert_true(copied);
-    assert_memory_equal(m.dense, values, 400 * 1000 * 4);
-    cpu->matrix_free(dev, &m);
-    assert_no_memory(dev);
-    cpu->close(dev);
+    check_copied(open_at((qb_numa){QB_NUMA_NODE, 1}, 2, 0), values);
     qb_free(values);
 }
 
@@ -519,8 +562,9 @@ static void test_numa_memory__no_room_for_a_copy_is_said_once(void **state) {
         assert_int_equal(copied, i < 2); /* 3 and 2 of 4 are free, then 1 */
     }
     qb_log_capture(NULL, NULL);
-    const char *line = strstr(said, "a copy of 1.60 MB beside its threads is made only where twice that is "
-                                    "available, found 1.60 MB");
+    const char *line = strstr(said, "small pages on whichever memory node, where one token after the other "
+                                    "reads them more slowly: a copy of 1.60 MB is made only where twice that "
+                                    "is available, found 1.60 MB");
     assert_non_null(line);
     assert_string_equal(strchr(line, '\n'), "\n"); /* and no other */
     for (int i = 0; i < 3; i++) cpu->matrix_free(dev, &m[i]);
@@ -540,8 +584,7 @@ static const char config[] =
     "\"rope_theta\":10000.0,\"tie_word_embeddings\":%s,\"torch_dtype\":\"float16\"}";
 
 /* Logits of a prompt and of tokens behind it, one by one; whether the model's weights are copies. */
-static void run_model(const char *spec, qb_numa numa, bool copies, float *logits) {
-    qb_device *dev = open_at(numa, 2, 0);
+static void run_model(const char *spec, qb_device *dev, bool copies, float *logits) {
     qb_workspace ws;
     qb_model *m;
     qb_kv kv;
@@ -586,11 +629,14 @@ static void test_numa_memory__a_model_is_copied_whole(void **state) {
         memset(want, 0, TOKENS * 1024 * 4), memset(got, 0, TOKENS * 1024 * 4);
         snprintf(text, sizeof text, config, tied[i]);
         assert_ok(qb_file_write_atomic(path, text, strlen(text)));
-        run_model(spec, (qb_numa){QB_NUMA_OFF, 0}, false, want);
-        run_model(spec, (qb_numa){QB_NUMA_AUTO, 0}, true, got);
-        assert_memory_equal(got, want, TOKENS * 1024 * 4);
-        run_model(spec, (qb_numa){QB_NUMA_NODE, 1}, true, got);
-        assert_memory_equal(got, want, TOKENS * 1024 * 4);
+        qb_device *const devices[] = {with_huge_pages(open_at((qb_numa){QB_NUMA_OFF, 0}, 2, 0)),
+                                      open_at((qb_numa){QB_NUMA_AUTO, 0}, 2, 0),
+                                      open_at((qb_numa){QB_NUMA_NODE, 1}, 2, 0)};
+        run_model(spec, without_huge_pages(open_at((qb_numa){QB_NUMA_OFF, 0}, 2, 0)), false, want);
+        for (int d = 0; d < 3; d++) {
+            run_model(spec, devices[d], true, got);
+            assert_memory_equal(got, want, TOKENS * 1024 * 4);
+        }
         qb_free(want), qb_free(got);
     }
     scratch_remove(dir);
@@ -617,7 +663,8 @@ int main(void) {
         cmocka_unit_test(test_numa_memory__parts_of_the_cache_are_read_where_they_lie),
         cmocka_unit_test(test_numa_memory__fewer_sequences_and_short_contexts_change_no_bit),
         cmocka_unit_test(test_numa_memory__huge_pages_of_large_shares_alone),
-        cmocka_unit_test(test_numa_memory__one_node_is_left_alone),
+        cmocka_unit_test(test_numa_memory__one_node_without_huge_pages_is_left_alone),
+        cmocka_unit_test(test_numa_memory__huge_pages_of_one_node),
         cmocka_unit_test(test_numa_memory__a_chosen_node_has_the_copy),
         cmocka_unit_test(test_numa_memory__no_room_for_a_copy_is_said_once),
         cmocka_unit_test(test_numa_memory__a_model_is_copied_whole),

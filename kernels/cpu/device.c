@@ -92,6 +92,7 @@ static qb_status cpu_open(const qb_device_options *options, qb_device **out) {
     st = qb_simd_check();
     d->numa = options->numa;
     if (st == QB_OK) st = qb_places_here(d->numa, options->threads, &d->places);
+    d->settles = qb_places_matter(&d->places) || qb_huge_pages_given(NULL);
     if (st == QB_OK) st = qb_threads_create_at(&d->places, &d->base.threads);
     if (st == QB_OK) st = qb_blas_take_buffers(qb_threads_count(d->base.threads));
     if (st != QB_OK) {

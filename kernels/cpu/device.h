@@ -24,6 +24,7 @@ typedef struct cpu_device {
     double
         node_read[QB_NODES_MAX]; /* bytes a second of each of `places` from its own memory; 0: not measured */
     bool ceilings_known;
+    bool settles;      /* dense weights gain where they are copied: matrix_settle */
     bool told_of_room; /* that there was not enough for a copy of weights */
 } cpu_device;
 
