@@ -43,13 +43,15 @@ static const format formats[] = {
 enum { FORMATS = sizeof formats / sizeof *formats };
 static const qb_activations modes[] = {QB_ACTIVATIONS_I16, QB_ACTIVATIONS_I8};
 
-/* avx512-vnni, if it is here, and what it lets run: AMX over tiles in plain C, AVX-VNNI in another encoding.
- */
-static const qb_integer *vnni, *amx, *avx_vnni;
+/* avx512-vnni, if it is here, and what it lets run: AMX over tiles in plain C, AVX-VNNI in another encoding;
+   the processor's own AMX, if it has it. */
+static const qb_integer *vnni, *amx, *avx_vnni, *own_amx;
 static int find_sets(void **state) {
     (void)state;
-    for (int i = 0; qb_integer_at(i); i++)
+    for (int i = 0; qb_integer_at(i); i++) {
         if (!strcmp(qb_integer_at(i)->name, "avx512-vnni")) vnni = qb_integer_at(i);
+        if (!strcmp(qb_integer_at(i)->name, "amx-int8")) own_amx = qb_integer_at(i);
+    }
 #if defined(__x86_64__)
     static qb_integer emulated;
     if (vnni) amx_int8_emulated(vnni, &emulated), amx = &emulated, avx_vnni = &avx_vnni_evex;
@@ -477,11 +479,12 @@ static void test_integer__emulated_tiles_have_shapes(void **state) {
 
 /* AMX's tiles against AVX-512 VNNI, which the tests above hold against sums in 64 bits: all of a pass's
    tokens, whole and broken tiles of them, panels of all blocks and of the last one. */
-static void check_tiles(const format *f, int64_t rows, int64_t cols, int64_t T, qb_activations mode) {
+static void check_tiles(const qb_integer *tiles, const format *f, int64_t rows, int64_t cols, int64_t T,
+                        qb_activations mode) {
     qb_qweight *q = weight_new(f, rows, cols);
     float *x = noise_new(T * cols);
     for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 20;
-    float *want = product(vnni, 2, mode, q, x, T), *got = product(amx, 2, mode, q, x, T);
+    float *want = product(vnni, 2, mode, q, x, T), *got = product(tiles, 2, mode, q, x, T);
     for (int64_t i = 0; want && i < T * rows; i++)
         if (memcmp(want + i, got + i, sizeof *got) != 0)
             fail_msg("%s, %s, [%lld, %lld], row %lld of token %lld of %lld: %.9g by tiles, %.9g by VNNI",
@@ -492,23 +495,30 @@ static void check_tiles(const format *f, int64_t rows, int64_t cols, int64_t T, 
     qb_qweight_free(q);
     qb_free(q);
 }
-static void test_integer__tiles_of_amx_change_no_bit(void **state) {
-    (void)state;
-    if (!amx) skip();
+static void check_all_tiles(const qb_integer *tiles) {
     static const int64_t many[] = {255, 256, 257};
     for (int i = 0; i < 2 * FORMATS; i++) {
         const format *f = &formats[i / 2];
         for (int64_t T = 1; T <= 40; T++)
-            check_tiles(f, T % 2 ? 19 + 16 * (T % 5) : 16, T % 3 ? 352 : 256, T, modes[i % 2]);
+            check_tiles(tiles, f, T % 2 ? 19 + 16 * (T % 5) : 16, T % 3 ? 352 : 256, T, modes[i % 2]);
         /* small: tiles in plain C take seconds under sanitizers */
-        for (int k = 0; k < 3; k++) check_tiles(f, 35, f->factored ? 256 : 320, many[k], modes[i % 2]);
+        for (int k = 0; k < 3; k++) check_tiles(tiles, f, 35, f->factored ? 256 : 320, many[k], modes[i % 2]);
     }
 }
 
-/* The products that ceilings count, against sums made here: so many a round are done. */
-static void test_integer__tiles_of_amx_spin(void **state) {
+static void test_integer__tiles_of_amx_change_no_bit(void **state) {
     (void)state;
     if (!amx) skip();
+    check_all_tiles(amx);
+}
+static void test_integer__own_tiles_of_amx_change_no_bit(void **state) {
+    (void)state;
+    if (!own_amx) skip();
+    check_all_tiles(own_amx);
+}
+
+/* The products that ceilings count, against sums made here: so many a round are done. */
+static void check_spin(const qb_integer *tiles) {
     uint8_t codes[QB_SPIN_BYTES];
     int32_t words[QB_SPIN_WORDS];
     const int64_t rounds = QB_SPIN_STEPS;
@@ -526,9 +536,15 @@ static void test_integer__tiles_of_amx_spin(void **state) {
                                       codes[1024 * (tile / 2) + 64 * (k / 4) + 4 * row + k % 4]);
                 want |= times * sum;
             }
-        assert_int_equal((mode ? amx->spin_i8 : amx->spin_i16)(rounds, codes, words), want);
-        assert_int_equal(products * times / rounds, amx->spin_products);
+        assert_int_equal((mode ? tiles->spin_i8 : tiles->spin_i16)(rounds, codes, words), want);
+        assert_int_equal(products * times / rounds, tiles->spin_products);
     }
+}
+static void test_integer__tiles_of_amx_spin(void **state) {
+    (void)state;
+    if (!amx) skip();
+    check_spin(amx);
+    if (own_amx) check_spin(own_amx);
 }
 
 /* What is not a number stays none; zeros and what is too small for a reciprocal give zero. */
@@ -590,6 +606,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_integer__emulated_tiles_have_shapes),
 #endif
         cmocka_unit_test(test_integer__tiles_of_amx_change_no_bit),
+        cmocka_unit_test(test_integer__own_tiles_of_amx_change_no_bit),
         cmocka_unit_test(test_integer__tiles_of_amx_spin),
         cmocka_unit_test(test_integer__ends_of_the_range),
         cmocka_unit_test(test_integer__others_keep_to_float32),

@@ -1,4 +1,4 @@
-/* Dense bfloat16 rows by tiles (kernels/cpu/dense_tiles.c), over tiles in plain C: against float64 sums
+/* Dense rows by bfloat16 tiles (kernels/cpu/dense_tiles.c), over tiles in plain C: against float64 sums
    within the bound that is stated there, and float32's infinities and what is no number. */
 #include "tests/kernels_support.h"
 
@@ -6,16 +6,19 @@
 #include "tests/amx_emulated.h"
 #include "tests/tiles_emulated.h"
 
-#include "kernels/cpu/device.h"
+#include "kernels/cpu/products.h"
 #include "kernels/dtype.h"
 
-/* AVX-512's loops, if they are here, and the same with tiles. */
-static const qb_simd *plain;
+/* AVX-512's loops, if they are here, and the same with tiles; those of the processor's own, if it has such.
+ */
+static const qb_simd *plain, *own;
 static qb_simd with_tiles;
 static int find_sets(void **state) {
     (void)state;
-    for (int i = 0; qb_simd_at(i); i++)
+    for (int i = 0; qb_simd_at(i); i++) {
         if (!strcmp(qb_simd_at(i)->name, "avx512")) plain = qb_simd_at(i);
+        if (qb_simd_at(i)->bf16) own = qb_simd_at(i);
+    }
     if (plain) amx_bf16_emulated(plain, &with_tiles);
     return 0;
 }
@@ -84,13 +87,21 @@ static uint8_t *elements_new(qb_dtype dtype, int64_t rows, int64_t cols, float *
     return bytes;
 }
 
-static void check(int64_t rows, int64_t cols, int64_t T) {
+static const qb_dtype types[] = {QB_DTYPE_BF16, QB_DTYPE_F16, QB_DTYPE_F32};
+enum { TYPES = 3 };
+
+/* Rounded sums of a result, and what is left out, in 2^-24 of the products' sizes. */
+static double roundings(qb_dtype dtype, int64_t cols) {
+    const int products = dtype == QB_DTYPE_BF16 ? 3 : dtype == QB_DTYPE_F16 ? 5 : 6;
+    return (double)(18 + products * ((cols + 31) / 32));
+}
+
+static void check(qb_dtype dtype, int64_t rows, int64_t cols, int64_t T) {
     float *w = noise_new(rows * cols), *x = noise_new(T * cols);
     for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 1000; /* outliers, as hidden states have them */
     const void *view;
-    uint8_t *bytes = elements_new(QB_DTYPE_BF16, rows, cols, w, &view);
-    float *y = product(&with_tiles, 2, QB_DTYPE_BF16, view, rows, cols, x, T);
-    const double roundings = (double)(17 + 3 * ((cols + 31) / 32));
+    uint8_t *bytes = elements_new(dtype, rows, cols, w, &view);
+    float *y = product(&with_tiles, 2, dtype, view, rows, cols, x, T);
     for (int64_t t = 0; t < T; t++)
         for (int64_t r = 0; r < rows; r++) {
             double want = 0, size = 0;
@@ -99,10 +110,10 @@ static void check(int64_t rows, int64_t cols, int64_t T) {
                 want += term, size += fabs(term);
             }
             double off = fabs((double)y[t * rows + r] - want);
-            if (!(off <= 1.001 * roundings * 0x1p-24 * size))
-                fail_msg("[%lld, %lld], %lld tokens: row %lld of token %lld is off by %g of %g",
-                         (long long)rows, (long long)cols, (long long)T, (long long)r, (long long)t, off,
-                         size);
+            if (!(off <= 1.001 * roundings(dtype, cols) * 0x1p-24 * size))
+                fail_msg("%s [%lld, %lld], %lld tokens: row %lld of token %lld is off by %g of %g",
+                         qb_dtype_name(dtype), (long long)rows, (long long)cols, (long long)T, (long long)r,
+                         (long long)t, off, size);
         }
     qb_free(w), qb_free(x), qb_free(bytes), qb_free(y);
 }
@@ -112,38 +123,39 @@ static void test_tiles__within_float32s_rounding(void **state) {
     if (!plain) skip();
     static const int64_t shapes[][2] = {{1, 1},     {5, 31},  {16, 32},  {17, 33},
                                         {129, 172}, {40, 64}, {70, 1100}};
-    static const int64_t tokens[] = {16, 17, 31, 32, 33, 100};
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
-            check(shapes[i][0], shapes[i][1], tokens[k]);
-    check(35, 70, 512), check(35, 70, 513), check(300, 40, 1100);
+    static const int64_t tokens[] = {16, 24, 25, 31, 32, 33, 100};
+    for (int d = 0; d < TYPES; d++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
+                check(types[d], shapes[i][0], shapes[i][1], tokens[k]);
+        check(types[d], 35, 70, 512), check(types[d], 35, 70, 513), check(types[d], 300, 40, 1100);
+    }
 }
 
-/* Neither threads nor other tokens of a call change a bit; fewer tokens and other types keep to the loops. */
+/* Neither threads nor other tokens of a call change a bit; fewer tokens keep to the loops. */
 static void test_tiles__same_bits(void **state) {
     (void)state;
     if (!plain) skip();
     enum { ROWS = 150, COLS = 176, T = 600 };
-    static const qb_dtype types[] = {QB_DTYPE_BF16, QB_DTYPE_F16, QB_DTYPE_F32};
     float *x = noise_new(T * COLS);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < TYPES; i++) {
         float *w = noise_new(ROWS * COLS);
         const void *view;
         uint8_t *bytes = elements_new(types[i], ROWS, COLS, w, &view);
         float *all = product(&with_tiles, 1, types[i], view, ROWS, COLS, x, T);
         float *loops = product(plain, 2, types[i], view, ROWS, COLS, x, T);
-        assert_int_equal(memcmp(all, loops, T * ROWS * sizeof *all) == 0, i > 0);
+        assert_memory_not_equal(all, loops, T * ROWS * sizeof *all);
         for (int threads = 2; threads <= 3; threads++) {
             float *y = product(&with_tiles, threads, types[i], view, ROWS, COLS, x, T);
             assert_memory_equal(all, y, T * ROWS * sizeof *y);
             qb_free(y);
         }
-        for (int t = 0; i == 0 && t + 45 <= T; t += 45) {
+        for (int t = 0; t + 45 <= T; t += 45) {
             float *y = product(&with_tiles, 2, types[i], view, ROWS, COLS, x + t * COLS, 45);
             assert_memory_equal(all + t * ROWS, y, 45 * ROWS * sizeof *y);
             qb_free(y);
         }
-        for (int few = 1; few < QB_BF16_TILES_LEAST; few++) {
+        for (int few = 1; few < qb_cpu_tiles_least(types[i]); few++) {
             float *y = product(&with_tiles, 2, types[i], view, ROWS, COLS, x, few);
             float *want = product(plain, 2, types[i], view, ROWS, COLS, x, few);
             assert_memory_equal(want, y, (size_t)few * ROWS * sizeof *y);
@@ -154,47 +166,73 @@ static void test_tiles__same_bits(void **state) {
     qb_free(x);
 }
 
+/* The processor's own products are those of the manual, to the bit. */
+static void test_tiles__own_tiles_give_the_same_bits(void **state) {
+    (void)state;
+    if (!own) skip();
+    enum { ROWS = 150, COLS = 1176, T = 70 };
+    float *x = noise_new(T * COLS);
+    for (int64_t i = 0; i < T * COLS; i += 97) x[i] *= 1000;
+    x[3 * COLS + 5] = 0x1p-130f, x[5] = INFINITY;
+    for (int d = 0; d < TYPES; d++) {
+        float *w = noise_new(ROWS * COLS);
+        const void *view;
+        uint8_t *bytes = elements_new(types[d], ROWS, COLS, w, &view);
+        float *told = product(&with_tiles, 1, types[d], view, ROWS, COLS, x, T);
+        float *got = product(own, 2, types[d], view, ROWS, COLS, x, T);
+        assert_memory_equal(got, told, T * ROWS * sizeof *got);
+        qb_free(w), qb_free(bytes), qb_free(told), qb_free(got);
+    }
+    qb_free(x);
+}
+
 /* One activation or weight at the ends of the range: what is finite, infinite or no number in float32 is so
    here, and finite results are within the bound. */
+enum { END_ROWS = 140, END_COLS = 70, END_TOKENS = 20 };
+static void check_end(qb_dtype dtype, float end, bool activation, bool weight) {
+    enum { ROW = 131, TOKEN = 17, COL = 68 };
+    float *w = noise_new(END_ROWS * END_COLS), *x = noise_new(END_TOKENS * END_COLS);
+    if (activation) x[TOKEN * END_COLS + COL] = end;
+    for (int r = 0; r < 32; r++) w[r * END_COLS + COL] = 0; /* times infinity */
+    if (weight) w[ROW * END_COLS + COL] = end;
+    for (int c = 0; c < END_COLS; c++) /* bfloat16 already: its lower parts are zero */
+        if (c % 3 == 0) x[c] = 1;
+    const void *view;
+    uint8_t *bytes = elements_new(dtype, END_ROWS, END_COLS, w, &view);
+    if (dtype == QB_DTYPE_BF16 && weight && fabsf(end) == 0x1.fffffep127f) /* the type's largest */
+        memcpy(bytes + 2 + 2 * (ROW * END_COLS + COL), &(uint16_t){0x7f7f}, 2),
+            w[ROW * END_COLS + COL] = 0x1.fep127f;
+    float *y = product(&with_tiles, 2, dtype, view, END_ROWS, END_COLS, x, END_TOKENS);
+    float *f32 = product(plain, 2, dtype, view, END_ROWS, END_COLS, x, END_TOKENS);
+    for (int64_t i = 0; i < END_TOKENS * END_ROWS; i++) {
+        double want = 0, size = 0;
+        for (int c = 0; c < END_COLS; c++) {
+            double term = (double)x[i / END_ROWS * END_COLS + c] * (double)w[i % END_ROWS * END_COLS + c];
+            want += term, size += fabs(term);
+        }
+        bool same = isnan(f32[i]) ? isnan(y[i]) : isinf(f32[i]) ? y[i] == f32[i] : isfinite(y[i]);
+        double least = 1.001 * roundings(dtype, END_COLS) * 0x1p-24 * size + END_COLS * 0x1p-124;
+        if (!same || (isfinite(f32[i]) && fabs((double)y[i] - want) > least))
+            fail_msg("%a as %s of %s, row %lld of token %lld: %a, in float32 %a", (double)end,
+                     !weight      ? "activation"
+                     : activation ? "both"
+                                  : "weight",
+                     qb_dtype_name(dtype), (long long)(i % END_ROWS), (long long)(i / END_ROWS), (double)y[i],
+                     (double)f32[i]);
+    }
+    qb_free(w), qb_free(x), qb_free(bytes), qb_free(y), qb_free(f32);
+}
+
 static void test_tiles__ends_of_the_range(void **state) {
     (void)state;
     if (!plain) skip();
-    enum { ROWS = 140, COLS = 70, T = 20, ROW = 131, TOKEN = 17, COL = 68 };
-    float ends[] = {0,          NAN,       INFINITY,  -INFINITY, 0x1.fffffep127f, 0x1p-126f,
-                    -0x1p-130f, 0x1p-149f, 0x1p-100f, 0x1p-120f, 0x1.000002p0f,   0.0f};
-    memcpy(ends, &(uint32_t){0x7f800001}, 4); /* no number by its lower half alone */
-    for (size_t e = 0; e < sizeof ends / sizeof *ends; e++)
-        for (int where = 0; where < 3; where++) { /* an activation; a weight; both */
-            float *w = noise_new(ROWS * COLS), *x = noise_new(T * COLS);
-            if (where != 1) x[TOKEN * COLS + COL] = ends[e];
-            for (int r = 0; r < 32; r++) w[r * COLS + COL] = 0; /* times infinity */
-            if (where != 0) w[ROW * COLS + COL] = ends[e];
-            for (int c = 0; c < COLS; c++) /* bfloat16 already: its lower parts are zero */
-                if (c % 3 == 0) x[c] = 1;
-            const void *view;
-            uint8_t *bytes = elements_new(QB_DTYPE_BF16, ROWS, COLS, w, &view);
-            if (where != 0 && fabsf(ends[e]) == 0x1.fffffep127f) /* the type's largest */
-                memcpy(bytes + 2 + 2 * (ROW * COLS + COL), &(uint16_t){0x7f7f}, 2),
-                    w[ROW * COLS + COL] = 0x1.fep127f;
-            float *y = product(&with_tiles, 2, QB_DTYPE_BF16, view, ROWS, COLS, x, T);
-            float *f32 = product(plain, 2, QB_DTYPE_BF16, view, ROWS, COLS, x, T);
-            for (int64_t i = 0; i < T * ROWS; i++) {
-                double want = 0, size = 0;
-                for (int c = 0; c < COLS; c++) {
-                    double term = (double)x[i / ROWS * COLS + c] * (double)w[i % ROWS * COLS + c];
-                    want += term, size += fabs(term);
-                }
-                bool same = isnan(f32[i]) ? isnan(y[i]) : isinf(f32[i]) ? y[i] == f32[i] : isfinite(y[i]);
-                if (!same || (isfinite(f32[i]) &&
-                              fabs((double)y[i] - want) > 1.001 * 26 * 0x1p-24 * size + COLS * 0x1p-124))
-                    fail_msg("%a as %s, row %lld of token %lld: %a, in float32 %a", (double)ends[e],
-                             where == 0   ? "activation"
-                             : where == 1 ? "weight"
-                                          : "both",
-                             (long long)(i % ROWS), (long long)(i / ROWS), (double)y[i], (double)f32[i]);
-            }
-            qb_free(w), qb_free(x), qb_free(bytes), qb_free(y), qb_free(f32);
-        }
+    float ends[] = {0,         0,          NAN,       INFINITY,  -INFINITY, 0x1.fffffep127f, -0x1.fffffep127f,
+                    0x1p-126f, -0x1p-130f, 0x1p-149f, 0x1p-100f, 0x1p-120f, 0x1.000002p0f,   65504.0f,
+                    0x1p-24f};
+    memcpy(ends, (const uint32_t[]){0x7f800001, 0x7fffffff}, 8); /* no numbers by their lower halves alone */
+    for (int d = 0; d < TYPES; d++)
+        for (size_t e = 0; e < sizeof ends / sizeof *ends; e++)
+            for (int where = 1; where < 4; where++) check_end(types[d], ends[e], where & 1, where & 2);
 }
 
 int main(int argc, char **argv) {
@@ -204,6 +242,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__bf16_products_are_the_manuals),
         cmocka_unit_test(test_tiles__within_float32s_rounding),
         cmocka_unit_test(test_tiles__same_bits),
+        cmocka_unit_test(test_tiles__own_tiles_give_the_same_bits),
         cmocka_unit_test(test_tiles__ends_of_the_range),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);

@@ -1,6 +1,7 @@
-/* Dense bfloat16 rows by AMX. Called only where the system lets this process use tiles (amx.h); no such
-   machine was at hand, tests run the same source over tiles in plain C. */
+/* Dense rows by AMX. Called only where the system lets this process use tiles (amx.h); tests run the same
+   source over tiles in plain C. */
 #include "kernels/cpu/amx.h"
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tiles.h"
 
 #define AMX_NAME "amx-bf16"

@@ -1,24 +1,26 @@
-/* Dense bfloat16 rows with many tokens, by products of bfloat16 tiles that add up in float32 (AMX).
+/* Dense rows with many tokens, by products of bfloat16 tiles that add up in float32 (AMX).
 
-   A float32 activation is three bfloat16 numbers, its 24 bits in eights, so that nothing is rounded before
-   the sum: y = sum over tiles of 32 columns of (w high, then w mid, then w low). Each such product adds up
-   even and odd columns apart, 16 rounded sums each, then both, then to y: with n = ceil(cols / 32) tiles
+   Each number is a sum of bfloat16 ones, its parts (simd.h): a float32 number's 24 bits are three of them, so
+   that nothing is rounded before the sum: y = sum over tiles of 32 columns of the products of parts. Of n =
+   ceil(cols / 32) tiles each of the p products (3 of bfloat16 weights, 5 of float16's, 6 of float32's) adds
+   up even and odd columns apart, 16 rounded sums each, then both, then to y. Products of parts that are
+   together below 2^-26 of the numbers' own are left out. So
 
-       |y - exact| <= (17 + 3 n) 2^-24 sum of |w x|, and what is below 2^-126 counts as zero,
+       |y - exact| <= (18 + p n) 2^-24 sum of |w x|, and what is below 2^-126 counts as zero,
 
-   cols / 10 rounded sums where one after the other would be cols. Zeros of a split meet an infinite weight as
-   no number, which they are not in float32: what comes out as no number is made again by float32 loops. */
+   cols / 10 to cols / 5 rounded sums where one after the other would be cols. What does not fit float32 on
+   its way comes out as no number, as do zeros times infinity of a part: those are made again by float32
+   loops. */
 #include "kernels/cpu/products.h"
 
-#include <math.h>
 #include <string.h>
 
-/* A task is so many rows. They lie as tiles for CHUNK tiles of columns at a time, in a worker's room, and
-   meet all tokens of the pass there. Nothing of this has been measured. */
-enum { ROWS_A_TASK = 128, CHUNK = 16, PASS_TOKENS = 512 };
-enum { TILE = QB_BF16_TILE, COLS = QB_BF16_TILE_COLS, PARTS = QB_BF16_PARTS, PAIR = 2 * TILE };
-enum { WEIGHT_ELEMENTS = ROWS_A_TASK * CHUNK * COLS, SUMS = ROWS_A_TASK * PASS_TOKENS };
-enum { WORKER_BYTES = WEIGHT_ELEMENTS * 2 + SUMS * 4 };
+/* A task is so many rows. They lie as tiles for `chunk` tiles of columns at a time, in a worker's room, and
+   meet all tokens of the pass there, a pair of tiles of which fits the first cache with a pair of rows'. */
+enum { ROWS_A_TASK = 128, PASS_TOKENS = 512, CHUNK_MOST = 6 };
+enum { PAIR = 2 * QB_BF16_TILE, SUMS = ROWS_A_TASK * PASS_TOKENS };
+enum { LEFT_ELEMENTS = ROWS_A_TASK * CHUNK_MOST * QB_BF16_TILE_COLS * QB_BF16_PARTS };
+enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + SUMS * 4 };
 
 typedef struct {
     const qb_simd *simd;
@@ -27,7 +29,7 @@ typedef struct {
     float *y;
     int64_t T, depth; /* tiles of columns */
     uint8_t *workers; /* [WORKER_BYTES] each */
-    uint16_t *laid;   /* [tile of tokens][depth][PARTS][TILE pairs of columns][TILE tokens][2] */
+    uint16_t *laid;   /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
 } tiles_job;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -37,84 +39,82 @@ static int64_t pieces(int64_t n, int64_t size) {
     return (n + size - 1) / size;
 }
 
-/* x as a sum of bfloat16 numbers; all of one that is not finite is in the first. */
-static void split(float x, uint16_t part[PARTS]) {
-    for (int i = 0; i < PARTS; i++) {
-        uint32_t bits, high;
-        float taken;
-        memcpy(&bits, &x, 4);
-        high = bits & 0xffff0000;
-        if (isnan(x)) high |= 0x00400000; /* its bits may all be lower ones */
-        part[i] = (uint16_t)(high >> 16);
-        memcpy(&taken, &high, 4);
-        x = isfinite(x) ? x - taken : 0.0f;
-    }
-}
-
 static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const tiles_job *j = ctx;
     const int64_t cols = j->w->cols;
-    for (int64_t i = begin; i < end; i++)
-        for (int64_t t = 0; t < TILE; t++)
-            for (int64_t c = 0; c < j->depth * COLS; c++) {
-                const int64_t token = i * TILE + t;
-                uint16_t part[PARTS];
-                split(token < j->T && c < cols ? j->x[token * cols + c] : 0.0f, part);
-                uint16_t *to = j->laid + (i * j->depth + c / COLS) * PARTS * TILE * COLS;
-                for (int k = 0; k < PARTS; k++)
-                    to[(k * TILE + c % COLS / 2) * COLS + t * 2 + c % 2] = part[k];
-            }
-}
-
-/* Rows and columns of a chunk as tiles, zeros behind the last: to[pair of row tiles][k][2][TILE][COLS]. */
-static void lay_weights(const qb_matrix *w, int64_t row, int64_t rows, int64_t first, int64_t n,
-                        uint16_t *to) {
-    for (int64_t r = 0; r < pieces(rows, PAIR) * PAIR; r++)
-        for (int64_t k = 0; k < n; k++) {
-            const int64_t col = (first + k) * COLS, count = r < rows ? least(COLS, w->cols - col) : 0;
-            uint16_t *at = to + (((r / PAIR * n + k) * 2 + r % PAIR / TILE) * TILE + r % TILE) * COLS;
-            if (count > 0)
-                memcpy(at, (const uint8_t *)w->dense + ((row + r) * w->cols + col) * 2, (size_t)count * 2);
-            memset(at + count, 0, (size_t)(COLS - count) * 2);
-        }
-}
-
-/* sums[pair of token tiles][pair of row tiles][row tile][token tile][row][token] */
-static void store_sums(const tiles_job *j, int64_t row, int64_t rows, const float *sums) {
-    const qb_matrix *w = j->w;
-    const int64_t row_pairs = pieces(rows, PAIR);
-    for (int64_t t = 0; t < j->T; t++) {
-        float *y = j->y + t * w->rows + row;
-        bool numbers = true;
-        for (int64_t r = 0; r < rows; r++) {
-            const int64_t pair = t / PAIR * row_pairs + r / PAIR,
-                          tile = r % PAIR / TILE * 2 + t % PAIR / TILE;
-            y[r] = sums[((pair * 4 + tile) * TILE + r % TILE) * TILE + t % TILE];
-            numbers = numbers && !isnan(y[r]);
-        }
-        if (!numbers)
-            j->simd->dense_bf16((const uint8_t *)w->dense + row * w->cols * 2, w->cols, rows,
-                                j->x + t * w->cols, 1, y, w->rows);
+    for (int64_t i = begin; i < end; i++) {
+        const qb_bf16_source tokens = {.numbers = j->x + i * PAIR * cols,
+                                       .dtype = QB_DTYPE_F32,
+                                       .stride = cols,
+                                       .rows = j->T - i * PAIR,
+                                       .cols = cols};
+        j->simd->bf16->lay_right(&tokens, j->laid + i * j->depth * qb_bf16_pair(QB_BF16_PARTS));
     }
+}
+
+static const uint8_t *elements_at(const qb_matrix *w, int64_t row, int64_t col) {
+    return (const uint8_t *)w->dense + (row * w->cols + col) * (int64_t)qb_dtype_bytes(w->dtype);
+}
+
+/* Tiles of columns first .. first + n of the rows, pair by pair. The next columns are asked for, of which the
+   processor foresees nothing: rows of a chunk lie far apart. */
+static void lay_weights(const tiles_job *j, int64_t row, int64_t rows, int64_t first, int64_t n,
+                        uint16_t *to) {
+    enum { LINE = 64 };
+    const qb_matrix *w = j->w;
+    const int64_t col = first * QB_BF16_TILE_COLS, next = least((first + n) * QB_BF16_TILE_COLS, w->cols),
+                  end = least((first + 2 * n) * QB_BF16_TILE_COLS, w->cols);
+    for (int64_t r = 0; r < rows; r++)
+        for (const uint8_t *p = elements_at(w, row + r, next), *e = elements_at(w, row + r, end); p < e;
+             p += LINE)
+            __builtin_prefetch(p, 0, 2);
+    for (int64_t r = 0; r < rows; r += PAIR, to += n * qb_bf16_pair(qb_bf16_parts(w->dtype))) {
+        const qb_bf16_source pair = {.numbers = elements_at(w, row + r, col),
+                                     .dtype = w->dtype,
+                                     .stride = w->cols,
+                                     .rows = rows - r,
+                                     .cols = least(n * QB_BF16_TILE_COLS, w->cols - col)};
+        j->simd->bf16->lay_left(&pair, to);
+    }
+}
+
+static void make_again(const tiles_job *j, int64_t row, int64_t rows, int64_t token, int64_t tokens,
+                       float *y) {
+    const qb_matrix *w = j->w;
+    const qb_dense_fn loops = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
+                              : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
+                                                          : j->simd->dense_f32;
+    for (int64_t t = 0; t < tokens; t++)
+        loops(elements_at(w, row, 0), w->cols, rows, j->x + (token + t) * w->cols, 1, y + t * w->rows,
+              w->rows);
 }
 
 static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const tiles_job *j = ctx;
+    const qb_bf16_tiles *tiles = j->simd->bf16;
+    const int parts = qb_bf16_parts(j->w->dtype);
+    const int64_t chunk = CHUNK_MOST - parts + 1, token_pairs = pieces(j->T, PAIR);
     uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
-    uint16_t *weights = (uint16_t *)(void *)room;
-    float *sums = (float *)(void *)(room + WEIGHT_ELEMENTS * 2);
+    uint16_t *left = (uint16_t *)(void *)room;
+    float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
     for (int64_t i = begin; i < end; i++) {
-        const int64_t row = i * ROWS_A_TASK, rows = least(ROWS_A_TASK, j->w->rows - row);
-        const int64_t row_pairs = pieces(rows, PAIR), token_pairs = pieces(j->T, PAIR);
+        const int64_t first = i * ROWS_A_TASK, rows = least(ROWS_A_TASK, j->w->rows - first);
+        const int64_t row_pairs = pieces(rows, PAIR);
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
-        for (int64_t k = 0; k < j->depth; k += CHUNK) {
-            const int64_t n = least(CHUNK, j->depth - k);
-            lay_weights(j->w, row, rows, k, n, weights);
-            j->simd->bf16_tiles(n, weights, row_pairs, j->laid + k * PARTS * TILE * COLS,
-                                j->depth * PARTS * TILE * COLS, token_pairs, sums);
+        for (int64_t k = 0; k < j->depth; k += chunk) {
+            const int64_t n = least(chunk, j->depth - k);
+            lay_weights(j, first, rows, k, n, left);
+            tiles->multiply(parts, n, left, row_pairs, j->laid + k * qb_bf16_pair(QB_BF16_PARTS), token_pairs,
+                            j->depth * qb_bf16_pair(QB_BF16_PARTS), sums);
         }
-        store_sums(j, row, rows, sums);
+        for (int64_t p = 0; p < token_pairs * row_pairs; p++) {
+            const int64_t t = p / row_pairs * PAIR, r = p % row_pairs * PAIR;
+            const int64_t tokens = least(PAIR, j->T - t), some = least(PAIR, rows - r);
+            float *y = j->y + t * j->w->rows + first + r;
+            if (!tiles->take_sums(sums + p * PAIR * PAIR, some, tokens, y, j->w->rows))
+                make_again(j, first + r, some, t, tokens, y);
+        }
     }
 }
 
@@ -124,9 +124,13 @@ static bool tiles_same_room(const qb_matrix *a, const qb_matrix *b) {
     return a->cols == b->cols;
 }
 
+static int64_t workers_bytes(const cpu_device *d) {
+    return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
+}
+
 static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
-    const int64_t tiles = 2 * pieces(part->T, PAIR) * pieces(part->w->cols, COLS);
-    return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES + tiles * PARTS * TILE * COLS * 2;
+    const int64_t pairs = pieces(part->T, PAIR) * pieces(part->w->cols, QB_BF16_TILE_COLS);
+    return workers_bytes(d) + pairs * qb_bf16_pair(QB_BF16_PARTS) * 2;
 }
 
 static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -138,10 +142,10 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .x = part->x,
                      .y = part->y,
                      .T = part->T,
-                     .depth = pieces(w->cols, COLS),
+                     .depth = pieces(w->cols, QB_BF16_TILE_COLS),
                      .workers = room};
-    j->laid = (uint16_t *)(void *)(j->workers + qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES);
-    out->before[0] = (qb_cpu_loop){{2 * pieces(part->T, PAIR), 1, lay_tokens, j}, TILE * w->cols * 4};
+    j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
+    out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * w->cols * 4};
     out->multiply =
         (qb_cpu_loop){{pieces(w->rows, ROWS_A_TASK), 1, multiply_rows, j}, ROWS_A_TASK * w->cols * 2};
 }

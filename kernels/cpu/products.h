@@ -34,7 +34,13 @@ typedef struct qb_cpu_form {
     void (*plan)(const cpu_device *d, void *job, void *room, const qb_cpu_part *part, qb_cpu_loops *out);
 } qb_cpu_form;
 
-/* matmul.c: dense rows. dense_tiles.c: of bfloat16, many tokens. packed.c: codes in float32. integer.c: codes
+/* Tokens of a product from which on tiles of bfloat16 (simd.h) are used where there are such: from 16 on
+   where weights are laid as they are, else where SGEMM would begin. */
+static inline int64_t qb_cpu_tiles_least(qb_dtype dtype) {
+    return dtype == QB_DTYPE_BF16 ? 16 : 24;
+}
+
+/* matmul.c: dense rows. dense_tiles.c: with many tokens. packed.c: codes in float32. integer.c: codes
    in whole numbers. */
 extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_integer_form;
 

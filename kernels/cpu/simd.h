@@ -24,13 +24,41 @@ typedef struct qb_packed_tile {
 typedef void (*qb_dense_fn)(const void *w, int64_t cols, int64_t n_rows, const float *x, int64_t T, float *y,
                             int64_t ldy);
 
-/* Sums of products of bfloat16 tiles, each 16 x 32 numbers, a float32 activation being three of them
-   (kernels/cpu/dense_tiles.c): to sums[pair of token tiles][pair of row tiles][row tile][token tile][16
-   rows][16 tokens] those of `depth` tiles of columns. w[pair of row tiles][depth][2][16 rows][32 columns];
-   x[depth][3][16 pairs of columns][16 tokens][2] of a tile of tokens, the next x_stride elements on. */
-enum { QB_BF16_TILE = 16, QB_BF16_TILE_COLS = 32, QB_BF16_PARTS = 3, QB_BF16_TILES_LEAST = 16 };
-typedef void (*qb_bf16_tiles_fn)(int64_t depth, const uint16_t *w, int64_t row_pairs, const uint16_t *x,
-                                 int64_t x_stride, int64_t token_pairs, float *sums);
+/* Products of dense numbers as sums of products of bfloat16 tiles (kernels/cpu/dense_tiles.c). A number is
+   the sum of its parts, bfloat16 numbers each of which is the nearest to what the ones before leave: one of
+   bfloat16, two of float16, three of float32. */
+enum { QB_BF16_TILE = 16, QB_BF16_TILE_COLS = 32, QB_BF16_PARTS = 3 };
+static inline int qb_bf16_parts(qb_dtype dtype) {
+    return dtype == QB_DTYPE_BF16 ? 1 : dtype == QB_DTYPE_F16 ? 2 : QB_BF16_PARTS;
+}
+/* Elements of a pair of tiles with all parts, of one tile of columns. */
+static inline int64_t qb_bf16_pair(int parts) {
+    return (int64_t)parts * 2 * QB_BF16_TILE * QB_BF16_TILE_COLS;
+}
+
+/* Rows, two tiles of them at the most. */
+typedef struct qb_bf16_source {
+    const void *numbers;
+    qb_dtype dtype;
+    bool across; /* (float32 alone) columns lie one after the other, the numbers of a column side by side */
+    int64_t stride; /* of rows, or of columns, in elements */
+    int64_t rows, cols;
+} qb_bf16_source;
+
+typedef struct qb_bf16_tiles {
+    /* Rows to to[ceil(cols / 32)][parts][2][16 rows][32 columns], or, of float32,
+       to[ceil(cols / 32)][3][2][16 pairs of columns][16 rows][2]; zeros elsewhere. `to` is aligned to 64
+       bytes. */
+    void (*lay_left)(const qb_bf16_source *rows, uint16_t *to);
+    void (*lay_right)(const qb_bf16_source *rows, uint16_t *to);
+    /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += products
+       over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride elements
+       on. Of products of parts i and j those with i + j <= 2. */
+    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts, const uint16_t *right,
+                     int64_t rights, int64_t right_stride, float *sums);
+    /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
+    bool (*take_sums)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
+} qb_bf16_tiles;
 
 /* How products of queries and keys become logits: scaled, capped, slanted (qb_attend_attr). */
 typedef struct qb_score_rule {
@@ -67,7 +95,7 @@ typedef struct qb_simd {
      */
     void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);
     qb_dense_fn dense_f32, dense_f16, dense_bf16;
-    qb_bf16_tiles_fn bf16_tiles; /* of products of QB_BF16_TILES_LEAST tokens or more; NULL: there is none */
+    const qb_bf16_tiles *bf16; /* of products of many tokens; NULL: there are none */
 
     qb_attend_fn attend_f32, attend_f16;
 
