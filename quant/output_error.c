@@ -6,18 +6,19 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 128,
-    PANEL = 256,          /* columns of H taken at a time */
+    TILE_ROWS = 256,      /* that meet H at a time, with as many of the weight itself */
+    GRAIN_ROWS = 8,       /* of these a task dequantizes */
     SPAN_ELEMENTS = 65536 /* elements of a codebook weight taken at a time */
 };
 
 typedef struct {
     const qb_quant_job *job;
     const qb_qweight *q;
-    float *stored;  /* affine: the scales as a reader of the file finds them */
-    int64_t tile;   /* rows (affine) or elements (codebook) of a tile */
-    float *scratch; /* [workers]: difference and product of a tile */
-    size_t share;
+    float *stored; /* affine: the scales as a reader of the file finds them */
+    int64_t tile;  /* rows (affine) or elements (codebook) of a tile */
+    float *
+        scratch; /* affine: [2][rows of the tile][cols], differences and weights; codebook: [workers][tile] */
+    int64_t row0, n_rows; /* affine: of the tile at hand */
     double *error,
         *norm; /* [tiles]: added up in tile order, so that the sum does not depend on the threads */
 } error_run;
@@ -45,53 +46,41 @@ static void dequantize_span(const qb_qweight *q, int64_t first, int64_t n, float
     qb_qweight_dequantize(&part, out);
 }
 
-/* Sum over rows of d H d^T; d[n_rows, n]. H is symmetric: the part beside the diagonal panels counts twice.
- */
-static double quadratic_form(const float *d, int64_t n_rows, const float *h, int64_t n, float *product) {
-    double total = 0;
-    for (int64_t j = 0; j < n; j += PANEL) {
-        int64_t width = n - j < PANEL ? n - j : PANEL, below = n - j - width;
-        for (int part = 0; part < 2; part++) {
-            int64_t from = part == 0 ? j : j + width, depth = part == 0 ? width : below;
-            if (depth == 0) continue;
-            qb_gemm(NULL, false, false, n_rows, width, depth, 1.0F, d + from, n, h + from * n + j, n, 0.0F,
-                    product, PANEL);
-            double sum = 0;
-            for (int64_t r = 0; r < n_rows; r++)
-                for (int64_t k = 0; k < width; k++)
-                    sum += (double)product[r * PANEL + k] * (double)d[r * n + j + k];
-            total += part == 0 ? sum : 2 * sum;
-        }
-    }
-    return total;
+/* Rows of the tile: what they are off by, and what they were, where the calibration saw anything. */
+static void tile_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const error_run *run = ctx;
+    const qb_hessian *h = run->job->hessian;
+    const int64_t cols = run->q->cols, n = (end - begin) * cols;
+    const float *w = run->job->weight + (run->row0 + begin) * cols;
+    float *d = run->scratch + begin * cols, *was = run->scratch + (run->n_rows + begin) * cols;
+    dequantize_rows(run, run->row0 + begin, end - begin, d);
+    for (int64_t i = 0; i < n; i++) d[i] = w[i] - d[i];
+    memcpy(was, w, (size_t)n * sizeof *was);
+    for (int64_t i = 0; h->n_dead > 0 && i < n; i++)
+        if (h->dead[i % cols]) d[i] = was[i] = 0.0F;
 }
 
-static void hessian_tile(void *ctx, int64_t begin, int64_t end, int worker) {
-    error_run *run = ctx;
-    const qb_hessian *hessian = run->job->hessian;
-    int64_t cols = run->q->cols, n_rows = end - begin;
-    float *d = run->scratch + (size_t)worker * run->share, *product = d + TILE_ROWS * cols;
-    const float *w = run->job->weight + begin * cols;
-    for (int part = 0; part < 2; part++) {
-        if (part == 0) {
-            dequantize_rows(run, begin, n_rows, d);
-            for (int64_t i = 0; i < n_rows * cols; i++) d[i] = w[i] - d[i];
-        } else {
-            for (int64_t i = 0; i < n_rows * cols; i++) d[i] = w[i];
-        }
-        if (hessian->n_dead > 0)
-            for (int64_t r = 0; r < n_rows; r++)
-                for (int64_t k = 0; k < cols; k++)
-                    if (hessian->dead[k]) d[r * cols + k] = 0.0F;
-        (part == 0 ? run->error : run->norm)[begin / TILE_ROWS] =
-            quadratic_form(d, n_rows, hessian->h, cols, product);
+static qb_status hessian_errors(error_run *run) {
+    const int64_t rows = run->q->rows, most = rows < TILE_ROWS ? rows : TILE_ROWS;
+    qb_quadratic *forms;
+    qb_status st = qb_quadratic_create(run->job->threads, run->q->cols, 2 * most, 2, &forms);
+    for (int64_t i = 0; st == QB_OK && i * TILE_ROWS < rows; i++) {
+        double sums[2];
+        run->row0 = i * TILE_ROWS;
+        run->n_rows = rows - run->row0 < TILE_ROWS ? rows - run->row0 : TILE_ROWS;
+        qb_parallel_for(run->job->threads, run->n_rows, GRAIN_ROWS, tile_rows, run);
+        qb_quadratic_forms(forms, run->scratch, run->n_rows, 2, run->job->hessian->h, sums);
+        run->error[i] = sums[0], run->norm[i] = sums[1];
     }
+    qb_quadratic_free(forms);
+    return st;
 }
 
 static void weight_span(void *ctx, int64_t begin, int64_t end, int worker) {
     error_run *run = ctx;
     int64_t n = end - begin;
-    float *d = run->scratch + (size_t)worker * run->share;
+    float *d = run->scratch + worker * run->tile;
     const float *w = run->job->weight + begin;
     dequantize_span(run->q, begin, n, d);
     double error = 0, norm = 0;
@@ -133,14 +122,18 @@ qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_modul
     error_run run = {.job = job, .q = q};
     int64_t n = affine ? q->rows : q->rows * q->cols;
     run.tile = affine ? TILE_ROWS : SPAN_ELEMENTS / q->block_size * q->block_size;
-    run.share = affine ? (size_t)(TILE_ROWS * (q->cols + PANEL)) : (size_t)run.tile;
+    const int64_t scratch =
+        affine ? 2 * (n < TILE_ROWS ? n : TILE_ROWS) * q->cols : qb_threads_count(job->threads) * run.tile;
     size_t tiles = (size_t)((n + run.tile - 1) / run.tile);
     qb_status st;
     if (affine) QB_TRY(st, find_stored(&run));
-    QB_TRY(st, qb_alloc((size_t)qb_threads_count(job->threads) * run.share, sizeof(float), &run.scratch));
+    QB_TRY(st, qb_alloc((size_t)scratch, sizeof(float), &run.scratch));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.error));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.norm));
-    qb_parallel_for(job->threads, n, run.tile, affine ? hessian_tile : weight_span, &run);
+    if (affine)
+        QB_TRY(st, hessian_errors(&run));
+    else
+        qb_parallel_for(job->threads, n, run.tile, weight_span, &run);
     put_sums(run.error, run.norm, (int64_t)tiles, affine ? "hessian" : "weight", report);
 out:
     qb_free(run.stored);

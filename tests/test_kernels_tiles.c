@@ -6,6 +6,7 @@
 #include "tests/amx_emulated.h"
 #include "tests/tiles_emulated.h"
 
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/products.h"
 #include "kernels/dtype.h"
 
@@ -235,6 +236,89 @@ static void test_tiles__ends_of_the_range(void **state) {
             for (int where = 1; where < 4; where++) check_end(types[d], ends[e], where & 1, where & 2);
 }
 
+/* h += X^T X of its lower triangle alone; what float32 finds no number, or infinite, is so here. */
+static void check_hessian(int64_t T, int64_t n, int threads, float end) {
+    float *x = noise_new(T * n), *h = noise_new(n * n), *f32 = noise_new(n * n), *before = noise_new(n * n);
+    for (int64_t i = 0; i < T * n; i += 97) x[i] *= 100;
+    if (end != 0) x[(T - 1) * n + n / 2] = end;
+    memcpy(f32, h, (size_t)(n * n) * 4), memcpy(before, h, (size_t)(n * n) * 4);
+    const qb_simd *const sets[] = {plain, &with_tiles};
+    for (int i = 0; i < 2; i++) {
+        qb_device *dev = device_open("avx512", threads);
+        cpu_of(dev)->simd = sets[i];
+        assert_ok(qb_backend_cpu.hessian(dev, i ? h : f32, x, T, n));
+        assert_no_memory(dev);
+        qb_backend_cpu.close(dev);
+    }
+    for (int64_t r = 0; r < n; r++)
+        for (int64_t c = 0; c < n; c++) {
+            const float got = h[r * n + c], want = f32[r * n + c];
+            double sum = (double)before[r * n + c], size = fabs(sum);
+            if (c > r) {
+                assert_true(got == before[r * n + c]);
+                continue;
+            }
+            for (int64_t t = 0; t < T; t++) {
+                const double term = (double)x[t * n + r] * (double)x[t * n + c];
+                sum += term, size += fabs(term);
+            }
+            const bool same = isnan(want) ? isnan(got) : isinf(want) ? got == want : isfinite(got);
+            const double most = 1.001 * (roundings(QB_DTYPE_F32, T) + 2) * 0x1p-24 * size;
+            if (!same || (isfinite(want) && fabs((double)got - sum) > most))
+                fail_msg("%lld tokens, %lld wide: [%lld, %lld] is %.9g, in float32 %.9g, in float64 %.9g",
+                         (long long)T, (long long)n, (long long)r, (long long)c, (double)got, (double)want,
+                         sum);
+        }
+    qb_free(x), qb_free(h), qb_free(f32), qb_free(before);
+}
+
+static void test_tiles__hessians(void **state) {
+    (void)state;
+    if (!plain) skip();
+    check_hessian(32, 1, 1, 0), check_hessian(33, 33, 2, 0), check_hessian(70, 150, 2, 0);
+    check_hessian(160, 300, 3, 0), check_hessian(2100, 40, 2, 0), check_hessian(40, 1200, 2, 0);
+    check_hessian(64, 140, 2, INFINITY), check_hessian(64, 140, 2, NAN);
+    check_hessian(64, 140, 2, 0x1.fffffep127f);
+}
+
+/* Sums of two sets at once against float64's, whatever the threads. */
+static void test_tiles__quadratic_forms(void **state) {
+    (void)state;
+    static const int64_t shapes[][2] = {{1, 1}, {3, 40}, {17, 128}, {33, 200}, {20, 513}}; /* rows, n */
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int tiles = 0; tiles < (plain ? 2 : 1); tiles++) {
+            const int64_t rows = shapes[s][0], n = shapes[s][1];
+            float *d = noise_new(2 * rows * n), *h = noise_new(n * n);
+            double got[2], again[2];
+            for (int64_t i = 0; i < n; i++)
+                for (int64_t k = 0; k < i; k++) h[k * n + i] = h[i * n + k];
+            for (int threads = 1; threads <= 3; threads++) {
+                qb_device *dev = device_open(NULL, threads);
+                qb_quadratic *q;
+                assert_ok(qb_quadratic_create_by(tiles ? with_tiles.bf16 : NULL, dev->threads, n,
+                                                 2 * rows + 5, 2, &q));
+                qb_quadratic_forms(q, d, rows, 2, h, threads == 1 ? got : again);
+                if (threads > 1) assert_memory_equal(got, again, sizeof got);
+                qb_quadratic_free(q);
+                qb_backend_cpu.close(dev);
+            }
+            for (int set = 0; set < 2; set++) {
+                double want = 0, size = 0;
+                for (int64_t r = set * rows; r < (set + 1) * rows; r++)
+                    for (int64_t i = 0; i < n; i++)
+                        for (int64_t k = 0; k < n; k++) {
+                            const double term =
+                                (double)d[r * n + i] * (double)h[i * n + k] * (double)d[r * n + k];
+                            want += term, size += fabs(term);
+                        }
+                if (!(fabs(got[set] - want) <= 2 * roundings(QB_DTYPE_F32, n) * 0x1p-24 * size))
+                    fail_msg("%lld rows of %lld, %s: %.12g, not %.12g", (long long)rows, (long long)n,
+                             tiles ? "tiles" : "SGEMM", got[set], want);
+            }
+            qb_free(d), qb_free(h);
+        }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     qb_blas_ensure_core(argv);
@@ -244,6 +328,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__same_bits),
         cmocka_unit_test(test_tiles__own_tiles_give_the_same_bits),
         cmocka_unit_test(test_tiles__ends_of_the_range),
+        cmocka_unit_test(test_tiles__hessians),
+        cmocka_unit_test(test_tiles__quadratic_forms),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);
 }

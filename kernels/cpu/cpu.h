@@ -24,6 +24,14 @@ const char *qb_cpu_integer(void);
 /* C[m, n] = alpha * op(A) op(B) + beta * C, row-major, leading dimensions in elements. */
 void qb_gemm(qb_threads *threads, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
              const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* Room for sums of d H d^T: at most `most_rows` rows of all sets together, H[n, n]. threads may be NULL. Free
+   with qb_quadratic_free, which takes NULL. */
+typedef struct qb_quadratic qb_quadratic;
+qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows, int sets,
+                              qb_quadratic **out) QB_NODISCARD;
+void qb_quadratic_free(qb_quadratic *q);
+/* out[set]: the sum over its rows of d h d^T; d[set][rows][n], h[n, n] symmetric. */
+void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h, double *out);
 /* Lower Cholesky factor of the symmetric a[n, n] (lower triangle read, L written there; the upper is left
  *alone). ok = false when a pivot is not positive. */
 void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bool *ok);

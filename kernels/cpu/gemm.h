@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/simd.h"
 
 /* OpenBLAS' own threads off, once: called by everything here, and by whoever calls cblas beside it. */
 void qb_blas_single_thread(void);
@@ -10,3 +11,7 @@ void qb_blas_single_thread(void);
  * triangle is left alone. */
 void qb_gram_lower(qb_threads *threads, bool trans_x, int64_t n, int64_t k, float alpha, const float *x,
                    int64_t ldx, float *c, int64_t ldc);
+
+/* qb_quadratic_create with tiles that are named; NULL: SGEMM. */
+qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, int64_t n,
+                                 int64_t most_rows, int sets, qb_quadratic **out) QB_NODISCARD;

@@ -58,6 +58,9 @@ typedef struct qb_bf16_tiles {
                      int64_t rights, int64_t right_stride, float *sums);
     /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
     bool (*take_sums)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
+    /* The same added to y, of each right row the left ones up to `below` + its own number alone; nothing,
+       where not all are numbers. */
+    bool (*add_sums)(const float *sums, int64_t lefts, int64_t rights, int64_t below, float *y, int64_t ldy);
 } qb_bf16_tiles;
 
 /* How products of queries and keys become logits: scaled, capped, slanted (qb_attend_attr). */

@@ -1,0 +1,110 @@
+/* Hessians of many tokens, by products of bfloat16 tiles as dense_tiles.c takes them: the lower triangle of h
+   += X^T X, X[T, n]. Blocks of columns of h against all rows from there on. */
+#include "kernels/cpu/device.h"
+#include "kernels/cpu/gemm.h"
+
+#include <cblas.h>
+#include <string.h>
+
+/* All rows lie as tiles for PASS_TOKENS tokens at a time. A task lays its columns, CHUNK tiles of tokens at a
+   time, for RIGHT_ROWS rows, of which it keeps the sums. */
+enum { COLUMNS = 128, RIGHT_ROWS = 1024, PASS_TOKENS = 2048, CHUNK = 4, PAIR = 2 * QB_BF16_TILE };
+enum { LEFT_ELEMENTS = COLUMNS * CHUNK * QB_BF16_TILE_COLS * QB_BF16_PARTS, SUMS = COLUMNS * RIGHT_ROWS };
+enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + SUMS * 4 };
+
+typedef struct {
+    const qb_bf16_tiles *tiles;
+    const float *x;
+    float *h;
+    int64_t T, n, depth; /* tiles of tokens */
+    uint8_t *workers;    /* [WORKER_BYTES] each */
+    uint16_t *right;     /* [pair of tiles of rows][depth][qb_bf16_pair(3)] */
+} gram_job;
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t pieces(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
+static qb_bf16_source features(const gram_job *j, int64_t first, int64_t token, int64_t tokens) {
+    return (qb_bf16_source){.numbers = j->x + token * j->n + first,
+                            .dtype = QB_DTYPE_F32,
+                            .across = true,
+                            .stride = j->n,
+                            .rows = j->n - first,
+                            .cols = tokens};
+}
+
+static void lay_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const gram_job *j = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        const qb_bf16_source pair = features(j, i * PAIR, 0, j->T);
+        j->tiles->lay_right(&pair, j->right + i * j->depth * qb_bf16_pair(QB_BF16_PARTS));
+    }
+}
+
+/* The pair's part of the triangle, in float32 alone: where a sum of parts is no number. */
+static void add_exactly(const gram_job *j, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+    float sums[PAIR * PAIR];
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows, (int)cols, (int)j->T, 1.0f, j->x + row,
+                (int)j->n, j->x + col, (int)j->n, 0.0f, sums, PAIR);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols && col + c <= row + r; c++)
+            j->h[(row + r) * j->n + col + c] += sums[r * PAIR + c];
+}
+
+/* Columns of h from `col` on, rows from `row` on. */
+static void add_block(const gram_job *j, int64_t col, int64_t cols, int64_t row, int64_t rows,
+                      uint8_t *room) {
+    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), lefts = pieces(cols, PAIR), rights = pieces(rows, PAIR);
+    uint16_t *left = (uint16_t *)(void *)room;
+    float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
+    memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
+    for (int64_t k = 0; k < j->depth; k += CHUNK) {
+        const int64_t count = least(CHUNK, j->depth - k), token = k * QB_BF16_TILE_COLS;
+        for (int64_t l = 0; l < lefts; l++) {
+            const qb_bf16_source columns =
+                features(j, col + l * PAIR, token, least(count * QB_BF16_TILE_COLS, j->T - token));
+            j->tiles->lay_left(&columns, left + l * count * pair);
+        }
+        j->tiles->multiply(QB_BF16_PARTS, count, left, lefts, j->right + (row / PAIR * j->depth + k) * pair,
+                           rights, j->depth * pair, sums);
+    }
+    for (int64_t i = 0; i < lefts * rights; i++) {
+        const int64_t r = row + i / lefts * PAIR, c = col + i % lefts * PAIR;
+        const int64_t high = least(PAIR, j->n - r), wide = least(PAIR, j->n - c);
+        if (c > r + high - 1) continue; /* above the diagonal */
+        if (!j->tiles->add_sums(sums + i * PAIR * PAIR, wide, high, r - c, j->h + r * j->n + c, j->n))
+            add_exactly(j, r, high, c, wide);
+    }
+}
+
+static void take_columns(void *ctx, int64_t begin, int64_t end, int worker) {
+    const gram_job *j = ctx;
+    uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t col = i * COLUMNS, cols = least(COLUMNS, j->n - col);
+        for (int64_t row = col; row < j->n; row += RIGHT_ROWS)
+            add_block(j, col, cols, row, least(RIGHT_ROWS, j->n - row), room);
+    }
+}
+
+qb_status qb_gram_tiles(cpu_device *d, float *h, const float *x, int64_t T, int64_t n) {
+    const int64_t most = least(T, PASS_TOKENS),
+                  workers = qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
+    const int64_t tiles = pieces(n, PAIR) * pieces(most, QB_BF16_TILE_COLS);
+    uint8_t *room;
+    qb_status st = qb_cpu_workspace(d, workers + tiles * qb_bf16_pair(QB_BF16_PARTS) * 2, &room);
+    if (st != QB_OK) return st;
+    for (int64_t t = 0; t < T; t += PASS_TOKENS) {
+        gram_job j = {.tiles = d->simd->bf16, .x = x + t * n, .h = h, .T = least(PASS_TOKENS, T - t), .n = n};
+        j.depth = pieces(j.T, QB_BF16_TILE_COLS);
+        j.workers = room, j.right = (uint16_t *)(void *)(room + workers);
+        qb_parallel_for(d->base.threads, pieces(n, PAIR), 1, lay_rows, &j);
+        qb_parallel_for(d->base.threads, pieces(n, COLUMNS), 1, take_columns, &j);
+    }
+    return QB_OK;
+}

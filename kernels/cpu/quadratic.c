@@ -1,0 +1,160 @@
+/* Sums of d H d^T over rows: panels of H's columns against all rows of a call, each panel's sum apart and
+   added up in their order. H is symmetric, so that what lies below a panel's diagonal block counts twice. */
+#include "kernels/cpu/gemm.h"
+
+#include "base/memory.h"
+
+#include <cblas.h>
+#include <string.h>
+
+enum {
+    PANEL = 128,
+    PAIR = 2 * QB_BF16_TILE,
+    CHUNK = 4
+}; /* columns; rows of a pair of tiles; tiles of columns */
+enum { LEFT_ELEMENTS = PANEL * CHUNK * QB_BF16_TILE_COLS * QB_BF16_PARTS };
+
+struct qb_quadratic {
+    qb_threads *threads;
+    const qb_bf16_tiles *tiles; /* NULL: SGEMM */
+    int64_t n, depth, most_rows, panels;
+    uint16_t *right;  /* [pair of rows][depth][qb_bf16_pair(3)] */
+    float *workers;   /* [worker]: products[most_rows][PANEL], sums of tiles, left tiles */
+    int64_t share;    /* floats of a worker */
+    double *of_panel; /* [set][panels] */
+    /* of a call */
+    const float *d, *h;
+    int64_t rows;
+    int sets;
+};
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t pieces(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
+qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows, int sets,
+                              qb_quadratic **out) {
+    return qb_quadratic_create_by(qb_simd_chosen()->bf16, threads, n, most_rows, sets, out);
+}
+
+qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, int64_t n,
+                                 int64_t most_rows, int sets, qb_quadratic **out) {
+    const int64_t pairs = pieces(most_rows, PAIR), depth = pieces(n, QB_BF16_TILE_COLS);
+    qb_quadratic *q;
+    qb_status st;
+    *out = NULL;
+    QB_TRY(st, qb_alloc_zero(1, sizeof *q, &q));
+    qb_blas_single_thread();
+    q->threads = threads, q->tiles = tiles;
+    q->n = n, q->most_rows = most_rows, q->depth = depth, q->panels = pieces(n, PANEL);
+    q->share = most_rows * PANEL + (tiles ? pairs * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
+    *out = q;
+    QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof(float), &q->workers));
+    QB_TRY(st, qb_alloc((size_t)(sets * q->panels), sizeof(double), &q->of_panel));
+    if (tiles) {
+        const int64_t elements = pairs * depth * qb_bf16_pair(QB_BF16_PARTS);
+        QB_TRY(st, qb_alloc((size_t)elements, sizeof *q->right, &q->right));
+        qb_ask_huge_pages(q->right, elements * 2);
+    }
+out:
+    if (st != QB_OK) {
+        qb_quadratic_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+void qb_quadratic_free(qb_quadratic *q) {
+    if (!q) return;
+    qb_free(q->right), qb_free(q->workers), qb_free(q->of_panel);
+    qb_free(q);
+}
+
+static void lay_rows(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const qb_quadratic *q = ctx;
+    for (int64_t i = begin; i < end; i++) {
+        const qb_bf16_source pair = {.numbers = q->d + i * PAIR * q->n,
+                                     .dtype = QB_DTYPE_F32,
+                                     .stride = q->n,
+                                     .rows = q->rows - i * PAIR,
+                                     .cols = q->n};
+        q->tiles->lay_right(&pair, q->right + i * q->depth * qb_bf16_pair(QB_BF16_PARTS));
+    }
+}
+
+/* product[row][column] = sum over k in [from, end) of d[row][k] h[k][column], columns first .. first + width.
+ */
+static void multiply_exactly(const qb_quadratic *q, int64_t row, int64_t rows, int64_t first, int64_t width,
+                             int64_t from, int64_t end, float *product) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)width, (int)(end - from), 1.0f,
+                q->d + row * q->n + from, (int)q->n, q->h + from * q->n + first, (int)q->n, 0.0f, product,
+                PANEL);
+}
+
+static void multiply_tiles(const qb_quadratic *q, int64_t first, int64_t width, int64_t from, int64_t end,
+                           float *product) {
+    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), lefts = pieces(width, PAIR),
+                  rights = pieces(q->rows, PAIR), last = pieces(end, QB_BF16_TILE_COLS);
+    float *sums = product + q->most_rows * PANEL;
+    uint16_t *left = (uint16_t *)(void *)(sums + pieces(q->most_rows, PAIR) * PAIR * PANEL);
+    memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
+    for (int64_t k = from / QB_BF16_TILE_COLS; k < last; k += CHUNK) {
+        const int64_t count = least(CHUNK, last - k), col = k * QB_BF16_TILE_COLS;
+        for (int64_t l = 0; l < lefts; l++) {
+            const qb_bf16_source rows = {.numbers = q->h + (first + l * PAIR) * q->n + col,
+                                         .dtype = QB_DTYPE_F32,
+                                         .stride = q->n,
+                                         .rows = width - l * PAIR,
+                                         .cols = least(count * QB_BF16_TILE_COLS, end - col)};
+            q->tiles->lay_left(&rows, left + l * count * pair);
+        }
+        q->tiles->multiply(QB_BF16_PARTS, count, left, lefts, q->right + k * pair, rights, q->depth * pair,
+                           sums);
+    }
+    for (int64_t i = 0; i < lefts * rights; i++) {
+        const int64_t r = i / lefts * PAIR, c = i % lefts * PAIR;
+        const int64_t rows = least(PAIR, q->rows - r), cols = least(PAIR, width - c);
+        float *to = product + r * PANEL + c;
+        if (!q->tiles->take_sums(sums + i * PAIR * PAIR, cols, rows, to, PANEL))
+            multiply_exactly(q, r, rows, first + c, cols, from, end, to);
+    }
+}
+
+static void take_panels(void *ctx, int64_t begin, int64_t end, int worker) {
+    const qb_quadratic *q = ctx;
+    float *product = q->workers + (int64_t)worker * q->share;
+    const int64_t rows = q->rows / q->sets;
+    for (int64_t i = begin; i < end; i++) {
+        const int64_t first = i * PANEL, width = least(PANEL, q->n - first), below = first + width;
+        for (int set = 0; set < q->sets; set++) q->of_panel[set * q->panels + i] = 0;
+        for (int part = 0; part < 2; part++) {
+            const int64_t from = part ? below : first, to = part ? q->n : below;
+            if (from == to) continue;
+            if (q->tiles)
+                multiply_tiles(q, first, width, from, to, product);
+            else
+                multiply_exactly(q, 0, q->rows, first, width, from, to, product);
+            for (int64_t r = 0; r < q->rows; r++) {
+                const float *d = q->d + r * q->n + first, *p = product + r * PANEL;
+                double sum = 0;
+                for (int64_t c = 0; c < width; c++) sum += (double)p[c] * (double)d[c];
+                q->of_panel[r / rows * q->panels + i] += part ? 2 * sum : sum;
+            }
+        }
+    }
+}
+
+void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h,
+                        double *out) {
+    q->d = d, q->h = h, q->rows = rows * sets, q->sets = sets;
+    if (q->tiles) qb_parallel_for(q->threads, pieces(q->rows, PAIR), 1, lay_rows, q);
+    qb_parallel_for(q->threads, q->panels, 1, take_panels, q);
+    for (int set = 0; set < sets; set++) {
+        out[set] = 0;
+        for (int64_t i = 0; i < q->panels; i++) out[set] += q->of_panel[set * q->panels + i];
+    }
+}
