@@ -10,6 +10,8 @@ typedef struct qb_ceilings {
                                 copy's bytes read and written */
     double gemm_flop_per_s;  /* 2 * m * n * k operations of a GEMM with all threads: float32; on a GPU float16
                                 in and float32 sums */
+    double dense_flop_per_s; /* where dense weights have a faster way than that GEMM: bfloat16 ones with
+                                float32 activations, by tiles of bfloat16 */
     /* The same of products of codes with whole numbers, of 8 and of 16 bits, on all threads, with operands in
      * the nearest cache. */
     double int8_op_per_s, int16_op_per_s;

@@ -15,6 +15,7 @@ typedef struct qb_activation_use {
     int64_t float32_bytes; /* of a pass over the weights that float32 activations meet all the same; -1:
                               unknown */
     double whole_share;    /* of the blocks' weights that have products in whole numbers, in this mode */
+    double dense_share;    /* of the blocks' weights that are not quantized */
 } qb_activation_use;
 
 /* From now on, for a loaded model on its device; NULL is f32. QB_ERR_UNSUPPORTED where the device has float32

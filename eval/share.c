@@ -10,8 +10,10 @@ double qb_product_ceiling(const qb_ceilings *c, const qb_activation_use *use) {
     double whole = use->mode == QB_ACTIVATIONS_I8    ? c->int8_op_per_s
                    : use->mode == QB_ACTIVATIONS_I16 ? c->int16_op_per_s
                                                      : 0;
-    if (!(whole > 0) || !(use->whole_share > 0)) return c->gemm_flop_per_s;
-    return 1 / (use->whole_share / whole + (1 - use->whole_share) / c->gemm_flop_per_s);
+    double seconds = 0, left = 1; /* of an operation */
+    if (whole > 0 && use->whole_share > 0) seconds += use->whole_share / whole, left -= use->whole_share;
+    if (c->dense_flop_per_s > 0) seconds += use->dense_share / c->dense_flop_per_s, left -= use->dense_share;
+    return 1 / (seconds + left / c->gemm_flop_per_s);
 }
 
 void qb_share_put(const qb_device *dev, double reached, double ceiling, double reused_bytes,

@@ -128,7 +128,7 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     double products = (double)qb_topology_active_params(&j->m->topology) * 2 * rate->value;
     qb_activation_use use = j->use;
-    use.whole_share *= products / flops;
+    use.whole_share *= products / flops, use.dense_share *= products / flops;
     qb_share_put(j->dev, flops, qb_product_ceiling(j->ceilings, &use), 0, rate);
     qb_ceilings_put(j->m, j->ceilings, rate);
     if (n_seq == 1) {

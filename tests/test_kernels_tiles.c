@@ -1,6 +1,7 @@
 /* Dense rows by bfloat16 tiles (kernels/cpu/dense_tiles.c), over tiles in plain C: against float64 sums
    within the bound that is stated there, and float32's infinities and what is no number. */
 #include "tests/kernels_support.h"
+#include "tests/weight_support.h"
 
 #if defined(__x86_64__)
 #include "tests/amx_emulated.h"
@@ -72,6 +73,25 @@ static float *product(const qb_simd *simd, int threads, qb_dtype dtype, const vo
     float *y = noise_new(T * rows + 1), guard = y[T * rows];
     assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
     assert_true(y[T * rows] == guard);
+    qb_backend_cpu.matrix_free(dev, &m);
+    assert_no_memory(dev);
+    qb_backend_cpu.close(dev);
+    return y;
+}
+
+/* The same with a quantized weight; left as it was. */
+static float *packed_product(const qb_simd *simd, int threads, const qb_qweight *q, const float *x, int64_t T,
+                             bool *in_tiles) {
+    qb_device *dev = device_open("avx512", threads);
+    cpu_of(dev)->simd = simd;
+    qb_qweight copy = *q;
+    qb_weight weight = {.rows = q->rows, .cols = q->cols, .packed = &copy};
+    qb_matrix m;
+    assert_ok(qb_backend_cpu.matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    *in_tiles = T >= qb_cpu_packed_tiles_least(m.packed);
+    float *y = noise_new(T * q->rows + 1), guard = y[T * q->rows];
+    assert_ok(qb_backend_cpu.matmul(dev, y, x, T, &m));
+    assert_true(y[T * q->rows] == guard);
     qb_backend_cpu.matrix_free(dev, &m);
     assert_no_memory(dev);
     qb_backend_cpu.close(dev);
@@ -319,6 +339,72 @@ static void test_tiles__quadratic_forms(void **state) {
         }
 }
 
+/* Quantized rows: the sums of the dequantized weights within float32's rounding, of every layout of groups,
+   with any threads the same bits, and what float32's loops find no number or infinite. */
+static const format formats[] = {
+    {.name = "int4 g128", .bits = 4, .group = 128},
+    {.name = "int4 g32 sym", .bits = 4, .group = 32, .symmetric = true},
+    {.name = "int2 g64", .bits = 2, .group = 64},
+    {.name = "int3 g96", .bits = 3, .group = 96},
+    {.name = "int8 row", .bits = 8},
+    {.name = "int8 g160 sym", .bits = 8, .group = 160, .symmetric = true},
+    {.name = "int4 g64 act-order", .bits = 4, .group = 64, .act_order = true},
+    {.name = "int4 g24", .bits = 4, .group = 24},
+    {.name = "int4 g32 offsets", .bits = 4, .group = 32, .offsets = true},
+    {.name = "NF4", .codebook = QB_CODEBOOK_NF4, .group = 64},
+    {.name = "NF4 double", .codebook = QB_CODEBOOK_NF4, .group = 64, .double_quant = true},
+    {.name = "IQ4_NL", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32},
+    {.name = "MXFP4", .codebook = QB_CODEBOOK_E2M1, .group = 32},
+};
+
+static void check_packed(const format *f, int64_t rows, int64_t cols, int64_t T, bool by_tiles, float end) {
+    qb_qweight *q = weight_new(f, rows, cols);
+    float *x = noise_new(T * cols), *w = noise_new(rows * cols);
+    bool tiles, loops;
+    for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 100;
+    if (end != 0) x[(T - 1) * cols + cols / 2] = end;
+    qb_qweight_dequantize(q, w);
+    float *y = packed_product(&with_tiles, 1, q, x, T, &tiles),
+          *f32 = packed_product(plain, 2, q, x, T, &loops);
+    assert_int_equal(tiles, by_tiles);
+    for (int threads = 2; threads <= 3; threads++) {
+        float *again = packed_product(&with_tiles, threads, q, x, T, &tiles);
+        assert_memory_equal(again, y, (size_t)(T * rows) * sizeof *y);
+        qb_free(again);
+    }
+    for (int64_t i = 0; i < T * rows; i++) {
+        double want = 0, size = 0;
+        const float *row = w + i % rows * cols, *of = x + i / rows * cols;
+        for (int64_t c = 0; c < cols; c++)
+            want += (double)row[c] * (double)of[c], size += fabs((double)row[c] * (double)of[c]);
+        /* values and zero points are larger than their differences */
+        const double most = (by_tiles ? 1.5 : 40) * roundings(QB_DTYPE_F32, cols) * 0x1p-24 * size;
+        const bool odd = !isfinite(want) ? isfinite(y[i]) : !isfinite(y[i]);
+        if (odd || (isfinite(want) && fabs((double)y[i] - want) > most))
+            fail_msg("%s [%lld, %lld], %lld tokens: row %lld of token %lld is %.9g, by loops %.9g, in "
+                     "float64 %.9g",
+                     f->name, (long long)rows, (long long)cols, (long long)T, (long long)(i % rows),
+                     (long long)(i / rows), (double)y[i], (double)f32[i], want);
+    }
+    qb_qweight_free(q);
+    qb_free(q), qb_free(x), qb_free(w), qb_free(y), qb_free(f32);
+}
+
+static void test_tiles__quantized_rows(void **state) {
+    (void)state;
+    if (!plain) skip();
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        const format *f = &formats[i];
+        const bool suited = f->group % 32 == 0 && !f->offsets;
+        const bool exact = f->bits || f->codebook != QB_CODEBOOK_NF4;
+        check_packed(f, 35, 384, 33, suited && exact, 0);
+        check_packed(f, 150, 352, 40, suited && exact, 0);
+        check_packed(f, 16, 256, 300, suited, 0);
+        check_packed(f, 35, 192, exact ? 37 : 260, suited, INFINITY);
+    }
+    check_packed(&formats[0], 290, 640, 530, true, 0);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     qb_blas_ensure_core(argv);
@@ -328,6 +414,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__same_bits),
         cmocka_unit_test(test_tiles__own_tiles_give_the_same_bits),
         cmocka_unit_test(test_tiles__ends_of_the_range),
+        cmocka_unit_test(test_tiles__quantized_rows),
         cmocka_unit_test(test_tiles__hessians),
         cmocka_unit_test(test_tiles__quadratic_forms),
     };

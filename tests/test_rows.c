@@ -313,9 +313,9 @@ static void test_twins__of_one_format_differ_by_noise_only(void **state) {
 static void test_ceilings__that_did_not_hold_are_said(void **state) {
     (void)state;
     qb_str text = {0};
-    const qb_ceilings before = {80e9, 400e9, 0, 0, 1}, slow = {6.4e9, 100e9, 0, (double)NAN, 1};
-    const qb_ceilings near = {75e9, 390e9, 0, 0, 1}, read = {60e9, 390e9, 0, 0, 1};
-    const qb_ceilings unknown = {(double)NAN, (double)NAN, (double)NAN, 1e12, 0};
+    const qb_ceilings before = {80e9, 400e9, 0, 0, 0, 1}, slow = {6.4e9, 100e9, 0, 0, (double)NAN, 1};
+    const qb_ceilings near = {75e9, 390e9, 0, 0, 0, 1}, read = {60e9, 390e9, 0, 0, 0, 1};
+    const qb_ceilings unknown = {(double)NAN, (double)NAN, (double)NAN, (double)NAN, 1e12, 0};
     qb_ceiling_drift_put("cpu", &before, &near, &text);
     qb_ceiling_drift_put("cpu", &before, &unknown, &text);
     assert_int_equal(text.length, 0);

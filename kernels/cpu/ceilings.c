@@ -169,6 +169,40 @@ static qb_status measure_gemm(cpu_device *d, qb_ceilings *out) {
     return QB_OK;
 }
 
+typedef struct {
+    cpu_device *d;
+    const qb_matrix *w;
+    const float *x;
+    float *y;
+    qb_status st;
+} dense_job;
+
+static void multiply_dense(void *ctx) {
+    dense_job *j = ctx;
+    if (j->st == QB_OK) j->st = qb_cpu_matmul(&j->d->base, j->y, j->x, MATRIX, j->w);
+}
+
+/* Bfloat16 weights are one part (simd.h), the fewest products. */
+static qb_status measure_dense(cpu_device *d, qb_ceilings *out) {
+    const int64_t n = MATRIX;
+    probe p = {.threads = qb_threads_count(d->base.threads),
+               .amount = 2.0 * (double)n * (double)n * (double)n};
+    float *x;
+    if (!d->simd->bf16) return QB_OK;
+    qb_status st = qb_cpu_alloc(&d->base, QB_MEMORY_WORKSPACE, 2 * n * n * 4 + n * n * 2, &x);
+    if (st != QB_OK) return st;
+    uint16_t *weights = (uint16_t *)(void *)(x + 2 * n * n);
+    for (int64_t i = 0; i < n * n; i++) x[i] = (float)(i % 251) * 0.004f - 0.5f;
+    memset(x + n * n, 0, (size_t)(n * n) * 4);
+    d->simd->bf16_of_f32(x, n * n, weights);
+    const qb_matrix w = {.rows = n, .cols = n, .dtype = QB_DTYPE_BF16, .dense = weights, .bytes = n * n * 2};
+    dense_job j = {d, &w, x, x + n * n, QB_OK};
+    find_best(&p, multiply_dense, &j);
+    keep(&p, &out->dense_flop_per_s, out);
+    qb_cpu_free(&d->base, x);
+    return j.st;
+}
+
 /* ---- products in whole numbers ---- */
 
 enum { SPIN_ROUNDS = 1 << 16, SPIN_TASKS = 8 }; /* tasks a thread: one that is held up delays a part */
@@ -217,6 +251,7 @@ qb_status qb_cpu_ceilings(qb_device *dev, qb_ceilings *out) {
         d->ceilings = (qb_ceilings){0};
         qb_status st = measure_read(d, &d->ceilings);
         if (st == QB_OK) st = measure_gemm(d, &d->ceilings);
+        if (st == QB_OK) st = measure_dense(d, &d->ceilings);
         if (st == QB_OK) st = measure_whole(d, true, &d->ceilings);
         if (st == QB_OK) st = measure_whole(d, false, &d->ceilings);
         d->memory = before;

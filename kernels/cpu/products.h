@@ -40,9 +40,13 @@ static inline int64_t qb_cpu_tiles_least(qb_dtype dtype) {
     return dtype == QB_DTYPE_BF16 ? 16 : 24;
 }
 
-/* matmul.c: dense rows. dense_tiles.c: with many tokens. packed.c: codes in float32. integer.c: codes
-   in whole numbers. */
-extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_integer_form;
+/* matmul.c: dense rows. dense_tiles.c: with many tokens. packed.c: codes in float32. packed_tiles.c: with
+   many tokens. integer.c: codes in whole numbers. */
+extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_packed_tiles_form,
+    qb_cpu_integer_form;
 
+/* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns, values
+   have offsets, or codes lie by row. */
+int64_t qb_cpu_packed_tiles_least(const qb_packed *p);
 /* Whether activations that are laid out for `a` lie as `b` wants them. */
 bool qb_packed_same_room(const qb_matrix *a, const qb_matrix *b);

@@ -112,8 +112,8 @@ static void multiply_tiles(const qb_quadratic *q, int64_t first, int64_t width, 
                                          .cols = least(count * QB_BF16_TILE_COLS, end - col)};
             q->tiles->lay_left(&rows, left + l * count * pair);
         }
-        q->tiles->multiply(QB_BF16_PARTS, count, left, lefts, q->right + k * pair, rights, q->depth * pair,
-                           sums);
+        q->tiles->multiply(QB_BF16_PARTS, count, left, lefts, NULL, q->right + k * pair, rights,
+                           q->depth * pair, sums);
     }
     for (int64_t i = 0; i < lefts * rights; i++) {
         const int64_t r = i / lefts * PAIR, c = i % lefts * PAIR;

@@ -41,6 +41,7 @@ typedef struct qb_bf16_source {
     const void *numbers;
     qb_dtype dtype;
     bool across; /* (float32 alone) columns lie one after the other, the numbers of a column side by side */
+    bool exact;  /* (across, to the left) each number is one part */
     int64_t stride; /* of rows, or of columns, in elements */
     int64_t rows, cols;
 } qb_bf16_source;
@@ -53,9 +54,10 @@ typedef struct qb_bf16_tiles {
     void (*lay_right)(const qb_bf16_source *rows, uint16_t *to);
     /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += products
        over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride elements
-       on. Of products of parts i and j those with i + j <= 2. */
-    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts, const uint16_t *right,
-                     int64_t rights, int64_t right_stride, float *sums);
+       on. Of products of parts i and j those with i + j <= 2. scales[pair][32]: what these columns' sums of
+       each left row are multiplied with; NULL: nothing. */
+    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts, const float *scales,
+                     const uint16_t *right, int64_t rights, int64_t right_stride, float *sums);
     /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
     bool (*take_sums)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
     /* The same added to y, of each right row the left ones up to `below` + its own number alone; nothing,
@@ -97,6 +99,10 @@ typedef struct qb_simd {
     /* panel[packed column * ld + lane] of the sixteen rows of a block, as qb_qweight_dequantize defines them.
      */
     void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);
+    /* The same of columns [begin, end) of group g, whole steps, without scale and offset: a code's value less
+       the zero point; to scales[lane] those of the group. Not of K types. */
+    void (*unpack_values)(const qb_packed *p, int64_t block, int64_t g, int64_t begin, int64_t end,
+                          float *panel, int64_t ld, float *scales);
     qb_dense_fn dense_f32, dense_f16, dense_bf16;
     const qb_bf16_tiles *bf16; /* of products of many tokens; NULL: there are none */
 
