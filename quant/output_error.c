@@ -93,6 +93,10 @@ static void weight_span(void *ctx, int64_t begin, int64_t end, int worker) {
     run->norm[begin / run->tile] = norm;
 }
 
+int64_t qb_output_error_bytes(int threads, int64_t n) {
+    return 2 * TILE_ROWS * n * 4 + qb_quadratic_bytes(threads, n, 2 * TILE_ROWS, 2);
+}
+
 static qb_status find_stored(error_run *run) {
     const qb_qweight *q = run->q;
     int64_t n = q->rows * q->n_groups;

@@ -10,6 +10,9 @@
 qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q,
                           qb_module_report *report) QB_NODISCARD;
 
+/* What that takes with a Hessian of n columns. */
+int64_t qb_output_error_bytes(int threads, int64_t n);
+
 /* Sums of squares of (w - q) and of w row by row, added up in the order of the rows. */
 typedef struct qb_row_errors {
     double *error, *norm; /* [rows] */

@@ -1,7 +1,9 @@
 #include "quant/plan.h"
 
 #include "base/memory.h"
+#include "kernels/cpu/cpu.h"
 #include "quant/calibration.h"
+#include "quant/output_error.h"
 #include "quant/passes.h"
 
 #include <stdio.h>
@@ -145,6 +147,14 @@ static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
 
+/* What stands beside Hessians: the tiles of GPTQ, or behind them those of the error, and what the device lays
+ * out. */
+static int64_t method_bytes(const model_sizes *s, int64_t tokens) {
+    const int threads = (int)qb_cores_available();
+    return larger(tile_bytes(s, 192), qb_output_error_bytes(threads, s->widest)) +
+           qb_cpu_hessian_bytes(threads, s->widest, tokens);
+}
+
 static const qb_tensor *weight_of(const qb_model *m, const char *module) {
     char name[136];
     if (!module) return NULL;
@@ -213,12 +223,13 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     out->hessian_bytes = s.largest_hessians + 4 * s.widest * s.widest;
     out->block_bytes = s.largest_dense + s.largest_packed + s.largest_work + table_bytes(m);
     qb_calibration_memory memory;
-    int64_t fixed = qb_resident_bytes() + out->hessian_bytes + out->block_bytes + tile_bytes(&s, 192);
+    const int64_t beside = method_bytes(&s, out->calibration_tokens);
+    int64_t fixed = qb_resident_bytes() + out->hessian_bytes + out->block_bytes + beside;
     st = qb_calibration_size(&m->topology, out->calibration_tokens, config->samples, config->seqlen,
                              config->true_sequential, fixed, &memory);
     if (st != QB_OK) return st;
     out->activation_bytes = memory.stream_bytes + memory.kept_bytes;
-    out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + tile_bytes(&s, 192);
+    out->workspace_bytes = memory.workspace_bytes + memory.kv_bytes + beside;
     out->flops = calibration_flops(m, config, &s, &memory);
     out->peak_bytes = larger(fixed + out->activation_bytes + memory.workspace_bytes + memory.kv_bytes,
                              qb_resident_bytes() + copied_bytes(m));

@@ -31,7 +31,13 @@ if [ -z "${LLAMA_CPP:-}" ]; then
   fi
 fi
 if [ -z "${LLAMA_BIN:-}" ]; then
-  cmake -S "$LLAMA_CPP" -B "$work/llama" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF >"$work/llama.log"
+  # GCC 12's _tile_loadconfig says that it reads eight bytes of 64: the other stores are dropped, and llama.cpp crashes.
+  flags=""
+  if grep -qw amx_tile /proc/cpuinfo && [ "$("${CXX:-c++}" -dumpversion | cut -d. -f1)" = 12 ]; then
+    flags="-fno-tree-dse -fno-dse"
+    echo "llama.cpp is built with $flags: GCC 12 breaks its products by AMX" >&2
+  fi
+  cmake -S "$LLAMA_CPP" -B "$work/llama" -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DCMAKE_CXX_FLAGS="$flags" >"$work/llama.log"
   cmake --build "$work/llama" --target llama-bench llama-quantize >>"$work/llama.log"
   LLAMA_BIN=$work/llama/bin
 fi

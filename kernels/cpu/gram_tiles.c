@@ -92,12 +92,22 @@ static void take_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     }
 }
 
+static int64_t workers_bytes(int threads) {
+    return threads * (int64_t)WORKER_BYTES;
+}
+static int64_t laid_bytes(int64_t n, int64_t T) {
+    const int64_t depth = pieces(least(T, PASS_TOKENS), QB_BF16_TILE_COLS);
+    return pieces(n, PAIR) * depth * qb_bf16_pair(QB_BF16_PARTS) * 2;
+}
+
+int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T) {
+    return qb_simd_chosen()->bf16 ? workers_bytes(threads) + laid_bytes(n, T) : 0;
+}
+
 qb_status qb_gram_tiles(cpu_device *d, float *h, const float *x, int64_t T, int64_t n) {
-    const int64_t most = least(T, PASS_TOKENS),
-                  workers = qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
-    const int64_t tiles = pieces(n, PAIR) * pieces(most, QB_BF16_TILE_COLS);
+    const int64_t workers = workers_bytes(qb_threads_count(d->base.threads));
     uint8_t *room;
-    qb_status st = qb_cpu_workspace(d, workers + tiles * qb_bf16_pair(QB_BF16_PARTS) * 2, &room);
+    qb_status st = qb_cpu_workspace(d, workers + laid_bytes(n, T), &room);
     if (st != QB_OK) return st;
     for (int64_t t = 0; t < T; t += PASS_TOKENS) {
         gram_job j = {.tiles = d->simd->bf16, .x = x + t * n, .h = h, .T = least(PASS_TOKENS, T - t), .n = n};

@@ -35,6 +35,19 @@ static int64_t pieces(int64_t n, int64_t size) {
     return (n + size - 1) / size;
 }
 
+static int64_t share_of(bool tiles, int64_t most_rows) {
+    return most_rows * PANEL + (tiles ? pieces(most_rows, PAIR) * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
+}
+static int64_t right_elements(bool tiles, int64_t n, int64_t most_rows) {
+    return tiles ? pieces(most_rows, PAIR) * pieces(n, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_PARTS) : 0;
+}
+
+int64_t qb_quadratic_bytes(int threads, int64_t n, int64_t most_rows, int sets) {
+    const bool tiles = qb_simd_chosen()->bf16 != NULL;
+    return threads * share_of(tiles, most_rows) * 4 + sets * pieces(n, PANEL) * 8 +
+           right_elements(tiles, n, most_rows) * 2;
+}
+
 qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows, int sets,
                               qb_quadratic **out) {
     return qb_quadratic_create_by(qb_simd_chosen()->bf16, threads, n, most_rows, sets, out);
@@ -42,20 +55,19 @@ qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows,
 
 qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, int64_t n,
                                  int64_t most_rows, int sets, qb_quadratic **out) {
-    const int64_t pairs = pieces(most_rows, PAIR), depth = pieces(n, QB_BF16_TILE_COLS);
+    const int64_t elements = right_elements(tiles, n, most_rows);
     qb_quadratic *q;
     qb_status st;
     *out = NULL;
     QB_TRY(st, qb_alloc_zero(1, sizeof *q, &q));
     qb_blas_single_thread();
     q->threads = threads, q->tiles = tiles;
-    q->n = n, q->most_rows = most_rows, q->depth = depth, q->panels = pieces(n, PANEL);
-    q->share = most_rows * PANEL + (tiles ? pairs * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
+    q->n = n, q->most_rows = most_rows, q->panels = pieces(n, PANEL);
+    q->depth = pieces(n, QB_BF16_TILE_COLS), q->share = share_of(tiles, most_rows);
     *out = q;
     QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof(float), &q->workers));
     QB_TRY(st, qb_alloc((size_t)(sets * q->panels), sizeof(double), &q->of_panel));
-    if (tiles) {
-        const int64_t elements = pairs * depth * qb_bf16_pair(QB_BF16_PARTS);
+    if (elements) {
         QB_TRY(st, qb_alloc((size_t)elements, sizeof *q->right, &q->right));
         qb_ask_huge_pages(q->right, elements * 2);
     }
