@@ -11,6 +11,13 @@
 #include "kernels/cpu/products.h"
 #include "kernels/dtype.h"
 
+/* Tiles in plain C take minutes under sanitizers: there one shape of each kind. */
+#if defined(QB_SANITIZED)
+enum { WHOLE = false };
+#else
+enum { WHOLE = true };
+#endif
+
 /* AVX-512's loops, if they are here, and the same with tiles; those of the processor's own, if it has such.
  */
 static const qb_simd *plain, *own;
@@ -147,9 +154,10 @@ static void test_tiles__within_float32s_rounding(void **state) {
     static const int64_t tokens[] = {16, 24, 25, 31, 32, 33, 100};
     for (int d = 0; d < TYPES; d++) {
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            for (size_t k = 0; k < sizeof tokens / sizeof *tokens; k++)
+            for (size_t k = WHOLE ? 0 : 4; k < (WHOLE ? sizeof tokens / sizeof *tokens : 5); k++)
                 check(types[d], shapes[i][0], shapes[i][1], tokens[k]);
-        check(types[d], 35, 70, 512), check(types[d], 35, 70, 513), check(types[d], 300, 40, 1100);
+        if (WHOLE) check(types[d], 35, 70, 512), check(types[d], 300, 40, 1100);
+        check(types[d], 35, 70, 513);
     }
 }
 
@@ -157,7 +165,7 @@ static void test_tiles__within_float32s_rounding(void **state) {
 static void test_tiles__same_bits(void **state) {
     (void)state;
     if (!plain) skip();
-    enum { ROWS = 150, COLS = 176, T = 600 };
+    enum { ROWS = 150, COLS = 176, T = WHOLE ? 600 : 90 };
     float *x = noise_new(T * COLS);
     for (int i = 0; i < TYPES; i++) {
         float *w = noise_new(ROWS * COLS);
@@ -253,7 +261,8 @@ static void test_tiles__ends_of_the_range(void **state) {
     memcpy(ends, (const uint32_t[]){0x7f800001, 0x7fffffff}, 8); /* no numbers by their lower halves alone */
     for (int d = 0; d < TYPES; d++)
         for (size_t e = 0; e < sizeof ends / sizeof *ends; e++)
-            for (int where = 1; where < 4; where++) check_end(types[d], ends[e], where & 1, where & 2);
+            for (int where = WHOLE ? 1 : 3; where < 4; where++)
+                check_end(types[d], ends[e], where & 1, where & 2);
 }
 
 /* h += X^T X of its lower triangle alone; what float32 finds no number, or infinite, is so here. */
@@ -296,7 +305,8 @@ static void test_tiles__hessians(void **state) {
     (void)state;
     if (!plain) skip();
     check_hessian(32, 1, 1, 0), check_hessian(33, 33, 2, 0), check_hessian(70, 150, 2, 0);
-    check_hessian(160, 300, 3, 0), check_hessian(2100, 40, 2, 0), check_hessian(40, 1200, 2, 0);
+    check_hessian(160, 300, 3, 0), check_hessian(2100, 40, 2, 0);
+    if (WHOLE) check_hessian(40, 1200, 2, 0);
     check_hessian(64, 140, 2, INFINITY), check_hessian(64, 140, 2, NAN);
     check_hessian(64, 140, 2, 0x1.fffffep127f);
 }
@@ -367,7 +377,7 @@ static void check_packed(const format *f, int64_t rows, int64_t cols, int64_t T,
     float *y = packed_product(&with_tiles, 1, q, x, T, &tiles),
           *f32 = packed_product(plain, 2, q, x, T, &loops);
     assert_int_equal(tiles, by_tiles);
-    for (int threads = 2; threads <= 3; threads++) {
+    for (int threads = 2; threads <= (WHOLE ? 3 : 2); threads++) {
         float *again = packed_product(&with_tiles, threads, q, x, T, &tiles);
         assert_memory_equal(again, y, (size_t)(T * rows) * sizeof *y);
         qb_free(again);
@@ -398,11 +408,11 @@ static void test_tiles__quantized_rows(void **state) {
         const bool suited = f->group % 32 == 0 && !f->offsets;
         const bool exact = f->bits || f->codebook != QB_CODEBOOK_NF4;
         check_packed(f, 35, 384, 33, suited && exact, 0);
-        check_packed(f, 150, 352, 40, suited && exact, 0);
-        check_packed(f, 16, 256, 300, suited, 0);
+        if (WHOLE) check_packed(f, 150, 352, 40, suited && exact, 0);
+        if (WHOLE || !exact) check_packed(f, 16, 256, 300, suited, 0);
         check_packed(f, 35, 192, exact ? 37 : 260, suited, INFINITY);
     }
-    check_packed(&formats[0], 290, 640, 530, true, 0);
+    if (WHOLE) check_packed(&formats[0], 290, 640, 530, true, 0);
 }
 
 int main(int argc, char **argv) {
