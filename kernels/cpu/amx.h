@@ -11,5 +11,5 @@ bool qb_amx_has_bf16(void); /* the same of bfloat16 numbers */
 
 /* The set `vnni`, but products of many tokens go by tiles. */
 void qb_amx_int8(const qb_integer *vnni, qb_integer *out);
-/* The loops `avx512`, but dense bfloat16 rows meet many tokens by tiles. */
+/* The loops `avx512` with tiles of bfloat16 (simd.h) beside them. */
 void qb_amx_bf16(const qb_simd *avx512, qb_simd *out);

@@ -82,9 +82,7 @@ static void lay_weights(const tiles_job *j, int64_t row, int64_t rows, int64_t f
 static void make_again(const tiles_job *j, int64_t row, int64_t rows, int64_t token, int64_t tokens,
                        float *y) {
     const qb_matrix *w = j->w;
-    const qb_dense_fn loops = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
-                              : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
-                                                          : j->simd->dense_f32;
+    const qb_dense_fn loops = qb_cpu_dense_loops(j->simd, w->dtype);
     for (int64_t t = 0; t < tokens; t++)
         loops(elements_at(w, row, 0), w->cols, rows, j->x + (token + t) * w->cols, 1, y + t * w->rows,
               w->rows);

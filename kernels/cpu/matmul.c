@@ -169,9 +169,7 @@ static void dense_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const dense_job *j = ctx;
     const qb_matrix *w = j->w;
     const int64_t row_panels = panels_of(w->rows, QB_ROWS_A_TASK);
-    qb_dense_fn fn = w->dtype == QB_DTYPE_F16    ? j->simd->dense_f16
-                     : w->dtype == QB_DTYPE_BF16 ? j->simd->dense_bf16
-                                                 : j->simd->dense_f32;
+    const qb_dense_fn fn = qb_cpu_dense_loops(j->simd, w->dtype);
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i % row_panels * QB_ROWS_A_TASK, rows = least(QB_ROWS_A_TASK, w->rows - row);
         int64_t first = i / row_panels * PANEL_TOKENS, last = least(first + PANEL_TOKENS, j->T);

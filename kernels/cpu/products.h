@@ -48,5 +48,12 @@ extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_for
 /* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns, values
    have offsets, or codes lie by row. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p);
+/* The loops of dense rows of this type. */
+static inline qb_dense_fn qb_cpu_dense_loops(const qb_simd *simd, qb_dtype dtype) {
+    return dtype == QB_DTYPE_F16    ? simd->dense_f16
+           : dtype == QB_DTYPE_BF16 ? simd->dense_bf16
+                                    : simd->dense_f32;
+}
+
 /* Whether activations that are laid out for `a` lie as `b` wants them. */
 bool qb_packed_same_room(const qb_matrix *a, const qb_matrix *b);
