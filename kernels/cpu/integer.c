@@ -135,6 +135,8 @@ static void quantize_k(const integer_job *j, int64_t t, const uint8_t *order) {
     int64_t tile = t / j->tile, t0 = tile * j->tile;
     int64_t TT = tile == j->n_tiles - 1 ? j->last_tile : j->tile;
     int32_t *quads = j->quads + t0 * j->n_quads * j->words;
+    const int32_t byte_bias = j->set->signed_bytes ? QB_K3_BIAS - 128 : QB_K3_BIAS;
+    const int32_t bias = p->kind == QB_PACK_K3 ? byte_bias : QB_K_PAIR_BIAS / 256;
     qb_whole_part parts[QB_K_COLS / 16];
     for (int64_t s = 0; s < j->n_segments;
          s++, quads += qb_whole_quads(QB_K_COLS / 4, j->depth) * TT * j->words) {
@@ -142,7 +144,7 @@ static void quantize_k(const integer_job *j, int64_t t, const uint8_t *order) {
         int64_t at = t0 * j->n_segments + s * TT;
         qb_whole_segment segment = lay(j, x, QB_K_COLS, order, t - t0, TT, quads, parts);
         j->scales[at + t - t0] = segment.scale;
-        j->starts[at + t - t0] = (j->set->signed_bytes ? 128 - QB_K3_BIAS : -QB_K3_BIAS) * segment.sum;
+        j->starts[at + t - t0] = -bias * segment.sum;
         lay_beside(j, parts, t - t0, TT, j->beside + at * j->beside_words);
     }
 }
@@ -209,18 +211,27 @@ static const qb_integer_shape *shape_for(const qb_integer *set, int64_t tokens) 
     return &set->shapes[set->n_shapes - 1];
 }
 
+/* NULL: tiles serve them better. */
+static const qb_integer_panel *panel_for(const integer_job *j) {
+    const int64_t cols = qb_is_k(j->p->kind) ? QB_K_COLS : j->p->group_end[0];
+    for (const qb_integer *set = j->set; set && j->T >= PANEL_LEAST; set = set->few) {
+        const qb_integer_panel *panel = (j->eight ? set->panel_i8 : set->panel_i16) + qb_whole_form(j->p);
+        if (panel->fn && j->T >= panel->least_tokens && cols >= panel->least_cols) return panel;
+    }
+    return NULL;
+}
+
 /* Tiles of tokens: panels take all of one size. */
 static void choose_tiles(integer_job *j) {
-    const qb_integer_panel *panel = (j->eight ? j->set->panel_i8 : j->set->panel_i16) + qb_whole_form(j->p);
-    j->panel = panel->fn && j->T >= PANEL_LEAST ? panel : NULL;
-    j->depth = j->panel ? panel->depth : 1;
-    j->words =
-        j->panel ? panel->words : (j->eight ? j->set->words_i8 : j->set->words_i16)[qb_whole_form(j->p)];
+    const int words = (j->eight ? j->set->words_i8 : j->set->words_i16)[qb_whole_form(j->p)];
+    j->panel = panel_for(j);
+    j->depth = j->panel ? j->panel->depth : 1;
+    j->words = j->panel ? j->panel->words : words;
     j->shape = shape_for(j->set, j->T);
-    j->tile = j->panel ? panel->tokens : j->shape->tokens;
+    j->tile = j->panel ? j->panel->tokens : j->shape->tokens;
     j->n_tiles = (j->T + j->tile - 1) / j->tile;
     j->last = shape_for(j->set, j->T - (j->n_tiles - 1) * j->tile);
-    j->last_tile = j->panel ? panel->tokens : j->last->tokens;
+    j->last_tile = j->panel ? j->panel->tokens : j->last->tokens;
 }
 
 /* ---- as loops ---- */

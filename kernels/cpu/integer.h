@@ -85,16 +85,18 @@ typedef struct qb_whole_tile {
     const float *scales; /* [segment][token of the tile] */
     const int32_t *sums; /* [segment][token of the tile] of q */
     /* [segment][token of the tile]: - zero times that, which sums start with; without `zero` where each row
-     * has its own, but panels take a row's from its codes and 2^bits stands here (8 bits have no room for it)
-     */
+     * has its own, but panels take a row's from its codes and 2^bits stands here (8 bits have no room for
+     * it). K types: what codes that are multiplied with their scales have too much, times the sums; a 256th
+     * of that where they are two bytes */
     const int32_t *starts;
     /* K types, [segment][..][token of the tile][..]: sums of q of four groups as `lay_sums` has them, for
      * each four (of types with offsets, and qb_integer's short_groups_i8); else what the sums of a group
      * start with, low and high ones */
     const int32_t *beside;
 } qb_whole_tile;
-/* K3: what is added to (code - middle) times scale that it be no less than 0. */
-enum { QB_K3_BIAS = 124, QB_K_SUM_WORDS = 4, QB_K_START_WORDS = 2 };
+/* What is added to (code - middle) times scale that it be no less than 0: K3's, which then is a byte, and the
+   others', two bytes. */
+enum { QB_K3_BIAS = 124, QB_K_PAIR_BIAS = 4096, QB_K_SUM_WORDS = 4, QB_K_START_WORDS = 2 };
 static inline int qb_k_beside_words(qb_pack_kind kind, bool starts) { /* a token and segment */
     if (!qb_is_k(kind)) return 0;
     return starts ? qb_k_groups(kind) * QB_K_START_WORDS : qb_k_groups(kind) / 4 * QB_K_SUM_WORDS;
@@ -123,6 +125,8 @@ typedef struct qb_integer_panel {
        padded with zeros to whole `depth`, and lie as quads[quad / depth][words][token of the tile][depth]. */
     int depth;
     qb_panel_fn fn; /* NULL: none */
+    /* Fewer tokens of a pass, and segments of fewer columns, are served faster by the panel of `few`. */
+    int64_t least_tokens, least_cols;
 } qb_integer_panel;
 
 /* A round multiplies some registers of codes, each sixteen rows of a quad of columns, with two tokens. */
@@ -162,6 +166,7 @@ typedef struct qb_integer {
     const qb_integer_shape *shapes; /* ascending by tokens */
     int n_shapes;
     qb_integer_panel panel_i16[QB_WHOLE_COUNT], panel_i8[QB_WHOLE_COUNT]; /* by qb_whole_form */
+    const struct qb_integer *few; /* whose panels take what these leave; NULL: none */
     /* A segment's n columns, at most QB_SEGMENT_COLS and whole steps, each quad to `words` words, `stride`
        apart; order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
     qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, int words, const uint8_t order[64],

@@ -21,28 +21,8 @@
 #include "kernels/cpu/groups.inc"
 #include "kernels/cpu/k_groups.inc"
 #include "kernels/cpu/codes_avx512.inc"
+#include "kernels/cpu/integer_vnni_sums.inc"
 /* clang-format on */
-
-typedef struct {
-    __m512i low, high; /* high: of 16-bit activations */
-} whole_sum;
-LANES_INLINE whole_sum whole_start(lanes_codes c) {
-    return (whole_sum){c, _mm512_setzero_si512()};
-}
-LANES_INLINE lanes_codes whole_of(const bool parts, whole_sum s) {
-    return parts ? _mm512_add_epi32(_mm512_slli_epi32(s.high, 8), s.low) : s.low;
-}
-/* s + four products a lane, with one token's word. As an intrinsic GCC 12 copies the sum before it adds to
-   it, and runs out of registers. */
-LANES_INLINE __m512i dot(__m512i s, __m512i codes, __m512i word) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(codes), "v"(word));
-    return s;
-}
-LANES_INLINE whole_sum whole_dot(const bool eight, whole_sum s, lanes_codes c, const int32_t *words) {
-    s.low = dot(s.low, c, _mm512_set1_epi32(words[0]));
-    if (!eight) s.high = dot(s.high, c, _mm512_set1_epi32(words[1]));
-    return s;
-}
 
 /* Higher and lower bytes of values with those of activations. */
 LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes h, lanes_codes l,
@@ -102,23 +82,6 @@ static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, int w
     return s;
 }
 
-/* Sums of K types, in halves as the products are. */
-LANES_INLINE whole_sum whole_start_words(const int32_t *words) {
-    return (whole_sum){_mm512_set1_epi32(words[0]), _mm512_set1_epi32(words[1])};
-}
-typedef whole_sum k_sum;
-LANES_INLINE k_sum k_sum_start(lanes_codes c) {
-    return whole_start(c);
-}
-LANES_INLINE k_sum k_sum_dot(const bool eight, k_sum s, lanes_codes c, const int32_t *words) {
-    return whole_dot(eight, s, c, words);
-}
-LANES_INLINE k_sum k_sum_add(const bool eight, k_sum s, lanes_codes scale, whole_sum group) {
-    s.low = _mm512_add_epi32(s.low, _mm512_mullo_epi32(scale, group.low));
-    if (!eight) s.high = _mm512_add_epi32(s.high, _mm512_mullo_epi32(scale, group.high));
-    return s;
-}
-
 /* Sums of q as three signed bytes (two hold those of 8-bit activations): offsets are bytes without sign, and
    four groups one product. */
 static void lay_sums(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]) {
@@ -131,23 +94,6 @@ static void lay_sums(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]) {
     }
     memcpy(words, bytes, sizeof bytes);
 }
-typedef struct {
-    __m512i part[3];
-} k_fours;
-LANES_INLINE k_fours k_fours_zero(void) {
-    const __m512i zero = _mm512_setzero_si512();
-    return (k_fours){{zero, zero, zero}};
-}
-LANES_INLINE k_fours k_fours_dot(const bool eight, k_fours m, lanes_codes offsets, const int32_t *words) {
-    UNROLL for (int i = 0; i < 2; i++) m.part[i] = dot(m.part[i], offsets, _mm512_set1_epi32(words[i]));
-    if (!eight) m.part[2] = dot(m.part[2], offsets, _mm512_set1_epi32(words[2]));
-    return m;
-}
-LANES_INLINE lanes_codes k_fours_of(const bool eight, k_fours m) {
-    __m512i above = eight ? m.part[1] : _mm512_add_epi32(m.part[1], _mm512_slli_epi32(m.part[2], 8));
-    return _mm512_add_epi32(m.part[0], _mm512_slli_epi32(above, 8));
-}
-
 /* clang-format off */
 #include "kernels/cpu/integer_runs.inc"
 #include "kernels/cpu/integer.inc"
