@@ -300,6 +300,14 @@ int64_t qb_topology_linear_params(const qb_topology *t) {
     return n;
 }
 
+int64_t qb_topology_widest(const qb_topology *t) {
+    int64_t most = 0;
+    for (int64_t l = 0; l < t->n_layers; l++)
+        for (size_t i = 0; i < t->layers[l].n_linears; i++)
+            if (t->layers[l].linears[i].cols > most) most = t->layers[l].linears[i].cols;
+    return most;
+}
+
 int64_t qb_topology_active_params(const qb_topology *t) {
     double n = 0; /* of an expert only the part of its tokens, were they spread evenly */
     for (int64_t l = 0; l < t->n_layers; l++)

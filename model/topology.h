@@ -117,6 +117,7 @@ void qb_linear_bias_name(const qb_linear *l, int64_t layer, char out[QB_NAME_BYT
 void qb_vector_name(const qb_vector *v, int64_t layer, int64_t part, char out[QB_NAME_BYTES]);
 
 int64_t qb_topology_linear_params(const qb_topology *t); /* of what methods quantize */
+int64_t qb_topology_widest(const qb_topology *t);        /* columns of a layer's linear, the most */
 int64_t qb_topology_params(const qb_topology *t);        /* all; the embedding counted once when tied */
 int64_t qb_topology_active_params(const qb_topology *t); /* quantized ones that one token passes through */
 

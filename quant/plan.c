@@ -152,7 +152,8 @@ static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
 static int64_t method_bytes(const model_sizes *s, int64_t tokens) {
     const int threads = (int)qb_cores_available();
     return larger(tile_bytes(s, 192), qb_output_error_bytes(threads, s->widest)) +
-           qb_cpu_hessian_bytes(threads, s->widest, tokens);
+           larger(qb_cpu_hessian_bytes(threads, s->widest, tokens),
+                  qb_cpu_product_bytes(threads, s->widest, tokens));
 }
 
 static const qb_tensor *weight_of(const qb_model *m, const char *module) {

@@ -1,7 +1,9 @@
 #include "bench/run/plan.h"
 
 #include "base/memory.h"
+#include "base/threads.h"
 #include "eval/divergence.h"
+#include "kernels/cpu/cpu.h"
 #include "model/decoder.h"
 
 /* Shares of the ceilings that whole models reach in practice; an estimate of minutes needs no better. */
@@ -46,7 +48,11 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_backend *backend, const 
         batch = n > batch ? n : batch;
         rows = piece > rows ? piece : rows;
     }
-    return qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, batch, context) +
+    const int64_t laid =
+        backend->separate_memory
+            ? 0
+            : qb_cpu_product_bytes(qb_cores_available(), qb_topology_widest(&m->topology), rows);
+    return laid + qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, batch, context) +
            qb_workspace_bytes(&m->topology, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
 }
 

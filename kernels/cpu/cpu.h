@@ -35,6 +35,8 @@ int64_t qb_quadratic_bytes(int threads, int64_t n, int64_t most_rows, int sets);
 /* What a CPU device holds beside for Hessians of n columns from T tokens at a time; 0 without tiles of
  * bfloat16. */
 int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T);
+/* The same for products of T tokens with matrices of so many columns. */
+int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T);
 /* out[set]: the sum over its rows of d h d^T; d[set][rows][n], h[n, n] symmetric. */
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h, double *out);
 /* Lower Cholesky factor of the symmetric a[n, n] (lower triangle read, L written there; the upper is left

@@ -11,15 +11,16 @@
    cols / 10 to cols / 5 rounded sums where one after the other would be cols. What does not fit float32 on
    its way comes out as no number, as do zeros times infinity of a part: those are made again by float32
    loops. */
+#include "kernels/cpu/cpu.h"
 #include "kernels/cpu/products.h"
 
 #include <string.h>
 
 /* A task is so many rows. They lie as tiles for `chunk` tiles of columns at a time, in a worker's room, and
    meet all tokens of the pass there, a pair of tiles of which fits the first cache with a pair of rows'. */
-enum { ROWS_A_TASK = 128, PASS_TOKENS = 512, CHUNK_MOST = 6 };
-enum { PAIR = 2 * QB_BF16_TILE, SUMS = ROWS_A_TASK * PASS_TOKENS };
-enum { LEFT_ELEMENTS = ROWS_A_TASK * CHUNK_MOST * QB_BF16_TILE_COLS * QB_BF16_PARTS };
+enum { PASS_TOKENS = 512, CHUNK_MOST = 6 };
+enum { PAIR = 2 * QB_BF16_TILE, SUMS = QB_TILE_ROWS_MOST * PASS_TOKENS };
+enum { LEFT_ELEMENTS = QB_TILE_ROWS_MOST * CHUNK_MOST * QB_BF16_TILE_COLS * QB_BF16_PARTS };
 enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + SUMS * 4 };
 
 typedef struct {
@@ -27,9 +28,9 @@ typedef struct {
     const qb_matrix *w;
     const float *x;
     float *y;
-    int64_t T, depth; /* tiles of columns */
-    uint8_t *workers; /* [WORKER_BYTES] each */
-    uint16_t *laid;   /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
+    int64_t T, task_rows, depth; /* tiles of columns */
+    uint8_t *workers;            /* [WORKER_BYTES] each */
+    uint16_t *laid;              /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
 } tiles_job;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -97,7 +98,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     uint16_t *left = (uint16_t *)(void *)room;
     float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * ROWS_A_TASK, rows = least(ROWS_A_TASK, j->w->rows - first);
+        const int64_t first = i * j->task_rows, rows = least(j->task_rows, j->w->rows - first);
         const int64_t row_pairs = pieces(rows, PAIR);
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
         for (int64_t k = 0; k < j->depth; k += chunk) {
@@ -125,10 +126,19 @@ static bool tiles_same_room(const qb_matrix *a, const qb_matrix *b) {
 static int64_t workers_bytes(const cpu_device *d) {
     return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
 }
+static int64_t laid_bytes(int64_t cols, int64_t T) {
+    return pieces(T, PAIR) * pieces(cols, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+}
 
 static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
-    const int64_t pairs = pieces(part->T, PAIR) * pieces(part->w->cols, QB_BF16_TILE_COLS);
-    return workers_bytes(d) + pairs * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    return workers_bytes(d) + laid_bytes(part->w->cols, part->T);
+}
+
+/* Quantized rows' tiles take no more, but that columns in another order are gathered. */
+int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T) {
+    const int64_t now = least(T, PASS_TOKENS);
+    return qb_simd_chosen()->bf16 ? threads * (int64_t)WORKER_BYTES + laid_bytes(cols, now) + now * cols * 4
+                                  : 0;
 }
 
 static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -140,12 +150,13 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .x = part->x,
                      .y = part->y,
                      .T = part->T,
+                     .task_rows = qb_cpu_tile_rows(d, w->rows),
                      .depth = pieces(w->cols, QB_BF16_TILE_COLS),
                      .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
     out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * w->cols * 4};
     out->multiply =
-        (qb_cpu_loop){{pieces(w->rows, ROWS_A_TASK), 1, multiply_rows, j}, ROWS_A_TASK * w->cols * 2};
+        (qb_cpu_loop){{pieces(w->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * w->cols * 2};
 }
 
 const qb_cpu_form qb_cpu_tiles_form = {

@@ -7,21 +7,21 @@
 #include <string.h>
 
 /* As dense rows: a task is so many, laid for a chunk of one group's columns at a time. */
-enum { ROWS_A_TASK = 128, PASS_TOKENS = 512, CHUNK = 4, PAIR = 2 * QB_BF16_TILE, COLS = QB_BF16_TILE_COLS };
-enum { SUMS = ROWS_A_TASK * PASS_TOKENS, PANEL = CHUNK * COLS * PAIR };
-enum { LEFT_ELEMENTS = ROWS_A_TASK * CHUNK * COLS * QB_BF16_PARTS };
-enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + (SUMS + PANEL + ROWS_A_TASK) * 4 };
+enum { PASS_TOKENS = 512, CHUNK = 4, PAIR = 2 * QB_BF16_TILE, COLS = QB_BF16_TILE_COLS };
+enum { SUMS = QB_TILE_ROWS_MOST * PASS_TOKENS, PANEL = CHUNK * COLS * PAIR };
+enum { LEFT_ELEMENTS = QB_TILE_ROWS_MOST * CHUNK * COLS * QB_BF16_PARTS };
+enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + (SUMS + PANEL + QB_TILE_ROWS_MOST) * 4 };
 
 typedef struct {
     const qb_simd *simd;
     const qb_packed *p;
     const float *x; /* of this pass */
     float *y;
-    int64_t T, depth; /* tiles of columns */
-    int parts;        /* of a value */
-    uint8_t *workers; /* [WORKER_BYTES] each */
-    uint16_t *laid;   /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
-    float *gathered;  /* [T][padded_cols], or NULL: x lies in packed order */
+    int64_t T, task_rows, depth; /* tiles of columns */
+    int parts;                   /* of a value */
+    uint8_t *workers;            /* [WORKER_BYTES] each */
+    uint16_t *laid;              /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
+    float *gathered;             /* [T][padded_cols], or NULL: x lies in packed order */
 } packed_job;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -106,7 +106,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     uint16_t *left = (uint16_t *)(void *)(j->workers + (int64_t)worker * WORKER_BYTES);
     float *sums = (float *)(void *)(left + LEFT_ELEMENTS), *panel = sums + SUMS, *scales = panel + PANEL;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * ROWS_A_TASK, rows = least(ROWS_A_TASK, p->rows - first);
+        const int64_t first = i * j->task_rows, rows = least(j->task_rows, p->rows - first);
         const int64_t row_pairs = pieces(rows, PAIR), block = first / QB_BLOCK_ROWS;
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
         for (int64_t g = 0, from = 0; g < p->n_groups; from = p->group_end[g++])
@@ -160,6 +160,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
                       .x = part->x,
                       .y = part->y,
                       .T = part->T,
+                      .task_rows = qb_cpu_tile_rows(d, p->rows),
                       .depth = pieces(p->padded_cols, COLS),
                       .parts = is_exact(p) ? 1 : QB_BF16_PARTS,
                       .workers = room};
@@ -167,7 +168,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
     if (p->source) j->gathered = (float *)(void *)((uint8_t *)j->laid + laid_bytes(part));
     out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * p->cols * 4};
     out->multiply =
-        (qb_cpu_loop){{pieces(p->rows, ROWS_A_TASK), 1, multiply_rows, j}, ROWS_A_TASK * p->cols * 2};
+        (qb_cpu_loop){{pieces(p->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * p->cols * 2};
 }
 
 const qb_cpu_form qb_cpu_packed_tiles_form = {

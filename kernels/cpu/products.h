@@ -40,6 +40,15 @@ static inline int64_t qb_cpu_tiles_least(qb_dtype dtype) {
     return dtype == QB_DTYPE_BF16 ? 16 : 24;
 }
 
+/* Rows of a task by tiles: many, for each task reads all that is laid of the tokens, but tasks enough for all
+   threads. */
+enum { QB_TILE_ROWS_MOST = 256, QB_TILE_ROWS_LEAST = 32 };
+static inline int64_t qb_cpu_tile_rows(const cpu_device *d, int64_t rows) {
+    int64_t n = QB_TILE_ROWS_MOST;
+    while (n > QB_TILE_ROWS_LEAST && rows < 2 * n * qb_threads_count(d->base.threads)) n /= 2;
+    return n;
+}
+
 /* matmul.c: dense rows. dense_tiles.c: with many tokens. packed.c: codes in float32. packed_tiles.c: with
    many tokens. integer.c: codes in whole numbers. */
 extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_packed_tiles_form,
