@@ -7,13 +7,29 @@ typedef struct {
     int64_t whole_bytes, bytes, whole_weights, dense_weights, weights;
 } sums;
 
-static void add_list(const qb_step_weights *w, qb_activations mode, sums *s) {
+static void add_list(const qb_step_weights *w, const qb_activation_use *use, int64_t tokens, sums *s) {
     for (int64_t i = 0; i < w->n_modules; i++) {
         const qb_matrix *m = &w->matrices[i];
+        const bool float32 = use->fastest && m->float32_tokens && tokens >= m->float32_tokens;
         s->bytes += m->bytes, s->weights += m->rows * m->cols;
-        if (m->dense) s->dense_weights += m->rows * m->cols;
-        if (m->integer >> mode & 1) s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
+        if (!float32 && m->integer >> use->set & 1)
+            s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
+        else if (m->dense || (m->dense_tokens && tokens >= m->dense_tokens))
+            s->dense_weights += m->rows * m->cols;
     }
+}
+
+void qb_activations_count(const qb_model *m, int64_t tokens, qb_activation_use *use) {
+    sums s = {0};
+    if (!m->resident) return;
+    for (int64_t l = 0; l < m->config.n_layers; l++) add_list(&m->blocks[l].w, use, tokens, &s);
+    use->whole_share = s.weights ? (double)s.whole_weights / (double)s.weights : 0;
+    use->dense_share = s.weights ? (double)s.dense_weights / (double)s.weights : 0;
+    add_list(&m->enter.w, use, tokens, &s);
+    add_list(&m->leave.w, use, tokens, &s);
+    use->float32_bytes = s.bytes - s.whole_bytes;
+    if (!s.whole_bytes) use->whole_share = 0;
+    use->mode = s.whole_bytes ? use->set : QB_ACTIVATIONS_F32;
 }
 
 static qb_activations mode_of(const char *name) {
@@ -22,8 +38,9 @@ static qb_activations mode_of(const char *name) {
     return QB_ACTIVATIONS_F32;
 }
 
-qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *wanted, qb_activation_use *out) {
-    *out = (qb_activation_use){QB_ACTIVATIONS_F32, -1, 0, 0};
+qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *wanted, bool alike,
+                             qb_activation_use *out) {
+    *out = (qb_activation_use){.mode = QB_ACTIVATIONS_F32, .float32_bytes = -1, .set = QB_ACTIVATIONS_F32};
     qb_activations mode = mode_of(wanted);
     if (!dev->backend->set_activations) {
         if (mode == QB_ACTIVATIONS_F32 || mode == QB_ACTIVATIONS_FASTEST) return QB_OK;
@@ -31,19 +48,14 @@ qb_status qb_activations_use(const qb_model *m, qb_device *dev, const char *want
                        "the backend %s has no products in whole numbers: --activations %s is for the cpu",
                        dev->backend->name, wanted);
     }
-    qb_status st = dev->backend->set_activations(dev, mode, &out->mode);
-    if (st != QB_OK || !m->resident) return st;
-    sums s = {0};
-    for (int64_t l = 0; l < m->config.n_layers; l++) add_list(&m->blocks[l].w, out->mode, &s);
-    double share = s.weights ? (double)s.whole_weights / (double)s.weights : 0;
-    out->dense_share = s.weights ? (double)s.dense_weights / (double)s.weights : 0;
-    add_list(&m->enter.w, out->mode, &s);
-    add_list(&m->leave.w, out->mode, &s);
-    out->float32_bytes = s.bytes - s.whole_bytes;
-    if (s.whole_bytes)
-        out->whole_share = share;
-    else if (out->mode != QB_ACTIVATIONS_F32)
-        st = dev->backend->set_activations(dev, QB_ACTIVATIONS_F32, &out->mode);
+    out->fastest = mode == QB_ACTIVATIONS_FASTEST && !alike;
+    qb_status st = dev->backend->set_activations(dev, mode, &out->set);
+    if (st == QB_OK && alike) st = dev->backend->set_activations(dev, out->set, &out->set);
+    out->mode = out->set;
+    if (st != QB_OK) return st;
+    qb_activations_count(m, 1, out);
+    if (m->resident && out->mode != out->set)
+        st = dev->backend->set_activations(dev, QB_ACTIVATIONS_F32, &out->set);
     return st;
 }
 

@@ -113,10 +113,22 @@ static qb_status count_instructions(const job *j, const qb_timing *op, qb_measur
     return st;
 }
 
+/* Of a row's products, each with so many tokens. */
+static qb_activation_use use_of(const job *j, int64_t tokens) {
+    qb_activation_use use = j->use;
+    if (j->dev->backend->set_activations) qb_activations_count(j->m, tokens, &use);
+    return use;
+}
+static void put_use(const job *j, size_t first, const qb_activation_use *use) {
+    for (size_t i = first; i < j->out->count; i++) qb_activations_put(use, j->out->rows[i].extra);
+}
+
 static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     qb_speed_run r;
     qb_measure *rate, *ttft;
     qb_sampling sampling;
+    const qb_activation_use use = use_of(j, n_tok * n_seq);
+    const size_t first = j->out->count;
     qb_status st;
     QB_TRY(st, qb_speed_run_create(&r, j->m, j->dev, j->config, n_seq, n_tok));
     QB_TRY(st, qb_measures_add(j->out, "prefill", &rate));
@@ -127,9 +139,9 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     double flops = causal_flops(&j->m->topology, (double)n_tok) / (double)n_tok * rate->value;
     qb_json_put_real(rate->extra, "flop_per_s", flops);
     double products = (double)qb_topology_active_params(&j->m->topology) * 2 * rate->value;
-    qb_activation_use use = j->use;
-    use.whole_share *= products / flops, use.dense_share *= products / flops;
-    qb_share_put(j->dev, flops, qb_product_ceiling(j->ceilings, &use), 0, rate);
+    qb_activation_use shares = use;
+    shares.whole_share *= products / flops, shares.dense_share *= products / flops;
+    qb_share_put(j->dev, flops, qb_product_ceiling(j->ceilings, &shares), 0, rate);
     qb_ceilings_put(j->m, j->ceilings, rate);
     if (n_seq == 1) {
         qb_sampling_rule rule = qb_timing_rule(j->config, NULL);
@@ -141,6 +153,7 @@ static qb_status measure_prefill(const job *j, int64_t n_tok, int64_t n_seq) {
     }
     st = count_instructions(j, &op, &j->out->rows[rate_at]);
 out:
+    put_use(j, first, &use);
     qb_speed_run_free(&r);
     return st;
 }
@@ -149,6 +162,8 @@ static qb_status measure_decode(const job *j, int64_t n_tok, int64_t depth, int6
     qb_speed_run r;
     qb_measure *row;
     qb_sampling sampling;
+    const qb_activation_use use = use_of(j, n_seq);
+    const size_t first = j->out->count;
     qb_status st;
     QB_TRY(st, qb_speed_run_create(&r, j->m, j->dev, j->config, n_seq, depth + n_tok));
     QB_TRY(st, qb_measures_add(j->out, "decode", &row));
@@ -170,6 +185,7 @@ static qb_status measure_decode(const job *j, int64_t n_tok, int64_t depth, int6
     qb_json_put_text(row->extra, "kv_dtype", j->config->kv);
     st = count_instructions(j, &op, row);
 out:
+    put_use(j, first, &use);
     qb_speed_run_free(&r);
     return st;
 }
@@ -241,6 +257,10 @@ static qb_status measure_latency(const job *j, const qb_windows *prompts) {
     if (sums[2] && j->round->index + 1 == j->round->count)
         qb_warn("%lld of %lld prompts were cut to the %lld tokens that fit the model's context",
                 (long long)sums[2], (long long)sums[0], (long long)longest);
+    const qb_activation_use use = use_of(j, 1), of_prompt = use_of(j, longest);
+    qb_activations_put(&use, row->extra);
+    if (of_prompt.float32_bytes > use.float32_bytes)
+        qb_json_put_int(row->extra, "prompt_float32_activation_bytes", of_prompt.float32_bytes);
 out:
     qb_speed_run_free(&r);
     return st;
@@ -264,18 +284,14 @@ static void drop_unfinished(qb_measures *out) {
     if (out->count && isnan(out->rows[out->count - 1].value)) qb_measure_free(&out->rows[--out->count]);
 }
 
-qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *asked, const qb_windows *prompts,
+qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *config, const qb_windows *prompts,
                    const qb_ceilings *ceilings, const qb_speed_round *round, qb_measures *out) {
     static const qb_speed_round at_once = {0, 1, NULL};
     if (!m->resident) return qb_fail(QB_ERR_INTERNAL, "speed needs resident weights");
     qb_ceilings own;
     qb_activation_use use;
-    qb_speed_config in_force = *asked;
-    const qb_speed_config *config = &in_force;
-    size_t first = out->count;
-    qb_status st = qb_activations_use(m, dev, asked->activations, &use);
+    qb_status st = qb_activations_use(m, dev, config->activations, false, &use);
     if (st != QB_OK) return st;
-    in_force.activations = qb_activations_name(use.mode);
     if (!ceilings) QB_TRY(st, dev->backend->ceilings(dev, &own));
     const job j = {m, dev, config, ceilings ? ceilings : &own, round ? round : &at_once, use, out};
     int total = config->batch.n * (config->prefill.n + config->decode.n * config->depth.n), done = 0;
@@ -299,8 +315,7 @@ qb_status qb_speed(qb_model *m, qb_device *dev, const qb_speed_config *asked, co
     if (prompts && prompts->count > 0) QB_TRY(st, measure_latency(&j, prompts));
 out:
     if (st != QB_OK) drop_unfinished(out);
-    for (size_t i = first; i < out->count; i++) qb_activations_put(&use, out->rows[i].extra);
-    qb_status back = qb_activations_use(m, dev, NULL, &use);
+    qb_status back = qb_activations_use(m, dev, NULL, true, &use);
     if (st == QB_OK) st = back;
     return qb_model_explain(m, st);
 }

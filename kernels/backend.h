@@ -46,7 +46,7 @@ typedef enum {
     QB_ACTIVATIONS_I16,
     QB_ACTIVATIONS_I8,
     QB_ACTIVATIONS_FASTEST, /* asked for, never in force: the fastest that keeps a perplexity within 1e-5 of
-                               float32's */
+                               float32's, which for many tokens may be float32 (qb_matrix.float32_tokens) */
 } qb_activations;
 const char *qb_activations_name(qb_activations a); /* "f32", "i16", "i8", "fastest" */
 
@@ -63,7 +63,11 @@ typedef struct qb_matrix {
     bool copied;       /* dense is the matrix's own: matrix_settle */
     void *packed;      /* backend's own packed layout, owned by the matrix */
     unsigned integer;  /* products in whole numbers: bit a with activations a (qb_activations) */
-    int64_t bytes;     /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
+    /* From so many tokens on the device, asked for the fastest, takes float32 all the same; 0: never. */
+    int64_t float32_tokens;
+    /* From so many on float32 products of a quantized matrix go as those of dense ones; 0: never. */
+    int64_t dense_tokens;
+    int64_t bytes; /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
 } qb_matrix;
 
 /* Keys and values of n_seq sequences and n_layers layers: [layer][seq][kv_head][capacity][head_dim], values

@@ -156,7 +156,8 @@ static void test_tiles__within_float32s_rounding(void **state) {
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (size_t k = WHOLE ? 0 : 4; k < (WHOLE ? sizeof tokens / sizeof *tokens : 5); k++)
                 check(types[d], shapes[i][0], shapes[i][1], tokens[k]);
-        if (WHOLE) check(types[d], 35, 70, 512), check(types[d], 300, 40, 1100);
+        if (WHOLE)
+            check(types[d], 35, 70, 512), check(types[d], 300, 40, 1100), check(types[d], 1060, 40, 65);
         check(types[d], 35, 70, 513);
     }
 }
@@ -412,7 +413,50 @@ static void test_tiles__quantized_rows(void **state) {
         if (WHOLE || !exact) check_packed(f, 16, 256, 300, suited, 0);
         check_packed(f, 35, 192, exact ? 37 : 260, suited, INFINITY);
     }
-    if (WHOLE) check_packed(&formats[0], 290, 640, 530, true, 0);
+    if (WHOLE)
+        check_packed(&formats[0], 290, 640, 530, true, 0), check_packed(&formats[0], 1060, 64, 65, true, 0);
+}
+
+/* Asked for the fastest a product has 16-bit activations, or with many tokens float32: the bits of what it is
+   said to have. Groups of 32 columns alone change. */
+static void test_tiles__the_fastest_may_be_float32(void **state) {
+    (void)state;
+    enum { ROWS = 20, COLS = 64 };
+    static const qb_activations modes[] = {QB_ACTIVATIONS_F32, QB_ACTIVATIONS_I16, QB_ACTIVATIONS_FASTEST};
+    static const format of[] = {{.name = "int4 g32", .bits = 4, .group = 32, .symmetric = true},
+                                {.name = "iq4_nl", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32},
+                                {.name = "int4 g64", .bits = 4, .group = 64, .symmetric = true},
+                                {.name = "nf4 b32", .codebook = QB_CODEBOOK_NF4, .group = 32}};
+    if (!plain) skip();
+    for (int i = 0; i < 4; i++)
+        for (int64_t T = 126; T < 130; T++) {
+            qb_qweight *q = weight_new(&of[i], ROWS, COLS);
+            float *x = noise_new(T * COLS), *y[3];
+            bool float32 = false, fast = false;
+            for (int m = 0; m < 3; m++) {
+                qb_device *dev = device_open("avx512", 1);
+                cpu_of(dev)->simd = &with_tiles;
+                qb_qweight copy = *q;
+                qb_weight weight = {.rows = ROWS, .cols = COLS, .packed = &copy};
+                qb_activations got;
+                qb_matrix w;
+                assert_ok(dev->backend->set_activations(dev, modes[m], &got));
+                assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &w));
+                y[m] = noise_new(T * ROWS);
+                assert_ok(dev->backend->matmul(dev, y[m], x, T, &w));
+                assert_int_equal(w.float32_tokens, i < 2 ? 128 : 0);
+                float32 = got == QB_ACTIVATIONS_F32 || (w.float32_tokens && T >= w.float32_tokens);
+                fast = w.integer >> QB_ACTIVATIONS_I16 & 1;
+                dev->backend->matrix_free(dev, &w);
+                dev->backend->close(dev);
+            }
+            if (fast) assert_memory_not_equal(y[0], y[1], (size_t)T * ROWS * sizeof **y);
+            assert_memory_equal(y[2], y[float32 ? 0 : 1], (size_t)T * ROWS * sizeof **y);
+            for (int m = 0; m < 3; m++) qb_free(y[m]);
+            qb_free(x);
+            qb_qweight_free(q);
+            qb_free(q);
+        }
 }
 
 int main(int argc, char **argv) {
@@ -425,6 +469,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__own_tiles_give_the_same_bits),
         cmocka_unit_test(test_tiles__ends_of_the_range),
         cmocka_unit_test(test_tiles__quantized_rows),
+        cmocka_unit_test(test_tiles__the_fastest_may_be_float32),
         cmocka_unit_test(test_tiles__hessians),
         cmocka_unit_test(test_tiles__quadratic_forms),
     };

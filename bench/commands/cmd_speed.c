@@ -61,8 +61,12 @@ static const qb_page page = {
                 "bench speed synthetic:tinyllama-1.1b --decode 32 --depth 0,1024 --batch 1,4",
 };
 
-/* What the speed rows were computed with, where it was not float32. */
+/* What the speed rows were computed with, where it was not float32; of prompts it may have been all the same.
+ */
 static void print_activations(const qb_row_case *c) {
+    bool prompts = false;
+    for (int i = 0; i < c->n_rows; i++)
+        prompts |= !strcmp(c->rows[i].name, "prefill") && !c->rows[i].activations;
     for (int i = 0; i < c->n_rows; i++) {
         const char *activations = c->rows[i].activations;
         double rest = qb_json_number(qb_json_get(c->rows[i].json, "float32_activation_bytes"));
@@ -70,6 +74,7 @@ static void print_activations(const qb_row_case *c) {
         if (!activations) continue;
         qb_output("activations: %s for products with quantized weights", activations);
         if (rest > 0) qb_output("; %s of weights meet float32", qb_format_bytes(rest, bytes));
+        if (prompts) qb_output("; long prompts in float32, which is faster there");
         qb_output(" (--activations f32 for float32 alone)\n");
         return;
     }

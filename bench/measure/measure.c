@@ -103,7 +103,7 @@ static qb_status measure_scoring(qb_model *m, qb_device *dev, const qb_measuring
     }
     qb_measure row = {0};
     qb_activation_use use;
-    qb_status st = qb_activations_use(m, dev, what->activations, &use);
+    qb_status st = qb_activations_use(m, dev, what->activations, true, &use);
     if (st == QB_OK) st = score(m, dev, what, s, &row);
     if (st == QB_OK) {
         qb_activations_put(&use, row.extra);
@@ -136,7 +136,8 @@ static qb_status measure_memory(qb_model *m, qb_device *dev, qb_json *metrics) {
 static qb_status measure_logits(qb_model *m, qb_device *dev, const qb_measuring *what, qb_json *metrics) {
     qb_measures rows = {0};
     qb_activation_use use;
-    qb_status st = qb_activations_use(m, dev, what->activations, &use); /* the speed rows had their own */
+    qb_status st =
+        qb_activations_use(m, dev, what->activations, true, &use); /* the speed rows had their own */
     if (st == QB_OK) st = qb_determinism(m, dev, &rows);
     for (size_t i = 0; i < rows.count; i++) qb_activations_put(&use, rows.rows[i].extra);
     push_rows(metrics, &rows);

@@ -14,6 +14,7 @@ typedef struct cpu_device {
     qb_numa numa;
     qb_places places;
     qb_activations activations;
+    bool fastest; /* they were asked for as the fastest: float32_tokens of matrices count */
     qb_memory memory;
     qb_huge weights;      /* what is streamed once a token costs little address translation there */
     int64_t memory_limit; /* 0: none */

@@ -291,7 +291,8 @@ const qb_cpu_form qb_cpu_integer_form = {
 
 qb_status qb_cpu_set_activations(qb_device *dev, qb_activations wanted, qb_activations *got) {
     cpu_device *d = cpu_of(dev);
-    if (wanted == QB_ACTIVATIONS_FASTEST) wanted = d->integer->fast ? QB_ACTIVATIONS_I16 : QB_ACTIVATIONS_F32;
+    d->fastest = wanted == QB_ACTIVATIONS_FASTEST;
+    if (d->fastest) wanted = d->integer->fast ? QB_ACTIVATIONS_I16 : QB_ACTIVATIONS_F32;
     d->activations = wanted;
     *got = wanted;
     return QB_OK;

@@ -56,6 +56,9 @@ qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place plac
         out->packed = p;
         out->bytes = p->bytes;
         out->integer = qb_packed_integer(cpu_of(dev)->integer, p);
+        const int64_t tiles = qb_cpu_packed_tiles_least(p);
+        if (cpu_of(dev)->simd->bf16 && tiles < INT64_MAX) out->dense_tokens = tiles;
+        out->float32_tokens = qb_cpu_packed_float32_tokens(cpu_of(dev), p);
         return QB_OK;
     }
     if (w->dtype != QB_DTYPE_F32 && w->dtype != QB_DTYPE_F16 && w->dtype != QB_DTYPE_BF16)

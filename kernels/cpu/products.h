@@ -57,6 +57,8 @@ extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_for
 /* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns, values
    have offsets, or codes lie by row. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p);
+/* Tokens from which on they are faster than products with 16-bit activations; 0: never. */
+int64_t qb_cpu_packed_float32_tokens(const cpu_device *d, const qb_packed *p);
 /* The loops of dense rows of this type. */
 static inline qb_dense_fn qb_cpu_dense_loops(const qb_simd *simd, qb_dtype dtype) {
     return dtype == QB_DTYPE_F16    ? simd->dense_f16
