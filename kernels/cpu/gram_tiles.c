@@ -2,23 +2,27 @@
    += X^T X, X[T, n]. Blocks of columns of h against all rows from there on. */
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/products.h"
 
 #include <cblas.h>
 #include <string.h>
 
 /* All rows lie as tiles for PASS_TOKENS tokens at a time. A task lays its columns, CHUNK tiles of tokens at a
    time, for RIGHT_ROWS rows, of which it keeps the sums. */
-enum { COLUMNS = 128, RIGHT_ROWS = 1024, PASS_TOKENS = 2048, CHUNK = 4, PAIR = 2 * QB_BF16_TILE };
-enum { LEFT_ELEMENTS = COLUMNS * CHUNK * QB_BF16_TILE_COLS * QB_BF16_PARTS, SUMS = COLUMNS * RIGHT_ROWS };
+enum { RIGHT_ROWS = 512, PASS_TOKENS = 2048, CHUNK = 4, PAIR = 2 * QB_BF16_TILE };
+enum {
+    LEFT_ELEMENTS = QB_TILE_ROWS_MOST * CHUNK * QB_BF16_TILE_COLS * QB_BF16_PARTS,
+    SUMS = QB_TILE_ROWS_MOST * RIGHT_ROWS
+};
 enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + SUMS * 4 };
 
 typedef struct {
     const qb_bf16_tiles *tiles;
     const float *x;
     float *h;
-    int64_t T, n, depth; /* tiles of tokens */
-    uint8_t *workers;    /* [WORKER_BYTES] each */
-    uint16_t *right;     /* [pair of tiles of rows][depth][qb_bf16_pair(3)] */
+    int64_t T, n, columns, depth; /* of a task; tiles of tokens */
+    uint8_t *workers;             /* [WORKER_BYTES] each */
+    uint16_t *right;              /* [pair of tiles of rows][depth][qb_bf16_pair(3)] */
 } gram_job;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -86,7 +90,7 @@ static void take_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     const gram_job *j = ctx;
     uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t col = i * COLUMNS, cols = least(COLUMNS, j->n - col);
+        const int64_t col = i * j->columns, cols = least(j->columns, j->n - col);
         for (int64_t row = col; row < j->n; row += RIGHT_ROWS)
             add_block(j, col, cols, row, least(RIGHT_ROWS, j->n - row), room);
     }
@@ -110,11 +114,16 @@ qb_status qb_gram_tiles(cpu_device *d, float *h, const float *x, int64_t T, int6
     qb_status st = qb_cpu_workspace(d, workers + laid_bytes(n, T), &room);
     if (st != QB_OK) return st;
     for (int64_t t = 0; t < T; t += PASS_TOKENS) {
-        gram_job j = {.tiles = d->simd->bf16, .x = x + t * n, .h = h, .T = least(PASS_TOKENS, T - t), .n = n};
+        gram_job j = {.tiles = d->simd->bf16,
+                      .x = x + t * n,
+                      .h = h,
+                      .T = least(PASS_TOKENS, T - t),
+                      .n = n,
+                      .columns = qb_cpu_tile_rows(d, n)};
         j.depth = pieces(j.T, QB_BF16_TILE_COLS);
         j.workers = room, j.right = (uint16_t *)(void *)(room + workers);
         qb_parallel_for(d->base.threads, pieces(n, PAIR), 1, lay_rows, &j);
-        qb_parallel_for(d->base.threads, pieces(n, COLUMNS), 1, take_columns, &j);
+        qb_parallel_for(d->base.threads, pieces(n, j.columns), 1, take_columns, &j);
     }
     return QB_OK;
 }
