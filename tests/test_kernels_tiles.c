@@ -366,6 +366,14 @@ static const format formats[] = {
     {.name = "NF4 double", .codebook = QB_CODEBOOK_NF4, .group = 64, .double_quant = true},
     {.name = "IQ4_NL", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32},
     {.name = "MXFP4", .codebook = QB_CODEBOOK_E2M1, .group = 32},
+    {.name = "int8 g32 offsets", .bits = 8, .group = 32, .offsets = true},
+};
+static const format k_types[] = {
+    {.name = "Q2_K", .bits = 2, .group = 16, .offsets = true, .factored = true},
+    {.name = "Q3_K", .bits = 3, .group = 16, .symmetric = true, .any_sign = true, .factored = true},
+    {.name = "Q4_K", .bits = 4, .group = 32, .offsets = true, .factored = true},
+    {.name = "Q5_K", .bits = 5, .group = 32, .offsets = true, .factored = true},
+    {.name = "Q6_K", .bits = 6, .group = 16, .symmetric = true, .any_sign = true, .factored = true},
 };
 
 static void check_packed(const format *f, int64_t rows, int64_t cols, int64_t T, bool by_tiles, float end) {
@@ -388,8 +396,9 @@ static void check_packed(const format *f, int64_t rows, int64_t cols, int64_t T,
         const float *row = w + i % rows * cols, *of = x + i / rows * cols;
         for (int64_t c = 0; c < cols; c++)
             want += (double)row[c] * (double)of[c], size += fabs((double)row[c] * (double)of[c]);
-        /* values and zero points are larger than their differences */
-        const double most = (by_tiles ? 1.5 : 40) * roundings(QB_DTYPE_F32, cols) * 0x1p-24 * size;
+        /* values, and zero points or offsets, are larger than their differences */
+        const double most =
+            (by_tiles && !f->offsets ? 1.5 : 40) * roundings(QB_DTYPE_F32, cols) * 0x1p-24 * size;
         const bool odd = !isfinite(want) ? isfinite(y[i]) : !isfinite(y[i]);
         if (odd || (isfinite(want) && fabs((double)y[i] - want) > most))
             fail_msg("%s [%lld, %lld], %lld tokens: row %lld of token %lld is %.9g, by loops %.9g, in "
@@ -406,12 +415,19 @@ static void test_tiles__quantized_rows(void **state) {
     if (!plain) skip();
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         const format *f = &formats[i];
-        const bool suited = f->group % 32 == 0 && !f->offsets;
+        const bool suited = f->group % 32 == 0;
         const bool exact = f->bits || f->codebook != QB_CODEBOOK_NF4;
         check_packed(f, 35, 384, 33, suited && exact, 0);
         if (WHOLE) check_packed(f, 150, 352, 40, suited && exact, 0);
         if (WHOLE || !exact) check_packed(f, 16, 256, 300, suited, 0);
         check_packed(f, 35, 192, exact ? 37 : 260, suited, INFINITY);
+    }
+    for (size_t i = 0; i < sizeof k_types / sizeof *k_types; i++) {
+        const format *f = &k_types[i];
+        check_packed(f, 35, 256, 70, true, 0);
+        check_packed(f, 16, 256, 33, f->bits < 4, 0); /* the others are two parts */
+        if (WHOLE) check_packed(f, 150, 1280, 70, true, 0);
+        check_packed(f, 35, 512, 64, true, INFINITY);
     }
     if (WHOLE)
         check_packed(&formats[0], 290, 640, 530, true, 0), check_packed(&formats[0], 1060, 64, 65, true, 0);

@@ -1,6 +1,9 @@
 /* Quantized rows with many tokens in float32, by products of bfloat16 tiles as dense_tiles.c takes them: a
    code's value less its zero point is a whole number of eight bits, which is one part, and the group's scale
-   is multiplied with sums. Other tables of values are three parts. */
+   is multiplied with sums. Other tables of values are three parts. Of GGUF's K types a value is a code times
+   its group's whole number, one part (K2, K3) or two, and a super-block has the scale. Offsets are columns of
+   their own, one a group, that meet the sums of the group's activations. */
+#include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/products.h"
 
 #include <cblas.h>
@@ -22,6 +25,8 @@ typedef struct {
     uint8_t *workers;            /* [WORKER_BYTES] each */
     uint16_t *laid;              /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
     float *gathered;             /* [T][padded_cols], or NULL: x lies in packed order */
+    float *sums;                 /* [T][n_groups] of activations, or NULL: there are no offsets */
+    uint16_t *laid_sums;         /* as `laid`, of groups for columns */
 } packed_job;
 
 static int64_t least(int64_t a, int64_t b) {
@@ -31,24 +36,34 @@ static int64_t pieces(int64_t n, int64_t size) {
     return (n + size - 1) / size;
 }
 
-/* Whether each of the table's values is one part. */
-static bool is_exact(const qb_packed *p) {
-    if (p->kind != QB_PACK_CODEBOOK) return true;
-    for (int i = 0; i < 16; i++) {
+static int parts_of(const qb_packed *p) {
+    if (qb_is_k(p->kind)) return p->kind == QB_PACK_K2 || p->kind == QB_PACK_K3 ? 1 : 2;
+    for (int i = 0; p->kind == QB_PACK_CODEBOOK && i < 16; i++) {
         uint32_t bits;
         memcpy(&bits, &p->table[i], 4);
-        if (bits & 0xffff) return false;
+        if (bits & 0xffff) return QB_BF16_PARTS;
     }
-    return true;
+    return 1;
+}
+
+/* Columns that have one scale: a group's, or a super-block's. */
+static int64_t segment_end(const qb_packed *p, int64_t segment) {
+    return qb_is_k(p->kind) ? (segment + 1) * QB_K_COLS : p->group_end[segment];
+}
+static int64_t segments_of(const qb_packed *p) {
+    return qb_is_k(p->kind) ? p->cols / QB_K_COLS : p->n_groups;
+}
+static bool has_offsets(const qb_packed *p) {
+    return p->offsets || (qb_is_k(p->kind) && qb_k_has_offsets(p->kind));
 }
 
 /* Measured on an Intel Xeon: with values of three parts the loops are the faster below. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p) {
-    enum { EXACT = 32, OTHERS = 256 };
-    if (p->by_row || p->offsets || p->kind > QB_PACK_8) return INT64_MAX;
-    for (int64_t g = 0; g + 1 < p->n_groups; g++)
-        if (p->group_end[g] % COLS != 0) return INT64_MAX;
-    return is_exact(p) ? EXACT : OTHERS;
+    static const int64_t tokens[] = {INT64_MAX, 32, 64, 256}; /* by parts */
+    if (p->by_row) return INT64_MAX;
+    for (int64_t s = 0; s + 1 < segments_of(p); s++)
+        if (segment_end(p, s) % COLS != 0) return INT64_MAX;
+    return tokens[parts_of(p)];
 }
 
 /* Measured on an Intel Xeon, of Q4_0, Q8_0 and IQ4_NL: 1.05 to 1.1 times as fast with 128 tokens, 1.5 with
@@ -61,6 +76,25 @@ int64_t qb_cpu_packed_float32_tokens(const cpu_device *d, const qb_packed *p) {
     return tiles && short_groups ? TOKENS : 0;
 }
 
+/* Sums of each group's activations of a token: sixteen partial sums by column, then a tree. */
+static void sum_groups(const qb_packed *p, const float *x, float *sums) {
+    for (int64_t g = 0, k = 0; g < p->n_groups; g++) {
+        float part[16] = {0};
+        for (; k + 16 <= p->group_end[g]; k += 16)
+            for (int i = 0; i < 16; i++) part[i] += x[k + i];
+        for (int i = 0; k < p->group_end[g]; i++, k++) part[i] += x[k];
+        for (int width = 8; width > 0; width /= 2)
+            for (int i = 0; i < width; i++) part[i] += part[i + width];
+        sums[g] = part[0];
+    }
+}
+
+static void lay_rows(const packed_job *j, const float *numbers, int64_t tokens, int64_t n, uint16_t *to) {
+    const qb_bf16_source rows = {
+        .numbers = numbers, .dtype = QB_DTYPE_F32, .stride = n, .rows = tokens, .cols = n};
+    j->simd->bf16->lay_right(&rows, to);
+}
+
 static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const packed_job *j = ctx;
@@ -71,23 +105,32 @@ static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
             for (int64_t t = first; t < first + tokens; t++)
                 for (int64_t k = 0; k < n; k++)
                     j->gathered[t * n + k] = p->source[k] < 0 ? 0.0f : j->x[t * p->cols + p->source[k]];
-        const qb_bf16_source rows = {.numbers = (j->gathered ? j->gathered : j->x) + first * n,
-                                     .dtype = QB_DTYPE_F32,
-                                     .stride = n,
-                                     .rows = tokens,
-                                     .cols = n};
-        j->simd->bf16->lay_right(&rows, j->laid + i * j->depth * qb_bf16_pair(QB_BF16_PARTS));
+        const float *x = j->gathered ? j->gathered : j->x;
+        const int64_t pair = qb_bf16_pair(QB_BF16_PARTS);
+        lay_rows(j, x + first * n, tokens, n, j->laid + i * j->depth * pair);
+        if (!j->sums) continue;
+        for (int64_t t = first; t < first + tokens; t++) sum_groups(p, x + t * n, j->sums + t * p->n_groups);
+        lay_rows(j, j->sums + first * p->n_groups, tokens, p->n_groups,
+                 j->laid_sums + i * pieces(p->n_groups, COLS) * pair);
     }
 }
 
-/* Values of columns [begin, end) of group g of a pair of blocks, panel[column][PAIR], and their scales. */
-static int64_t unpack_pair(const packed_job *j, int64_t block, int64_t g, int64_t begin, int64_t end,
+/* Values of columns [begin, end) of a segment of a pair of blocks, panel[column][PAIR], and their scales. */
+static int64_t unpack_pair(const packed_job *j, int64_t block, int64_t segment, int64_t begin, int64_t end,
                            float *panel, float scales[PAIR]) {
     const int64_t blocks = least(2, j->p->blocks - block);
     memset(scales, 0, PAIR * sizeof *scales);
     for (int64_t b = 0; b < blocks; b++)
-        j->simd->unpack_values(j->p, block + b, g, begin, end, panel + b * QB_BLOCK_ROWS, PAIR,
+        j->simd->unpack_values(j->p, block + b, segment, begin, end, panel + b * QB_BLOCK_ROWS, PAIR,
                                scales + b * QB_BLOCK_ROWS);
+    return blocks * QB_BLOCK_ROWS;
+}
+/* Offsets of groups [begin, end), panel[group][PAIR]. */
+static int64_t unpack_offsets(const packed_job *j, int64_t block, int64_t begin, int64_t end, float *panel) {
+    const int64_t blocks = least(2, j->p->blocks - block);
+    for (int64_t g = begin; g < end; g++)
+        for (int64_t b = 0; b < blocks; b++)
+            j->simd->unpack_offsets(j->p, block + b, g, panel + (g - begin) * PAIR + b * QB_BLOCK_ROWS);
     return blocks * QB_BLOCK_ROWS;
 }
 
@@ -98,14 +141,40 @@ static void make_again(const packed_job *j, int64_t block, int64_t token, int64_
     const float *x = (j->gathered ? j->gathered : j->x) + token * p->padded_cols;
     const int64_t rows = least(PAIR, p->rows - block * QB_BLOCK_ROWS);
     float scales[PAIR];
-    for (int64_t g = 0, from = 0; g < p->n_groups; from = p->group_end[g++])
-        for (int64_t k = from; k < p->group_end[g]; k += CHUNK * COLS) {
-            const int64_t end = least(k + CHUNK * COLS, p->group_end[g]);
-            (void)unpack_pair(j, block, g, k, end, panel, scales);
+    for (int64_t s = 0, from = 0; s < segments_of(p); from = segment_end(p, s++))
+        for (int64_t k = from; k < segment_end(p, s); k += CHUNK * COLS) {
+            const int64_t end = least(k + CHUNK * COLS, segment_end(p, s));
+            (void)unpack_pair(j, block, s, k, end, panel, scales);
             for (int64_t i = 0; i < (end - k) * PAIR; i++) panel[i] *= scales[i % PAIR];
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)tokens, (int)rows, (int)(end - k),
                         1.0f, x + k, (int)p->padded_cols, panel, PAIR, k == 0 ? 0.0f : 1.0f, y, (int)p->rows);
         }
+    for (int64_t g = 0; j->sums && g < p->n_groups; g += CHUNK * COLS) {
+        const int64_t end = least(g + CHUNK * COLS, p->n_groups);
+        (void)unpack_offsets(j, block, g, end, panel);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)tokens, (int)rows, (int)(end - g), 1.0f,
+                    j->sums + token * p->n_groups + g, (int)p->n_groups, panel, PAIR, 1.0f, y, (int)p->rows);
+    }
+}
+
+/* A task's offsets to its sums. */
+static void add_offsets(const packed_job *j, int64_t block, int64_t row_pairs, uint16_t *left, float *panel,
+                        float *sums) {
+    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), depth = pieces(j->p->n_groups, COLS);
+    for (int64_t g = 0; g < j->p->n_groups; g += CHUNK * COLS) {
+        const int64_t end = least(g + CHUNK * COLS, j->p->n_groups), n = pieces(end - g, COLS);
+        for (int64_t r = 0; r < row_pairs; r++) {
+            const qb_bf16_source offsets = {.numbers = panel,
+                                            .dtype = QB_DTYPE_F32,
+                                            .across = true,
+                                            .stride = PAIR,
+                                            .rows = unpack_offsets(j, block + 2 * r, g, end, panel),
+                                            .cols = end - g};
+            j->simd->bf16->lay_left(&offsets, left + r * n * pair);
+        }
+        j->simd->bf16->multiply(QB_BF16_PARTS, n, left, row_pairs, NULL, j->laid_sums + g / COLS * pair,
+                                pieces(j->T, PAIR), depth * pair, sums);
+    }
 }
 
 static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
@@ -119,23 +188,24 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         const int64_t first = i * j->task_rows, rows = least(j->task_rows, p->rows - first);
         const int64_t row_pairs = pieces(rows, PAIR), block = first / QB_BLOCK_ROWS;
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
-        for (int64_t g = 0, from = 0; g < p->n_groups; from = p->group_end[g++])
-            for (int64_t k = from; k < p->group_end[g]; k += CHUNK * COLS) {
-                const int64_t to = least(k + CHUNK * COLS, p->group_end[g]), n = pieces(to - k, COLS);
+        for (int64_t s = 0, from = 0; s < segments_of(p); from = segment_end(p, s++))
+            for (int64_t k = from; k < segment_end(p, s); k += CHUNK * COLS) {
+                const int64_t to = least(k + CHUNK * COLS, segment_end(p, s)), n = pieces(to - k, COLS);
                 for (int64_t r = 0; r < row_pairs; r++) {
                     const qb_bf16_source values = {
                         .numbers = panel,
                         .dtype = QB_DTYPE_F32,
                         .across = true,
-                        .exact = j->parts == 1,
+                        .parts = j->parts,
                         .stride = PAIR,
-                        .rows = unpack_pair(j, block + 2 * r, g, k, to, panel, scales + r * PAIR),
+                        .rows = unpack_pair(j, block + 2 * r, s, k, to, panel, scales + r * PAIR),
                         .cols = to - k};
                     tiles->lay_left(&values, left + r * n * qb_bf16_pair(j->parts));
                 }
                 tiles->multiply(j->parts, n, left, row_pairs, scales, j->laid + k / COLS * pair, token_pairs,
                                 j->depth * pair, sums);
             }
+        if (j->sums) add_offsets(j, block, row_pairs, left, panel, sums);
         for (int64_t s = 0; s < token_pairs * row_pairs; s++) {
             const int64_t t = s / row_pairs * PAIR, r = s % row_pairs;
             const int64_t tokens = least(PAIR, j->T - t), some = least(PAIR, rows - r * PAIR);
@@ -151,14 +221,15 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
 static int64_t workers_bytes(const cpu_device *d) {
     return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
 }
-static int64_t laid_bytes(const qb_cpu_part *part) {
-    const qb_packed *p = part->w->packed;
-    return pieces(part->T, PAIR) * pieces(p->padded_cols, COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+static int64_t laid_bytes(int64_t T, int64_t cols) {
+    return pieces(T, PAIR) * pieces(cols, COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
 }
 
 static int64_t packed_room(const cpu_device *d, const qb_cpu_part *part) {
     const qb_packed *p = part->w->packed;
-    return workers_bytes(d) + laid_bytes(part) + (p->source ? part->T * p->padded_cols * 4 : 0);
+    const int64_t gathered = p->source ? part->T * p->padded_cols * 4 : 0;
+    const int64_t sums = has_offsets(p) ? part->T * p->n_groups * 4 + laid_bytes(part->T, p->n_groups) : 0;
+    return workers_bytes(d) + laid_bytes(part->T, p->padded_cols) + gathered + sums;
 }
 
 static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -172,10 +243,16 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
                       .T = part->T,
                       .task_rows = qb_cpu_tile_rows(d, p->rows),
                       .depth = pieces(p->padded_cols, COLS),
-                      .parts = is_exact(p) ? 1 : QB_BF16_PARTS,
+                      .parts = parts_of(p),
                       .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
-    if (p->source) j->gathered = (float *)(void *)((uint8_t *)j->laid + laid_bytes(part));
+    uint8_t *behind = (uint8_t *)j->laid + laid_bytes(part->T, p->padded_cols);
+    if (has_offsets(p)) {
+        j->laid_sums = (uint16_t *)(void *)behind;
+        j->sums = (float *)(void *)(behind + laid_bytes(part->T, p->n_groups));
+        behind = (uint8_t *)(j->sums + part->T * p->n_groups);
+    }
+    if (p->source) j->gathered = (float *)(void *)behind;
     out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * p->cols * 4};
     out->multiply =
         (qb_cpu_loop){{pieces(p->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * p->cols * 2};

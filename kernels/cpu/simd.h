@@ -41,7 +41,7 @@ typedef struct qb_bf16_source {
     const void *numbers;
     qb_dtype dtype;
     bool across; /* (float32 alone) columns lie one after the other, the numbers of a column side by side */
-    bool exact;  /* (across, to the left) each number is one part */
+    int parts;   /* (across, to the left) that each number has; 0: all */
     int64_t stride; /* of rows, or of columns, in elements */
     int64_t rows, cols;
 } qb_bf16_source;
@@ -100,9 +100,12 @@ typedef struct qb_simd {
      */
     void (*unpack_block)(const qb_packed *p, int64_t block, float *panel, int64_t ld);
     /* The same of columns [begin, end) of group g, whole steps, without scale and offset: a code's value less
-       the zero point; to scales[lane] those of the group. Not of K types. */
+       the zero point; to scales[lane] those of the group. K types: of super-block g, whole groups; values are
+       times their group's whole number, at most 2^12, and scales what stands beside the super-block. */
     void (*unpack_values)(const qb_packed *p, int64_t block, int64_t g, int64_t begin, int64_t end,
                           float *panel, int64_t ld, float *scales);
+    /* What the weights of group g have more, of a matrix with offsets: to[lane]. */
+    void (*unpack_offsets)(const qb_packed *p, int64_t block, int64_t g, float *to);
     qb_dense_fn dense_f32, dense_f16, dense_bf16;
     const qb_bf16_tiles *bf16; /* of products of many tokens; NULL: there are none */
 
