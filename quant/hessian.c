@@ -33,7 +33,8 @@ void qb_hessian_sum_free(qb_device *dev, qb_hessian_sum *sum) {
 enum { TILE = 64 };
 
 typedef struct {
-    float *h;
+    const float *from; /* `to`, or apart from it */
+    float *to;
     int64_t n;
     float scale;
 } mirror_run;
@@ -47,9 +48,9 @@ static void mirror_band(void *ctx, int64_t begin, int64_t end, int worker) {
     for (int64_t j0 = 0; j0 < end; j0 += TILE)
         for (int64_t i = begin; i < end; i++)
             for (int64_t j = j0; j <= i && j < j0 + TILE; j++) {
-                float v = run->h[i * n + j] * run->scale;
-                run->h[i * n + j] = v;
-                run->h[j * n + i] = v;
+                float v = run->from[i * n + j] * run->scale;
+                run->to[i * n + j] = v;
+                run->to[j * n + i] = v;
             }
 }
 
@@ -89,9 +90,12 @@ qb_status qb_hessian_finish(qb_device *dev, qb_hessian_sum *sum, const char *mod
         goto out;
     }
     QB_TRY(st, qb_alloc(n * n, sizeof *out->h, &out->h));
-    QB_TRY(st, dev->backend->download(dev, out->h, sum->dev_h, (int64_t)(n * n * sizeof *out->h)));
-    qb_hessian_sum_free(dev, sum);
-    mirror_run run = {.h = out->h, .n = out->n, .scale = 2.0F / (float)out->n_samples};
+    const bool apart = dev->backend->separate_memory;
+    if (apart) QB_TRY(st, dev->backend->download(dev, out->h, sum->dev_h, (int64_t)(n * n * sizeof *out->h)));
+    mirror_run run = {.from = apart ? out->h : sum->dev_h,
+                      .to = out->h,
+                      .n = out->n,
+                      .scale = 2.0F / (float)out->n_samples};
     qb_parallel_for(dev->threads, out->n, TILE, mirror_band, &run);
     QB_TRY(st, qb_hessian_prepare(module, out));
 out:

@@ -109,9 +109,22 @@ static qb_status cpu_copy(qb_device *dev, void *to, const void *from, int64_t by
     return QB_OK;
 }
 
+/* What the system hands out is cleared by it too, where it is touched first: that is shared as well. */
+enum { CLEAR_BYTES = 2 << 20 };
+typedef struct {
+    uint8_t *to;
+    int64_t bytes;
+} clear_job;
+static void clear_parts(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const clear_job *j = ctx;
+    const int64_t first = begin * CLEAR_BYTES, last = end * CLEAR_BYTES;
+    memset(j->to + first, 0, (size_t)((last < j->bytes ? last : j->bytes) - first));
+}
+
 static qb_status cpu_clear(qb_device *dev, void *to, int64_t bytes) {
-    (void)dev;
-    if (bytes > 0) memset(to, 0, (size_t)bytes);
+    clear_job j = {to, bytes};
+    qb_parallel_for(dev->threads, (bytes + CLEAR_BYTES - 1) / CLEAR_BYTES, 1, clear_parts, &j);
     return QB_OK;
 }
 
