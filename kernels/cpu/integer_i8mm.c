@@ -126,15 +126,20 @@ static uint32_t spin_i8(int64_t rounds, const uint8_t *codes, const int32_t *wor
     return spin(rounds, codes, words);
 }
 
+static qb_integer_panel panel_of(int tokens, bool eight, qb_panel_fn fn) {
+    return (qb_integer_panel){
+        .blocks = 1, .tokens = tokens, .words = WORDS(eight), .depth = PANEL_DEPTH, .fn = fn};
+}
+
 void qb_i8mm(const qb_integer *dotprod, qb_integer *out) {
     static const int narrow[] = {QB_PACK_2, QB_PACK_3, QB_PACK_4, QB_PACK_8, QB_PACK_CODEBOOK};
     *out = *dotprod;
     out->name = "neon-i8mm";
     for (size_t i = 0; i < sizeof narrow / sizeof *narrow; i++) {
-        out->panel_i16[narrow[i]] = (qb_integer_panel){1, TOKENS_I16, WORDS(false), PANEL_DEPTH, narrow_i16};
-        out->panel_i8[narrow[i]] = (qb_integer_panel){1, TOKENS_I8, WORDS(true), PANEL_DEPTH, narrow_i8};
+        out->panel_i16[narrow[i]] = panel_of(TOKENS_I16, false, narrow_i16);
+        out->panel_i8[narrow[i]] = panel_of(TOKENS_I8, true, narrow_i8);
     }
-    out->panel_i16[QB_WHOLE_WIDE] = (qb_integer_panel){1, TOKENS_I16, WORDS(false), PANEL_DEPTH, wide_i16};
+    out->panel_i16[QB_WHOLE_WIDE] = panel_of(TOKENS_I16, false, wide_i16);
     out->spin_products = SPIN_PRODUCTS;
     out->spin_i16 = spin_i16;
     out->spin_i8 = spin_i8;
