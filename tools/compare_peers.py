@@ -135,6 +135,7 @@ def run_bench(path, threads, activations, a):
     rows = {m["name"]: m for c in doc["cases"] for m in c["metrics"] if m["name"] in ("prefill", "decode")}
     got = {k: rows[k]["value"] for k in rows}
     got["activations"] = rows["decode"].get("activations", "f32")
+    got["prompt_activations"] = rows["prefill"].get("activations", "f32")
     got["read_bytes_per_s"] = rows["decode"]["bytes_per_s"]
     return got, doc["context"]
 
@@ -157,7 +158,7 @@ def measure(a, name, threads):
                 v.append(got[k])
         for row, (_, file, activations) in zip(rows, ours):
             got, context = run_bench(file, threads, activations, a)
-            row["activations"] = got["activations"]
+            row["activations"], row["prompt_activations"] = got["activations"], got["prompt_activations"]
             row["bytes"].append(got["read_bytes_per_s"])
             for k in ("prefill", "decode"):
                 row[k].append(got[k])
@@ -169,7 +170,8 @@ def measure(a, name, threads):
     for row in rows:
         share = statistics.median(row.pop("bytes")) / ceilings["read_bytes_per_s"]
         row["decode_share_of_read_ceiling"] = round(share, 3)
-        line = f"{name:7} t{threads}  {row['ours'] + ' (' + row['activations'] + ')':22}"
+        kinds = "/".join(dict.fromkeys((row["prompt_activations"], row["activations"])))
+        line = f"{name:7} t{threads}  {row['ours'] + ' (' + kinds + ')':22}"
         for k in ("prefill", "decode"):
             row[k + "_ratio"] = {peer: ratio(row[k], got[k]) for peer, got in theirs.items()}
             best = max(theirs, key=lambda peer, k=k: statistics.median(theirs[peer][k]))
