@@ -10,7 +10,7 @@ typedef struct {
 static void add_list(const qb_step_weights *w, const qb_activation_use *use, int64_t tokens, sums *s) {
     for (int64_t i = 0; i < w->n_modules; i++) {
         const qb_matrix *m = &w->matrices[i];
-        const bool float32 = use->fastest && m->float32_tokens && tokens >= m->float32_tokens;
+        const bool float32 = use->fastest && qb_matrix_float32_is_faster(m, tokens);
         s->bytes += m->bytes, s->weights += m->rows * m->cols;
         if (!float32 && m->integer >> use->set & 1)
             s->whole_bytes += m->bytes, s->whole_weights += m->rows * m->cols;
@@ -28,7 +28,6 @@ void qb_activations_count(const qb_model *m, int64_t tokens, qb_activation_use *
     add_list(&m->enter.w, use, tokens, &s);
     add_list(&m->leave.w, use, tokens, &s);
     use->float32_bytes = s.bytes - s.whole_bytes;
-    if (!s.whole_bytes) use->whole_share = 0;
     use->mode = s.whole_bytes ? use->set : QB_ACTIVATIONS_F32;
 }
 

@@ -70,6 +70,11 @@ typedef struct qb_matrix {
     int64_t bytes; /* bytes one pass over the matrix reads: codes, scales, zeros, or the dense elements */
 } qb_matrix;
 
+/* Whether the fastest product with so many tokens takes float32, whatever it takes for fewer. */
+static inline bool qb_matrix_float32_is_faster(const qb_matrix *m, int64_t tokens) {
+    return m->float32_tokens && tokens >= m->float32_tokens;
+}
+
 /* Keys and values of n_seq sequences and n_layers layers: [layer][seq][kv_head][capacity][head_dim], values
    [..][value_dim]. */
 typedef struct qb_kv {

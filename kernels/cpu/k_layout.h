@@ -34,6 +34,10 @@ static inline int qb_k_groups(qb_pack_kind kind) {
 static inline bool qb_k_has_offsets(qb_pack_kind kind) {
     return kind == QB_PACK_K2 || kind == QB_PACK_K4 || kind == QB_PACK_K5;
 }
+/* The same of a weight of any layout. */
+static inline bool qb_packed_has_offsets(const qb_packed *p) {
+    return p->offsets || (qb_is_k(p->kind) && qb_k_has_offsets(p->kind));
+}
 /* Where a super-block's parts begin, in bytes. */
 static inline int64_t qb_k_high_at(qb_pack_kind kind) {
     return (int64_t)QB_BLOCK_ROWS * QB_K_COLS / 8 * qb_k_low_bits(kind);

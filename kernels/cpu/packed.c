@@ -102,7 +102,7 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
 }
 
 static bool needs_sums(const qb_packed *p) {
-    return p->zeros || p->offsets || (qb_is_k(p->kind) && qb_k_has_offsets(p->kind));
+    return p->zeros || qb_packed_has_offsets(p);
 }
 
 static void shape_tiles(const qb_simd *simd, packed_job *j) {

@@ -53,9 +53,6 @@ static int64_t segment_end(const qb_packed *p, int64_t segment) {
 static int64_t segments_of(const qb_packed *p) {
     return qb_is_k(p->kind) ? p->cols / QB_K_COLS : p->n_groups;
 }
-static bool has_offsets(const qb_packed *p) {
-    return p->offsets || (qb_is_k(p->kind) && qb_k_has_offsets(p->kind));
-}
 
 /* Measured on an Intel Xeon: with values of three parts the loops are the faster below. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p) {
@@ -228,7 +225,8 @@ static int64_t laid_bytes(int64_t T, int64_t cols) {
 static int64_t packed_room(const cpu_device *d, const qb_cpu_part *part) {
     const qb_packed *p = part->w->packed;
     const int64_t gathered = p->source ? part->T * p->padded_cols * 4 : 0;
-    const int64_t sums = has_offsets(p) ? part->T * p->n_groups * 4 + laid_bytes(part->T, p->n_groups) : 0;
+    const int64_t sums =
+        qb_packed_has_offsets(p) ? part->T * p->n_groups * 4 + laid_bytes(part->T, p->n_groups) : 0;
     return workers_bytes(d) + laid_bytes(part->T, p->padded_cols) + gathered + sums;
 }
 
@@ -247,7 +245,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
                       .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
     uint8_t *behind = (uint8_t *)j->laid + laid_bytes(part->T, p->padded_cols);
-    if (has_offsets(p)) {
+    if (qb_packed_has_offsets(p)) {
         j->laid_sums = (uint16_t *)(void *)behind;
         j->sums = (float *)(void *)(behind + laid_bytes(part->T, p->n_groups));
         behind = (uint8_t *)(j->sums + part->T * p->n_groups);

@@ -46,7 +46,7 @@ static void run_joint(cpu_device *d, const joint *j) {
 static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w, int64_t T) {
     if (!w->packed && d->simd->bf16 && T >= qb_cpu_tiles_least(w->dtype)) return &qb_cpu_tiles_form;
     if (!w->packed) return &qb_cpu_dense_form;
-    const bool float32 = d->fastest && w->float32_tokens && T >= w->float32_tokens;
+    const bool float32 = d->fastest && qb_matrix_float32_is_faster(w, T);
     if (!float32 && w->integer >> d->activations & 1) return &qb_cpu_integer_form;
     if (d->simd->bf16 && T >= qb_cpu_packed_tiles_least(w->packed)) return &qb_cpu_packed_tiles_form;
     return &qb_cpu_packed_form;

@@ -54,8 +54,8 @@ static inline int64_t qb_cpu_tile_rows(const cpu_device *d, int64_t rows) {
 extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_packed_tiles_form,
     qb_cpu_integer_form;
 
-/* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns, values
-   have offsets, or codes lie by row. */
+/* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns or
+   codes lie by row. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p);
 /* Tokens from which on they are faster than products with 16-bit activations; 0: never. */
 int64_t qb_cpu_packed_float32_tokens(const cpu_device *d, const qb_packed *p);
