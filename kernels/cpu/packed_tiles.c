@@ -9,11 +9,12 @@
 #include <cblas.h>
 #include <string.h>
 
-/* As dense rows: a task is so many, laid for a chunk of one group's columns at a time. */
+/* As dense rows: a task is so many, laid for a chunk of columns at a time, a part of one group's or several
+   groups'. */
 enum { PASS_TOKENS = 512, CHUNK = 4, PAIR = 2 * QB_BF16_TILE, COLS = QB_BF16_TILE_COLS };
 enum { SUMS = QB_TILE_ROWS_MOST * PASS_TOKENS, PANEL = CHUNK * COLS * PAIR };
 enum { LEFT_ELEMENTS = QB_TILE_ROWS_MOST * CHUNK * COLS * QB_BF16_PARTS };
-enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + (SUMS + PANEL + QB_TILE_ROWS_MOST) * 4 };
+enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + (SUMS + PANEL + QB_TILE_ROWS_MOST * CHUNK) * 4 };
 
 typedef struct {
     const qb_simd *simd;
@@ -174,6 +175,23 @@ static void add_offsets(const packed_job *j, int64_t block, int64_t row_pairs, u
     }
 }
 
+/* Columns that are multiplied at a time: `count` segments from `segment` on of so many tiles of columns each,
+   or a part of one. */
+typedef struct {
+    int64_t segment, count, begin, end, tiles;
+} column_chunk;
+
+static column_chunk chunk_at(const qb_packed *p, int64_t segment, int64_t begin) {
+    const int64_t end = least(begin + CHUNK * COLS, segment_end(p, segment));
+    column_chunk c = {segment, 1, begin, end, pieces(end - begin, COLS)};
+    for (; end == segment_end(p, segment) && segment + c.count < segments_of(p); c.count++) {
+        const int64_t next = segment_end(p, segment + c.count);
+        if (pieces(next - c.end, COLS) != c.tiles || (c.count + 1) * c.tiles > CHUNK) break;
+        c.end = next;
+    }
+    return c;
+}
+
 static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const packed_job *j = ctx;
     const qb_packed *p = j->p;
@@ -185,23 +203,27 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         const int64_t first = i * j->task_rows, rows = least(j->task_rows, p->rows - first);
         const int64_t row_pairs = pieces(rows, PAIR), block = first / QB_BLOCK_ROWS;
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
-        for (int64_t s = 0, from = 0; s < segments_of(p); from = segment_end(p, s++))
-            for (int64_t k = from; k < segment_end(p, s); k += CHUNK * COLS) {
-                const int64_t to = least(k + CHUNK * COLS, segment_end(p, s)), n = pieces(to - k, COLS);
-                for (int64_t r = 0; r < row_pairs; r++) {
-                    const qb_bf16_source values = {
-                        .numbers = panel,
-                        .dtype = QB_DTYPE_F32,
-                        .across = true,
-                        .parts = j->parts,
-                        .stride = PAIR,
-                        .rows = unpack_pair(j, block + 2 * r, s, k, to, panel, scales + r * PAIR),
-                        .cols = to - k};
-                    tiles->lay_left(&values, left + r * n * qb_bf16_pair(j->parts));
-                }
-                tiles->multiply(j->parts, n, left, row_pairs, scales, j->laid + k / COLS * pair, token_pairs,
-                                j->depth * pair, sums);
+        column_chunk c;
+        for (int64_t s = 0, k = 0; s < segments_of(p);
+             k = c.end, s += k == segment_end(p, c.segment + c.count - 1) ? c.count : 0) {
+            c = chunk_at(p, s, k);
+            for (int64_t at = 0; at < row_pairs * c.count; at++) {
+                const int64_t r = at / c.count, segment = s + at % c.count;
+                const int64_t from = segment > s ? segment_end(p, segment - 1) : k;
+                const int64_t to = least(segment_end(p, segment), c.end);
+                const qb_bf16_source values = {
+                    .numbers = panel,
+                    .dtype = QB_DTYPE_F32,
+                    .across = true,
+                    .parts = j->parts,
+                    .stride = PAIR,
+                    .rows = unpack_pair(j, block + 2 * r, segment, from, to, panel, scales + at * PAIR),
+                    .cols = to - from};
+                tiles->lay_left(&values, left + at * c.tiles * qb_bf16_pair(j->parts));
             }
+            tiles->multiply(j->parts, c.count * c.tiles, left, row_pairs, &(qb_bf16_scales){scales, c.tiles},
+                            j->laid + k / COLS * pair, token_pairs, j->depth * pair, sums);
+        }
         if (j->sums) add_offsets(j, block, row_pairs, left, panel, sums);
         for (int64_t s = 0; s < token_pairs * row_pairs; s++) {
             const int64_t t = s / row_pairs * PAIR, r = s % row_pairs;

@@ -46,6 +46,13 @@ typedef struct qb_bf16_source {
     int64_t rows, cols;
 } qb_bf16_source;
 
+/* What sums of each left row are multiplied with, `tiles` tiles of columns at a time, before they are added:
+   scales[pair of left tiles][depth / tiles][32]. */
+typedef struct qb_bf16_scales {
+    const float *scales;
+    int64_t tiles; /* depth is a multiple */
+} qb_bf16_scales;
+
 typedef struct qb_bf16_tiles {
     /* Rows to to[ceil(cols / 32)][parts][2][16 rows][32 columns], or, of float32,
        to[ceil(cols / 32)][3][2][16 pairs of columns][16 rows][2]; zeros elsewhere. `to` is aligned to 64
@@ -54,10 +61,10 @@ typedef struct qb_bf16_tiles {
     void (*lay_right)(const qb_bf16_source *rows, uint16_t *to);
     /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += products
        over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride elements
-       on. Of products of parts i and j those with i + j <= 2. scales[pair][32]: what these columns' sums of
-       each left row are multiplied with; NULL: nothing. */
-    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts, const float *scales,
-                     const uint16_t *right, int64_t rights, int64_t right_stride, float *sums);
+       on. Of products of parts i and j those with i + j <= 2. scales: NULL for none. */
+    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts,
+                     const qb_bf16_scales *scales, const uint16_t *right, int64_t rights,
+                     int64_t right_stride, float *sums);
     /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
     bool (*take_sums)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
     /* The same added to y, of each right row the left ones up to `below` + its own number alone; nothing,
