@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TILE_PANELS = 2, TILE_ROWS = TILE_PANELS * QB_LANES };
+/* Rows of a tile: many, for what is laid out of U serves all of them; fewer where a weight has few, so that
+   many threads find work. */
+enum { TILE_PANELS_MOST = 8, TILE_PANELS_LEAST = 2, TILES_WANTED = 32 };
 
 typedef struct {
     const qb_quant_job *job;
@@ -25,16 +27,19 @@ typedef struct {
                        does */
     bool static_groups;
     int64_t block; /* columns of a lazy-update block */
+    int panels;    /* of a tile */
+    int64_t tile_rows;
+    qb_updates *updates;
     float *scratch;
     size_t share; /* floats a worker has of it */
 } gptq_run;
 
 /* One worker's memory. */
 typedef struct {
-    float *w;      /* [TILE_ROWS][cols] in quantization order, dead columns 0; compensated as blocks finish */
+    float *w;      /* [tile_rows][cols] in quantization order, dead columns 0; compensated as blocks finish */
     float *group;  /* [group][QB_LANES] */
     float *panel;  /* [block][QB_LANES] the working copy of a block */
-    float *errors; /* [block][TILE_ROWS] */
+    float *errors; /* [block][tile_rows], negated */
     float *scale,
         *zero;      /* [panels][n_groups or 1][QB_LANES]: static grids of all groups, else the present one */
     uint8_t *codes; /* [QB_LANES] */
@@ -45,21 +50,21 @@ static int64_t grids_kept(const gptq_run *run) {
 }
 
 static size_t tile_share(const gptq_run *run) {
-    int64_t cols = run->q->cols;
-    return (size_t)(TILE_ROWS * cols + QB_LANES * run->group + QB_LANES * run->block +
-                    TILE_ROWS * run->block + 2 * TILE_ROWS * grids_kept(run) + QB_LANES);
+    int64_t cols = run->q->cols, rows = run->tile_rows;
+    return (size_t)(rows * cols + QB_LANES * run->group + QB_LANES * run->block + rows * run->block +
+                    2 * rows * grids_kept(run) + QB_LANES);
 }
 
 static tile_memory tile_memory_of(const gptq_run *run, int worker) {
     tile_memory m;
     int64_t cols = run->q->cols;
     m.w = run->scratch + (size_t)worker * run->share;
-    m.group = m.w + TILE_ROWS * cols;
+    m.group = m.w + run->tile_rows * cols;
     m.panel = m.group + QB_LANES * run->group;
     m.errors = m.panel + QB_LANES * run->block;
-    m.scale = m.errors + TILE_ROWS * run->block;
-    m.zero = m.scale + TILE_ROWS * grids_kept(run);
-    m.codes = (uint8_t *)(m.zero + TILE_ROWS * grids_kept(run));
+    m.scale = m.errors + run->tile_rows * run->block;
+    m.zero = m.scale + run->tile_rows * grids_kept(run);
+    m.codes = (uint8_t *)(m.zero + run->tile_rows * grids_kept(run));
     return m;
 }
 
@@ -82,14 +87,14 @@ static void load_tile(const gptq_run *run, tile_memory *m, int64_t row0, int64_t
     int64_t cols = run->q->cols;
     const float *source = run->job->weight + row0 * cols;
     memcpy(m->w, source, (size_t)(n_rows * cols) * sizeof *m->w);
-    if (n_rows < TILE_ROWS)
-        memset(m->w + n_rows * cols, 0, (size_t)((TILE_ROWS - n_rows) * cols) * sizeof *m->w);
+    if (n_rows < run->tile_rows)
+        memset(m->w + n_rows * cols, 0, (size_t)((run->tile_rows - n_rows) * cols) * sizeof *m->w);
     if (h->n_dead > 0)
         for (int64_t r = 0; r < n_rows; r++)
             for (int64_t k = 0; k < cols; k++)
                 if (h->dead[k]) m->w[r * cols + k] = 0.0F;
     if (run->one_group || run->static_groups)
-        for (int p = 0; p < TILE_PANELS; p++) {
+        for (int p = 0; p < run->panels; p++) {
             const float *from = run->one_group ? source : m->w;
             for (int64_t g = 0; g < run->q->n_groups; g++) {
                 int64_t at = (p * grids_kept(run) + (run->static_groups ? g : 0)) * QB_LANES;
@@ -127,7 +132,8 @@ static void run_block(const gptq_run *run, tile_memory *m, int p, int64_t row0, 
         run->ops->step(m->panel + i * QB_LANES, n - i, h->u + place * cols + place, scale + grid * QB_LANES,
                        zero + grid * QB_LANES, maxq, m->codes, error);
         qb_affine_put_column(run->q, row0, n_rows, column, m->codes);
-        memcpy(m->errors + i * TILE_ROWS + p * QB_LANES, error, sizeof error);
+        float *to = m->errors + i * run->tile_rows + p * QB_LANES;
+        for (int r = 0; r < QB_LANES; r++) to[r] = -error[r];
     }
 }
 
@@ -138,13 +144,13 @@ static void gptq_tile(void *ctx, int64_t begin, int64_t end, int worker) {
     load_tile(run, &m, begin, n_rows);
     for (int64_t i1 = 0; i1 < cols; i1 += run->block) {
         int64_t n = cols - i1 < run->block ? cols - i1 : run->block, rest = cols - i1 - n;
-        for (int p = 0; p < TILE_PANELS; p++) {
+        for (int p = 0; p < run->panels; p++) {
             int64_t in_panel = rows_in_panel(n_rows, p);
             if (in_panel > 0) run_block(run, &m, p, begin + p * QB_LANES, in_panel, i1, n);
         }
         if (rest > 0)
-            qb_gemm(NULL, true, false, n_rows, rest, n, -1.0F, m.errors, TILE_ROWS,
-                    run->job->hessian->u + i1 * cols + i1 + n, cols, 1.0F, m.w + i1 + n, cols);
+            qb_updates_add(run->updates, worker, i1 / run->block, m.errors, run->tile_rows, n_rows,
+                           m.w + i1 + n, cols);
     }
 }
 
@@ -165,14 +171,22 @@ static qb_status run_gptq(const qb_quant_job *job, qb_qweight *q) {
         .static_groups = c->static_groups && c->group_size != -1,
         .block = c->block_columns < q->cols ? c->block_columns : q->cols,
     };
+    run.panels = TILE_PANELS_MOST;
+    while (run.panels > TILE_PANELS_LEAST && q->rows < (int64_t)TILES_WANTED * run.panels * QB_LANES)
+        run.panels /= 2;
+    run.tile_rows = run.panels * QB_LANES;
     run.share = (tile_share(&run) + 15) / 16 * 16; /* a cache line: workers share none */
-    qb_status st =
-        qb_alloc((size_t)qb_threads_count(job->threads) * run.share, sizeof *run.scratch, &run.scratch);
-    if (st != QB_OK) return st;
-    qb_parallel_for(job->threads, q->rows, TILE_ROWS, gptq_tile, &run);
-    qb_free(run.scratch);
+    qb_status st;
+    QB_TRY(st,
+           qb_alloc((size_t)qb_threads_count(job->threads) * run.share, sizeof *run.scratch, &run.scratch));
+    QB_TRY(st,
+           qb_updates_create(job->threads, job->hessian->u, q->cols, run.block, run.tile_rows, &run.updates));
+    qb_parallel_for(job->threads, q->rows, run.tile_rows, gptq_tile, &run);
     if (q->g_idx) put_group_index(job->hessian, q);
-    return QB_OK;
+out:
+    qb_updates_free(run.updates);
+    qb_free(run.scratch);
+    return st;
 }
 
 /* Rounding to nearest instead, with the reason for the report. */

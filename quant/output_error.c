@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum {
-    TILE_ROWS = 256,      /* that meet H at a time, with as many of the weight itself */
+    TILE_ROWS = 512,      /* that meet H at a time, with as many of the weight itself */
     GRAIN_ROWS = 8,       /* of these a task dequantizes */
     SPAN_ELEMENTS = 65536 /* elements of a codebook weight taken at a time */
 };

@@ -147,11 +147,13 @@ static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
 
-/* What stands beside Hessians: the tiles of GPTQ, or behind them those of the error, and what the device lays
- * out. */
-static int64_t method_bytes(const model_sizes *s, int64_t tokens) {
+/* What stands beside Hessians: the tiles of GPTQ and its updates, or behind them those of the error, and what
+ * the device lays out. */
+static int64_t method_bytes(const model_sizes *s, int64_t block, int64_t tokens) {
     const int threads = (int)qb_cores_available();
-    return larger(tile_bytes(s, 192), qb_output_error_bytes(threads, s->widest)) +
+    const int64_t columns = block < s->widest ? block : s->widest;
+    const int64_t gptq = tile_bytes(s, 192) + qb_updates_bytes(threads, s->widest, columns, 128);
+    return larger(gptq, qb_output_error_bytes(threads, s->widest)) +
            larger(qb_cpu_hessian_bytes(threads, s->widest, tokens),
                   qb_cpu_product_bytes(threads, s->widest, tokens));
 }
@@ -224,7 +226,7 @@ qb_status qb_quant_plan_make(const qb_model *m, const qb_quant_method *method, c
     out->hessian_bytes = s.largest_hessians + 4 * s.widest * s.widest;
     out->block_bytes = s.largest_dense + s.largest_packed + s.largest_work + table_bytes(m);
     qb_calibration_memory memory;
-    const int64_t beside = method_bytes(&s, out->calibration_tokens);
+    const int64_t beside = method_bytes(&s, config->block_columns, out->calibration_tokens);
     int64_t fixed = qb_resident_bytes() + out->hessian_bytes + out->block_bytes + beside;
     st = qb_calibration_size(&m->topology, out->calibration_tokens, config->samples, config->seqlen,
                              config->true_sequential, fixed, &memory);

@@ -312,6 +312,51 @@ static void test_tiles__hessians(void **state) {
     check_hessian(64, 140, 2, 0x1.fffffep127f);
 }
 
+/* What lies behind a block, of `rows` rows; what float32 finds no number, or infinite, is so here. */
+static void check_updates(const qb_bf16_tiles *tiles, int64_t n, int64_t block, int64_t rows, float end) {
+    float *u = noise_new(n * n), *a = noise_new(block * rows), *before = noise_new(rows * n);
+    if (end != 0) a[rows + rows / 2] = end;
+    float *y = noise_new(rows * n), *again = noise_new(rows * n);
+    for (int threads = 1; threads <= 2; threads++) {
+        qb_device *dev = device_open(NULL, threads);
+        qb_updates *q;
+        float *to = threads == 1 ? y : again;
+        memcpy(to, before, (size_t)(rows * n) * sizeof *y);
+        assert_ok(qb_updates_create_by(tiles, dev->threads, u, n, block, rows + 3, &q));
+        for (int64_t b = 0; (b + 1) * block < n; b++)
+            qb_updates_add(q, threads - 1, b, a, rows, rows, to + (b + 1) * block, n);
+        qb_updates_free(q);
+        qb_backend_cpu.close(dev);
+    }
+    assert_memory_equal(again, y, (size_t)(rows * n) * sizeof *y);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < n; c++) {
+            double want = before[r * n + c], size = fabs(want);
+            for (int64_t k = 0; k < c / block * block; k++) {
+                const double term = (double)a[k % block * rows + r] * (double)u[k * n + c];
+                want += term, size += fabs(term);
+            }
+            const double most = roundings(QB_DTYPE_F32, block) * (double)(c / block + 1) * 0x1p-24 * size;
+            const float got = y[r * n + c];
+            if (isfinite(want) ? !(fabs((double)got - want) <= most) : isfinite(got))
+                fail_msg("%lld wide, blocks of %lld, %lld rows: [%lld, %lld] is %.9g, in float64 %.9g",
+                         (long long)n, (long long)block, (long long)rows, (long long)r, (long long)c,
+                         (double)got, want);
+        }
+    qb_free(u), qb_free(a), qb_free(before), qb_free(y), qb_free(again);
+}
+
+static void test_tiles__updates_behind_blocks(void **state) {
+    (void)state;
+    for (int i = 0; i < (plain ? 2 : 1); i++) {
+        const qb_bf16_tiles *tiles = i ? with_tiles.bf16 : NULL;
+        check_updates(tiles, 300, 128, 33, 0), check_updates(tiles, 200, 64, 64, 0);
+        check_updates(tiles, 150, 40, 100, 0), check_updates(tiles, 128, 128, 40, 0);
+        check_updates(tiles, 90, 16, 40, 0), check_updates(tiles, 100, 32, 5, 0);
+        check_updates(tiles, 161, 32, 40, INFINITY), check_updates(tiles, 161, 32, 40, NAN);
+    }
+}
+
 /* Sums of two sets at once against float64's, whatever the threads. */
 static void test_tiles__quadratic_forms(void **state) {
     (void)state;
@@ -487,6 +532,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__quantized_rows),
         cmocka_unit_test(test_tiles__the_fastest_may_be_float32),
         cmocka_unit_test(test_tiles__hessians),
+        cmocka_unit_test(test_tiles__updates_behind_blocks),
         cmocka_unit_test(test_tiles__quadratic_forms),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);

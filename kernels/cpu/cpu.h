@@ -24,6 +24,20 @@ const char *qb_cpu_integer(void);
 /* C[m, n] = alpha * op(A) op(B) + beta * C, row-major, leading dimensions in elements. */
 void qb_gemm(qb_threads *threads, bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, float alpha,
              const float *a, int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* Updates of what lies behind each block of columns by a triangular u[n, n], which is read until they are
+   freed: for at most `most_rows` rows at a time on each of the threads. threads may be NULL. qb_updates_free
+   takes NULL. */
+typedef struct qb_updates qb_updates;
+qb_status qb_updates_create(qb_threads *threads, const float *u, int64_t n, int64_t block, int64_t most_rows,
+                            qb_updates **out) QB_NODISCARD;
+void qb_updates_free(qb_updates *q);
+/* What it takes. */
+int64_t qb_updates_bytes(int threads, int64_t n, int64_t block, int64_t most_rows);
+/* Behind whole block b: y[rows][n - (b + 1) block] += A^T u[the block's rows][the columns behind it],
+   A[block, rows]; y[0] is the first column behind it. Leading dimensions in elements. On the calling thread,
+   whose worker number it is. */
+void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, int64_t lda, int64_t rows,
+                    float *y, int64_t ldy);
 /* Room for sums of d H d^T: at most `most_rows` rows of all sets together, H[n, n]. threads may be NULL. Free
    with qb_quadratic_free, which takes NULL. */
 typedef struct qb_quadratic qb_quadratic;

@@ -15,3 +15,6 @@ void qb_gram_lower(qb_threads *threads, bool trans_x, int64_t n, int64_t k, floa
 /* qb_quadratic_create with tiles that are named; NULL: SGEMM. */
 qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, int64_t n,
                                  int64_t most_rows, int sets, qb_quadratic **out) QB_NODISCARD;
+/* qb_updates_create likewise. */
+qb_status qb_updates_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, const float *u, int64_t n,
+                               int64_t block, int64_t most_rows, qb_updates **out) QB_NODISCARD;

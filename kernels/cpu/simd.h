@@ -70,6 +70,8 @@ typedef struct qb_bf16_tiles {
     /* The same added to y, of each right row the left ones up to `below` + its own number alone; nothing,
        where not all are numbers. */
     bool (*add_sums)(const float *sums, int64_t lefts, int64_t rights, int64_t below, float *y, int64_t ldy);
+    /* All of them to y[left * ldy + right]; nothing, where not all are numbers. */
+    bool (*add_rows)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
 } qb_bf16_tiles;
 
 /* How products of queries and keys become logits: scaled, capped, slanted (qb_attend_attr). */

@@ -1,0 +1,148 @@
+/* GPTQ's updates behind each block of columns: y += A^T U, A the errors of a few rows, U[block][columns
+   behind it] of one triangular matrix for all rows. By tiles of bfloat16 where there are, U's laid out once;
+   else one single-threaded SGEMM each. */
+#include "kernels/cpu/gemm.h"
+
+#include "base/memory.h"
+
+#include <cblas.h>
+#include <string.h>
+
+enum { PAIR = 2 * QB_BF16_TILE, COLS = QB_BF16_TILE_COLS, PASS_PAIRS = 8 };
+/* Fewer rows or a shallower block: SGEMM. */
+enum { LEAST_ROWS = 32, LEAST_BLOCK = 32 };
+
+struct qb_updates {
+    const qb_bf16_tiles *tiles; /* NULL: SGEMM */
+    const float *u;
+    int64_t n, block;
+    uint16_t *laid;   /* [block][pair of columns behind it][depth][qb_bf16_pair(3)] */
+    int64_t *of_laid; /* [blocks] where each begins */
+    float *workers;   /* [worker]: sums of tiles, left tiles */
+    int64_t share;    /* floats of a worker */
+};
+
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t pieces(int64_t n, int64_t size) {
+    return (n + size - 1) / size;
+}
+
+static int64_t pairs_behind(int64_t n, int64_t block, int64_t b) {
+    return pieces(n - least(n, (b + 1) * block), PAIR);
+}
+static int64_t pair_elements(int64_t block) {
+    return pieces(block, COLS) * qb_bf16_pair(QB_BF16_PARTS);
+}
+static int64_t share_of(int64_t block, int64_t most_rows) {
+    const int64_t lefts = pieces(most_rows, PAIR);
+    return PASS_PAIRS * lefts * PAIR * PAIR + lefts * pair_elements(block) / 2;
+}
+static int64_t laid_elements(int64_t n, int64_t block) {
+    int64_t pairs = 0;
+    for (int64_t b = 0; b < pieces(n, block); b++) pairs += pairs_behind(n, block, b);
+    return pairs * pair_elements(block);
+}
+
+int64_t qb_updates_bytes(int threads, int64_t n, int64_t block, int64_t most_rows) {
+    if (!qb_simd_chosen()->bf16 || block < LEAST_BLOCK) return 0;
+    return laid_elements(n, block) * 2 + threads * share_of(block, most_rows) * 4;
+}
+
+/* Blocks are laid by pairs of columns, the first block's first. */
+static void lay_pairs(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
+    const qb_updates *q = ctx;
+    int64_t b = 0, first = 0;
+    for (int64_t i = begin; i < end; i++) {
+        while (i - first >= pairs_behind(q->n, q->block, b)) first += pairs_behind(q->n, q->block, b++);
+        const int64_t k = b * q->block, col = k + q->block + (i - first) * PAIR;
+        const qb_bf16_source part = {.numbers = q->u + k * q->n + col,
+                                     .dtype = QB_DTYPE_F32,
+                                     .across = true,
+                                     .stride = q->n,
+                                     .rows = least(PAIR, q->n - col),
+                                     .cols = q->block};
+        q->tiles->lay_right(&part, q->laid + i * pair_elements(q->block));
+    }
+}
+
+qb_status qb_updates_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, const float *u, int64_t n,
+                               int64_t block, int64_t most_rows, qb_updates **out) {
+    qb_updates *q;
+    qb_status st;
+    *out = NULL;
+    qb_blas_single_thread();
+    QB_TRY(st, qb_alloc_zero(1, sizeof *q, &q));
+    *out = q;
+    q->u = u, q->n = n, q->block = block;
+    if (!tiles || block < LEAST_BLOCK) goto out;
+    q->tiles = tiles, q->share = share_of(block, most_rows);
+    QB_TRY(st, qb_alloc((size_t)laid_elements(n, block), sizeof *q->laid, &q->laid));
+    qb_ask_huge_pages(q->laid, laid_elements(n, block) * 2);
+    QB_TRY(st, qb_alloc((size_t)pieces(n, block), sizeof *q->of_laid, &q->of_laid));
+    QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof *q->workers, &q->workers));
+    for (int64_t b = 0, at = 0; b < pieces(n, block);
+         at += pairs_behind(n, block, b++) * pair_elements(block))
+        q->of_laid[b] = at;
+    qb_parallel_for(threads, laid_elements(n, block) / pair_elements(block), 8, lay_pairs, q);
+out:
+    if (st != QB_OK) {
+        qb_updates_free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+qb_status qb_updates_create(qb_threads *threads, const float *u, int64_t n, int64_t block, int64_t most_rows,
+                            qb_updates **out) {
+    return qb_updates_create_by(qb_simd_chosen()->bf16, threads, u, n, block, most_rows, out);
+}
+
+void qb_updates_free(qb_updates *q) {
+    if (!q) return;
+    qb_free(q->laid), qb_free(q->of_laid), qb_free(q->workers);
+    qb_free(q);
+}
+
+static void by_sgemm(const qb_updates *q, int64_t k, const float *a, int64_t lda, int64_t rows, int64_t col,
+                     int64_t cols, float *y, int64_t ldy) {
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)rows, (int)cols, (int)q->block, 1.0f, a,
+                (int)lda, q->u + k * q->n + col, (int)q->n, 1.0f, y, (int)ldy);
+}
+
+void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, int64_t lda, int64_t rows,
+                    float *y, int64_t ldy) {
+    const int64_t k = b * q->block, behind = k + q->block;
+    if (behind >= q->n) return;
+    if (!q->tiles || rows < LEAST_ROWS) {
+        by_sgemm(q, k, a, lda, rows, behind, q->n - behind, y, ldy);
+        return;
+    }
+    const int64_t lefts = pieces(rows, PAIR), of_pair = pair_elements(q->block);
+    float *sums = q->workers + worker * q->share;
+    uint16_t *left = (uint16_t *)(void *)(sums + PASS_PAIRS * lefts * PAIR * PAIR);
+    for (int64_t l = 0; l < lefts; l++) {
+        const qb_bf16_source part = {.numbers = a + l * PAIR,
+                                     .dtype = QB_DTYPE_F32,
+                                     .across = true,
+                                     .stride = lda,
+                                     .rows = least(PAIR, rows - l * PAIR),
+                                     .cols = q->block};
+        q->tiles->lay_left(&part, left + l * of_pair);
+    }
+    for (int64_t p = 0; p < pairs_behind(q->n, q->block, b); p += PASS_PAIRS) {
+        const int64_t rights = least(PASS_PAIRS, pairs_behind(q->n, q->block, b) - p);
+        memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
+        q->tiles->multiply(QB_BF16_PARTS, pieces(q->block, COLS), left, lefts, NULL,
+                           q->laid + q->of_laid[b] + p * of_pair, rights, of_pair, sums);
+        for (int64_t i = 0; i < lefts * rights; i++) {
+            const int64_t r = i % lefts * PAIR, c = (p + i / lefts) * PAIR;
+            const int64_t some = least(PAIR, rows - r), width = least(PAIR, q->n - behind - c);
+            float *to = y + r * ldy + c;
+            if (!q->tiles->add_rows(sums + i * PAIR * PAIR, some, width, to, ldy))
+                by_sgemm(q, k, a + r, lda, some, behind + c, width, to, ldy);
+        }
+    }
+}
