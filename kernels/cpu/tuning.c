@@ -36,12 +36,14 @@ static const struct {
        [QB_PACK_K5] = {4096, false},
        [QB_PACK_K6] = {8192, true}},
       0,
+      0,
       4096,
       INT64_MAX,
       "ZEN"}},
-    {"AuthenticAMD", 0x1a, {"amd family 26", 2048, EVERY_KIND(2048), 0, 0, 0, NULL}}, /* Zen 5 */
+    {"AuthenticAMD", 0x1a, {"amd family 26", 2048, EVERY_KIND(2048), 0, 0, 0, 0, NULL}}, /* Zen 5 */
     /* Emerald Rapids, and in whole numbers a later Xeon with AMX: K types there gain 1.25 to 1.6 times over
-       512 bytes ahead, the others 0 to 5 % at 1024, in float32 too. */
+       512 bytes ahead, the others 0 to 5 % at 1024, in float32 too. Two threads that read and multiply: 2048
+       bytes ahead hide all but a tenth of the multiplying, 8192 and more next to none. */
     {"GenuineIntel",
      6,
      {"intel family 6",
@@ -57,16 +59,18 @@ static const struct {
        [QB_PACK_K5] = {4096, true},
        [QB_PACK_K6] = {8192, true}},
       1024,
+      2048,
       0,
       0,
       NULL}},
-    /* K types as on both that they were measured on. */
+    /* K types as on both that they were measured on; attention on the one. */
     {NULL,
      0,
      {"other",
       512,
       {[QB_PACK_2... QB_PACK_8] = {512, false}, [QB_PACK_K2... QB_PACK_K6] = {4096, true}},
       1024,
+      2048,
       0,
       0,
       NULL}},

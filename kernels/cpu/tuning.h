@@ -15,7 +15,8 @@ typedef struct qb_cpu_tuning {
     const char *source;               /* which row of the table this is: "amd family 25", "other" */
     int64_t packed_prefetch_bytes;    /* ahead of packed codes, for few tokens */
     qb_prefetch whole[QB_PACK_COUNT]; /* the same for products in whole numbers */
-    int64_t dense_prefetch_bytes; /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
+    int64_t dense_prefetch_bytes;  /* ahead of dense rows, for one token; 0: the processor's own prefetcher */
+    int64_t attend_prefetch_bytes; /* ahead of one token's keys; 0: neither keys nor values are asked for */
     /* One token, where nothing is asked ahead: rows of at most so many bytes are read one after the other,
        one stream; longer ones side by side. */
     int64_t dense_singly_bytes;
