@@ -16,10 +16,9 @@ struct qb_updates {
     const qb_bf16_tiles *tiles; /* NULL: SGEMM */
     const float *u;
     int64_t n, block;
-    uint16_t *laid;   /* [block][pair of columns behind it][depth][qb_bf16_pair(3)] */
-    int64_t *of_laid; /* [blocks] where each begins */
-    float *workers;   /* [worker]: sums of tiles, left tiles */
-    int64_t share;    /* floats of a worker */
+    uint16_t *laid; /* [block][pair of columns behind it][depth][qb_bf16_pair(3)] */
+    float *workers; /* [worker]: sums of tiles, left tiles */
+    int64_t share;  /* floats of a worker */
 };
 
 static int64_t least(int64_t a, int64_t b) {
@@ -39,10 +38,14 @@ static int64_t share_of(int64_t block, int64_t most_rows) {
     const int64_t lefts = pieces(most_rows, PAIR);
     return PASS_PAIRS * lefts * PAIR * PAIR + lefts * pair_elements(block) / 2;
 }
-static int64_t laid_elements(int64_t n, int64_t block) {
+/* Pairs that lie before block b's, or of all b blocks. */
+static int64_t pairs_before(int64_t n, int64_t block, int64_t b) {
     int64_t pairs = 0;
-    for (int64_t b = 0; b < pieces(n, block); b++) pairs += pairs_behind(n, block, b);
-    return pairs * pair_elements(block);
+    for (int64_t i = 0; i < b; i++) pairs += pairs_behind(n, block, i);
+    return pairs;
+}
+static int64_t laid_elements(int64_t n, int64_t block) {
+    return pairs_before(n, block, pieces(n, block)) * pair_elements(block);
 }
 
 int64_t qb_updates_bytes(int threads, int64_t n, int64_t block, int64_t most_rows) {
@@ -81,12 +84,8 @@ qb_status qb_updates_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, 
     q->tiles = tiles, q->share = share_of(block, most_rows);
     QB_TRY(st, qb_alloc((size_t)laid_elements(n, block), sizeof *q->laid, &q->laid));
     qb_ask_huge_pages(q->laid, laid_elements(n, block) * 2);
-    QB_TRY(st, qb_alloc((size_t)pieces(n, block), sizeof *q->of_laid, &q->of_laid));
     QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof *q->workers, &q->workers));
-    for (int64_t b = 0, at = 0; b < pieces(n, block);
-         at += pairs_behind(n, block, b++) * pair_elements(block))
-        q->of_laid[b] = at;
-    qb_parallel_for(threads, laid_elements(n, block) / pair_elements(block), 8, lay_pairs, q);
+    qb_parallel_for(threads, pairs_before(n, block, pieces(n, block)), 8, lay_pairs, q);
 out:
     if (st != QB_OK) {
         qb_updates_free(*out);
@@ -102,7 +101,7 @@ qb_status qb_updates_create(qb_threads *threads, const float *u, int64_t n, int6
 
 void qb_updates_free(qb_updates *q) {
     if (!q) return;
-    qb_free(q->laid), qb_free(q->of_laid), qb_free(q->workers);
+    qb_free(q->laid), qb_free(q->workers);
     qb_free(q);
 }
 
@@ -121,6 +120,7 @@ void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, 
         return;
     }
     const int64_t lefts = pieces(rows, PAIR), of_pair = pair_elements(q->block);
+    const uint16_t *right = q->laid + pairs_before(q->n, q->block, b) * of_pair;
     float *sums = q->workers + worker * q->share;
     uint16_t *left = (uint16_t *)(void *)(sums + PASS_PAIRS * lefts * PAIR * PAIR);
     for (int64_t l = 0; l < lefts; l++) {
@@ -135,8 +135,8 @@ void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, 
     for (int64_t p = 0; p < pairs_behind(q->n, q->block, b); p += PASS_PAIRS) {
         const int64_t rights = least(PASS_PAIRS, pairs_behind(q->n, q->block, b) - p);
         memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
-        q->tiles->multiply(QB_BF16_PARTS, pieces(q->block, COLS), left, lefts, NULL,
-                           q->laid + q->of_laid[b] + p * of_pair, rights, of_pair, sums);
+        q->tiles->multiply(QB_BF16_PARTS, pieces(q->block, COLS), left, lefts, NULL, right + p * of_pair,
+                           rights, of_pair, sums);
         for (int64_t i = 0; i < lefts * rights; i++) {
             const int64_t r = i % lefts * PAIR, c = (p + i / lefts) * PAIR;
             const int64_t some = least(PAIR, rows - r), width = least(PAIR, q->n - behind - c);
