@@ -104,8 +104,9 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         for (int64_t k = 0; k < j->depth; k += chunk) {
             const int64_t n = least(chunk, j->depth - k);
             lay_weights(j, first, rows, k, n, left);
-            tiles->multiply(parts, n, left, row_pairs, NULL, j->laid + k * qb_bf16_pair(QB_BF16_PARTS),
-                            token_pairs, j->depth * qb_bf16_pair(QB_BF16_PARTS), sums);
+            tiles->multiply(parts, QB_BF16_PARTS, n, left, row_pairs, NULL,
+                            j->laid + k * qb_bf16_pair(QB_BF16_PARTS), token_pairs,
+                            j->depth * qb_bf16_pair(QB_BF16_PARTS), sums);
         }
         for (int64_t p = 0; p < token_pairs * row_pairs; p++) {
             const int64_t t = p / row_pairs * PAIR, r = p % row_pairs * PAIR;

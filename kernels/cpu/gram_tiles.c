@@ -74,7 +74,7 @@ static void add_block(const gram_job *j, int64_t col, int64_t cols, int64_t row,
                 features(j, col + l * PAIR, token, least(count * QB_BF16_TILE_COLS, j->T - token));
             j->tiles->lay_left(&columns, left + l * count * pair);
         }
-        j->tiles->multiply(QB_BF16_PARTS, count, left, lefts, NULL,
+        j->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, count, left, lefts, NULL,
                            j->right + (row / PAIR * j->depth + k) * pair, rights, j->depth * pair, sums);
     }
     for (int64_t i = 0; i < lefts * rights; i++) {

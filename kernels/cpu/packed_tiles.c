@@ -170,8 +170,8 @@ static void add_offsets(const packed_job *j, int64_t block, int64_t row_pairs, u
                                             .cols = end - g};
             j->simd->bf16->lay_left(&offsets, left + r * n * pair);
         }
-        j->simd->bf16->multiply(QB_BF16_PARTS, n, left, row_pairs, NULL, j->laid_sums + g / COLS * pair,
-                                pieces(j->T, PAIR), depth * pair, sums);
+        j->simd->bf16->multiply(QB_BF16_PARTS, QB_BF16_PARTS, n, left, row_pairs, NULL,
+                                j->laid_sums + g / COLS * pair, pieces(j->T, PAIR), depth * pair, sums);
     }
 }
 
@@ -221,8 +221,9 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
                     .cols = to - from};
                 tiles->lay_left(&values, left + at * c.tiles * qb_bf16_pair(j->parts));
             }
-            tiles->multiply(j->parts, c.count * c.tiles, left, row_pairs, &(qb_bf16_scales){scales, c.tiles},
-                            j->laid + k / COLS * pair, token_pairs, j->depth * pair, sums);
+            tiles->multiply(j->parts, QB_BF16_PARTS, c.count * c.tiles, left, row_pairs,
+                            &(qb_bf16_scales){scales, c.tiles}, j->laid + k / COLS * pair, token_pairs,
+                            j->depth * pair, sums);
         }
         if (j->sums) add_offsets(j, block, row_pairs, left, panel, sums);
         for (int64_t s = 0; s < token_pairs * row_pairs; s++) {

@@ -26,8 +26,8 @@ typedef void (*qb_dense_fn)(const void *w, int64_t cols, int64_t n_rows, const f
 
 /* Products of dense numbers as sums of products of bfloat16 tiles (kernels/cpu/dense_tiles.c). A number is
    the sum of its parts, bfloat16 numbers each of which is the nearest to what the ones before leave: one of
-   bfloat16, two of float16, three of float32. */
-enum { QB_BF16_TILE = 16, QB_BF16_TILE_COLS = 32, QB_BF16_PARTS = 3 };
+   bfloat16, two of float16, three of float32. A float32 that is cut keeps two of them, 16 bits. */
+enum { QB_BF16_TILE = 16, QB_BF16_TILE_COLS = 32, QB_BF16_PARTS = 3, QB_BF16_CUT = 2 };
 static inline int qb_bf16_parts(qb_dtype dtype) {
     return dtype == QB_DTYPE_BF16 ? 1 : dtype == QB_DTYPE_F16 ? 2 : QB_BF16_PARTS;
 }
@@ -42,6 +42,7 @@ typedef struct qb_bf16_source {
     qb_dtype dtype;
     bool across; /* (float32 alone) columns lie one after the other, the numbers of a column side by side */
     int parts;   /* (across, to the left) that each number has; 0: all */
+    bool cut;    /* (float32, not across) to QB_BF16_CUT parts */
     int64_t stride; /* of rows, or of columns, in elements */
     int64_t rows, cols;
 } qb_bf16_source;
@@ -55,14 +56,15 @@ typedef struct qb_bf16_scales {
 
 typedef struct qb_bf16_tiles {
     /* Rows to to[ceil(cols / 32)][parts][2][16 rows][32 columns], or, of float32,
-       to[ceil(cols / 32)][3][2][16 pairs of columns][16 rows][2]; zeros elsewhere. `to` is aligned to 64
+       to[ceil(cols / 32)][parts][2][16 pairs of columns][16 rows][2]; zeros elsewhere. `to` is aligned to 64
        bytes. */
     void (*lay_left)(const qb_bf16_source *rows, uint16_t *to);
     void (*lay_right)(const qb_bf16_source *rows, uint16_t *to);
     /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += products
        over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride elements
-       on. Of products of parts i and j those with i + j <= 2. scales: NULL for none. */
-    void (*multiply)(int parts, int64_t depth, const uint16_t *left, int64_t lefts,
+       on. Of products of parts i and j those with i + j < right_parts: QB_BF16_PARTS, or QB_BF16_CUT where
+       both sides are cut. scales: NULL for none. */
+    void (*multiply)(int parts, int right_parts, int64_t depth, const uint16_t *left, int64_t lefts,
                      const qb_bf16_scales *scales, const uint16_t *right, int64_t rights,
                      int64_t right_stride, float *sums);
     /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
