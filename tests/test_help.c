@@ -100,7 +100,10 @@ static char *on_terminal(const char *head, const char *words) {
     char command[1024];
     qb_str text = {0};
     int master = posix_openpt(O_RDWR | O_NOCTTY);
-    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) {
+        print_message("skipped: this system has no terminal to give (is devpts mounted?)\n");
+        skip();
+    }
     const char *name = ptsname(master);
     assert_non_null(name);
     int slave = open(name, O_RDWR | O_NOCTTY);
