@@ -3,6 +3,7 @@
 #include "base/vectors.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -82,8 +83,24 @@ INLINE void unpack32(const uint32_t *words, int b, uint8_t *codes) {
     }
 }
 
-INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
+/* ---- the same, sixteen codes at a time ---- */
+
+INLINE void pack32_4(const uint8_t *codes, uint8_t *bytes) {
+    const qb_u16x8 a = (qb_u16x8)qb_u8x16_at(codes), b = (qb_u16x8)qb_u8x16_at(codes + 16);
+    qb_u8x16_put(qb_narrow_16((a | a >> 4) & 0xff, (b | b >> 4) & 0xff), bytes);
+}
+
+/* How many of n codes were packed, a multiple of 32. */
+INLINE int64_t pack_many(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
     int64_t i = 0;
+    if (b == 4)
+        for (; i + 32 <= n; i += 32) pack32_4(codes + i, (uint8_t *)words + i / 2);
+    return i;
+}
+
+INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
+    int64_t i = pack_many(codes, n, b, words);
+    words += i / 32 * b;
     for (; i + 32 <= n; i += 32, words += b) pack32(codes + i, b, words);
     if (i == n) return;
     uint8_t tail[32] = {0};
@@ -92,8 +109,6 @@ INLINE void pack_any(const uint8_t *codes, int64_t n, int b, uint32_t *words) {
     pack32(tail, b, tail_words);
     memcpy(words, tail_words, (size_t)(((n - i) * b + 31) / 32) * 4);
 }
-
-/* ---- the same, sixteen codes at a time ---- */
 
 INLINE void unpack64_2(const uint8_t *bytes, uint8_t *codes) {
     const qb_u8x16 x = qb_u8x16_at(bytes);
@@ -156,6 +171,12 @@ INLINE void unpack_any(const uint32_t *words, int64_t n, int b, uint8_t *codes) 
 /* Each width has code of its own. */
 #define WIDTHS(X) X(2) X(3) X(4) X(5) X(6) X(8)
 
+bool qb_bits_fit(const uint8_t *codes, int64_t n, int bits) {
+    unsigned any = 0;
+    for (int64_t i = 0; i < n; i++) any |= codes[i];
+    return any >> bits == 0;
+}
+
 void qb_bits_pack(const uint8_t *codes, int64_t n, int bits, uint32_t *words) {
     switch (bits) {
 #define PACK(b)                                                                                              \
@@ -214,12 +235,13 @@ typedef struct {
     const uint8_t *codes; /* [rows, cols] */
     int64_t rows, cols;
     int bits;
-    uint32_t *words; /* [cols * bits / 32, rows] */
+    uint32_t *words;  /* [cols * bits / 32, rows] */
+    _Atomic bool bad; /* a code does not fit */
 } transposition;
 
 static void pack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
-    const transposition *run = ctx;
+    transposition *run = ctx;
     const uint8_t *codes = run->codes;
     int64_t rows = run->rows, cols = run->cols;
     int bits = run->bits;
@@ -229,17 +251,21 @@ static void pack_columns(void *ctx, int64_t begin, int64_t end, int worker) {
         int64_t n_words = width * bits / 32;
         for (int64_t r = 0; r < rows; r += TILE_ROWS) {
             int64_t height = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-            for (int64_t i = 0; i < height; i++)
-                qb_bits_pack(codes + (r + i) * cols + c, width, bits, tile[i]);
+            for (int64_t i = 0; i < height; i++) {
+                const uint8_t *from = codes + (r + i) * cols + c;
+                if (!qb_bits_fit(from, width, bits)) atomic_store(&run->bad, true);
+                qb_bits_pack(from, width, bits, tile[i]);
+            }
             turn(tile[0], TILE_WORDS, height, n_words, words + c * bits / 32 * rows + r, rows);
         }
     }
 }
 
-void qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
+bool qb_bits_pack_transposed(qb_threads *threads, const uint8_t *codes, int64_t rows, int64_t cols, int bits,
                              uint32_t *words) {
-    transposition run = {codes, rows, cols, bits, words};
+    transposition run = {codes, rows, cols, bits, words, false};
     qb_parallel_for(threads, cols, TILE_COLS, pack_columns, &run);
+    return !atomic_load(&run.bad);
 }
 
 void qb_bits_unpack_transposed(const uint32_t *words, int64_t rows, int64_t cols, int bits, int64_t first,

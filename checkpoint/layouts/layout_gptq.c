@@ -61,12 +61,7 @@ out:
     return st;
 }
 
-/* A code that does not fit would spill into its neighbours. */
-static qb_status check_codes(const char *module, const char *what, const uint8_t *codes, int64_t n,
-                             int bits) {
-    unsigned any = 0;
-    for (int64_t i = 0; i < n; i++) any |= codes[i];
-    if (any >> bits == 0) return QB_OK;
+static qb_status fail_code(const char *module, const char *what, const uint8_t *codes, int bits) {
     int64_t at = 0;
     while (codes[at] >> bits == 0) at++;
     return qb_fail(QB_ERR_NUMERIC, "%s: %s %d at position %" PRId64 " does not fit %d bits", module, what,
@@ -76,13 +71,13 @@ static qb_status check_codes(const char *module, const char *what, const uint8_t
 static qb_status put_qweight(qb_writer *w, const char *module, const qb_qweight *q) {
     int64_t n = q->cols / 32 * q->bits * q->rows;
     uint32_t *words;
-    qb_status st;
-    QB_TRY(st, check_codes(module, "code", q->codes, q->rows * q->cols, q->bits));
-    QB_TRY(st, qb_alloc((size_t)n, sizeof *words, &words));
-    qb_bits_pack_transposed(qb_writer_threads(w), q->codes, q->rows, q->cols, q->bits, words);
-    st = qb_layout_put(w, module, "qweight", words, n * 4);
+    qb_status st = qb_alloc((size_t)n, sizeof *words, &words);
+    if (st != QB_OK) return st;
+    if (qb_bits_pack_transposed(qb_writer_threads(w), q->codes, q->rows, q->cols, q->bits, words))
+        st = qb_layout_put(w, module, "qweight", words, n * 4);
+    else
+        st = fail_code(module, "code", q->codes, q->bits);
     qb_free(words);
-out:
     return st;
 }
 
@@ -92,7 +87,8 @@ static qb_status put_qzeros(qb_writer *w, const char *module, const qb_qweight *
     uint8_t *line = NULL;
     uint32_t *words = NULL;
     qb_status st;
-    QB_TRY(st, check_codes(module, "zero point", q->zeros, q->rows * q->n_groups, q->bits));
+    if (!qb_bits_fit(q->zeros, q->rows * q->n_groups, q->bits))
+        return fail_code(module, "zero point", q->zeros, q->bits);
     QB_TRY(st, qb_alloc((size_t)q->rows, 1, &line));
     QB_TRY(st, qb_alloc((size_t)(q->n_groups * words_a_group), sizeof *words, &words));
     for (int64_t g = 0; g < q->n_groups; g++) {
