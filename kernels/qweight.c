@@ -476,8 +476,11 @@ void qb_qweight_dequantize(const qb_qweight *q, float *out) {
         return;
     }
     const float *table = qb_codebook_table(q->codebook);
-    for (int64_t i = 0; i < q->rows * q->cols; i++)
-        out[i] = table[q->codes[i] & 15] * q->absmax[i / q->block_size];
+    const int64_t all = q->rows * q->cols;
+    for (int64_t i = 0, b = 0; i < all; b++) {
+        const int64_t end = all - i < q->block_size ? all : i + q->block_size;
+        for (; i < end; i++) out[i] = table[q->codes[i] & 15] * q->absmax[b];
+    }
 }
 
 /* Of 0 and b it is b. Neither below 0. */

@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <math.h>
 
-enum { CODES = 16, SPAN_ELEMENTS = 65536, CHUNK = 32 /* divides every block size */ };
+enum { CODES = 16, SPAN_ELEMENTS = 65536 };
 
 /* FP4 has two zeros: the sort is stable and keeps +0 (code 0) below -0 (code 8), as bitsandbytes' own does,
    so that tiny positive values get code 8. Both decode to 0. */
@@ -24,24 +24,16 @@ static qb_code_bounds decision_of(qb_codebook codebook) {
     return d;
 }
 
-/* A value stands in the place of as many bounds as it exceeds: ties go to the lower value. */
-static void encode_chunk(const qb_code_bounds *d, const float *w, int n, float inverse, uint8_t *codes) {
-    float v[CHUNK] = {0};
-    int32_t place[CHUNK] = {0};
-    for (int i = 0; i < n; i++) v[i] = w[i] * inverse;
-    for (int k = 0; k + 1 < CODES; k++)
-        for (int i = 0; i < CHUNK; i++) place[i] += v[i] > d->bounds[k];
-    for (int i = 0; i < n; i++) codes[i] = d->code[place[i]];
-}
-
 typedef struct {
     const float *weight;
+    const qb_grid_ops *ops;
     int64_t n;
     qb_code_bounds decision;
     qb_qweight *q;
 } encode_run;
 
-/* Blocks [begin, end). The least magnitude is clamped, so that a block of zeros gets the code of zero. */
+/* Blocks [begin, end). The least magnitude is clamped, so that a block of zeros gets the code of zero. A
+   value stands in the place of as many bounds as it exceeds: ties go to the lower value. */
 static void encode_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const encode_run *run = ctx;
@@ -50,16 +42,10 @@ static void encode_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
         int64_t first = b * q->block_size;
         int64_t n = run->n - first < q->block_size ? run->n - first : q->block_size;
         const float *w = run->weight + first;
-        float absmax = 0;
-        for (int64_t i = 0; i < n; i++) {
-            float a = fabsf(w[i]);
-            absmax = a > absmax ? a : absmax;
-        }
+        float absmax = run->ops->largest(w, n);
         float inverse = 1.0F / (absmax > 1e-38F ? absmax : 1e-38F);
         q->absmax[b] = absmax;
-        for (int64_t i = 0; i < n; i += CHUNK)
-            encode_chunk(&run->decision, w + i, (int)(n - i < CHUNK ? n - i : CHUNK), inverse,
-                         q->codes + first + i);
+        run->ops->encode_places(&run->decision, w, n, inverse, q->codes + first);
     }
 }
 
@@ -121,7 +107,7 @@ static qb_status quantize(qb_codebook codebook, const qb_quant_job *job, qb_qwei
     QB_TRY(st, qb_qweight_alloc_codebook(job->rows, job->cols, codebook, shape.block_size, shape.double_quant,
                                          out));
     out->source_dtype = shape.source_dtype;
-    encode_run run = {job->weight, job->rows * job->cols, decision_of(codebook), out};
+    encode_run run = {job->weight, qb_grid_ops_best(), job->rows * job->cols, decision_of(codebook), out};
     if (job->dev) {
         QB_TRY(st, qb_round_on_device(job, NULL, &run.decision, out, report));
     } else {

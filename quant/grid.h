@@ -43,6 +43,13 @@ typedef struct qb_grid_ops {
        it, and of w^2, in an order that depends on the shape alone. */
     void (*row_error)(const float *row, const uint8_t *codes, int64_t cols, int64_t group, const float *scale,
                       const uint8_t *zeros, double *error, double *norm);
+
+    /* Codebooks. The code of the place that each of n values, times `factor`, has among the bounds. */
+    void (*encode_places)(const qb_code_bounds *d, const float *w, int64_t n, float factor, uint8_t *codes);
+    /* `row_error` of n values in blocks of `block`, a multiple of 16: table[16]'s value of the code times
+       absmax[number of the block]. */
+    void (*block_error)(const float *w, const uint8_t *codes, int64_t n, int64_t block, const float *table,
+                        const float *absmax, double *error, double *norm);
 } qb_grid_ops;
 
 /* What this CPU runs best ($BENCH_SIMD lowers it). */

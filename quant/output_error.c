@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
+#include "quant/grid.h"
 
 #include <string.h>
 
@@ -14,10 +15,9 @@ enum {
 typedef struct {
     const qb_quant_job *job;
     const qb_qweight *q;
-    float *stored; /* affine: the scales as a reader of the file finds them */
-    int64_t tile;  /* rows (affine) or elements (codebook) of a tile */
-    float *
-        scratch; /* affine: [2][rows of the tile][cols], differences and weights; codebook: [workers][tile] */
+    float *stored;        /* affine: the scales as a reader of the file finds them */
+    int64_t tile;         /* rows (affine) or elements (codebook) of a tile */
+    float *scratch;       /* affine: [2][rows of the tile][cols], differences and weights */
     int64_t row0, n_rows; /* affine: of the tile at hand */
     double *error,
         *norm; /* [tiles]: added up in tile order, so that the sum does not depend on the threads */
@@ -31,18 +31,6 @@ static void dequantize_rows(const error_run *run, int64_t row0, int64_t n, float
     part.codes += row0 * q->cols;
     part.scales = run->stored + row0 * q->n_groups;
     part.zeros += row0 * q->n_groups;
-    qb_qweight_dequantize(&part, out);
-}
-
-/* Elements [first, first + n) of a codebook weight, first on a block's start: its blocks are the rows of a
- * matrix. */
-static void dequantize_span(const qb_qweight *q, int64_t first, int64_t n, float *out) {
-    qb_qweight part = *q;
-    part.codes += first;
-    part.absmax += first / q->block_size;
-    part.rows = 1;
-    part.cols = n;
-    part.n_blocks = (n + q->block_size - 1) / q->block_size;
     qb_qweight_dequantize(&part, out);
 }
 
@@ -77,20 +65,14 @@ static qb_status hessian_errors(error_run *run) {
     return st;
 }
 
+/* A codebook's elements [begin, end), begin on a block's start. */
 static void weight_span(void *ctx, int64_t begin, int64_t end, int worker) {
+    (void)worker;
     error_run *run = ctx;
-    int64_t n = end - begin;
-    float *d = run->scratch + worker * run->tile;
-    const float *w = run->job->weight + begin;
-    dequantize_span(run->q, begin, n, d);
-    double error = 0, norm = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double e = (double)w[i] - (double)d[i];
-        error += e * e;
-        norm += (double)w[i] * (double)w[i];
-    }
-    run->error[begin / run->tile] = error;
-    run->norm[begin / run->tile] = norm;
+    const qb_qweight *q = run->q;
+    qb_grid_ops_best()->block_error(run->job->weight + begin, q->codes + begin, end - begin, q->block_size,
+                                    qb_codebook_table(q->codebook), q->absmax + begin / q->block_size,
+                                    &run->error[begin / run->tile], &run->norm[begin / run->tile]);
 }
 
 int64_t qb_output_error_bytes(int threads, int64_t n) {
@@ -126,12 +108,11 @@ qb_status qb_output_error(const qb_quant_job *job, const qb_qweight *q, qb_modul
     error_run run = {.job = job, .q = q};
     int64_t n = affine ? q->rows : q->rows * q->cols;
     run.tile = affine ? TILE_ROWS : SPAN_ELEMENTS / q->block_size * q->block_size;
-    const int64_t scratch =
-        affine ? 2 * (n < TILE_ROWS ? n : TILE_ROWS) * q->cols : qb_threads_count(job->threads) * run.tile;
+    const int64_t scratch = 2 * (n < TILE_ROWS ? n : TILE_ROWS) * q->cols;
     size_t tiles = (size_t)((n + run.tile - 1) / run.tile);
     qb_status st;
     if (affine) QB_TRY(st, find_stored(&run));
-    QB_TRY(st, qb_alloc((size_t)scratch, sizeof(float), &run.scratch));
+    if (affine) QB_TRY(st, qb_alloc((size_t)scratch, sizeof(float), &run.scratch));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.error));
     QB_TRY(st, qb_alloc(tiles, sizeof(double), &run.norm));
     if (affine)

@@ -373,7 +373,7 @@ static float *odd_row(int64_t cols, int64_t group, uint64_t seed) {
     float *w = noisy((size_t)cols, seed);
     for (int64_t k = 0; k < cols; k++) switch (k / group % 5) {
         case 1:
-            w[k] = 0;
+            w[k] = k % 2 ? 0.0F : -0.0F;
             break;
         case 2:
             w[k] = -fabsf(w[k]);
@@ -436,6 +436,39 @@ static void test_quant__rows_and_panels_agree(void **state) {
             qb_grid_rule rule = {.bits = (const int[]){2, 3, 4, 8}[variant / 2], .symmetric = variant & 1};
             check_row(ops[i % 2], &rule, shapes[i / 2][0], shapes[i / 2][1]);
         }
+}
+
+/* Codes by bounds, and the errors of what they stand for, against their definitions; FP4's order, whose codes
+   are not their places. */
+static void test_quant__codebooks_in_lanes(void **state) {
+    (void)state;
+    enum { MOST = 200, BLOCK = 32 };
+    static const int lengths[] = {1, 15, 16, 31, 32, 33, 64, 100, MOST};
+    const qb_grid_ops *ops[2] = {&qb_grid_generic, qb_grid_ops_best()};
+    const float *table = qb_codebook_table(QB_CODEBOOK_NF4);
+    qb_code_bounds d;
+    for (int i = 0; i < 16; i++) d.code[i] = (uint8_t)(i * 7 % 16);
+    for (int i = 0; i < 15; i++) d.bounds[i] = (table[i] + table[i + 1]) / 2;
+    float *w = noisy(MOST, 31), absmax[MOST / BLOCK + 1];
+    for (int i = 0; i < 15; i++) w[i * 11] = d.bounds[i] / 0.5F; /* ties */
+    for (int i = 0; i <= MOST / BLOCK; i++) absmax[i] = 0.25F + 0.3F * (float)i;
+    for (size_t i = 0; i < 2 * sizeof lengths / sizeof *lengths; i++) {
+        const int n = lengths[i / 2];
+        uint8_t codes[MOST];
+        double error = 0, norm = 0, e, s;
+        ops[i % 2]->encode_places(&d, w, n, 0.5F, codes);
+        for (int k = 0; k < n; k++) {
+            int place = 0;
+            for (int b = 0; b < 15; b++) place += w[k] * 0.5F > d.bounds[b];
+            assert_int_equal(codes[k], d.code[place]);
+            const double x = (double)w[k], off = x - (double)(table[codes[k]] * absmax[k / BLOCK]);
+            error += off * off;
+            norm += x * x;
+        }
+        ops[i % 2]->block_error(w, codes, n, BLOCK, table, absmax, &e, &s);
+        assert_true(fabs(e - error) <= 1e-12 * error && fabs(s - norm) <= 1e-12 * norm);
+    }
+    qb_free(w);
 }
 
 static void test_quant__largest_finds_what_is_not_finite(void **state) {
@@ -544,6 +577,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_quant__threads_change_nothing),
         cmocka_unit_test(test_quant__instruction_sets_agree),
         cmocka_unit_test(test_quant__rows_and_panels_agree),
+        cmocka_unit_test(test_quant__codebooks_in_lanes),
         cmocka_unit_test(test_quant__largest_finds_what_is_not_finite),
         cmocka_unit_test(test_quant__source_types_agree),
         cmocka_unit_test(test_quant__refuses_what_does_not_fit),

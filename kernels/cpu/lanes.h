@@ -68,6 +68,28 @@ LANES_INLINE lanes_codes lanes_codes_gather_u8(const uint8_t *base, lanes_codes 
     for (int i = 0; i < LANES; i++) v[i] = base[v[i]];
     return lanes_codes_load(v);
 }
+/* Eight float64 lanes; the compiler splits them where registers are shorter. */
+typedef double lanes_doubles __attribute__((vector_size(64)));
+/* Lanes 8 * half on; intrinsics, where the compiler's own conversion goes through halves of registers. */
+LANES_INLINE lanes_doubles lanes_doubles_of(lanes x, const int half) {
+#if defined(LANES_AVX512)
+    return (lanes_doubles)_mm512_cvtps_pd(half ? _mm512_extractf32x8_ps(x, 1) : _mm512_castps512_ps256(x));
+#elif defined(LANES_AVX2)
+    const __m256 eight = half ? x.hi : x.lo;
+    const __m256d parts[2] = {_mm256_cvtps_pd(_mm256_castps256_ps128(eight)),
+                              _mm256_cvtps_pd(_mm256_extractf128_ps(eight, 1))};
+    lanes_doubles d;
+    memcpy(&d, parts, sizeof d);
+    return d;
+#else
+    typedef float eight_floats __attribute__((vector_size(32)));
+    float v[LANES];
+    eight_floats part;
+    lanes_store(v, x);
+    memcpy(&part, v + 8 * half, sizeof part);
+    return __builtin_convertvector(part, lanes_doubles);
+#endif
+}
 LANES_INLINE lanes lanes_zero(void) {
     return lanes_set1(0.0f);
 }
