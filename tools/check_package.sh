@@ -6,7 +6,9 @@
 #                                         KEEP: a folder where the systems stay
 set -uo pipefail
 cd "$(dirname "$0")/.."
-command -v dpkg-shlibdeps >/dev/null && command -v dpkg-deb >/dev/null || { echo "dpkg-dev is not installed"; exit 77; }
+for tool in dpkg-shlibdeps dpkg-deb file; do
+  command -v $tool >/dev/null || { echo "$tool is not installed (of dpkg-dev and file)"; exit 77; }
+done
 [ -x build/bin/bench ] || { echo "build/bin/bench is not built"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

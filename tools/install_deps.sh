@@ -9,7 +9,7 @@ set -euo pipefail
 
 run="gcc libc6-dev cmake ninja-build pkg-config libopenblas-dev libcjson-dev libarchive-dev libzip-dev libssl-dev libcurl4-openssl-dev ca-certificates libpcre2-dev libsnappy-dev libutf8proc-dev libsqlite3-dev libzstd-dev zlib1g-dev r-mathlib gnuplot-nox fonts-dejavu-core"
 quick="g++ libcmocka-dev"
-test="git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck dpkg-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user"
+test="git clang clang-format clang-tidy cppcheck libclang-rt-dev python3 python3-jsonschema python3-yaml shellcheck dpkg-dev file gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user"
 case ${1:-run} in
   run) packages=$run ;;
   quick) packages="$run $quick" ;;
