@@ -2,16 +2,13 @@
    context of fixed length, whose partial results are joined in order. Many (prefill): query tiles through
    SGEMM. A row sees the keys of one range, [first_key, position]; what no row of a stretch or tile sees is
    not read. */
+#include "base/whole.h"
 #include "kernels/cpu/device.h"
 
 #include <cblas.h>
 #include <math.h>
 
 enum { FEW_QUERIES = 4, STRETCH = 512, QUERY_TILE = 64, KEY_TILE = 512 };
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* The first key that a query at `position` sees; never falls from one position to the next. */
 static int64_t first_key(const qb_attend_attr *attr, int64_t position) {
@@ -107,7 +104,7 @@ static void attend_stretches(void *ctx, int64_t begin, int64_t end, int worker) 
         int64_t head = unit % kv->n_kv_heads, seq = unit / kv->n_kv_heads;
         int64_t row = seq * j->a->n_tok + i % j->a->n_tok;
         int64_t position = j->a->first + row % j->a->n_tok, from = first_key(j->a->attr, position);
-        int64_t to = least((stretch + 1) * STRETCH, position + 1);
+        int64_t to = qb_least((stretch + 1) * STRETCH, position + 1);
         if (from < stretch * STRETCH) from = stretch * STRETCH;
         if (from >= to) continue;
         qb_score_rule rule = rule_of(j, head * j->group, position, from);
@@ -140,7 +137,8 @@ static void join_head(const attention_job *j, int64_t row, int64_t kv_head, int6
 }
 
 static int64_t first_task(const attention_job *j, cell c) {
-    int64_t heads = j->a->n_seq * j->kv->n_kv_heads, stretch = least(c.stretch - j->stretch0, j->stretches);
+    int64_t heads = j->a->n_seq * j->kv->n_kv_heads,
+            stretch = qb_least(c.stretch - j->stretch0, j->stretches);
     if (c.head >= heads) return heads * j->stretches * j->a->n_tok;
     return (c.head * j->stretches + (stretch > 0 ? stretch : 0)) * j->a->n_tok;
 }
@@ -198,7 +196,7 @@ static void attend_tile(const attention_job *j, int64_t seq, int64_t head, int64
     const qb_kv *kv = j->kv;
     int64_t dim = kv->head_dim, value_dim = kv->value_dim;
     int64_t q_ld = a->attr->heads * dim, out_ld = a->attr->heads * value_dim;
-    int64_t t0 = tile * QUERY_TILE, rows = least(QUERY_TILE, a->n_tok - t0), end = a->first + t0 + rows;
+    int64_t t0 = tile * QUERY_TILE, rows = qb_least(QUERY_TILE, a->n_tok - t0), end = a->first + t0 + rows;
     int64_t begin = first_key(a->attr, a->first + t0) / KEY_TILE * KEY_TILE, ld = end - begin;
     const uint8_t *k_head = cache_head(kv, kv->k, dim, a->layer, seq, head / j->group);
     const uint8_t *v_head = cache_head(kv, kv->v, value_dim, a->layer, seq, head / j->group);
@@ -206,14 +204,14 @@ static void attend_tile(const attention_job *j, int64_t seq, int64_t head, int64
     float *out = result(j, seq * a->n_tok + t0, head);
     float *converted = scores + QUERY_TILE * ld, sums[QUERY_TILE] = {0};
     for (int64_t k = begin; k < end; k += KEY_TILE) {
-        int64_t n = least(KEY_TILE, end - k);
+        int64_t n = qb_least(KEY_TILE, end - k);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)dim, 1.0f, q, (int)q_ld,
                     cache_tile(j, k_head, dim, k, n, converted), (int)dim, 0.0f, scores + k - begin, (int)ld);
     }
     for (int64_t t = 0; t < rows; t++)
         softmax_row(j, head, a->first + t0 + t, begin, end, scores + t * ld, &sums[t]);
     for (int64_t k = begin; k < end; k += KEY_TILE) {
-        int64_t n = least(KEY_TILE, end - k);
+        int64_t n = qb_least(KEY_TILE, end - k);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)value_dim, (int)n, 1.0f,
                     scores + k - begin, (int)ld, cache_tile(j, v_head, value_dim, k, n, converted),
                     (int)value_dim, k == begin ? 0.0f : 1.0f, out, (int)out_ld);
@@ -234,9 +232,9 @@ static void attend_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
 /* Keys that the scores of one tile of queries may span. */
 static int64_t widest_tile(const qb_attention *a) {
     int64_t all = a->first + a->n_tok, seen = all;
-    if (a->attr->window > 0) seen = least(seen, a->attr->window);
-    if (a->attr->chunk > 0) seen = least(seen, a->attr->chunk);
-    return least(all, seen + QUERY_TILE + KEY_TILE);
+    if (a->attr->window > 0) seen = qb_least(seen, a->attr->window);
+    if (a->attr->chunk > 0) seen = qb_least(seen, a->attr->chunk);
+    return qb_least(all, seen + QUERY_TILE + KEY_TILE);
 }
 
 static qb_status attend_many(cpu_device *d, attention_job *j) {

@@ -11,6 +11,7 @@
    cols / 10 to cols / 5 rounded sums where one after the other would be cols. What does not fit float32 on
    its way comes out as no number, as do zeros times infinity of a part: those are made again by float32
    loops. */
+#include "base/whole.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/products.h"
 
@@ -32,13 +33,6 @@ typedef struct {
     uint8_t *workers;            /* [WORKER_BYTES] each */
     uint16_t *laid;              /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
 } tiles_job;
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t pieces(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
 
 static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
@@ -64,8 +58,8 @@ static void lay_weights(const tiles_job *j, int64_t row, int64_t rows, int64_t f
                         uint16_t *to) {
     enum { LINE = 64 };
     const qb_matrix *w = j->w;
-    const int64_t col = first * QB_BF16_TILE_COLS, next = least((first + n) * QB_BF16_TILE_COLS, w->cols),
-                  end = least((first + 2 * n) * QB_BF16_TILE_COLS, w->cols);
+    const int64_t col = first * QB_BF16_TILE_COLS, next = qb_least((first + n) * QB_BF16_TILE_COLS, w->cols),
+                  end = qb_least((first + 2 * n) * QB_BF16_TILE_COLS, w->cols);
     for (int64_t r = 0; r < rows; r++)
         for (const uint8_t *p = elements_at(w, row + r, next), *e = elements_at(w, row + r, end); p < e;
              p += LINE)
@@ -75,7 +69,7 @@ static void lay_weights(const tiles_job *j, int64_t row, int64_t rows, int64_t f
                                      .dtype = w->dtype,
                                      .stride = w->cols,
                                      .rows = rows - r,
-                                     .cols = least(n * QB_BF16_TILE_COLS, w->cols - col)};
+                                     .cols = qb_least(n * QB_BF16_TILE_COLS, w->cols - col)};
         j->simd->bf16->lay_left(&pair, to);
     }
 }
@@ -93,16 +87,16 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const tiles_job *j = ctx;
     const qb_bf16_tiles *tiles = j->simd->bf16;
     const int parts = qb_bf16_parts(j->w->dtype);
-    const int64_t chunk = CHUNK_MOST - parts + 1, token_pairs = pieces(j->T, PAIR);
+    const int64_t chunk = CHUNK_MOST - parts + 1, token_pairs = qb_pieces(j->T, PAIR);
     uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
     uint16_t *left = (uint16_t *)(void *)room;
     float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * j->task_rows, rows = least(j->task_rows, j->w->rows - first);
-        const int64_t row_pairs = pieces(rows, PAIR);
+        const int64_t first = i * j->task_rows, rows = qb_least(j->task_rows, j->w->rows - first);
+        const int64_t row_pairs = qb_pieces(rows, PAIR);
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
         for (int64_t k = 0; k < j->depth; k += chunk) {
-            const int64_t n = least(chunk, j->depth - k);
+            const int64_t n = qb_least(chunk, j->depth - k);
             lay_weights(j, first, rows, k, n, left);
             tiles->multiply(parts, QB_BF16_PARTS, n, left, row_pairs, NULL,
                             j->laid + k * qb_bf16_pair(QB_BF16_PARTS), token_pairs,
@@ -110,7 +104,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         }
         for (int64_t p = 0; p < token_pairs * row_pairs; p++) {
             const int64_t t = p / row_pairs * PAIR, r = p % row_pairs * PAIR;
-            const int64_t tokens = least(PAIR, j->T - t), some = least(PAIR, rows - r);
+            const int64_t tokens = qb_least(PAIR, j->T - t), some = qb_least(PAIR, rows - r);
             float *y = j->y + t * j->w->rows + first + r;
             if (!tiles->take_sums(sums + p * PAIR * PAIR, some, tokens, y, j->w->rows))
                 make_again(j, first + r, some, t, tokens, y);
@@ -128,7 +122,7 @@ static int64_t workers_bytes(const cpu_device *d) {
     return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
 }
 static int64_t laid_bytes(int64_t cols, int64_t T) {
-    return pieces(T, PAIR) * pieces(cols, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    return qb_pieces(T, PAIR) * qb_pieces(cols, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
 }
 
 static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
@@ -137,7 +131,7 @@ static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
 
 /* Quantized rows' tiles take no more, but that columns in another order are gathered. */
 int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T) {
-    const int64_t now = least(T, PASS_TOKENS);
+    const int64_t now = qb_least(T, PASS_TOKENS);
     return qb_simd_chosen()->bf16 ? threads * (int64_t)WORKER_BYTES + laid_bytes(cols, now) + now * cols * 4
                                   : 0;
 }
@@ -152,12 +146,12 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .y = part->y,
                      .T = part->T,
                      .task_rows = qb_cpu_tile_rows(d, w->rows),
-                     .depth = pieces(w->cols, QB_BF16_TILE_COLS),
+                     .depth = qb_pieces(w->cols, QB_BF16_TILE_COLS),
                      .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
-    out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * w->cols * 4};
+    out->before[0] = (qb_cpu_loop){{qb_pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * w->cols * 4};
     out->multiply =
-        (qb_cpu_loop){{pieces(w->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * w->cols * 2};
+        (qb_cpu_loop){{qb_pieces(w->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * w->cols * 2};
 }
 
 const qb_cpu_form qb_cpu_tiles_form = {

@@ -1,5 +1,6 @@
 /* Cholesky factor and triangular inverse of large matrices, blocked over the tiles of gemm.c: each block
    column or tile is one single-threaded OpenBLAS or LAPACK call, and their order is fixed. */
+#include "base/whole.h"
 #include "kernels/cpu/gemm.h"
 
 #include <cblas.h>
@@ -7,10 +8,6 @@
 #include <math.h>
 
 enum { PANEL = 256, SOLVE_TILE = 256 };
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 typedef struct {
     int64_t rows, cols, lda;
@@ -45,7 +42,7 @@ void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bo
     *ok = true;
     qb_blas_single_thread();
     for (int64_t k = 0; k < n; k += PANEL) {
-        int64_t width = least(PANEL, n - k), below = n - k - width;
+        int64_t width = qb_least(PANEL, n - k), below = n - k - width;
         float *diagonal = a + k * lda + k;
         /* Row-major lower is column-major upper: the factor comes out as its transpose, in place. */
         if (!factor_upper(width, diagonal, lda) || !pivots_good(width, diagonal, lda)) {
@@ -75,15 +72,15 @@ static void inverse_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
         int64_t top = i / v->tiles * 2 * v->half, at = i % v->tiles * SOLVE_TILE;
         int64_t middle = top + v->half;
         if (middle >= v->n) continue;
-        int64_t rows = least(v->half, v->n - middle);
+        int64_t rows = qb_least(v->half, v->n - middle);
         float *b = v->a + middle * v->lda + top;
         if (v->left) /* columns at .. of B: B = -inv(C) B */
             cblas_strsm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, (int)rows,
-                        (int)least(SOLVE_TILE, v->half - at), -1.0f, v->a + middle * v->lda + middle,
+                        (int)qb_least(SOLVE_TILE, v->half - at), -1.0f, v->a + middle * v->lda + middle,
                         (int)v->lda, b + at, (int)v->lda);
         else if (at < rows) /* rows at .. of B: B = B inv(A) */
             cblas_strsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit,
-                        (int)least(SOLVE_TILE, rows - at), (int)v->half, 1.0f, v->a + top * v->lda + top,
+                        (int)qb_least(SOLVE_TILE, rows - at), (int)v->half, 1.0f, v->a + top * v->lda + top,
                         (int)v->lda, b + at * v->lda, (int)v->lda);
     }
 }
@@ -93,7 +90,7 @@ static void inverse_leaves(void *ctx, int64_t begin, int64_t end, int worker) {
     const inverse_job *v = ctx;
     for (int64_t i = begin; i < end; i++) {
         int64_t at = i * PANEL;
-        blasint n = (blasint)least(PANEL, v->n - at), lda = (blasint)v->lda, info;
+        blasint n = (blasint)qb_least(PANEL, v->n - at), lda = (blasint)v->lda, info;
         char upper = 'U', not_unit = 'N';
         strtri_(&upper, &not_unit, &n, v->a + at * v->lda + at, &lda, &info); /* no pivot is zero */
     }

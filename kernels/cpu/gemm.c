@@ -2,6 +2,8 @@
    the full k, so that the thread count cannot change a bit. */
 #include "kernels/cpu/gemm.h"
 
+#include "base/whole.h"
+
 #include <cblas.h>
 #include <pthread.h>
 
@@ -30,10 +32,6 @@ typedef struct {
     float *c;
 } gemm_job;
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static void scale_rows(float beta, int64_t m, int64_t n, float *c, int64_t ldc) {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) c[i * ldc + j] = beta == 0.0f ? 0.0f : beta * c[i * ldc + j];
@@ -47,8 +45,8 @@ static void gemm_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
         const float *a = g->trans_a ? g->a + i : g->a + i * g->lda;
         const float *b = g->trans_b ? g->b + j * g->ldb : g->b + j;
         cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
-                    g->trans_b ? CblasTrans : CblasNoTrans, (int)least(g->side, g->m - i),
-                    (int)least(g->side, g->n - j), (int)g->k, g->alpha, a, (int)g->lda, b, (int)g->ldb,
+                    g->trans_b ? CblasTrans : CblasNoTrans, (int)qb_least(g->side, g->m - i),
+                    (int)qb_least(g->side, g->n - j), (int)g->k, g->alpha, a, (int)g->lda, b, (int)g->ldb,
                     g->beta, g->c + i * g->ldc + j, (int)g->ldc);
     }
 }
@@ -91,7 +89,7 @@ static void gram_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
         int64_t row, col;
         triangle_tile(tile, &row, &col);
         int64_t i = row * g->side, j = col * g->side;
-        int64_t m = least(g->side, g->n - i), n = least(g->side, g->n - j);
+        int64_t m = qb_least(g->side, g->n - i), n = qb_least(g->side, g->n - j);
         const float *xi = g->trans_x ? g->x + i : g->x + i * g->ldx;
         const float *xj = g->trans_x ? g->x + j : g->x + j * g->ldx;
         float *c = g->c + i * g->ldc + j;

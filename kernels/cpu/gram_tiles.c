@@ -1,5 +1,6 @@
 /* Hessians of many tokens, by products of bfloat16 tiles as dense_tiles.c takes them: the lower triangle of h
    += X^T X, X[T, n]. Blocks of columns of h against all rows from there on. */
+#include "base/whole.h"
 #include "kernels/cpu/device.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/products.h"
@@ -24,13 +25,6 @@ typedef struct {
     uint8_t *workers;             /* [WORKER_BYTES] each */
     uint16_t *right;              /* [pair of tiles of rows][depth][qb_bf16_pair(3)] */
 } gram_job;
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t pieces(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
 
 static qb_bf16_source features(const gram_job *j, int64_t first, int64_t token, int64_t tokens) {
     return (qb_bf16_source){.numbers = j->x + token * j->n + first,
@@ -63,15 +57,16 @@ static void add_exactly(const gram_job *j, int64_t row, int64_t rows, int64_t co
 /* Columns of h from `col` on, rows from `row` on. */
 static void add_block(const gram_job *j, int64_t col, int64_t cols, int64_t row, int64_t rows,
                       uint8_t *room) {
-    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), lefts = pieces(cols, PAIR), rights = pieces(rows, PAIR);
+    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), lefts = qb_pieces(cols, PAIR),
+                  rights = qb_pieces(rows, PAIR);
     uint16_t *left = (uint16_t *)(void *)room;
     float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
     memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
     for (int64_t k = 0; k < j->depth; k += CHUNK) {
-        const int64_t count = least(CHUNK, j->depth - k), token = k * QB_BF16_TILE_COLS;
+        const int64_t count = qb_least(CHUNK, j->depth - k), token = k * QB_BF16_TILE_COLS;
         for (int64_t l = 0; l < lefts; l++) {
             const qb_bf16_source columns =
-                features(j, col + l * PAIR, token, least(count * QB_BF16_TILE_COLS, j->T - token));
+                features(j, col + l * PAIR, token, qb_least(count * QB_BF16_TILE_COLS, j->T - token));
             j->tiles->lay_left(&columns, left + l * count * pair);
         }
         j->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, count, left, lefts, NULL,
@@ -79,7 +74,7 @@ static void add_block(const gram_job *j, int64_t col, int64_t cols, int64_t row,
     }
     for (int64_t i = 0; i < lefts * rights; i++) {
         const int64_t r = row + i / lefts * PAIR, c = col + i % lefts * PAIR;
-        const int64_t high = least(PAIR, j->n - r), wide = least(PAIR, j->n - c);
+        const int64_t high = qb_least(PAIR, j->n - r), wide = qb_least(PAIR, j->n - c);
         if (c > r + high - 1) continue; /* above the diagonal */
         if (!j->tiles->add_sums(sums + i * PAIR * PAIR, wide, high, r - c, j->h + r * j->n + c, j->n))
             add_exactly(j, r, high, c, wide);
@@ -90,9 +85,9 @@ static void take_columns(void *ctx, int64_t begin, int64_t end, int worker) {
     const gram_job *j = ctx;
     uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t col = i * j->columns, cols = least(j->columns, j->n - col);
+        const int64_t col = i * j->columns, cols = qb_least(j->columns, j->n - col);
         for (int64_t row = col; row < j->n; row += RIGHT_ROWS)
-            add_block(j, col, cols, row, least(RIGHT_ROWS, j->n - row), room);
+            add_block(j, col, cols, row, qb_least(RIGHT_ROWS, j->n - row), room);
     }
 }
 
@@ -100,8 +95,8 @@ static int64_t workers_bytes(int threads) {
     return threads * (int64_t)WORKER_BYTES;
 }
 static int64_t laid_bytes(int64_t n, int64_t T) {
-    const int64_t depth = pieces(least(T, PASS_TOKENS), QB_BF16_TILE_COLS);
-    return pieces(n, PAIR) * depth * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    const int64_t depth = qb_pieces(qb_least(T, PASS_TOKENS), QB_BF16_TILE_COLS);
+    return qb_pieces(n, PAIR) * depth * qb_bf16_pair(QB_BF16_PARTS) * 2;
 }
 
 int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T) {
@@ -117,13 +112,13 @@ qb_status qb_gram_tiles(cpu_device *d, float *h, const float *x, int64_t T, int6
         gram_job j = {.tiles = d->simd->bf16,
                       .x = x + t * n,
                       .h = h,
-                      .T = least(PASS_TOKENS, T - t),
+                      .T = qb_least(PASS_TOKENS, T - t),
                       .n = n,
                       .columns = qb_cpu_tile_rows(d, n)};
-        j.depth = pieces(j.T, QB_BF16_TILE_COLS);
+        j.depth = qb_pieces(j.T, QB_BF16_TILE_COLS);
         j.workers = room, j.right = (uint16_t *)(void *)(room + workers);
-        qb_parallel_for(d->base.threads, pieces(n, PAIR), 1, lay_rows, &j);
-        qb_parallel_for(d->base.threads, pieces(n, j.columns), 1, take_columns, &j);
+        qb_parallel_for(d->base.threads, qb_pieces(n, PAIR), 1, lay_rows, &j);
+        qb_parallel_for(d->base.threads, qb_pieces(n, j.columns), 1, take_columns, &j);
     }
     return QB_OK;
 }

@@ -1,5 +1,6 @@
 #include "kernels/cpu/integer.h"
 
+#include "base/whole.h"
 #include "kernels/cpu/products.h"
 
 #include <string.h>
@@ -7,10 +8,6 @@
 /* From PANEL_LEAST tokens on codes are unpacked to panels: three tiles of four tokens then share the work.
    The number follows from that, and was not measured. */
 enum { BLOCKS_A_TASK = QB_ROWS_A_TASK / QB_BLOCK_ROWS, PANEL_LEAST = 12 };
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 const qb_quad_order qb_quad_orders[QB_PACK_COUNT] = {
     [QB_PACK_2] = {4, {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15}}},
@@ -167,7 +164,7 @@ static void quantize_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
         int32_t *quads = j->quads + t0 * j->n_quads * j->words;
         for (int64_t g = 0; g < p->n_groups; g++)
             for (int64_t stop; k < p->group_end[g]; k = stop, segment++) {
-                stop = least(k + QB_SEGMENT_COLS, p->group_end[g]);
+                stop = qb_least(k + QB_SEGMENT_COLS, p->group_end[g]);
                 int64_t n = stop - k, at = t0 * j->n_segments + segment * TT + (t - t0);
                 qb_whole_segment s = lay(j, in_order(j, t, k, n, room), n, order, t - t0, TT, quads, NULL);
                 j->scales[at] = s.scale * factor;
@@ -191,7 +188,7 @@ static void multiply_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
                                  j->sums + t0 * j->n_segments, j->starts + t0 * j->n_segments,
                                  j->beside + t0 * j->n_segments * j->beside_words};
         (j->eight ? shape->i8 : shape->i16)[qb_whole_form(p)](
-            p, begin, end, &x, least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
+            p, begin, end, &x, qb_least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
     }
 }
 

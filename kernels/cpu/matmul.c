@@ -1,14 +1,11 @@
 /* Matrices of the CPU backend, and the product with dense ones. */
 #include "base/log.h"
+#include "base/whole.h"
 #include "kernels/cpu/products.h"
 #include "kernels/cpu/tuning.h"
 
 #include <cblas.h>
 #include <string.h>
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* ---- memory ---- */
 
@@ -114,7 +111,7 @@ typedef struct {
 static void copy_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const copy_job *j = ctx;
-    int64_t first = begin * QB_ROWS_A_TASK, last = least(end * QB_ROWS_A_TASK, j->rows);
+    int64_t first = begin * QB_ROWS_A_TASK, last = qb_least(end * QB_ROWS_A_TASK, j->rows);
     memcpy(j->to + first * j->row_bytes, j->from + first * j->row_bytes,
            (size_t)((last - first) * j->row_bytes));
 }
@@ -174,10 +171,10 @@ static void dense_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const int64_t row_panels = panels_of(w->rows, QB_ROWS_A_TASK);
     const qb_dense_fn fn = qb_cpu_dense_loops(j->simd, w->dtype);
     for (int64_t i = begin; i < end; i++) {
-        int64_t row = i % row_panels * QB_ROWS_A_TASK, rows = least(QB_ROWS_A_TASK, w->rows - row);
-        int64_t first = i / row_panels * PANEL_TOKENS, last = least(first + PANEL_TOKENS, j->T);
+        int64_t row = i % row_panels * QB_ROWS_A_TASK, rows = qb_least(QB_ROWS_A_TASK, w->rows - row);
+        int64_t first = i / row_panels * PANEL_TOKENS, last = qb_least(first + PANEL_TOKENS, j->T);
         for (int64_t t = first; t < last; t += TOKENS_AT_ONCE)
-            fn(dense_row(w, row), w->cols, rows, j->x + t * w->cols, least(TOKENS_AT_ONCE, last - t),
+            fn(dense_row(w, row), w->cols, rows, j->x + t * w->cols, qb_least(TOKENS_AT_ONCE, last - t),
                j->y + t * w->rows + row, w->rows);
     }
 }
@@ -207,10 +204,10 @@ static void dense_gemm(void *ctx, int64_t begin, int64_t end, int worker) {
     const float *panel = NULL;
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i / token_panels * PANEL_ROWS, t = i % token_panels * PANEL_TOKENS;
-        int64_t rows = least(PANEL_ROWS, w->rows - row);
+        int64_t rows = qb_least(PANEL_ROWS, w->rows - row);
         if (row != widened) panel = widen_panel(j, row, rows, worker);
         widened = row;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)least(PANEL_TOKENS, j->T - t), (int)rows,
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)qb_least(PANEL_TOKENS, j->T - t), (int)rows,
                     (int)w->cols, 1.0f, j->x + t * w->cols, (int)w->cols, panel, (int)w->cols, 0.0f,
                     j->y + t * w->rows + row, (int)w->rows);
     }

@@ -1,6 +1,7 @@
 #include "kernels/cpu/pack.h"
 
 #include "base/memory.h"
+#include "base/whole.h"
 #include "kernels/cpu/pack_k.h"
 #include "kernels/cpu/pack_scales.h"
 #include "kernels/cpu/pack_steps.h"
@@ -46,10 +47,6 @@ static qb_status check_affine(const qb_qweight *q) {
             return qb_fail(QB_ERR_FORMAT, "group index %d of column %lld; expected 0 .. %lld", q->g_idx[c],
                            (long long)c, (long long)q->n_groups - 1);
     return QB_OK;
-}
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
 }
 
 static int code_limit(const qb_qweight *q) {
@@ -170,8 +167,8 @@ static void pack_codes(void *ctx, int64_t begin, int64_t end, int worker) {
     uint8_t *room = j->read ? j->read + worker * QB_SOURCE_ROWS * q->cols : NULL;
     for (int64_t block = begin, n; block < end; block += n) {
         const int64_t first = block * QB_BLOCK_ROWS;
-        n = least(end - block, QB_SOURCE_ROWS / QB_BLOCK_ROWS);
-        const int64_t rows = least(n * QB_BLOCK_ROWS, q->rows - first);
+        n = qb_least(end - block, QB_SOURCE_ROWS / QB_BLOCK_ROWS);
+        const int64_t rows = qb_least(n * QB_BLOCK_ROWS, q->rows - first);
         const uint8_t *codes = qb_qweight_rows(q, NULL, first, rows, room);
         if (q->codes && !qb_codes_below(codes, rows * q->cols, code_limit(q))) atomic_store(&j->above, true);
         for (int64_t i = 0; i < n; i++)

@@ -1,5 +1,6 @@
 /* The product with packed codes: activations are laid out once a call, then blocks of sixteen rows go to the
  * threads. */
+#include "base/whole.h"
 #include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/products.h"
 
@@ -9,10 +10,6 @@
 /* Tokens a pass: bounds the laid-out activations; codes are read again only every so many tokens. */
 enum { PASS_TOKENS = 240, LAY_COLUMNS = 512, PANEL_BLOCKS = 16 };
 enum { BLOCKS_A_TASK = QB_ROWS_A_TASK / QB_BLOCK_ROWS };
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 typedef struct {
     const qb_simd *simd;
@@ -43,14 +40,14 @@ static float activation_at(const packed_job *j, int64_t t, int64_t k) {
 
 static void lay_tile(const packed_job *j, int64_t tile, int64_t from, int64_t to) {
     const qb_packed_tile *shape = tile == j->n_tiles - 1 ? j->last : j->tile;
-    int64_t t0 = tile * j->tile->tokens, stored = least(shape->tokens, j->T - t0), TT = shape->tokens;
+    int64_t t0 = tile * j->tile->tokens, stored = qb_least(shape->tokens, j->T - t0), TT = shape->tokens;
     float *laid = j->room + t0 * j->p->padded_cols;
     if (!j->p->source &&
         stored == TT) { /* the common case, sixteen columns at a time: one cache line of each token */
         for (int64_t k = from; k < to; k += 16)
             for (int64_t t = 0; t < TT; t++) {
                 const float *x = j->x + (t0 + t) * j->p->cols;
-                for (int64_t i = k; i < least(k + 16, to); i++) laid[i * TT + t] = x[i];
+                for (int64_t i = k; i < qb_least(k + 16, to); i++) laid[i * TT + t] = x[i];
             }
         return;
     }
@@ -65,7 +62,7 @@ static void lay_chunks(void *ctx, int64_t begin, int64_t end, int worker) {
     int64_t chunks = (j->p->padded_cols + LAY_COLUMNS - 1) / LAY_COLUMNS;
     for (int64_t i = begin; i < end; i++) {
         int64_t from = i % chunks * LAY_COLUMNS;
-        lay_tile(j, i / chunks, from, least(from + LAY_COLUMNS, j->p->padded_cols));
+        lay_tile(j, i / chunks, from, qb_least(from + LAY_COLUMNS, j->p->padded_cols));
     }
 }
 
@@ -97,7 +94,7 @@ static void multiply_blocks(void *ctx, int64_t begin, int64_t end, int worker) {
         const qb_packed_tile *shape = i == j->n_tiles - 1 ? j->last : j->tile;
         int64_t t0 = i * j->tile->tokens;
         shape->fn[p->kind](p, begin, end, j->laid + t0 * p->padded_cols, j->sums + t0 * p->n_groups,
-                           least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
+                           qb_least(shape->tokens, j->T - t0), j->y + t0 * p->rows, p->rows);
     }
 }
 
@@ -146,7 +143,7 @@ static void multiply_panels(void *ctx, int64_t begin, int64_t end, int worker) {
         j->simd->unpack_block(p, b, panel + (b - begin) * QB_BLOCK_ROWS, ld);
     int64_t row = begin * QB_BLOCK_ROWS;
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)j->T,
-                (int)(least(end * QB_BLOCK_ROWS, p->rows) - row), (int)p->padded_cols, 1.0f, j->laid,
+                (int)(qb_least(end * QB_BLOCK_ROWS, p->rows) - row), (int)p->padded_cols, 1.0f, j->laid,
                 (int)p->padded_cols, panel, (int)ld, 0.0f, j->y + row, (int)p->rows);
 }
 
@@ -177,7 +174,7 @@ void qb_packed_row(const qb_packed *p, int64_t row, float *to) {
     int64_t first = row * p->cols;
     for (int64_t c = 0; c < p->cols;) {
         int64_t element = first + c, block = element >> p->block_shift;
-        int64_t end = least(p->cols, ((block + 1) << p->block_shift) - first);
+        int64_t end = qb_least(p->cols, ((block + 1) << p->block_shift) - first);
         float absmax = qb_packed_absmax(p, block);
         for (; c < end; c++)
             to[c] = p->table[p->codes[(first + c) / 2] >> ((first + c) % 2 * 4) & 15] * absmax;

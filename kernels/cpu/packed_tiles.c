@@ -3,6 +3,7 @@
    is multiplied with sums. Other tables of values are three parts. Of GGUF's K types a value is a code times
    its group's whole number, one part (K2, K3) or two, and a super-block has the scale. Offsets are columns of
    their own, one a group, that meet the sums of the group's activations. */
+#include "base/whole.h"
 #include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/products.h"
 
@@ -29,13 +30,6 @@ typedef struct {
     float *sums;                 /* [T][n_groups] of activations, or NULL: there are no offsets */
     uint16_t *laid_sums;         /* as `laid`, of groups for columns */
 } packed_job;
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t pieces(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
 
 static int parts_of(const qb_packed *p) {
     if (qb_is_k(p->kind)) return p->kind == QB_PACK_K2 || p->kind == QB_PACK_K3 ? 1 : 2;
@@ -98,7 +92,7 @@ static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
     const packed_job *j = ctx;
     const qb_packed *p = j->p;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * PAIR, tokens = least(PAIR, j->T - first), n = p->padded_cols;
+        const int64_t first = i * PAIR, tokens = qb_least(PAIR, j->T - first), n = p->padded_cols;
         if (j->gathered)
             for (int64_t t = first; t < first + tokens; t++)
                 for (int64_t k = 0; k < n; k++)
@@ -109,14 +103,14 @@ static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
         if (!j->sums) continue;
         for (int64_t t = first; t < first + tokens; t++) sum_groups(p, x + t * n, j->sums + t * p->n_groups);
         lay_rows(j, j->sums + first * p->n_groups, tokens, p->n_groups,
-                 j->laid_sums + i * pieces(p->n_groups, COLS) * pair);
+                 j->laid_sums + i * qb_pieces(p->n_groups, COLS) * pair);
     }
 }
 
 /* Values of columns [begin, end) of a segment of a pair of blocks, panel[column][PAIR], and their scales. */
 static int64_t unpack_pair(const packed_job *j, int64_t block, int64_t segment, int64_t begin, int64_t end,
                            float *panel, float scales[PAIR]) {
-    const int64_t blocks = least(2, j->p->blocks - block);
+    const int64_t blocks = qb_least(2, j->p->blocks - block);
     memset(scales, 0, PAIR * sizeof *scales);
     for (int64_t b = 0; b < blocks; b++)
         j->simd->unpack_values(j->p, block + b, segment, begin, end, panel + b * QB_BLOCK_ROWS, PAIR,
@@ -125,7 +119,7 @@ static int64_t unpack_pair(const packed_job *j, int64_t block, int64_t segment, 
 }
 /* Offsets of groups [begin, end), panel[group][PAIR]. */
 static int64_t unpack_offsets(const packed_job *j, int64_t block, int64_t begin, int64_t end, float *panel) {
-    const int64_t blocks = least(2, j->p->blocks - block);
+    const int64_t blocks = qb_least(2, j->p->blocks - block);
     for (int64_t g = begin; g < end; g++)
         for (int64_t b = 0; b < blocks; b++)
             j->simd->unpack_offsets(j->p, block + b, g, panel + (g - begin) * PAIR + b * QB_BLOCK_ROWS);
@@ -137,18 +131,18 @@ static void make_again(const packed_job *j, int64_t block, int64_t token, int64_
                        float *y) {
     const qb_packed *p = j->p;
     const float *x = (j->gathered ? j->gathered : j->x) + token * p->padded_cols;
-    const int64_t rows = least(PAIR, p->rows - block * QB_BLOCK_ROWS);
+    const int64_t rows = qb_least(PAIR, p->rows - block * QB_BLOCK_ROWS);
     float scales[PAIR];
     for (int64_t s = 0, from = 0; s < segments_of(p); from = segment_end(p, s++))
         for (int64_t k = from; k < segment_end(p, s); k += CHUNK * COLS) {
-            const int64_t end = least(k + CHUNK * COLS, segment_end(p, s));
+            const int64_t end = qb_least(k + CHUNK * COLS, segment_end(p, s));
             (void)unpack_pair(j, block, s, k, end, panel, scales);
             for (int64_t i = 0; i < (end - k) * PAIR; i++) panel[i] *= scales[i % PAIR];
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)tokens, (int)rows, (int)(end - k),
                         1.0f, x + k, (int)p->padded_cols, panel, PAIR, k == 0 ? 0.0f : 1.0f, y, (int)p->rows);
         }
     for (int64_t g = 0; j->sums && g < p->n_groups; g += CHUNK * COLS) {
-        const int64_t end = least(g + CHUNK * COLS, p->n_groups);
+        const int64_t end = qb_least(g + CHUNK * COLS, p->n_groups);
         (void)unpack_offsets(j, block, g, end, panel);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)tokens, (int)rows, (int)(end - g), 1.0f,
                     j->sums + token * p->n_groups + g, (int)p->n_groups, panel, PAIR, 1.0f, y, (int)p->rows);
@@ -158,9 +152,9 @@ static void make_again(const packed_job *j, int64_t block, int64_t token, int64_
 /* A task's offsets to its sums. */
 static void add_offsets(const packed_job *j, int64_t block, int64_t row_pairs, uint16_t *left, float *panel,
                         float *sums) {
-    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), depth = pieces(j->p->n_groups, COLS);
+    const int64_t pair = qb_bf16_pair(QB_BF16_PARTS), depth = qb_pieces(j->p->n_groups, COLS);
     for (int64_t g = 0; g < j->p->n_groups; g += CHUNK * COLS) {
-        const int64_t end = least(g + CHUNK * COLS, j->p->n_groups), n = pieces(end - g, COLS);
+        const int64_t end = qb_least(g + CHUNK * COLS, j->p->n_groups), n = qb_pieces(end - g, COLS);
         for (int64_t r = 0; r < row_pairs; r++) {
             const qb_bf16_source offsets = {.numbers = panel,
                                             .dtype = QB_DTYPE_F32,
@@ -171,7 +165,7 @@ static void add_offsets(const packed_job *j, int64_t block, int64_t row_pairs, u
             j->simd->bf16->lay_left(&offsets, left + r * n * pair);
         }
         j->simd->bf16->multiply(QB_BF16_PARTS, QB_BF16_PARTS, n, left, row_pairs, NULL,
-                                j->laid_sums + g / COLS * pair, pieces(j->T, PAIR), depth * pair, sums);
+                                j->laid_sums + g / COLS * pair, qb_pieces(j->T, PAIR), depth * pair, sums);
     }
 }
 
@@ -182,11 +176,11 @@ typedef struct {
 } column_chunk;
 
 static column_chunk chunk_at(const qb_packed *p, int64_t segment, int64_t begin) {
-    const int64_t end = least(begin + CHUNK * COLS, segment_end(p, segment));
-    column_chunk c = {segment, 1, begin, end, pieces(end - begin, COLS)};
+    const int64_t end = qb_least(begin + CHUNK * COLS, segment_end(p, segment));
+    column_chunk c = {segment, 1, begin, end, qb_pieces(end - begin, COLS)};
     for (; end == segment_end(p, segment) && segment + c.count < segments_of(p); c.count++) {
         const int64_t next = segment_end(p, segment + c.count);
-        if (pieces(next - c.end, COLS) != c.tiles || (c.count + 1) * c.tiles > CHUNK) break;
+        if (qb_pieces(next - c.end, COLS) != c.tiles || (c.count + 1) * c.tiles > CHUNK) break;
         c.end = next;
     }
     return c;
@@ -196,12 +190,12 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const packed_job *j = ctx;
     const qb_packed *p = j->p;
     const qb_bf16_tiles *tiles = j->simd->bf16;
-    const int64_t token_pairs = pieces(j->T, PAIR), pair = qb_bf16_pair(QB_BF16_PARTS);
+    const int64_t token_pairs = qb_pieces(j->T, PAIR), pair = qb_bf16_pair(QB_BF16_PARTS);
     uint16_t *left = (uint16_t *)(void *)(j->workers + (int64_t)worker * WORKER_BYTES);
     float *sums = (float *)(void *)(left + LEFT_ELEMENTS), *panel = sums + SUMS, *scales = panel + PANEL;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * j->task_rows, rows = least(j->task_rows, p->rows - first);
-        const int64_t row_pairs = pieces(rows, PAIR), block = first / QB_BLOCK_ROWS;
+        const int64_t first = i * j->task_rows, rows = qb_least(j->task_rows, p->rows - first);
+        const int64_t row_pairs = qb_pieces(rows, PAIR), block = first / QB_BLOCK_ROWS;
         memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
         column_chunk c;
         for (int64_t s = 0, k = 0; s < segments_of(p);
@@ -210,7 +204,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
             for (int64_t at = 0; at < row_pairs * c.count; at++) {
                 const int64_t r = at / c.count, segment = s + at % c.count;
                 const int64_t from = segment > s ? segment_end(p, segment - 1) : k;
-                const int64_t to = least(segment_end(p, segment), c.end);
+                const int64_t to = qb_least(segment_end(p, segment), c.end);
                 const qb_bf16_source values = {
                     .numbers = panel,
                     .dtype = QB_DTYPE_F32,
@@ -228,7 +222,7 @@ static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
         if (j->sums) add_offsets(j, block, row_pairs, left, panel, sums);
         for (int64_t s = 0; s < token_pairs * row_pairs; s++) {
             const int64_t t = s / row_pairs * PAIR, r = s % row_pairs;
-            const int64_t tokens = least(PAIR, j->T - t), some = least(PAIR, rows - r * PAIR);
+            const int64_t tokens = qb_least(PAIR, j->T - t), some = qb_least(PAIR, rows - r * PAIR);
             float *y = j->y + t * p->rows + first + r * PAIR;
             if (!tiles->take_sums(sums + s * PAIR * PAIR, some, tokens, y, p->rows))
                 make_again(j, block + 2 * r, t, tokens, panel, y);
@@ -242,7 +236,7 @@ static int64_t workers_bytes(const cpu_device *d) {
     return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
 }
 static int64_t laid_bytes(int64_t T, int64_t cols) {
-    return pieces(T, PAIR) * pieces(cols, COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    return qb_pieces(T, PAIR) * qb_pieces(cols, COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
 }
 
 static int64_t packed_room(const cpu_device *d, const qb_cpu_part *part) {
@@ -263,7 +257,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
                       .y = part->y,
                       .T = part->T,
                       .task_rows = qb_cpu_tile_rows(d, p->rows),
-                      .depth = pieces(p->padded_cols, COLS),
+                      .depth = qb_pieces(p->padded_cols, COLS),
                       .parts = parts_of(p),
                       .workers = room};
     j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
@@ -274,9 +268,9 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
         behind = (uint8_t *)(j->sums + part->T * p->n_groups);
     }
     if (p->source) j->gathered = (float *)(void *)behind;
-    out->before[0] = (qb_cpu_loop){{pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * p->cols * 4};
+    out->before[0] = (qb_cpu_loop){{qb_pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * p->cols * 4};
     out->multiply =
-        (qb_cpu_loop){{pieces(p->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * p->cols * 2};
+        (qb_cpu_loop){{qb_pieces(p->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * p->cols * 2};
 }
 
 const qb_cpu_form qb_cpu_packed_tiles_form = {

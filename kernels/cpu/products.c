@@ -3,12 +3,9 @@
 #include "kernels/cpu/products.h"
 
 #include "base/memory.h"
+#include "base/whole.h"
 
 #include <string.h>
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 bool qb_packed_same_room(const qb_matrix *x, const qb_matrix *y) {
     const qb_packed *a = x->packed, *b = y->packed;
@@ -101,7 +98,7 @@ qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t 
     cpu_device *d = cpu_of(dev);
     qb_status st = QB_OK;
     for (int64_t done = 0, count; st == QB_OK && done < n; done += count) {
-        count = least(n - done, QB_PRODUCTS_MAX);
+        count = qb_least(n - done, QB_PRODUCTS_MAX);
         bool more = true;
         for (int64_t pass = 0; more && st == QB_OK; pass++) {
             qb_cpu_part now[QB_PRODUCTS_MAX];
@@ -111,7 +108,7 @@ qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t 
                 int64_t most = form_of(d, p->w, p->T)->most_tokens, left = p->T - pass * most;
                 if (left <= 0 || p->w->rows <= 0) continue;
                 now[k++] = (qb_cpu_part){p->w, p->x + pass * most * p->w->cols,
-                                         p->y + pass * most * p->w->rows, least(left, most), p->T};
+                                         p->y + pass * most * p->w->rows, qb_least(left, most), p->T};
                 more = more || left > most;
             }
             if (k) st = multiply_once(d, now, k);

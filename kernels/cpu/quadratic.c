@@ -5,6 +5,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include "base/memory.h"
+#include "base/whole.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -30,23 +31,17 @@ struct qb_quadratic {
     int sets;
 };
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t pieces(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
-
 static int64_t share_of(bool tiles, int64_t most_rows) {
-    return most_rows * PANEL + (tiles ? pieces(most_rows, PAIR) * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
+    return most_rows * PANEL + (tiles ? qb_pieces(most_rows, PAIR) * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
 }
 static int64_t right_elements(bool tiles, int64_t n, int64_t most_rows) {
-    return tiles ? pieces(most_rows, PAIR) * pieces(n, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_CUT) : 0;
+    return tiles ? qb_pieces(most_rows, PAIR) * qb_pieces(n, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_CUT)
+                 : 0;
 }
 
 int64_t qb_quadratic_bytes(int threads, int64_t n, int64_t most_rows, int sets) {
     const bool tiles = qb_simd_chosen()->bf16 != NULL;
-    return threads * share_of(tiles, most_rows) * 4 + sets * pieces(n, PANEL) * 8 +
+    return threads * share_of(tiles, most_rows) * 4 + sets * qb_pieces(n, PANEL) * 8 +
            right_elements(tiles, n, most_rows) * 2;
 }
 
@@ -64,8 +59,8 @@ qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads
     QB_TRY(st, qb_alloc_zero(1, sizeof *q, &q));
     qb_blas_single_thread();
     q->threads = threads, q->tiles = tiles;
-    q->n = n, q->most_rows = most_rows, q->panels = pieces(n, PANEL);
-    q->depth = pieces(n, QB_BF16_TILE_COLS), q->share = share_of(tiles, most_rows);
+    q->n = n, q->most_rows = most_rows, q->panels = qb_pieces(n, PANEL);
+    q->depth = qb_pieces(n, QB_BF16_TILE_COLS), q->share = share_of(tiles, most_rows);
     *out = q;
     QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof(float), &q->workers));
     QB_TRY(st, qb_alloc((size_t)(sets * q->panels), sizeof(double), &q->of_panel));
@@ -112,20 +107,20 @@ static void multiply_exactly(const qb_quadratic *q, int64_t row, int64_t rows, i
 
 static void multiply_tiles(const qb_quadratic *q, int64_t first, int64_t width, int64_t from, int64_t end,
                            float *product) {
-    const int64_t pair = qb_bf16_pair(QB_BF16_CUT), lefts = pieces(width, PAIR),
-                  rights = pieces(q->rows, PAIR), last = pieces(end, QB_BF16_TILE_COLS);
+    const int64_t pair = qb_bf16_pair(QB_BF16_CUT), lefts = qb_pieces(width, PAIR),
+                  rights = qb_pieces(q->rows, PAIR), last = qb_pieces(end, QB_BF16_TILE_COLS);
     float *sums = product + q->most_rows * PANEL;
-    uint16_t *left = (uint16_t *)(void *)(sums + pieces(q->most_rows, PAIR) * PAIR * PANEL);
+    uint16_t *left = (uint16_t *)(void *)(sums + qb_pieces(q->most_rows, PAIR) * PAIR * PANEL);
     memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
     for (int64_t k = from / QB_BF16_TILE_COLS; k < last; k += CHUNK) {
-        const int64_t count = least(CHUNK, last - k), col = k * QB_BF16_TILE_COLS;
+        const int64_t count = qb_least(CHUNK, last - k), col = k * QB_BF16_TILE_COLS;
         for (int64_t l = 0; l < lefts; l++) {
             const qb_bf16_source rows = {.numbers = q->h + (first + l * PAIR) * q->n + col,
                                          .dtype = QB_DTYPE_F32,
                                          .cut = true,
                                          .stride = q->n,
                                          .rows = width - l * PAIR,
-                                         .cols = least(count * QB_BF16_TILE_COLS, end - col)};
+                                         .cols = qb_least(count * QB_BF16_TILE_COLS, end - col)};
             q->tiles->lay_left(&rows, left + l * count * pair);
         }
         q->tiles->multiply(QB_BF16_CUT, QB_BF16_CUT, count, left, lefts, NULL, q->right + k * pair, rights,
@@ -133,7 +128,7 @@ static void multiply_tiles(const qb_quadratic *q, int64_t first, int64_t width, 
     }
     for (int64_t i = 0; i < lefts * rights; i++) {
         const int64_t r = i / lefts * PAIR, c = i % lefts * PAIR;
-        const int64_t rows = least(PAIR, q->rows - r), cols = least(PAIR, width - c);
+        const int64_t rows = qb_least(PAIR, q->rows - r), cols = qb_least(PAIR, width - c);
         float *to = product + r * PANEL + c;
         if (!q->tiles->take_sums(sums + i * PAIR * PAIR, cols, rows, to, PANEL))
             multiply_exactly(q, r, rows, first + c, cols, from, end, to);
@@ -155,7 +150,7 @@ static void take_panels(void *ctx, int64_t begin, int64_t end, int worker) {
     float *product = q->workers + (int64_t)worker * q->share;
     const int64_t rows = q->rows / q->sets;
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * PANEL, width = least(PANEL, q->n - first), below = first + width;
+        const int64_t first = i * PANEL, width = qb_least(PANEL, q->n - first), below = first + width;
         for (int set = 0; set < q->sets; set++) q->of_panel[set * q->panels + i] = 0;
         for (int part = 0; part < 2; part++) {
             const int64_t from = part ? below : first, to = part ? q->n : below;
@@ -176,7 +171,7 @@ static void take_panels(void *ctx, int64_t begin, int64_t end, int worker) {
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h,
                         double *out) {
     q->d = d, q->h = h, q->rows = rows * sets, q->sets = sets;
-    if (q->tiles) qb_parallel_for(q->threads, pieces(q->rows, PAIR), 1, lay_rows, q);
+    if (q->tiles) qb_parallel_for(q->threads, qb_pieces(q->rows, PAIR), 1, lay_rows, q);
     qb_parallel_for(q->threads, q->panels, 1, take_panels, q);
     for (int set = 0; set < sets; set++) {
         out[set] = 0;

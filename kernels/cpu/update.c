@@ -4,6 +4,7 @@
 #include "kernels/cpu/gemm.h"
 
 #include "base/memory.h"
+#include "base/whole.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -21,21 +22,14 @@ struct qb_updates {
     int64_t share;  /* floats of a worker */
 };
 
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-static int64_t pieces(int64_t n, int64_t size) {
-    return (n + size - 1) / size;
-}
-
 static int64_t pairs_behind(int64_t n, int64_t block, int64_t b) {
-    return pieces(n - least(n, (b + 1) * block), PAIR);
+    return qb_pieces(n - qb_least(n, (b + 1) * block), PAIR);
 }
 static int64_t pair_elements(int64_t block) {
-    return pieces(block, COLS) * qb_bf16_pair(QB_BF16_PARTS);
+    return qb_pieces(block, COLS) * qb_bf16_pair(QB_BF16_PARTS);
 }
 static int64_t share_of(int64_t block, int64_t most_rows) {
-    const int64_t lefts = pieces(most_rows, PAIR);
+    const int64_t lefts = qb_pieces(most_rows, PAIR);
     return PASS_PAIRS * lefts * PAIR * PAIR + lefts * pair_elements(block) / 2;
 }
 /* Pairs that lie before block b's, or of all b blocks. */
@@ -45,7 +39,7 @@ static int64_t pairs_before(int64_t n, int64_t block, int64_t b) {
     return pairs;
 }
 static int64_t laid_elements(int64_t n, int64_t block) {
-    return pairs_before(n, block, pieces(n, block)) * pair_elements(block);
+    return pairs_before(n, block, qb_pieces(n, block)) * pair_elements(block);
 }
 
 int64_t qb_updates_bytes(int threads, int64_t n, int64_t block, int64_t most_rows) {
@@ -65,7 +59,7 @@ static void lay_pairs(void *ctx, int64_t begin, int64_t end, int worker) {
                                      .dtype = QB_DTYPE_F32,
                                      .across = true,
                                      .stride = q->n,
-                                     .rows = least(PAIR, q->n - col),
+                                     .rows = qb_least(PAIR, q->n - col),
                                      .cols = q->block};
         q->tiles->lay_right(&part, q->laid + i * pair_elements(q->block));
     }
@@ -85,7 +79,7 @@ qb_status qb_updates_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, 
     QB_TRY(st, qb_alloc((size_t)laid_elements(n, block), sizeof *q->laid, &q->laid));
     qb_ask_huge_pages(q->laid, laid_elements(n, block) * 2);
     QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof *q->workers, &q->workers));
-    qb_parallel_for(threads, pairs_before(n, block, pieces(n, block)), 8, lay_pairs, q);
+    qb_parallel_for(threads, pairs_before(n, block, qb_pieces(n, block)), 8, lay_pairs, q);
 out:
     if (st != QB_OK) {
         qb_updates_free(*out);
@@ -119,7 +113,7 @@ void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, 
         by_sgemm(q, k, a, lda, rows, behind, q->n - behind, y, ldy);
         return;
     }
-    const int64_t lefts = pieces(rows, PAIR), of_pair = pair_elements(q->block);
+    const int64_t lefts = qb_pieces(rows, PAIR), of_pair = pair_elements(q->block);
     const uint16_t *right = q->laid + pairs_before(q->n, q->block, b) * of_pair;
     float *sums = q->workers + worker * q->share;
     uint16_t *left = (uint16_t *)(void *)(sums + PASS_PAIRS * lefts * PAIR * PAIR);
@@ -128,18 +122,18 @@ void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, 
                                      .dtype = QB_DTYPE_F32,
                                      .across = true,
                                      .stride = lda,
-                                     .rows = least(PAIR, rows - l * PAIR),
+                                     .rows = qb_least(PAIR, rows - l * PAIR),
                                      .cols = q->block};
         q->tiles->lay_left(&part, left + l * of_pair);
     }
     for (int64_t p = 0; p < pairs_behind(q->n, q->block, b); p += PASS_PAIRS) {
-        const int64_t rights = least(PASS_PAIRS, pairs_behind(q->n, q->block, b) - p);
+        const int64_t rights = qb_least(PASS_PAIRS, pairs_behind(q->n, q->block, b) - p);
         memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
-        q->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, pieces(q->block, COLS), left, lefts, NULL,
+        q->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, qb_pieces(q->block, COLS), left, lefts, NULL,
                            right + p * of_pair, rights, of_pair, sums);
         for (int64_t i = 0; i < lefts * rights; i++) {
             const int64_t r = i % lefts * PAIR, c = (p + i / lefts) * PAIR;
-            const int64_t some = least(PAIR, rows - r), width = least(PAIR, q->n - behind - c);
+            const int64_t some = qb_least(PAIR, rows - r), width = qb_least(PAIR, q->n - behind - c);
             float *to = y + r * ldy + c;
             if (!q->tiles->add_rows(sums + i * PAIR * PAIR, some, width, to, ldy))
                 by_sgemm(q, k, a + r, lda, some, behind + c, width, to, ldy);

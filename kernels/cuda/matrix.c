@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/whole.h"
 #include "kernels/cuda/matrix_kernels.h"
 #include "kernels/cuda/order.h"
 
@@ -18,10 +19,6 @@ enum {
     CHECK_GRAIN = 1 << 20, /* elements a thread looks at */
     SCALE_ROWS = 64,       /* rows of scales a thread puts in place: whole tiles, which share bytes */
 };
-
-static int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 static int64_t round_up(int64_t n, int64_t to) {
     return (n + to - 1) / to * to;
@@ -334,13 +331,13 @@ static qb_status pack_rows(const pack_job *j, const qb_cuda_matrix *m) {
     int64_t cols = j->q->cols, rows = j->q->rows;
     int64_t panel = PACK_BYTES / cols / QB_TILE_ROWS * QB_TILE_ROWS;
     if (panel < QB_TILE_ROWS) panel = QB_TILE_ROWS;
-    panel = least(panel, rows);
+    panel = qb_least(panel, rows);
     uint8_t *codes, *room = NULL;
     qb_status st;
     if (!j->q->codes) QB_TRY(st, qb_alloc((size_t)(panel * cols), 1, &room));
     QB_TRY(st, qb_cuda_scratch(j->d, panel * cols, &codes));
     for (int64_t row = 0; row < rows; row += panel) {
-        int64_t n = least(panel, rows - row);
+        int64_t n = qb_least(panel, rows - row);
         const uint8_t *from = qb_qweight_rows(j->q, j->d->base.threads, row, n, room);
         QB_TRY(st, qb_cuda_upload(&j->d->base, codes, from, n * cols));
         QB_TRY(st, qb_cuda_pack_codes(j->d, &m->view, codes, row, n));
