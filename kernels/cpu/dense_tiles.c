@@ -14,64 +14,29 @@
 #include "base/whole.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/tile_sums.h"
 
 #include <string.h>
 
-/* A task is so many rows. They lie as tiles for `chunk` tiles of columns at a time, in a worker's room, and
-   meet all tokens of the pass there, a pair of tiles of which fits the first cache with a pair of rows'. */
-enum { PASS_TOKENS = 512, CHUNK_MOST = 6 };
-enum { PAIR = 2 * QB_BF16_TILE, SUMS = QB_TILE_ROWS_MOST * PASS_TOKENS };
-enum { LEFT_ELEMENTS = QB_TILE_ROWS_MOST * CHUNK_MOST * QB_BF16_TILE_COLS * QB_BF16_PARTS };
-enum { WORKER_BYTES = LEFT_ELEMENTS * 2 + SUMS * 4 };
+/* A task is so many rows, which meet all tokens of the pass. */
+enum { PASS_TOKENS = 512, PAIR = QB_TILE_PAIR };
 
 typedef struct {
     const qb_simd *simd;
     const qb_matrix *w;
     const float *x;
     float *y;
-    int64_t T, task_rows, depth; /* tiles of columns */
-    uint8_t *workers;            /* [WORKER_BYTES] each */
-    uint16_t *laid;              /* [pair of tiles of tokens][depth][qb_bf16_pair(3)] */
+    int64_t T, task_rows;
+    uint8_t *workers; /* [worker_bytes()] each */
+    qb_tile_right tokens;
 } tiles_job;
 
-static void lay_tokens(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const tiles_job *j = ctx;
-    const int64_t cols = j->w->cols;
-    for (int64_t i = begin; i < end; i++) {
-        const qb_bf16_source tokens = {.numbers = j->x + i * PAIR * cols,
-                                       .dtype = QB_DTYPE_F32,
-                                       .stride = cols,
-                                       .rows = j->T - i * PAIR,
-                                       .cols = cols};
-        j->simd->bf16->lay_right(&tokens, j->laid + i * j->depth * qb_bf16_pair(QB_BF16_PARTS));
-    }
+static int64_t worker_bytes(void) {
+    return qb_tile_room_bytes(QB_TILE_ROWS_MOST, PASS_TOKENS);
 }
 
 static const uint8_t *elements_at(const qb_matrix *w, int64_t row, int64_t col) {
     return (const uint8_t *)w->dense + (row * w->cols + col) * (int64_t)qb_dtype_bytes(w->dtype);
-}
-
-/* Tiles of columns first .. first + n of the rows, pair by pair. The next columns are asked for, of which the
-   processor foresees nothing: rows of a chunk lie far apart. */
-static void lay_weights(const tiles_job *j, int64_t row, int64_t rows, int64_t first, int64_t n,
-                        uint16_t *to) {
-    enum { LINE = 64 };
-    const qb_matrix *w = j->w;
-    const int64_t col = first * QB_BF16_TILE_COLS, next = qb_least((first + n) * QB_BF16_TILE_COLS, w->cols),
-                  end = qb_least((first + 2 * n) * QB_BF16_TILE_COLS, w->cols);
-    for (int64_t r = 0; r < rows; r++)
-        for (const uint8_t *p = elements_at(w, row + r, next), *e = elements_at(w, row + r, end); p < e;
-             p += LINE)
-            __builtin_prefetch(p, 0, 2);
-    for (int64_t r = 0; r < rows; r += PAIR, to += n * qb_bf16_pair(qb_bf16_parts(w->dtype))) {
-        const qb_bf16_source pair = {.numbers = elements_at(w, row + r, col),
-                                     .dtype = w->dtype,
-                                     .stride = w->cols,
-                                     .rows = rows - r,
-                                     .cols = qb_least(n * QB_BF16_TILE_COLS, w->cols - col)};
-        j->simd->bf16->lay_left(&pair, to);
-    }
 }
 
 static void make_again(const tiles_job *j, int64_t row, int64_t rows, int64_t token, int64_t tokens,
@@ -85,28 +50,22 @@ static void make_again(const tiles_job *j, int64_t row, int64_t rows, int64_t to
 
 static void multiply_rows(void *ctx, int64_t begin, int64_t end, int worker) {
     const tiles_job *j = ctx;
-    const qb_bf16_tiles *tiles = j->simd->bf16;
-    const int parts = qb_bf16_parts(j->w->dtype);
-    const int64_t chunk = CHUNK_MOST - parts + 1, token_pairs = qb_pieces(j->T, PAIR);
-    uint8_t *room = j->workers + (int64_t)worker * WORKER_BYTES;
-    uint16_t *left = (uint16_t *)(void *)room;
-    float *sums = (float *)(void *)(room + LEFT_ELEMENTS * 2);
+    const qb_matrix *w = j->w;
+    uint8_t *room = j->workers + worker * worker_bytes();
     for (int64_t i = begin; i < end; i++) {
-        const int64_t first = i * j->task_rows, rows = qb_least(j->task_rows, j->w->rows - first);
-        const int64_t row_pairs = qb_pieces(rows, PAIR);
-        memset(sums, 0, (size_t)(row_pairs * token_pairs * PAIR * PAIR) * sizeof *sums);
-        for (int64_t k = 0; k < j->depth; k += chunk) {
-            const int64_t n = qb_least(chunk, j->depth - k);
-            lay_weights(j, first, rows, k, n, left);
-            tiles->multiply(parts, QB_BF16_PARTS, n, left, row_pairs, NULL,
-                            j->laid + k * qb_bf16_pair(QB_BF16_PARTS), token_pairs,
-                            j->depth * qb_bf16_pair(QB_BF16_PARTS), sums);
-        }
+        const int64_t first = i * j->task_rows, rows = qb_least(j->task_rows, w->rows - first);
+        const int64_t row_pairs = qb_pieces(rows, PAIR), token_pairs = qb_pieces(j->T, PAIR);
+        const qb_bf16_source left = {.numbers = elements_at(w, first, 0),
+                                     .dtype = w->dtype,
+                                     .stride = w->cols,
+                                     .rows = rows,
+                                     .cols = w->cols};
+        const float *sums = qb_tile_sums(&j->tokens, 0, j->T, &left, false, 0, w->cols, room);
         for (int64_t p = 0; p < token_pairs * row_pairs; p++) {
             const int64_t t = p / row_pairs * PAIR, r = p % row_pairs * PAIR;
             const int64_t tokens = qb_least(PAIR, j->T - t), some = qb_least(PAIR, rows - r);
-            float *y = j->y + t * j->w->rows + first + r;
-            if (!tiles->take_sums(sums + p * PAIR * PAIR, some, tokens, y, j->w->rows))
+            float *y = j->y + t * w->rows + first + r;
+            if (!j->tokens.tiles->take_sums(sums + p * PAIR * PAIR, some, tokens, y, w->rows))
                 make_again(j, first + r, some, t, tokens, y);
         }
     }
@@ -119,10 +78,10 @@ static bool tiles_same_room(const qb_matrix *a, const qb_matrix *b) {
 }
 
 static int64_t workers_bytes(const cpu_device *d) {
-    return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
+    return qb_threads_count(d->base.threads) * worker_bytes();
 }
 static int64_t laid_bytes(int64_t cols, int64_t T) {
-    return qb_pieces(T, PAIR) * qb_pieces(cols, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    return qb_tile_right_bytes(T, cols, QB_BF16_PARTS);
 }
 
 static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
@@ -132,8 +91,7 @@ static int64_t tiles_room(const cpu_device *d, const qb_cpu_part *part) {
 /* Quantized rows' tiles take no more, but that columns in another order are gathered. */
 int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T) {
     const int64_t now = qb_least(T, PASS_TOKENS);
-    return qb_simd_chosen()->bf16 ? threads * (int64_t)WORKER_BYTES + laid_bytes(cols, now) + now * cols * 4
-                                  : 0;
+    return qb_simd_chosen()->bf16 ? threads * worker_bytes() + laid_bytes(cols, now) + now * cols * 4 : 0;
 }
 
 static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_part *part,
@@ -146,10 +104,16 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .y = part->y,
                      .T = part->T,
                      .task_rows = qb_cpu_tile_rows(d, w->rows),
-                     .depth = qb_pieces(w->cols, QB_BF16_TILE_COLS),
                      .workers = room};
-    j->laid = (uint16_t *)(void *)(j->workers + workers_bytes(d));
-    out->before[0] = (qb_cpu_loop){{qb_pieces(part->T, PAIR), 1, lay_tokens, j}, PAIR * w->cols * 4};
+    j->tokens = (qb_tile_right){.tiles = d->simd->bf16,
+                                .rows = {.numbers = part->x,
+                                         .dtype = QB_DTYPE_F32,
+                                         .stride = w->cols,
+                                         .rows = part->T,
+                                         .cols = w->cols},
+                                .laid = (uint16_t *)(void *)(j->workers + workers_bytes(d))};
+    out->before[0] =
+        (qb_cpu_loop){{qb_pieces(part->T, PAIR), 1, qb_tile_right_lay, &j->tokens}, PAIR * w->cols * 4};
     out->multiply =
         (qb_cpu_loop){{qb_pieces(w->rows, j->task_rows), 1, multiply_rows, j}, j->task_rows * w->cols * 2};
 }

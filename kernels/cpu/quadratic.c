@@ -6,25 +6,19 @@
 
 #include "base/memory.h"
 #include "base/whole.h"
+#include "kernels/cpu/tile_sums.h"
 
 #include <cblas.h>
-#include <string.h>
 
-enum {
-    PANEL = 128,
-    PAIR = 2 * QB_BF16_TILE,
-    CHUNK = 4
-}; /* columns; rows of a pair of tiles; tiles of columns */
-enum { LEFT_ELEMENTS = PANEL * CHUNK * QB_BF16_TILE_COLS * QB_BF16_CUT };
+enum { PANEL = 128, PAIR = QB_TILE_PAIR }; /* columns; rows */
 
 struct qb_quadratic {
     qb_threads *threads;
-    const qb_bf16_tiles *tiles; /* NULL: SGEMM */
-    int64_t n, depth, most_rows, panels;
-    uint16_t *right;  /* [pair of rows][depth][qb_bf16_pair(2)] */
-    float *workers;   /* [worker]: products[most_rows][PANEL], sums of tiles, left tiles */
-    int64_t share;    /* floats of a worker */
-    double *of_panel; /* [set][panels] */
+    int64_t n, most_rows, panels;
+    qb_tile_right right; /* the rows of a call; without tiles: SGEMM */
+    float *workers;      /* [worker]: products[most_rows][PANEL], what tiles take */
+    int64_t share;       /* floats of a worker */
+    double *of_panel;    /* [set][panels] */
     /* of a call */
     const float *d, *h;
     int64_t rows;
@@ -32,17 +26,16 @@ struct qb_quadratic {
 };
 
 static int64_t share_of(bool tiles, int64_t most_rows) {
-    return most_rows * PANEL + (tiles ? qb_pieces(most_rows, PAIR) * PAIR * PANEL + LEFT_ELEMENTS / 2 : 0);
+    return most_rows * PANEL + (tiles ? qb_tile_room_bytes(PANEL, most_rows) / 4 : 0);
 }
-static int64_t right_elements(bool tiles, int64_t n, int64_t most_rows) {
-    return tiles ? qb_pieces(most_rows, PAIR) * qb_pieces(n, QB_BF16_TILE_COLS) * qb_bf16_pair(QB_BF16_CUT)
-                 : 0;
+static int64_t right_bytes(bool tiles, int64_t n, int64_t most_rows) {
+    return tiles ? qb_tile_right_bytes(most_rows, n, QB_BF16_CUT) : 0;
 }
 
 int64_t qb_quadratic_bytes(int threads, int64_t n, int64_t most_rows, int sets) {
     const bool tiles = qb_simd_chosen()->bf16 != NULL;
     return threads * share_of(tiles, most_rows) * 4 + sets * qb_pieces(n, PANEL) * 8 +
-           right_elements(tiles, n, most_rows) * 2;
+           right_bytes(tiles, n, most_rows);
 }
 
 qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows, int sets,
@@ -52,21 +45,21 @@ qb_status qb_quadratic_create(qb_threads *threads, int64_t n, int64_t most_rows,
 
 qb_status qb_quadratic_create_by(const qb_bf16_tiles *tiles, qb_threads *threads, int64_t n,
                                  int64_t most_rows, int sets, qb_quadratic **out) {
-    const int64_t elements = right_elements(tiles, n, most_rows);
+    const int64_t bytes = right_bytes(tiles, n, most_rows);
     qb_quadratic *q;
     qb_status st;
     *out = NULL;
     QB_TRY(st, qb_alloc_zero(1, sizeof *q, &q));
     qb_blas_single_thread();
-    q->threads = threads, q->tiles = tiles;
+    q->threads = threads, q->right.tiles = tiles;
     q->n = n, q->most_rows = most_rows, q->panels = qb_pieces(n, PANEL);
-    q->depth = qb_pieces(n, QB_BF16_TILE_COLS), q->share = share_of(tiles, most_rows);
+    q->share = share_of(tiles, most_rows);
     *out = q;
     QB_TRY(st, qb_alloc((size_t)(qb_threads_count(threads) * q->share), sizeof(float), &q->workers));
     QB_TRY(st, qb_alloc((size_t)(sets * q->panels), sizeof(double), &q->of_panel));
-    if (elements) {
-        QB_TRY(st, qb_alloc((size_t)elements, sizeof *q->right, &q->right));
-        qb_ask_huge_pages(q->right, elements * 2);
+    if (bytes) {
+        QB_TRY(st, qb_alloc((size_t)bytes, 1, &q->right.laid));
+        qb_ask_huge_pages(q->right.laid, bytes);
     }
 out:
     if (st != QB_OK) {
@@ -78,22 +71,8 @@ out:
 
 void qb_quadratic_free(qb_quadratic *q) {
     if (!q) return;
-    qb_free(q->right), qb_free(q->workers), qb_free(q->of_panel);
+    qb_free(q->right.laid), qb_free(q->workers), qb_free(q->of_panel);
     qb_free(q);
-}
-
-static void lay_rows(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const qb_quadratic *q = ctx;
-    for (int64_t i = begin; i < end; i++) {
-        const qb_bf16_source pair = {.numbers = q->d + i * PAIR * q->n,
-                                     .dtype = QB_DTYPE_F32,
-                                     .stride = q->n,
-                                     .cut = true,
-                                     .rows = q->rows - i * PAIR,
-                                     .cols = q->n};
-        q->tiles->lay_right(&pair, q->right + i * q->depth * qb_bf16_pair(QB_BF16_CUT));
-    }
 }
 
 /* product[row][column] = sum over k in [from, end) of d[row][k] h[k][column], columns first .. first + width.
@@ -107,30 +86,20 @@ static void multiply_exactly(const qb_quadratic *q, int64_t row, int64_t rows, i
 
 static void multiply_tiles(const qb_quadratic *q, int64_t first, int64_t width, int64_t from, int64_t end,
                            float *product) {
-    const int64_t pair = qb_bf16_pair(QB_BF16_CUT), lefts = qb_pieces(width, PAIR),
-                  rights = qb_pieces(q->rows, PAIR), last = qb_pieces(end, QB_BF16_TILE_COLS);
-    float *sums = product + q->most_rows * PANEL;
-    uint16_t *left = (uint16_t *)(void *)(sums + qb_pieces(q->most_rows, PAIR) * PAIR * PANEL);
-    memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
-    for (int64_t k = from / QB_BF16_TILE_COLS; k < last; k += CHUNK) {
-        const int64_t count = qb_least(CHUNK, last - k), col = k * QB_BF16_TILE_COLS;
-        for (int64_t l = 0; l < lefts; l++) {
-            const qb_bf16_source rows = {.numbers = q->h + (first + l * PAIR) * q->n + col,
-                                         .dtype = QB_DTYPE_F32,
-                                         .cut = true,
-                                         .stride = q->n,
-                                         .rows = width - l * PAIR,
-                                         .cols = qb_least(count * QB_BF16_TILE_COLS, end - col)};
-            q->tiles->lay_left(&rows, left + l * count * pair);
-        }
-        q->tiles->multiply(QB_BF16_CUT, QB_BF16_CUT, count, left, lefts, NULL, q->right + k * pair, rights,
-                           q->depth * pair, sums);
-    }
+    const int64_t lefts = qb_pieces(width, PAIR), rights = qb_pieces(q->rows, PAIR);
+    const qb_bf16_source left = {.numbers = q->h + first * q->n,
+                                 .dtype = QB_DTYPE_F32,
+                                 .cut = true,
+                                 .stride = q->n,
+                                 .rows = width,
+                                 .cols = q->n};
+    const float *sums =
+        qb_tile_sums(&q->right, 0, q->rows, &left, false, from, end, product + q->most_rows * PANEL);
     for (int64_t i = 0; i < lefts * rights; i++) {
         const int64_t r = i / lefts * PAIR, c = i % lefts * PAIR;
         const int64_t rows = qb_least(PAIR, q->rows - r), cols = qb_least(PAIR, width - c);
         float *to = product + r * PANEL + c;
-        if (!q->tiles->take_sums(sums + i * PAIR * PAIR, cols, rows, to, PANEL))
+        if (!q->right.tiles->take_sums(sums + i * PAIR * PAIR, cols, rows, to, PANEL))
             multiply_exactly(q, r, rows, first + c, cols, from, end, to);
     }
 }
@@ -155,7 +124,7 @@ static void take_panels(void *ctx, int64_t begin, int64_t end, int worker) {
         for (int part = 0; part < 2; part++) {
             const int64_t from = part ? below : first, to = part ? q->n : below;
             if (from == to) continue;
-            if (q->tiles)
+            if (q->right.tiles)
                 multiply_tiles(q, first, width, from, to, product);
             else
                 multiply_exactly(q, 0, q->rows, first, width, from, to, product);
@@ -171,7 +140,10 @@ static void take_panels(void *ctx, int64_t begin, int64_t end, int worker) {
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h,
                         double *out) {
     q->d = d, q->h = h, q->rows = rows * sets, q->sets = sets;
-    if (q->tiles) qb_parallel_for(q->threads, qb_pieces(q->rows, PAIR), 1, lay_rows, q);
+    q->right.rows = (qb_bf16_source){
+        .numbers = d, .dtype = QB_DTYPE_F32, .cut = true, .stride = q->n, .rows = q->rows, .cols = q->n};
+    if (q->right.tiles)
+        qb_parallel_for(q->threads, qb_pieces(q->rows, PAIR), 1, qb_tile_right_lay, &q->right);
     qb_parallel_for(q->threads, q->panels, 1, take_panels, q);
     for (int set = 0; set < sets; set++) {
         out[set] = 0;
