@@ -171,40 +171,47 @@ static bool diagonal_is_usable(const float *u, int64_t n) {
 }
 
 /* H^-1 = U^T U without forming H^-1: with P the index reversal and P H P = L L^T, U = P L^-1 P. */
-static bool factor_once(qb_threads *threads, qb_hessian *h, double damp_percent, double mean) {
+static bool factor_once(qb_threads *threads, qb_factor *f, qb_hessian *h, double damp_percent, double mean) {
     factor_run run = {.h = h, .u = h->u, .damp = (float)(damp_percent * mean)};
     bool ok = false;
     qb_parallel_for(threads, h->n, 16, gather_rows, &run);
-    qb_cholesky_lower(threads, h->n, h->u, h->n, &ok);
+    qb_cholesky_lower(f, h->n, h->u, h->n, &ok);
     if (!ok) return false;
-    qb_invert_lower(threads, h->n, h->u, h->n);
+    qb_invert_lower(f, h->n, h->u, h->n);
     qb_parallel_for(threads, h->n * h->n / 2, 1 << 18, reverse_part, &run);
     return diagonal_is_usable(h->u, h->n);
 }
 
 qb_status qb_hessian_factor(qb_threads *threads, double damp_percent, bool act_order, qb_hessian *h) {
     if (h->u || h->failed) return QB_OK;
+    qb_factor *f = NULL;
     qb_status st;
     size_t n = (size_t)h->n;
     QB_TRY(st, qb_alloc(n * n, sizeof *h->u, &h->u));
+    QB_TRY(st, qb_factor_create(threads, h->n, &f));
     if (act_order && !h->perm) QB_TRY(st, find_order(h));
     double mean = 0;
     for (int64_t i = 0; i < h->n; i++) mean += (double)h->h[i * h->n + i];
     mean /= (double)h->n;
     double damp = damp_percent;
+    bool done = false;
     for (;;) {
         h->damp_percent = damp;
-        if (factor_once(threads, h, damp, mean)) return QB_OK;
-        if (damp >= 1.0) break;
+        done = factor_once(threads, f, h, damp, mean);
+        if (done || damp >= 1.0) break;
         damp = damp > 0 ? fmin(damp * 10, 1.0) : 0.01;
         h->retries++;
     }
-    h->failed = true;
-    snprintf(h->reason, sizeof h->reason,
-             "Hessian not positive definite with damping up to %g of its mean diagonal", damp);
+    h->failed = !done;
+    if (h->failed)
+        snprintf(h->reason, sizeof h->reason,
+                 "Hessian not positive definite with damping up to %g of its mean diagonal", damp);
 out:
-    qb_free(h->u);
-    h->u = NULL;
+    qb_factor_free(f);
+    if (st != QB_OK || h->failed) {
+        qb_free(h->u);
+        h->u = NULL;
+    }
     return st;
 }
 

@@ -147,15 +147,16 @@ static int64_t tile_bytes(const model_sizes *s, int64_t rows) {
     return (int64_t)qb_cores_available() * s->widest * rows * 4;
 }
 
-/* What stands beside Hessians: the tiles of GPTQ and its updates, or behind them those of the error, and what
- * the device lays out. */
+/* What stands beside Hessians: what factors them, the tiles of GPTQ and its updates, or behind them those of
+   the error, and what the device lays out. */
 static int64_t method_bytes(const model_sizes *s, int64_t block, int64_t tokens) {
     const int threads = (int)qb_cores_available();
     const int64_t columns = block < s->widest ? block : s->widest;
     const int64_t gptq = tile_bytes(s, 192) + qb_updates_bytes(threads, s->widest, columns, 128);
-    return larger(gptq, qb_output_error_bytes(threads, s->widest)) +
-           larger(qb_cpu_hessian_bytes(threads, s->widest, tokens),
-                  qb_cpu_product_bytes(threads, s->widest, tokens));
+    const int64_t behind =
+        larger(qb_factor_bytes(threads, s->widest), qb_output_error_bytes(threads, s->widest));
+    return larger(gptq, behind) + larger(qb_cpu_hessian_bytes(threads, s->widest, tokens),
+                                         qb_cpu_product_bytes(threads, s->widest, tokens));
 }
 
 static const qb_tensor *weight_of(const qb_model *m, const char *module) {

@@ -58,16 +58,22 @@ static void test_algebra__gemm_equals_the_float64_sum(void **state) {
     qb_threads_free(threads);
 }
 
-/* X X^T + n I / 8, X uniform: well conditioned, lower triangle only; the upper holds a mark. */
+/* X X^T + n I / 8, X uniform: well conditioned, lower triangle only; zeros above. */
 static float *spd_new(int64_t n) {
     float *x = noise_new(n * n), *a = noise_new(n * n);
     qb_gemm(NULL, false, true, n, n, n, 1.0f, x, n, x, n, 0.0f, a, n);
     for (int64_t i = 0; i < n; i++) {
         a[i * n + i] += (float)n / 8;
-        for (int64_t j = i + 1; j < n; j++) a[i * n + j] = 12345.0f;
+        for (int64_t j = i + 1; j < n; j++) a[i * n + j] = 0;
     }
     qb_free(x);
     return a;
+}
+
+static qb_factor *factor_new(qb_threads *threads, int64_t n) {
+    qb_factor *f;
+    assert_ok(qb_factor_create(threads, n, &f));
+    return f;
 }
 
 static void check_factor(qb_threads *threads, int64_t n) {
@@ -76,7 +82,8 @@ static void check_factor(qb_threads *threads, int64_t n) {
     assert_ok(qb_alloc((size_t)(n * n), sizeof *want, &want));
     for (int64_t i = 0; i < n * n; i++) want[i] = (double)a[i];
     bool ok = false;
-    qb_cholesky_lower(threads, n, a, n, &ok);
+    qb_factor *f = factor_new(threads, n);
+    qb_cholesky_lower(f, n, a, n, &ok);
     assert_true(ok);
     /* The lower triangle by rows is the upper one by columns. */
     char upper = 'U', not_unit = 'N';
@@ -87,20 +94,21 @@ static void check_factor(qb_threads *threads, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
             if (j > i)
-                assert_true(a[i * n + j] == 12345.0f);
+                assert_true(a[i * n + j] == 0.0f);
             else
                 assert_true(fabs((double)a[i * n + j] - want[i * n + j]) < 1e-5 * scale);
         }
-    qb_invert_lower(threads, n, a, n);
+    qb_invert_lower(f, n, a, n);
     dtrtri_(&upper, &not_unit, &order, want, &order, &info);
     assert_int_equal(info, 0);
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) {
             if (j > i)
-                assert_true(a[i * n + j] == 12345.0f);
+                assert_true(a[i * n + j] == 0.0f);
             else
                 assert_true(fabs((double)a[i * n + j] - want[i * n + j]) < 2e-5 / scale);
         }
+    qb_factor_free(f);
     qb_free(a), qb_free(want);
 }
 
@@ -108,11 +116,14 @@ static void test_algebra__cholesky_and_inverse_equal_lapack(void **state) {
     (void)state;
     qb_threads *threads;
     assert_ok(qb_threads_create(2, &threads));
-    static const int64_t sizes[] = {1, 2, 17, 255, 256, 257, 511, 513, 700, 1030};
+    /* The last are large enough for tiles, where there are such. */
+    static const int64_t sizes[] = {1, 2, 17, 255, 256, 257, 511, 513, 700, 1030, 1300};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) check_factor(threads, sizes[i]);
     bool ok = false;
-    qb_cholesky_lower(threads, 0, NULL, 1, &ok);
+    qb_factor *f = factor_new(threads, 0);
+    qb_cholesky_lower(f, 0, NULL, 1, &ok);
     assert_true(ok);
+    qb_factor_free(f);
     qb_threads_free(threads);
 }
 
@@ -124,8 +135,10 @@ static void test_algebra__a_bad_pivot_is_told(void **state) {
             float *a = spd_new(600);
             a[where[i] * 601] = nan ? NAN : -1.0f;
             bool ok = true;
-            qb_cholesky_lower(NULL, 600, a, 600, &ok);
+            qb_factor *f = factor_new(NULL, 600);
+            qb_cholesky_lower(f, 600, a, 600, &ok);
             assert_false(ok);
+            qb_factor_free(f);
             qb_free(a);
         }
 }
@@ -140,8 +153,10 @@ static void test_algebra__same_bits_for_any_thread_count(void **state) {
         noise_state = 7;
         float *a = spd_new(N), *b = noise_new(N * N), *c = noise_new(N * N);
         bool ok;
-        qb_cholesky_lower(threads, N, a, N, &ok);
-        qb_invert_lower(threads, N, a, N);
+        qb_factor *f = factor_new(threads, N);
+        qb_cholesky_lower(f, N, a, N, &ok);
+        qb_invert_lower(f, N, a, N);
+        qb_factor_free(f);
         qb_gemm(threads, false, true, N, N, N, 1.0f, a, N, b, N, 1.0f, c, N);
         if (first)
             assert_memory_equal(first, c, N * N * sizeof *c);

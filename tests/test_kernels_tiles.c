@@ -396,6 +396,54 @@ static void test_tiles__quadratic_forms(void **state) {
         }
 }
 
+/* Of n columns, n I + noise: its factor and then the factor's inverse. */
+static float *factored(const qb_bf16_tiles *tiles, int threads, int64_t n) {
+    qb_device *dev = device_open(NULL, threads);
+    float *a = noise_new(n * n);
+    qb_factor *f;
+    bool ok;
+    for (int64_t i = 0; i < n; i++) {
+        a[i * n + i] += (float)n / 8;
+        for (int64_t k = i + 1; k < n; k++) a[i * n + k] = 0;
+    }
+    assert_ok(qb_factor_create_by(tiles, 64, dev->threads, n, &f));
+    qb_cholesky_lower(f, n, a, n, &ok);
+    assert_true(ok);
+    qb_invert_lower(f, n, a, n);
+    qb_factor_free(f);
+    qb_backend_cpu.close(dev);
+    return a;
+}
+
+/* Blocks of a factor and of its inverse by tiles against OpenBLAS' (test_kernels_algebra.c holds that to
+   LAPACK in float64), with any threads the same bits. */
+static void test_tiles__factors(void **state) {
+    (void)state;
+    if (!plain) skip();
+    static const int64_t sizes[] = {330, 600};
+    for (size_t s = 0; s < (WHOLE ? sizeof sizes / sizeof *sizes : 1); s++) {
+        const int64_t n = sizes[s];
+        const uint32_t seed = noise_state;
+        float *want = factored(NULL, 2, n), *got[3];
+        for (int t = 0; t < 3; t++) {
+            noise_state = seed;
+            got[t] = factored(with_tiles.bf16, t + 1, n);
+            assert_memory_equal(got[0], got[t], (size_t)(n * n) * sizeof *want);
+        }
+        int differ = 0;
+        for (int64_t i = 0; i < n * n; i++) {
+            const double size = 8 / (double)n;
+            differ += want[i] != got[0][i];
+            if (!(fabs((double)want[i] - (double)got[0][i]) <= 1e-5 * size))
+                fail_msg("n = %lld, [%lld, %lld]: %g, not %g", (long long)n, (long long)(i / n),
+                         (long long)(i % n), (double)got[0][i], (double)want[i]);
+        }
+        assert_true(differ > 0); /* tiles were used */
+        for (int t = 0; t < 3; t++) qb_free(got[t]);
+        qb_free(want);
+    }
+}
+
 /* Quantized rows: the sums of the dequantized weights within float32's rounding, of every layout of groups,
    with any threads the same bits, and what float32's loops find no number or infinite. */
 static const format formats[] = {
@@ -535,6 +583,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__hessians),
         cmocka_unit_test(test_tiles__updates_behind_blocks),
         cmocka_unit_test(test_tiles__quadratic_forms),
+        cmocka_unit_test(test_tiles__factors),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);
 }

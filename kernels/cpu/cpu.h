@@ -53,8 +53,15 @@ int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T);
 int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T);
 /* out[set]: the sum over its rows of d h d^T; d[set][rows][n], h[n, n] symmetric. */
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h, double *out);
+/* Room for factors of matrices of at most n rows. threads may be NULL. Free with qb_factor_free, which takes
+   NULL. */
+typedef struct qb_factor qb_factor;
+qb_status qb_factor_create(qb_threads *threads, int64_t n, qb_factor **out) QB_NODISCARD;
+void qb_factor_free(qb_factor *f);
+/* What it takes. */
+int64_t qb_factor_bytes(int threads, int64_t n);
 /* Lower Cholesky factor of the symmetric a[n, n] (lower triangle read, L written there; the upper is left
- *alone). ok = false when a pivot is not positive. */
-void qb_cholesky_lower(qb_threads *threads, int64_t n, float *a, int64_t lda, bool *ok);
-/* Inverse of a lower triangular matrix, in place. */
-void qb_invert_lower(qb_threads *threads, int64_t n, float *a, int64_t lda);
+   alone). ok = false when a pivot is not positive. */
+void qb_cholesky_lower(qb_factor *f, int64_t n, float *a, int64_t lda, bool *ok);
+/* Inverse of a lower triangular matrix, in place; zeros must stand above its diagonal. */
+void qb_invert_lower(qb_factor *f, int64_t n, float *a, int64_t lda);

@@ -103,7 +103,7 @@ static void tiles_plan(const cpu_device *d, void *job, void *room, const qb_cpu_
                      .x = part->x,
                      .y = part->y,
                      .T = part->T,
-                     .task_rows = qb_cpu_tile_rows(d, w->rows),
+                     .task_rows = qb_cpu_tile_rows(d->base.threads, w->rows),
                      .workers = room};
     j->tokens = (qb_tile_right){.tiles = d->simd->bf16,
                                 .rows = {.numbers = part->x,

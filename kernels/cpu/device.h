@@ -74,7 +74,7 @@ qb_status qb_cpu_matrix_create(qb_device *dev, const qb_weight *w, qb_place plac
 void qb_cpu_matrix_free(qb_device *dev, qb_matrix *m);
 qb_status qb_cpu_matrix_settle(qb_device *dev, qb_matrix *m, bool *copied);
 /* gram_tiles.c, where there are tiles of bfloat16: as qb_cpu_hessian. */
-qb_status qb_gram_tiles(cpu_device *d, float *h, const float *x, int64_t T, int64_t n);
+qb_status qb_hessian_by_tiles(cpu_device *d, float *h, const float *x, int64_t T, int64_t n);
 /* products.c */
 qb_status qb_cpu_matmul(qb_device *dev, float *y, const float *x, int64_t T, const qb_matrix *w);
 qb_status qb_cpu_matmul_all(qb_device *dev, const qb_product *products, int64_t n);

@@ -7,7 +7,8 @@
 #include <string.h>
 
 qb_status qb_cpu_hessian(qb_device *dev, float *h, const float *x, int64_t T, int64_t n) {
-    if (cpu_of(dev)->simd->bf16 && T >= QB_BF16_TILE_COLS) return qb_gram_tiles(cpu_of(dev), h, x, T, n);
+    if (cpu_of(dev)->simd->bf16 && T >= QB_BF16_TILE_COLS)
+        return qb_hessian_by_tiles(cpu_of(dev), h, x, T, n);
     qb_gram_lower(dev->threads, true, n, T, 1.0f, x, n, h, n);
     return QB_OK;
 }

@@ -256,7 +256,7 @@ static void packed_plan(const cpu_device *d, void *job, void *room, const qb_cpu
                       .x = part->x,
                       .y = part->y,
                       .T = part->T,
-                      .task_rows = qb_cpu_tile_rows(d, p->rows),
+                      .task_rows = qb_cpu_tile_rows(d->base.threads, p->rows),
                       .depth = qb_pieces(p->padded_cols, COLS),
                       .parts = parts_of(p),
                       .workers = room};

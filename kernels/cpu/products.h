@@ -43,9 +43,9 @@ static inline int64_t qb_cpu_tiles_least(qb_dtype dtype) {
 /* Rows of a task by tiles: many, for each task reads all that is laid of the tokens, but tasks enough for all
    threads. */
 enum { QB_TILE_ROWS_MOST = 256, QB_TILE_ROWS_LEAST = 32 };
-static inline int64_t qb_cpu_tile_rows(const cpu_device *d, int64_t rows) {
+static inline int64_t qb_cpu_tile_rows(const qb_threads *threads, int64_t rows) {
     int64_t n = QB_TILE_ROWS_MOST;
-    while (n > QB_TILE_ROWS_LEAST && rows < 2 * n * qb_threads_count(d->base.threads)) n /= 2;
+    while (n > QB_TILE_ROWS_LEAST && rows < 2 * n * qb_threads_count(threads)) n /= 2;
     return n;
 }
 
