@@ -11,7 +11,7 @@
 #include "kernels/cpu/products.h"
 #include "kernels/dtype.h"
 
-/* Tiles in plain C take minutes under sanitizers: there one shape of each kind. */
+/* Under sanitizers one shape of each kind. */
 #if defined(QB_SANITIZED)
 enum { WHOLE = false };
 #else

@@ -364,9 +364,10 @@ static void test_tokenizer__opens_directories_and_follows_their_config(void **st
 
 static void test_tokenizer__model_follows_config(void **state) {
     (void)state;
+    const char *model = shared_path(LLAMA2_MODEL); /* first: nothing is held where it is absent */
     char *dir = scratch_make(), *to = qb_path_join(dir, "tokenizer.model");
     qb_tokenizer *t;
-    assert_ok(qb_copy_file(shared_path(LLAMA2_MODEL), to));
+    assert_ok(qb_copy_file(model, to));
     assert_ok(qb_tokenizer_open(dir, &t));
     ENCODES(t, "Hello world", 1, 15043, 3186); /* without a config: as transformers' Llama class */
     ENCODES(t, "<s>", 1, 1);                   /* as transformers, not as SentencePiece alone */
@@ -399,9 +400,11 @@ static void test_tokenizer__model_follows_config(void **state) {
    LlamaTokenizer. */
 static void test_tokenizer__model_takes_tokens_from_every_file(void **state) {
     (void)state;
+    const char *model =
+        shared_path("models/wikimini-hf/tokenizer.model"); /* first: nothing is held where it is absent */
     char *dir = scratch_make(), *to = qb_path_join(dir, "tokenizer.model");
     qb_tokenizer *t;
-    assert_ok(qb_copy_file(shared_path("models/wikimini-hf/tokenizer.model"), to));
+    assert_ok(qb_copy_file(model, to));
     assert_ok(qb_tokenizer_open(dir, &t));
     int32_t n = qb_tokenizer_vocab_size(t);
     ENCODES_AS(t, QB_SPECIAL_LEGACY, QB_ENDS_NONE, "the <unk> of", 264, 3966, 0, 3966, 287);

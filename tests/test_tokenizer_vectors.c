@@ -152,6 +152,7 @@ static void test_tokenizer_vectors__whole_texts(void **state) {
     (void)state;
     qb_json *golden;
     int n_rows = 0;
+    (void)shared_path("tokenizers"), (void)shared_path("data"); /* nothing is held where one is absent */
     assert_ok(qb_json_read(QB_SOURCE_DIR "/tests/golden/tokenizer_wholes.json", 1 << 20, &golden));
     for (const qb_json *row = qb_json_first(golden); row; row = qb_json_next(row), n_rows++) {
         const char *tokenizer = qb_json_string(qb_json_get(row, "tokenizer")),

@@ -24,7 +24,7 @@
 /* The compiler notes that wide vectors by value have no stable ABI; none leaves its file here. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 /* Without optimization GCC ignores it, with a warning where the bound is no literal. */
-#if defined(__OPTIMIZE__)
+#if defined(__OPTIMIZE__) && !defined(QB_SANITIZED)
 #define UNROLL _Pragma("GCC unroll 32")
 #else
 #define UNROLL

@@ -21,7 +21,7 @@ namespace shim {
 
 namespace {
 constexpr size_t guard_bytes = 4096;
-constexpr size_t stack_bytes = SHIM_ASAN ? 512 << 10 : 256 << 10;
+constexpr size_t stack_bytes = 256 << 10;
 } // namespace
 
 struct fiber {
