@@ -130,6 +130,7 @@ void qb_cholesky_lower(qb_factor *f, int64_t n, float *a, int64_t lda, bool *ok)
 typedef struct {
     const qb_factor *f;
     int64_t n, half, lda;
+    bool left; /* inv(C) is what B meets, not inv(A) */
     float *a;
 } inverse_job;
 
@@ -154,29 +155,22 @@ static int64_t pairs_of(const inverse_job *v) {
     return qb_pieces(v->n - v->half, 2 * v->half);
 }
 
-/* Rows, or columns, of the blocks of a level, side by side. */
-static void times_inverse_a(void *ctx, int64_t begin, int64_t end, int worker) {
+/* Rows of the blocks of a level times inv(A), or -inv(C) times columns of them, side by side. */
+static void times_inverse(void *ctx, int64_t begin, int64_t end, int worker) {
     (void)worker;
     const inverse_job *v = ctx;
     const int64_t tiles = qb_pieces(v->half, TILE);
     for (int64_t i = begin; i < end; i++) {
         const inverse_block k = block_at(v, i / tiles);
         const int64_t at = i % tiles * TILE;
-        if (at < k.rows)
+        if (v->left)
+            cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, (int)k.rows,
+                        (int)qb_least(TILE, k.cols - at), -1.0f, k.inverse_c, (int)k.lda, k.b + at,
+                        (int)k.lda);
+        else if (at < k.rows)
             cblas_strmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit,
                         (int)qb_least(TILE, k.rows - at), (int)k.cols, 1.0f, k.inverse_a, (int)k.lda,
                         k.b + at * k.lda, (int)k.lda);
-    }
-}
-static void times_inverse_c(void *ctx, int64_t begin, int64_t end, int worker) {
-    (void)worker;
-    const inverse_job *v = ctx;
-    const int64_t tiles = qb_pieces(v->half, TILE);
-    for (int64_t i = begin; i < end; i++) {
-        const inverse_block k = block_at(v, i / tiles);
-        const int64_t at = i % tiles * TILE;
-        cblas_strmm(CblasRowMajor, CblasLeft, CblasLower, CblasNoTrans, CblasNonUnit, (int)k.rows,
-                    (int)qb_least(TILE, k.cols - at), -1.0f, k.inverse_c, (int)k.lda, k.b + at, (int)k.lda);
     }
 }
 
@@ -262,7 +256,7 @@ static void inverse_leaves(void *ctx, int64_t begin, int64_t end, int worker) {
 }
 
 void qb_invert_lower(qb_factor *f, int64_t n, float *a, int64_t lda) {
-    inverse_job v = {f, n, PANEL, lda, a};
+    inverse_job v = {f, n, PANEL, lda, false, a};
     qb_parallel_for(f->threads, qb_pieces(n, PANEL), 1, inverse_leaves, &v);
     for (; v.half < n; v.half *= 2) {
         const int64_t pairs = pairs_of(&v), tasks = pairs * qb_pieces(v.half, TILE);
@@ -273,7 +267,9 @@ void qb_invert_lower(qb_factor *f, int64_t n, float *a, int64_t lda) {
             }
             continue;
         }
-        qb_parallel_for(f->threads, tasks, 1, times_inverse_a, &v);
-        qb_parallel_for(f->threads, tasks, 1, times_inverse_c, &v);
+        for (int side = 0; side < 2; side++) {
+            v.left = side == 1;
+            qb_parallel_for(f->threads, tasks, 1, times_inverse, &v);
+        }
     }
 }

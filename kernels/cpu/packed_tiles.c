@@ -6,6 +6,7 @@
 #include "base/whole.h"
 #include "kernels/cpu/k_layout.h"
 #include "kernels/cpu/products.h"
+#include "kernels/cpu/tile_sums.h"
 
 #include <cblas.h>
 #include <string.h>
@@ -236,7 +237,7 @@ static int64_t workers_bytes(const cpu_device *d) {
     return qb_threads_count(d->base.threads) * (int64_t)WORKER_BYTES;
 }
 static int64_t laid_bytes(int64_t T, int64_t cols) {
-    return qb_pieces(T, PAIR) * qb_pieces(cols, COLS) * qb_bf16_pair(QB_BF16_PARTS) * 2;
+    return qb_tile_right_bytes(T, cols, QB_BF16_PARTS);
 }
 
 static int64_t packed_room(const cpu_device *d, const qb_cpu_part *part) {
