@@ -219,19 +219,19 @@ static void test_tiles__own_tiles_give_the_same_bits(void **state) {
 /* One activation or weight at the ends of the range: what is finite, infinite or no number in float32 is so
    here, and finite results are within the bound. */
 enum { END_ROWS = 140, END_COLS = 70, END_TOKENS = 20 };
-static void check_end(qb_dtype dtype, float end, bool activation, bool weight) {
-    enum { ROW = 131, TOKEN = 17, COL = 68 };
+static void check_end(qb_dtype dtype, float end, bool activation, bool weight, int col) {
+    enum { ROW = 131, TOKEN = 17 };
     float *w = noise_new(END_ROWS * END_COLS), *x = noise_new(END_TOKENS * END_COLS);
-    if (activation) x[TOKEN * END_COLS + COL] = end;
-    for (int r = 0; r < 32; r++) w[r * END_COLS + COL] = 0; /* times infinity */
-    if (weight) w[ROW * END_COLS + COL] = end;
+    if (activation) x[TOKEN * END_COLS + col] = end;
+    for (int r = 0; r < 32; r++) w[r * END_COLS + col] = 0; /* times infinity */
+    if (weight) w[ROW * END_COLS + col] = end;
     for (int c = 0; c < END_COLS; c++) /* bfloat16 already: its lower parts are zero */
         if (c % 3 == 0) x[c] = 1;
     const void *view;
     uint8_t *bytes = elements_new(dtype, END_ROWS, END_COLS, w, &view);
     if (dtype == QB_DTYPE_BF16 && weight && fabsf(end) == 0x1.fffffep127f) /* the type's largest */
-        memcpy(bytes + 2 + 2 * (ROW * END_COLS + COL), &(uint16_t){0x7f7f}, 2),
-            w[ROW * END_COLS + COL] = 0x1.fep127f;
+        memcpy(bytes + 2 + 2 * (ROW * END_COLS + col), &(uint16_t){0x7f7f}, 2),
+            w[ROW * END_COLS + col] = 0x1.fep127f;
     float *y = product(&with_tiles, 2, dtype, view, END_ROWS, END_COLS, x, END_TOKENS);
     float *f32 = product(plain, 2, dtype, view, END_ROWS, END_COLS, x, END_TOKENS);
     for (int64_t i = 0; i < END_TOKENS * END_ROWS; i++) {
@@ -256,14 +256,16 @@ static void check_end(qb_dtype dtype, float end, bool activation, bool weight) {
 static void test_tiles__ends_of_the_range(void **state) {
     (void)state;
     if (!plain) skip();
-    float ends[] = {0,         0,          NAN,       INFINITY,  -INFINITY, 0x1.fffffep127f, -0x1.fffffep127f,
-                    0x1p-126f, -0x1p-130f, 0x1p-149f, 0x1p-100f, 0x1p-120f, 0x1.000002p0f,   65504.0f,
-                    0x1p-24f};
+    float ends[] = {
+        0,         0,          NAN,       INFINITY,  -INFINITY, 0x1.fffffep127f, -0x1.fffffep127f,
+        0x1p-126f, -0x1p-130f, 0x1p-149f, 0x1p-100f, 0x1p-120f, 0x1.000002p0f,   -0x1.abcdefp-118f,
+        0x1p-24f,  65504.0f};
     memcpy(ends, (const uint32_t[]){0x7f800001, 0x7fffffff}, 8); /* no numbers by their lower halves alone */
     for (int d = 0; d < TYPES; d++)
         for (size_t e = 0; e < sizeof ends / sizeof *ends; e++)
             for (int where = WHOLE ? 1 : 3; where < 4; where++)
-                check_end(types[d], ends[e], where & 1, where & 2);
+                for (int col = 50; col < 70; col += 18) /* in either half of a word */
+                    check_end(types[d], ends[e], where & 1, where & 2, col);
 }
 
 /* h += X^T X of its lower triangle alone; what float32 finds no number, or infinite, is so here. */
