@@ -529,6 +529,28 @@ static void test_tiles__quantized_rows(void **state) {
         check_packed(&formats[0], 290, 640, 530, true, 0), check_packed(&formats[0], 1060, 64, 65, true, 0);
 }
 
+/* A group that no column is in, as act-order's numbers may leave one. */
+static void test_tiles__groups_without_columns(void **state) {
+    (void)state;
+    if (!plain) skip();
+    enum { ROWS = 20, COLS = 128, T = 70 };
+    const format f = {.name = "int4 g32", .bits = 4, .group = 32, .act_order = true};
+    for (int empty = 0; empty < 4; empty += 3) {
+        qb_qweight *q = weight_new(&f, ROWS, COLS);
+        for (int c = 0; c < COLS; c++)
+            if (q->g_idx[c] == empty) q->g_idx[c] = 1;
+        float *x = noise_new(T * COLS);
+        bool tiles;
+        float *want = packed_product(plain, 1, q, x, T, &tiles);
+        float *y = packed_product(&with_tiles, 1, q, x, T, &tiles);
+        assert_false(tiles);
+        for (int64_t i = 0; i < T * ROWS; i++)
+            assert_true(fabsf(y[i] - want[i]) <= 1e-4f * (1 + fabsf(want[i])));
+        qb_qweight_free(q);
+        qb_free(q), qb_free(x), qb_free(y), qb_free(want);
+    }
+}
+
 /* Asked for the fastest a product has 16-bit activations, or with many tokens float32: the bits of what it is
    said to have. Groups of 32 columns alone change. */
 static void test_tiles__the_fastest_may_be_float32(void **state) {
@@ -581,6 +603,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles__own_tiles_give_the_same_bits),
         cmocka_unit_test(test_tiles__ends_of_the_range),
         cmocka_unit_test(test_tiles__quantized_rows),
+        cmocka_unit_test(test_tiles__groups_without_columns),
         cmocka_unit_test(test_tiles__the_fastest_may_be_float32),
         cmocka_unit_test(test_tiles__hessians),
         cmocka_unit_test(test_tiles__updates_behind_blocks),
