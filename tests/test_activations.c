@@ -165,7 +165,7 @@ static void test_activations__the_fastest_says_which(void **state) {
     (void)state;
     char *dir = scratch_path("short groups");
     outcome o =
-        BENCH("quantize", "demo", "--method", "rtn", "--bits", "4", "--group-size", "32", "-o", dir, "-q");
+        BENCH("quantize", "demo", "--method", "rtn", "--bits", "8", "--group-size", "32", "-o", dir, "-q");
     assert_worked(&o);
     outcome_free(&o);
     o = BENCH("speed", dir, "--prefill", "16,160", "--decode", "4", "--repeat", "2", "--json", "-q");

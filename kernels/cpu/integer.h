@@ -171,6 +171,8 @@ typedef struct qb_integer {
        apart; order: where each of the next 64 columns of the quads comes from; parts[n / 16], or NULL. */
     qb_whole_segment (*lay_segment)(const float *x, int64_t n, bool eight, int words, const uint8_t order[64],
                                     int32_t *to, int64_t stride, qb_whole_part *parts);
+    /* The same q as float32, and their scale; sum: of q, or NULL. */
+    float (*round)(const float *x, int64_t n, bool eight, float *q, int32_t *sum);
     /* Sums of q of four groups, below 2^23, as k_fours_dot takes them. */
     void (*lay_sums)(const int32_t sums[4], int32_t words[QB_K_SUM_WORDS]);
     /* Nothing but products, to see how many there can be: codes[QB_SPIN_BYTES], QB_SPIN_MOST at most, with

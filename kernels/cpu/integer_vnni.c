@@ -41,8 +41,34 @@ LANES_INLINE whole_sum whole_dot_wide(const bool eight, whole_sum s, lanes_codes
 }
 
 /* Sixteen columns, zeros behind the last. */
+LANES_INLINE __mmask16 first_columns(int64_t left) {
+    return (__mmask16)(left >= 16 ? 0xffff : (1 << left) - 1);
+}
 LANES_INLINE __m512 columns(const float *x, int64_t left) {
-    return left >= 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), x);
+    return left >= 16 ? _mm512_loadu_ps(x) : _mm512_maskz_loadu_ps(first_columns(left), x);
+}
+
+LANES_INLINE float scale_of(const float *x, int64_t n, bool eight, float *inverse) {
+    __m512i most = _mm512_setzero_si512();
+    for (int64_t i = 0; i < n; i += 16) /* without sign they are in the order of their sizes, NaN last */
+        most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(columns(x + i, n - i)),
+                                                       _mm512_set1_epi32(0x7fffffff)));
+    return qb_whole_scale(_mm512_reduce_max_epu32(most), eight, inverse);
+}
+
+static float round_numbers(const float *x, int64_t n, bool eight, float *q, int32_t *sum) {
+    float inverse;
+    const float scale = scale_of(x, n, eight, &inverse);
+    __m512i all = _mm512_setzero_si512();
+    if (inverse == 0.0f) memset(q, 0, (size_t)n * sizeof *q);
+    for (int64_t i = 0; i < n && inverse != 0.0f; i += 16) {
+        const __m512i q_now =
+            _mm512_cvtps_epi32(_mm512_mul_ps(columns(x + i, n - i), _mm512_set1_ps(inverse)));
+        all = _mm512_add_epi32(all, q_now);
+        _mm512_mask_storeu_ps(q + i, first_columns(n - i), _mm512_cvtepi32_ps(q_now));
+    }
+    if (sum) *sum = _mm512_reduce_add_epi32(all);
+    return scale;
 }
 
 /* Low bytes, then high ones: q = 256 high + low with both signed. */
@@ -50,19 +76,16 @@ static qb_whole_segment lay_segment(const float *x, int64_t n, bool eight, int w
                                     int32_t *to, int64_t stride, qb_whole_part *parts) {
     (void)words;
     const __m512i place = _mm512_loadu_si512(order);
-    __m512i most = _mm512_setzero_si512(), sum = most, high_sum = most;
-    for (int64_t i = 0; i < n; i += 16) /* without sign they are in the order of their sizes, NaN last */
-        most = _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(columns(x + i, n - i)),
-                                                       _mm512_set1_epi32(0x7fffffff)));
+    __m512i sum = _mm512_setzero_si512(), high_sum = sum;
     float inverse;
-    qb_whole_segment s = {.scale = qb_whole_scale(_mm512_reduce_max_epu32(most), eight, &inverse)};
+    qb_whole_segment s = {.scale = scale_of(x, n, eight, &inverse)};
     if (parts && inverse == 0.0f) memset(parts, 0, (size_t)(n / 16) * sizeof *parts);
     for (int64_t k = 0; k < n; k += 64) {
         _Alignas(64) uint8_t low[64] = {0}, high[64] = {0};
         for (int64_t i = 0; i < 64 && k + i < n && inverse != 0.0f; i += 16) {
             __m512i q =
                 _mm512_cvtps_epi32(_mm512_mul_ps(columns(x + k + i, n - k - i), _mm512_set1_ps(inverse)));
-            __m512i h = _mm512_srav_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), _mm512_set1_epi32(8));
+            __m512i h = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), 8);
             sum = _mm512_add_epi32(sum, q);
             high_sum = _mm512_add_epi32(high_sum, h);
             if (parts)

@@ -44,7 +44,12 @@ static const qb_cpu_form *form_of(const cpu_device *d, const qb_matrix *w, int64
     if (!w->packed && d->simd->bf16 && T >= qb_cpu_tiles_least(w->dtype)) return &qb_cpu_tiles_form;
     if (!w->packed) return &qb_cpu_dense_form;
     const bool float32 = d->fastest && qb_matrix_float32_is_faster(w, T);
-    if (!float32 && w->integer >> d->activations & 1) return &qb_cpu_integer_form;
+    if (!float32 && w->integer >> d->activations & 1) {
+        const bool eight = d->activations == QB_ACTIVATIONS_I8;
+        const bool tiles =
+            T >= qb_cpu_whole_tiles_least(eight) && qb_cpu_packed_whole_tiles(d, w->packed, eight);
+        return tiles ? &qb_cpu_whole_tiles_form : &qb_cpu_integer_form;
+    }
     if (d->simd->bf16 && T >= qb_cpu_packed_tiles_least(w->packed)) return &qb_cpu_packed_tiles_form;
     return &qb_cpu_packed_form;
 }

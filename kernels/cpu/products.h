@@ -50,13 +50,19 @@ static inline int64_t qb_cpu_tile_rows(const qb_threads *threads, int64_t rows) 
 }
 
 /* matmul.c: dense rows. dense_tiles.c: with many tokens. packed.c: codes in float32. packed_tiles.c: with
-   many tokens. integer.c: codes in whole numbers. */
+   many tokens, or in whole numbers. integer.c: codes in whole numbers. */
 extern const qb_cpu_form qb_cpu_dense_form, qb_cpu_tiles_form, qb_cpu_packed_form, qb_cpu_packed_tiles_form,
-    qb_cpu_integer_form;
+    qb_cpu_whole_tiles_form, qb_cpu_integer_form;
 
 /* The same of quantized rows in float32; INT64_MAX: never, where groups are no whole tiles of columns or
    codes lie by row. */
 int64_t qb_cpu_packed_tiles_least(const qb_packed *p);
+/* Whether many tokens are multiplied by them in whole numbers too, and from how many on (measured on an Intel
+   Xeon). */
+static inline int64_t qb_cpu_whole_tiles_least(bool eight) {
+    return eight ? 64 : 32;
+}
+bool qb_cpu_packed_whole_tiles(const cpu_device *d, const qb_packed *p, bool eight);
 /* Tokens from which on they are faster than products with 16-bit activations; 0: never. */
 int64_t qb_cpu_packed_float32_tokens(const cpu_device *d, const qb_packed *p);
 /* The loops of dense rows of this type. */

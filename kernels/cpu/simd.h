@@ -41,18 +41,30 @@ typedef struct qb_bf16_source {
     const void *numbers;
     qb_dtype dtype;
     bool across; /* (float32 alone) columns lie one after the other, the numbers of a column side by side */
-    int parts;   /* (across, to the left) that each number has; 0: all */
+    int parts;   /* (float32, to the left, or across to the right) that each number has; 0: all */
     bool cut;    /* (float32, not across) to QB_BF16_CUT parts */
     int64_t stride; /* of rows, or of columns, in elements */
     int64_t rows, cols;
 } qb_bf16_source;
 
-/* What sums of each left row are multiplied with, `tiles` tiles of columns at a time, before they are added:
-   scales[pair of left tiles][depth / tiles][32]. */
+/* What becomes of sums of `tiles` tiles of columns, a segment, as they are added: sum * (left * right), then
+   shift * right_sum. Numbers of left rows are [pair of left tiles][segment][32], those of right ones
+   [segment][32], the next pair of right tiles' right_stride on. */
 typedef struct qb_bf16_scales {
-    const float *scales;
     int64_t tiles; /* depth is a multiple */
+    const float *left;
+    const float *right;               /* of right parts 1 and 2 alone, else NULL for 1 */
+    const float *shifts, *right_sums; /* both or neither; as right */
+    int64_t right_stride;
 } qb_bf16_scales;
+
+/* Packed codes whose values are of one part, not of K types. */
+enum { QB_BF16_CODES = 32 };
+typedef struct qb_bf16_codes {
+    const qb_packed *p;
+    float more;                     /* that 8-bit codes' values have than code - 128 */
+    uint16_t values[QB_BF16_CODES]; /* of other codes, repeated; with zero points of code - zero + 16 */
+} qb_bf16_codes;
 
 typedef struct qb_bf16_tiles {
     /* Rows to to[ceil(cols / 32)][parts][2][16 rows][32 columns], or, of float32,
@@ -60,15 +72,25 @@ typedef struct qb_bf16_tiles {
        bytes. */
     void (*lay_left)(const qb_bf16_source *rows, uint16_t *to);
     void (*lay_right)(const qb_bf16_source *rows, uint16_t *to);
-    /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += products
-       over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride elements
-       on. Of products of parts i and j those with i + j < right_parts: QB_BF16_PARTS, or QB_BF16_CUT where
-       both sides are cut. scales: NULL for none. */
+    /* As lay_right one of its two tiles of rows, a block's values without scale: columns [begin, end), whole
+       tiles, of group g. */
+    void (*lay_codes)(const qb_bf16_codes *codes, int64_t block, int64_t g, int64_t begin, int64_t end,
+                      uint16_t *to);
+    /* sums[pair of right tiles][pair of left tiles][left tile][right tile][16 left][16 right] += (fresh: =)
+       products over `depth` tiles of columns. left[pair][depth]..; right[depth].., the next pair right_stride
+       elements on. Of products of parts i and j those with i + j < right_parts: QB_BF16_PARTS, or QB_BF16_CUT
+       where both sides are cut. */
     void (*multiply)(int parts, int right_parts, int64_t depth, const uint16_t *left, int64_t lefts,
-                     const qb_bf16_scales *scales, const uint16_t *right, int64_t rights,
-                     int64_t right_stride, float *sums);
+                     const uint16_t *right, int64_t rights, int64_t right_stride, bool fresh, float *sums);
+    /* The same with sums that are turned, [16 right][16 left]: `left` is what lay_right made, `right` what
+       lay_left did. Scaled, left parts of one meet any number of right ones; scales NULL: three with three,
+       as they are. */
+    void (*multiply_turned)(int parts, int right_parts, int64_t depth, const uint16_t *left, int64_t lefts,
+                            const qb_bf16_scales *scales, const uint16_t *right, int64_t rights,
+                            int64_t right_stride, bool fresh, float *sums);
     /* A pair's sums to y[right * ldy + left] of so many rows; whether all are numbers. */
     bool (*take_sums)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
+    bool (*take_turned)(const float *sums, int64_t lefts, int64_t rights, float *y, int64_t ldy);
     /* The same added to y, of each right row the left ones up to `below` + its own number alone; nothing,
        where not all are numbers. */
     bool (*add_sums)(const float *sums, int64_t lefts, int64_t rights, int64_t below, float *y, int64_t ldy);
@@ -117,6 +139,10 @@ typedef struct qb_simd {
                           float *panel, int64_t ld, float *scales);
     /* What the weights of group g have more, of a matrix with offsets: to[lane]. */
     void (*unpack_offsets)(const qb_packed *p, int64_t block, int64_t g, float *to);
+    /* As products in whole numbers have both (integer.h): values are less the middle code where there are
+       offsets, which are so much more. Not of K types. */
+    void (*unpack_whole)(const qb_packed *p, int64_t block, int64_t g, int64_t begin, int64_t end,
+                         float *panel, int64_t ld, float *scales, float *offsets);
     qb_dense_fn dense_f32, dense_f16, dense_bf16;
     const qb_bf16_tiles *bf16; /* of products of many tokens; NULL: there are none */
 

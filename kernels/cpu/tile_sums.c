@@ -66,7 +66,7 @@ const float *qb_tile_sums(const qb_tile_right *right, int64_t row, int64_t rows,
     const int64_t step = qb_bf16_pair(right_parts), depth = qb_pieces(right->rows.cols, COLS);
     float *sums = room;
     uint16_t *laid = (uint16_t *)(void *)((uint8_t *)room + sums_bytes(left->rows, rows));
-    memset(sums, 0, (size_t)(lefts * rights * PAIR_SUMS) * sizeof *sums);
+    if (last <= from / COLS) memset(sums, 0, (size_t)(lefts * rights * PAIR_SUMS) * sizeof *sums);
     for (int64_t k = from / COLS; k < last; k += chunk) {
         const int64_t n = qb_least(chunk, last - k);
         ask_for(left, qb_least((k + n) * COLS, end), qb_least((k + 2 * n) * COLS, end));
@@ -76,9 +76,9 @@ const float *qb_tile_sums(const qb_tile_right *right, int64_t row, int64_t rows,
             right->tiles->lay_left(&some, laid + l * n * pair);
         }
         if (negative) change_signs(laid, lefts * n * pair);
-        right->tiles->multiply(parts, right_parts, n, laid, lefts, NULL,
+        right->tiles->multiply(parts, right_parts, n, laid, lefts,
                                right->laid + (row / QB_TILE_PAIR * depth + k) * step, rights, depth * step,
-                               sums);
+                               k == from / COLS, sums);
     }
     return sums;
 }

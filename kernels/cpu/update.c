@@ -128,9 +128,8 @@ void qb_updates_add(const qb_updates *q, int worker, int64_t b, const float *a, 
     }
     for (int64_t p = 0; p < pairs_behind(q->n, q->block, b); p += PASS_PAIRS) {
         const int64_t rights = qb_least(PASS_PAIRS, pairs_behind(q->n, q->block, b) - p);
-        memset(sums, 0, (size_t)(lefts * rights * PAIR * PAIR) * sizeof *sums);
-        q->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, qb_pieces(q->block, COLS), left, lefts, NULL,
-                           right + p * of_pair, rights, of_pair, sums);
+        q->tiles->multiply(QB_BF16_PARTS, QB_BF16_PARTS, qb_pieces(q->block, COLS), left, lefts,
+                           right + p * of_pair, rights, of_pair, true, sums);
         for (int64_t i = 0; i < lefts * rights; i++) {
             const int64_t r = i % lefts * PAIR, c = (p + i / lefts) * PAIR;
             const int64_t some = qb_least(PAIR, rows - r), width = qb_least(PAIR, q->n - behind - c);

@@ -1,0 +1,166 @@
+/* What tiles of bfloat16 do beside float32 products (test_kernels_tiles.c), over tiles in plain C: products
+   in whole numbers of short groups, to the bit those of the other sets, and attention of many queries. */
+#include "tests/kernels_support.h"
+#include "tests/weight_support.h"
+
+#if defined(__x86_64__)
+#include "tests/amx_emulated.h"
+
+#include "kernels/cpu/products.h"
+
+static const qb_simd *plain, *own;
+static qb_simd with_tiles;
+static int find_sets(void **state) {
+    (void)state;
+    for (int i = 0; qb_simd_at(i); i++) {
+        if (!strcmp(qb_simd_at(i)->name, "avx512")) plain = qb_simd_at(i);
+        if (qb_simd_at(i)->bf16) own = qb_simd_at(i);
+    }
+    if (plain) amx_bf16_emulated(plain, &with_tiles);
+    return 0;
+}
+
+/* y[T, rows] with activations of this mode; whether tiles have them in whole numbers. */
+static float *product(const qb_simd *simd, int threads, qb_activations mode, const qb_qweight *q,
+                      const float *x, int64_t T, bool *in_tiles) {
+    qb_device *dev = device_open("avx512", threads);
+    cpu_of(dev)->simd = simd;
+    qb_qweight copy = *q;
+    qb_weight weight = {.rows = q->rows, .cols = q->cols, .packed = &copy};
+    qb_matrix m;
+    qb_activations got;
+    assert_ok(dev->backend->set_activations(dev, mode, &got));
+    assert_ok(dev->backend->matrix_create(dev, &weight, QB_PLACE_DEVICE, &m));
+    *in_tiles = (m.integer >> mode & 1) && T >= qb_cpu_whole_tiles_least(mode == QB_ACTIVATIONS_I8) &&
+                qb_cpu_packed_whole_tiles(cpu_of(dev), m.packed, mode == QB_ACTIVATIONS_I8);
+    float *y = noise_new(T * q->rows + 1), guard = y[T * q->rows];
+    assert_ok(dev->backend->matmul(dev, y, x, T, &m));
+    assert_true(y[T * q->rows] == guard);
+    dev->backend->matrix_free(dev, &m);
+    assert_no_memory(dev);
+    dev->backend->close(dev);
+    return y;
+}
+
+/* Numbers of any size, so that what is rounded first shows; `end` in the last token, or 0. */
+static float *activations_new(int64_t T, int64_t cols, float end) {
+    float *x = noise_new(T * cols);
+    for (int64_t i = 0; i < T * cols; i += 97) x[i] *= 100;
+    for (int64_t i = 0; i < 32 && i < cols; i++) x[cols + i] = 0; /* a group of zeros */
+    if (end != 0) x[(T - 1) * cols + cols / 2] = end;
+    return x;
+}
+
+static void check_whole(const format *f, qb_activations mode, int64_t rows, int64_t cols, int64_t T,
+                        bool by_tiles, float end) {
+    qb_qweight *q = weight_new(f, rows, cols);
+    float *x = activations_new(T, cols, end);
+    bool tiles, not_there;
+    float *want = product(plain, 2, mode, q, x, T, &not_there);
+    assert_false(not_there);
+    const qb_simd *const sets[] = {&with_tiles, own};
+    for (int s = 0; s < 2 && sets[s]; s++)
+        for (int threads = 1; threads <= 3; threads += 2) {
+            float *y = product(sets[s], threads, mode, q, x, T, &tiles);
+            if (tiles != by_tiles) fail_msg("%s, %s: in tiles %d", f->name, qb_activations_name(mode), tiles);
+            for (int64_t i = 0; i < T * rows; i++)
+                if (isnan(want[i]) ? !isnan(y[i]) : memcmp(&y[i], &want[i], 4) != 0)
+                    fail_msg("%s, %s, %lld x %lld, %lld tokens: row %lld of token %lld is %a, not %a",
+                             f->name, qb_activations_name(mode), (long long)rows, (long long)cols,
+                             (long long)T, (long long)(i % rows), (long long)(i / rows), (double)y[i],
+                             (double)want[i]);
+            qb_free(y);
+        }
+    qb_qweight_free(q);
+    qb_free(q), qb_free(x), qb_free(want);
+}
+
+/* short_groups: that tiles have as a whole; both: sums of 16-bit activations stay whole numbers in float32
+ * too. */
+static const struct {
+    format f;
+    bool short_groups, both;
+} formats[] = {
+    {{.name = "int4 g32 sym", .bits = 4, .group = 32, .symmetric = true}, true, true},
+    {{.name = "int4 g32", .bits = 4, .group = 32}, true, true},
+    {{.name = "int4 g32 offsets", .bits = 4, .group = 32, .offsets = true}, true, true},
+    {{.name = "int4 g32 act-order", .bits = 4, .group = 32, .act_order = true}, true, true},
+    {{.name = "int2 g32", .bits = 2, .group = 32}, true, true},
+    {{.name = "int3 g32 sym", .bits = 3, .group = 32, .symmetric = true}, true, true},
+    {{.name = "int3 g32", .bits = 3, .group = 32}, true, true},
+    {{.name = "int8 g32 sym", .bits = 8, .group = 32, .symmetric = true}, true, false},
+    {{.name = "int8 g32", .bits = 8, .group = 32}, true, false},
+    {{.name = "int8 g32 offsets", .bits = 8, .group = 32, .offsets = true}, true, false},
+    {{.name = "int5 g32 offsets", .bits = 5, .group = 32, .offsets = true}, true, false},
+    {{.name = "IQ4_NL", .codebook = QB_CODEBOOK_IQ4_NL, .group = 32}, true, false},
+    {{.name = "MXFP4", .codebook = QB_CODEBOOK_E2M1, .group = 32}, true, true},
+    {{.name = "int4 g64", .bits = 4, .group = 64}, true, false},
+    {{.name = "int4 g64 sym", .bits = 4, .group = 64, .symmetric = true}, true, true},
+    {{.name = "int3 g128 sym", .bits = 3, .group = 128, .symmetric = true}, true, true},
+    {{.name = "int2 g128", .bits = 2, .group = 128}, true, true},
+    {{.name = "int8 g128", .bits = 8, .group = 128}, true, false},
+    {{.name = "NF4 b32", .codebook = QB_CODEBOOK_NF4, .group = 32}, false, false},
+    {{.name = "int4 g24", .bits = 4, .group = 24}, false, false},
+};
+
+static void test_whole_tiles__have_the_bits_of_other_sets(void **state) {
+    (void)state;
+    if (!plain) skip();
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        for (qb_activations mode = QB_ACTIVATIONS_I16; mode <= QB_ACTIVATIONS_I8; mode++) {
+            const format *f = &formats[i].f;
+            const bool tiles = formats[i].short_groups && (formats[i].both || mode == QB_ACTIVATIONS_I8);
+            const int64_t least = qb_cpu_whole_tiles_least(mode == QB_ACTIVATIONS_I8);
+            check_whole(f, mode, 35, 192, least + 1, tiles, 0);
+            /* the last group is short; blocks of codebooks then begin anywhere */
+            check_whole(f, mode, 16, 80, least, tiles && f->bits, 0);
+            check_whole(f, mode, 80, 64, least - 1, false, 0);
+            check_whole(f, mode, 35, 64, 72, tiles, NAN), check_whole(f, mode, 35, 64, 72, tiles, INFINITY);
+            check_whole(f, mode, 35, 64, 72, tiles, 0x1p-120f);
+        }
+    const format wide = {.name = "int4 g160", .bits = 4, .group = 160};
+    check_whole(&wide, QB_ACTIVATIONS_I8, 35, 352, 70, false, 0);
+    check_whole(&formats[0].f, QB_ACTIVATIONS_I8, 290, 288, 530, true, 0);
+    check_whole(&formats[2].f, QB_ACTIVATIONS_I16, 70, 288, 530, true, 0);
+}
+
+/* Codes and activations at their ends: the sums that are largest. */
+static void test_whole_tiles__largest_sums(void **state) {
+    (void)state;
+    if (!plain) skip();
+    enum { ROWS = 32, COLS = 64, T = 64 };
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        for (qb_activations mode = QB_ACTIVATIONS_I16; mode <= QB_ACTIVATIONS_I8; mode++)
+            for (int sign = 0; sign < 2; sign++) {
+                qb_qweight *q = weight_new(&formats[i].f, ROWS, COLS);
+                const int top = q->bits ? (1 << q->bits) - 1 : 15;
+                for (int64_t k = 0; k < ROWS * COLS; k++) q->codes[k] = (uint8_t)(sign ? 0 : top);
+                for (int64_t k = 0; q->zeros && !q->symmetric && k < ROWS * q->n_groups; k++)
+                    q->zeros[k] = (uint8_t)(sign ? top : 0);
+                float *x;
+                bool tiles, not_there;
+                assert_ok(qb_alloc(T * COLS, sizeof *x, &x));
+                for (int64_t k = 0; k < T * COLS; k++) /* all of them the largest, some one step less */
+                    x[k] = (k / COLS % 2 ? -1.0f : 1.0f) * (k % 5 ? 32512.0f : 32511.0f);
+                float *want = product(plain, 1, mode, q, x, T, &not_there);
+                float *y = product(&with_tiles, 1, mode, q, x, T, &tiles);
+                assert_memory_equal(y, want, T * ROWS * sizeof *y);
+                qb_qweight_free(q);
+                qb_free(q), qb_free(x), qb_free(y), qb_free(want);
+            }
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    qb_blas_ensure_core(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_tiles__have_the_bits_of_other_sets),
+        cmocka_unit_test(test_whole_tiles__largest_sums),
+    };
+    return cmocka_run_group_tests(tests, find_sets, NULL);
+}
+#else
+int main(void) {
+    return 0;
+}
+#endif
