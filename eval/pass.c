@@ -34,11 +34,14 @@ static int64_t batch_bytes(const qb_topology *t, int64_t rows, int64_t batch, in
            rows / BATCHES_A_HEAD * t->vocab * (int64_t)sizeof(float);
 }
 
-/* What the host's products lay out of them. */
-static int64_t product_bytes(const qb_model *m, int64_t rows) {
+/* What the host's products and attention lay out of them. */
+static int64_t laid_bytes(const qb_model *m, int64_t rows, int64_t length) {
+    const qb_topology *t = &m->topology;
     if (m->dev && m->dev->backend->separate_memory) return 0;
     const int threads = m->dev ? qb_threads_count(m->dev->threads) : qb_cores_available();
-    return qb_cpu_product_bytes(threads, qb_topology_widest(&m->topology), rows);
+    const int64_t products = qb_cpu_product_bytes(threads, qb_topology_widest(t), rows);
+    const int64_t attention = qb_cpu_attention_bytes(threads, length, t->key_dim, t->value_dim);
+    return products > attention ? products : attention;
 }
 
 static int64_t windows_in(int64_t rows, const qb_windows *w) {
@@ -74,7 +77,7 @@ qb_status qb_pass_plan(const qb_model *m, const qb_windows *w, int64_t memory_by
     if (st != QB_OK) return st;
     int64_t length = w->max_length, row_bytes = c->hidden * (int64_t)sizeof(float);
     int64_t rows = batch_rows(m, w, budget), batch = windows_in(rows, w);
-    int64_t fixed = batch_bytes(&m->topology, rows, batch, length) + product_bytes(m, batch * length);
+    int64_t fixed = batch_bytes(&m->topology, rows, batch, length) + laid_bytes(m, batch * length, length);
     int64_t weights = qb_model_weight_bytes(m);
     int64_t ends = weights - c->n_layers * qb_model_block_bytes(m);
     out->layer_major = layer_major || weights + fixed + batch * length * row_bytes > budget;

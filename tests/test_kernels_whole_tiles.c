@@ -150,12 +150,106 @@ static void test_whole_tiles__largest_sums(void **state) {
             }
 }
 
+/* ---- attention ---- */
+
+typedef struct {
+    int64_t heads, kv_heads, dim, value_dim, seq, first, tok;
+    qb_dtype dtype;
+    int64_t window;
+    bool sinks;
+} attention_case;
+
+/* Of one device; the same numbers each time. */
+static float *attended(const attention_case *c, const qb_simd *simd, int threads, float end) {
+    const uint32_t seed = noise_state;
+    qb_device *dev = device_open("avx512", threads);
+    cpu_of(dev)->simd = simd;
+    const qb_backend *cpu = dev->backend;
+    qb_kv kv = {c->dtype, 2, c->seq + 1, c->first + c->tok + 3, c->kv_heads, c->dim, c->value_dim, NULL,
+                NULL,     0, NULL};
+    const int64_t rows = kv.n_layers * kv.n_seq * kv.n_kv_heads * kv.capacity, all = c->first + c->tok;
+    float *k = noise_new(c->seq * all * c->kv_heads * c->dim), sinks[16];
+    float *v = noise_new(c->seq * all * c->kv_heads * c->value_dim);
+    float *q = noise_new(c->seq * c->tok * c->heads * c->dim);
+    float *out = noise_new(c->seq * c->tok * c->heads * c->value_dim);
+    for (int i = 0; i < 16; i++) sinks[i] = noise();
+    /* logits so far apart that weights are smaller than any normal number */
+    for (int64_t i = 0; i < c->seq * c->tok * c->heads * c->dim; i++) q[i] *= 20;
+    if (end != 0) q[c->dim + 1] = end;
+    assert_ok(cpu->alloc(dev, QB_MEMORY_KV, rows * c->dim * 4, &kv.k));
+    assert_ok(cpu->alloc(dev, QB_MEMORY_KV, rows * c->value_dim * 4, &kv.v));
+    memset(kv.k, 0xff, (size_t)(rows * c->dim) * 4); /* NaN wherever nothing was stored */
+    memset(kv.v, 0xff, (size_t)(rows * c->value_dim) * 4);
+    assert_ok(cpu->kv_store(dev, &kv, 1, k, v, c->seq, all, 0));
+    const qb_attend_attr attr = {.heads = c->heads,
+                                 .kv_heads = c->kv_heads,
+                                 .head_dim = c->dim,
+                                 .value_dim = c->value_dim,
+                                 .scale = 1.0f / sqrtf((float)c->dim),
+                                 .window = c->window};
+    const qb_attention a = {.q = q,
+                            .out = out,
+                            .n_seq = c->seq,
+                            .n_tok = c->tok,
+                            .first = c->first,
+                            .layer = 1,
+                            .kv = &kv,
+                            .attr = &attr,
+                            .sinks = c->sinks ? sinks : NULL};
+    assert_ok(cpu->attention(dev, &a));
+    cpu->free(dev, kv.k), cpu->free(dev, kv.v);
+    assert_no_memory(dev);
+    cpu->close(dev);
+    qb_free(k), qb_free(v), qb_free(q);
+    noise_state = seed;
+    return out;
+}
+
+static void check_attention(const attention_case *c, float end) {
+    const int64_t n = c->seq * c->tok * c->heads * c->value_dim;
+    const uint32_t seed = noise_state;
+    float *want = attended(c, plain, 2, end), *first = NULL;
+    int differ = 0;
+    for (int threads = 1; threads <= 3; threads++) {
+        float *y = attended(c, &with_tiles, threads, end);
+        for (int64_t i = 0; i < n; i++) {
+            differ += y[i] != want[i];
+            if (isfinite(want[i]) ? !(fabsf(y[i] - want[i]) <= 2e-5f) : isfinite(y[i]))
+                fail_msg("%lld heads of %lld, %lld tokens behind %lld: element %lld is %g, not %g",
+                         (long long)c->heads, (long long)c->dim, (long long)c->tok, (long long)c->first,
+                         (long long)i, (double)y[i], (double)want[i]);
+        }
+        if (first) assert_memory_equal(first, y, (size_t)n * sizeof *y);
+        if (first) qb_free(y);
+        if (!first) first = y;
+    }
+    assert_true(differ > 0); /* tiles were used */
+    qb_free(want), qb_free(first);
+    noise_state = seed;
+    (void)noise();
+}
+
+static void test_whole_tiles__attention_of_many_queries(void **state) {
+    (void)state;
+    if (!plain) skip();
+    static const attention_case cases[] = {
+        {4, 2, 64, 64, 2, 0, 70, QB_DTYPE_F32, 0, false},
+        {3, 1, 80, 48, 1, 37, 65, QB_DTYPE_F16, 0, true},
+        {2, 2, 33, 33, 1, 0, 129, QB_DTYPE_F32, 0, false},
+        {2, 1, 64, 64, 1, 1100, 40, QB_DTYPE_F32, 300, false}, /* keys before the first that any sees */
+        {8, 1, 128, 128, 1, 0, 20, QB_DTYPE_F32, 0, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_attention(&cases[i], 0);
+    check_attention(&cases[0], NAN), check_attention(&cases[0], 0x1.fffffep127f);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     qb_blas_ensure_core(argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_tiles__have_the_bits_of_other_sets),
         cmocka_unit_test(test_whole_tiles__largest_sums),
+        cmocka_unit_test(test_whole_tiles__attention_of_many_queries),
     };
     return cmocka_run_group_tests(tests, find_sets, NULL);
 }

@@ -1,43 +1,12 @@
-/* Attention over the cache. Few queries a sequence (decode): vector dot products over stretches of the
-   context of fixed length, whose partial results are joined in order. Many (prefill): query tiles through
-   SGEMM. A row sees the keys of one range, [first_key, position]; what no row of a stretch or tile sees is
-   not read. */
-#include "base/whole.h"
-#include "kernels/cpu/device.h"
+/* Attention over the cache, of few queries a sequence (decode): vector dot products over stretches of the
+   context of fixed length, whose partial results are joined in order. */
+#include "kernels/cpu/attention.h"
 
-#include <cblas.h>
+#include "base/whole.h"
+
 #include <math.h>
 
-enum { FEW_QUERIES = 4, STRETCH = 512, QUERY_TILE = 64, KEY_TILE = 512 };
-
-/* The first key that a query at `position` sees; never falls from one position to the next. */
-static int64_t first_key(const qb_attend_attr *attr, int64_t position) {
-    int64_t from = 0;
-    if (attr->window > 0 && position >= attr->window) from = position - attr->window + 1;
-    if (attr->chunk > 0 && position / attr->chunk * attr->chunk > from)
-        from = position / attr->chunk * attr->chunk;
-    return from;
-}
-
-typedef struct {
-    const qb_simd *simd;
-    const qb_attention *a;
-    const qb_kv *kv;
-    int64_t group;     /* query heads that share a key head */
-    int64_t stretch0;  /* decode: the first stretch that any row sees */
-    int64_t stretches; /* decode */
-    int64_t tiles;     /* prefill */
-    int64_t scratch_floats;
-    float *scratch;  /* a worker's own */
-    float *partials; /* [row][kv head][stretch][group * (value_dim + 2)] */
-} attention_job;
-
-/* Keys or values (rows of dim elements) of one head from position 0. */
-static const uint8_t *cache_head(const qb_kv *kv, const void *base, int64_t dim, int64_t layer, int64_t seq,
-                                 int64_t head) {
-    int64_t at = ((layer * kv->n_seq + seq) * kv->n_kv_heads + head) * kv->capacity * dim;
-    return (const uint8_t *)base + at * (kv->dtype == QB_DTYPE_F16 ? 2 : 4);
-}
+enum { FEW_QUERIES = 4, STRETCH = 512 };
 
 /* ---- memory nodes ---- */
 
@@ -72,19 +41,6 @@ static void settle(qb_threads *threads, const qb_kv *kv, void *memory, int64_t d
 void qb_cpu_kv_settle(qb_device *dev, const qb_kv *kv) {
     settle(dev->threads, kv, kv->k, kv->head_dim);
     settle(dev->threads, kv, kv->v, kv->value_dim);
-}
-
-static const float *query(const attention_job *j, int64_t row, int64_t head) {
-    return j->a->q + (row * j->a->attr->heads + head) * j->kv->head_dim;
-}
-static float *result(const attention_job *j, int64_t row, int64_t head) {
-    return j->a->out + (row * j->a->attr->heads + head) * j->kv->value_dim;
-}
-
-static qb_score_rule rule_of(const attention_job *j, int64_t head, int64_t position, int64_t key) {
-    const qb_attend_attr *attr = j->a->attr;
-    const float *slopes = j->a->slopes ? j->a->slopes + head : NULL;
-    return (qb_score_rule){attr->scale, attr->softcap, attr->alibi, slopes, position, key};
 }
 
 /* ---- decode ---- */
@@ -165,90 +121,6 @@ static qb_status attend_few(cpu_device *d, attention_job *j) {
     return QB_OK;
 }
 
-/* ---- prefill ---- */
-
-/* Keys or values [from, from + n) in float32: a view, or converted into `to`. */
-static const float *cache_tile(const attention_job *j, const uint8_t *head, int64_t dim, int64_t from,
-                               int64_t n, float *to) {
-    if (j->kv->dtype == QB_DTYPE_F32) return (const float *)(const void *)head + from * dim;
-    j->simd->f32_of_f16((const uint16_t *)(const void *)head + from * dim, n * dim, to);
-    return to;
-}
-
-/* Scores of one row of the tile, keys [begin, end): softmax over what the row sees (not yet divided), zeros
-   around it. */
-static void softmax_row(const attention_job *j, int64_t head, int64_t position, int64_t begin, int64_t end,
-                        float *scores, float *sum) {
-    int64_t from = first_key(j->a->attr, position) - begin, to = position + 1 - begin, n = to - from;
-    qb_score_rule rule = rule_of(j, head, position, begin + from);
-    float scale = rule.scale;
-    if (!qb_score_scaled_only(&rule)) j->simd->shape_scores(scores + from, n, &rule, 0), scale = 1.0f;
-    float shift = j->simd->largest(scores + from, n) * scale;
-    if (j->a->sinks) shift = fmaxf(shift, j->a->sinks[head]);
-    *sum = j->simd->exp_row(scores + from, n, scale, shift);
-    if (j->a->sinks) *sum += expf(j->a->sinks[head] - shift);
-    for (int64_t k = 0; k < from; k++) scores[k] = 0.0f;
-    for (int64_t k = to; k < end - begin; k++) scores[k] = 0.0f;
-}
-
-static void attend_tile(const attention_job *j, int64_t seq, int64_t head, int64_t tile, float *scores) {
-    const qb_attention *a = j->a;
-    const qb_kv *kv = j->kv;
-    int64_t dim = kv->head_dim, value_dim = kv->value_dim;
-    int64_t q_ld = a->attr->heads * dim, out_ld = a->attr->heads * value_dim;
-    int64_t t0 = tile * QUERY_TILE, rows = qb_least(QUERY_TILE, a->n_tok - t0), end = a->first + t0 + rows;
-    int64_t begin = first_key(a->attr, a->first + t0) / KEY_TILE * KEY_TILE, ld = end - begin;
-    const uint8_t *k_head = cache_head(kv, kv->k, dim, a->layer, seq, head / j->group);
-    const uint8_t *v_head = cache_head(kv, kv->v, value_dim, a->layer, seq, head / j->group);
-    const float *q = query(j, seq * a->n_tok + t0, head);
-    float *out = result(j, seq * a->n_tok + t0, head);
-    float *converted = scores + QUERY_TILE * ld, sums[QUERY_TILE] = {0};
-    for (int64_t k = begin; k < end; k += KEY_TILE) {
-        int64_t n = qb_least(KEY_TILE, end - k);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)rows, (int)n, (int)dim, 1.0f, q, (int)q_ld,
-                    cache_tile(j, k_head, dim, k, n, converted), (int)dim, 0.0f, scores + k - begin, (int)ld);
-    }
-    for (int64_t t = 0; t < rows; t++)
-        softmax_row(j, head, a->first + t0 + t, begin, end, scores + t * ld, &sums[t]);
-    for (int64_t k = begin; k < end; k += KEY_TILE) {
-        int64_t n = qb_least(KEY_TILE, end - k);
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)value_dim, (int)n, 1.0f,
-                    scores + k - begin, (int)ld, cache_tile(j, v_head, value_dim, k, n, converted),
-                    (int)value_dim, k == begin ? 0.0f : 1.0f, out, (int)out_ld);
-    }
-    for (int64_t t = 0; t < rows; t++)
-        for (int64_t d = 0; d < value_dim; d++) out[t * out_ld + d] /= sums[t];
-}
-
-static void attend_tiles(void *ctx, int64_t begin, int64_t end, int worker) {
-    const attention_job *j = ctx;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t tile = j->tiles - 1 - i % j->tiles; /* the longest first, so that threads end together */
-        int64_t head = i / j->tiles % j->a->attr->heads, seq = i / j->tiles / j->a->attr->heads;
-        attend_tile(j, seq, head, tile, j->scratch + worker * j->scratch_floats);
-    }
-}
-
-/* Keys that the scores of one tile of queries may span. */
-static int64_t widest_tile(const qb_attention *a) {
-    int64_t all = a->first + a->n_tok, seen = all;
-    if (a->attr->window > 0) seen = qb_least(seen, a->attr->window);
-    if (a->attr->chunk > 0) seen = qb_least(seen, a->attr->chunk);
-    return qb_least(all, seen + QUERY_TILE + KEY_TILE);
-}
-
-static qb_status attend_many(cpu_device *d, attention_job *j) {
-    const qb_attention *a = j->a;
-    int64_t dim = j->kv->head_dim > j->kv->value_dim ? j->kv->head_dim : j->kv->value_dim;
-    j->tiles = (a->n_tok + QUERY_TILE - 1) / QUERY_TILE;
-    j->scratch_floats = QUERY_TILE * widest_tile(a) + KEY_TILE * dim;
-    qb_status st =
-        qb_cpu_workspace(d, j->scratch_floats * qb_threads_count(d->base.threads) * 4, &j->scratch);
-    if (st != QB_OK) return st;
-    qb_parallel_for(d->base.threads, a->n_seq * a->attr->heads * j->tiles, 1, attend_tiles, j);
-    return QB_OK;
-}
-
 qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a) {
     cpu_device *d = cpu_of(dev);
     const qb_kv *kv = a->kv;
@@ -270,5 +142,5 @@ qb_status qb_cpu_attention(qb_device *dev, const qb_attention *a) {
         return qb_fail(QB_ERR_INTERNAL, "%lld tokens from position %lld do not fit a cache of %lld",
                        (long long)a->n_tok, (long long)a->first, (long long)kv->capacity);
     attention_job j = {.simd = d->simd, .a = a, .kv = kv, .group = attr->heads / kv->n_kv_heads};
-    return a->n_tok <= FEW_QUERIES ? attend_few(d, &j) : attend_many(d, &j);
+    return a->n_tok <= FEW_QUERIES ? attend_few(d, &j) : qb_cpu_attend_many(d, &j);
 }

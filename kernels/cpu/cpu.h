@@ -51,6 +51,8 @@ int64_t qb_quadratic_bytes(int threads, int64_t n, int64_t most_rows, int sets);
 int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T);
 /* The same for products of T tokens with matrices of so many columns. */
 int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T);
+/* The same for attention of many queries over so many keys; not beside products, but in their place. */
+int64_t qb_cpu_attention_bytes(int threads, int64_t keys, int64_t key_dim, int64_t value_dim);
 /* out[set]: the sum over its rows of d h d^T; d[set][rows][n], h[n, n] symmetric. */
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h, double *out);
 /* Room for factors of matrices of at most n rows. threads may be NULL. Free with qb_factor_free, which takes
