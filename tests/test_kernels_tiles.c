@@ -4,7 +4,7 @@
 #include "tests/weight_support.h"
 
 #if defined(__x86_64__)
-#include "tests/amx_emulated.h"
+#include "tests/tile_sets.h"
 #include "tests/tiles_emulated.h"
 
 #include "kernels/cpu/gemm.h"
@@ -17,20 +17,6 @@ enum { WHOLE = false };
 #else
 enum { WHOLE = true };
 #endif
-
-/* AVX-512's loops, if they are here, and the same with tiles; those of the processor's own, if it has such.
- */
-static const qb_simd *plain, *own;
-static qb_simd with_tiles;
-static int find_sets(void **state) {
-    (void)state;
-    for (int i = 0; qb_simd_at(i); i++) {
-        if (!strcmp(qb_simd_at(i)->name, "avx512")) plain = qb_simd_at(i);
-        if (qb_simd_at(i)->bf16) own = qb_simd_at(i);
-    }
-    if (plain) amx_bf16_emulated(plain, &with_tiles);
-    return 0;
-}
 
 /* What the manual says of an instruction's single steps, in numbers that show it: a is 1 row of 2 pairs. */
 static void test_tiles__bf16_products_are_the_manuals(void **state) {

@@ -4,21 +4,9 @@
 #include "tests/weight_support.h"
 
 #if defined(__x86_64__)
-#include "tests/amx_emulated.h"
+#include "tests/tile_sets.h"
 
 #include "kernels/cpu/products.h"
-
-static const qb_simd *plain, *own;
-static qb_simd with_tiles;
-static int find_sets(void **state) {
-    (void)state;
-    for (int i = 0; qb_simd_at(i); i++) {
-        if (!strcmp(qb_simd_at(i)->name, "avx512")) plain = qb_simd_at(i);
-        if (qb_simd_at(i)->bf16) own = qb_simd_at(i);
-    }
-    if (plain) amx_bf16_emulated(plain, &with_tiles);
-    return 0;
-}
 
 /* y[T, rows] with activations of this mode; whether tiles have them in whole numbers. */
 static float *product(const qb_simd *simd, int threads, qb_activations mode, const qb_qweight *q,

@@ -75,10 +75,7 @@ static qb_bf16_codes codes_of(const qb_packed *p, bool whole) {
     qb_bf16_codes c = {.p = p, .more = qb_packed_has_offsets(p) && !whole ? p->middle : 0.0f};
     for (int i = 0; i < QB_BF16_CODES; i++) {
         const float own = p->table[i & ((1 << p->bits) - 1) & 15] + c.more;
-        const float value = p->zeros ? (float)(i - QB_BF16_CODES / 2) : own;
-        uint32_t bits;
-        memcpy(&bits, &value, 4);
-        c.values[i] = (uint16_t)(bits >> 16);
+        c.values[i] = qb_bf16_of_f32(p->zeros ? (float)(i - QB_BF16_CODES / 2) : own); /* exact */
     }
     return c;
 }
