@@ -39,9 +39,7 @@ static int64_t laid_bytes(const qb_model *m, int64_t rows, int64_t length) {
     const qb_topology *t = &m->topology;
     if (m->dev && m->dev->backend->separate_memory) return 0;
     const int threads = m->dev ? qb_threads_count(m->dev->threads) : qb_cores_available();
-    const int64_t products = qb_cpu_product_bytes(threads, qb_topology_widest(t), rows);
-    const int64_t attention = qb_cpu_attention_bytes(threads, length, t->key_dim, t->value_dim);
-    return products > attention ? products : attention;
+    return qb_cpu_forward_bytes(threads, qb_topology_widest(t), rows, length, t->key_dim, t->value_dim);
 }
 
 static int64_t windows_in(int64_t rows, const qb_windows *w) {

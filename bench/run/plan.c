@@ -49,13 +49,12 @@ int64_t qb_plan_speed_bytes(const qb_model *m, const qb_backend *backend, const 
         rows = piece > rows ? piece : rows;
     }
     const qb_topology *t = &m->topology;
-    const int threads = qb_cores_available();
-    const int64_t products = qb_cpu_product_bytes(threads, qb_topology_widest(t), rows);
-    const int64_t attention = qb_cpu_attention_bytes(threads, context, t->key_dim, t->value_dim);
-    const int64_t laid = products > attention ? products : attention;
-    return (backend->separate_memory ? 0 : laid) +
-           qb_kv_bytes(&m->topology, QB_DTYPE_F16, m->config.n_layers, batch, context) +
-           qb_workspace_bytes(&m->topology, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
+    const int64_t laid = backend->separate_memory
+                             ? 0
+                             : qb_cpu_forward_bytes(qb_cores_available(), qb_topology_widest(t), rows,
+                                                    context, t->key_dim, t->value_dim);
+    return laid + qb_kv_bytes(t, QB_DTYPE_F16, m->config.n_layers, batch, context) +
+           qb_workspace_bytes(t, rows) + rows * m->config.hidden * (int64_t)sizeof(float);
 }
 
 /* A child begins with what this process holds: program, libraries, the texts. Hence qb_resident_bytes beside

@@ -53,6 +53,13 @@ int64_t qb_cpu_hessian_bytes(int threads, int64_t n, int64_t T);
 int64_t qb_cpu_product_bytes(int threads, int64_t cols, int64_t T);
 /* The same for attention of many queries over so many keys; not beside products, but in their place. */
 int64_t qb_cpu_attention_bytes(int threads, int64_t keys, int64_t key_dim, int64_t value_dim);
+/* The more of both. */
+static inline int64_t qb_cpu_forward_bytes(int threads, int64_t cols, int64_t T, int64_t keys,
+                                           int64_t key_dim, int64_t value_dim) {
+    const int64_t products = qb_cpu_product_bytes(threads, cols, T);
+    const int64_t attention = qb_cpu_attention_bytes(threads, keys, key_dim, value_dim);
+    return products > attention ? products : attention;
+}
 /* out[set]: the sum over its rows of d h d^T; d[set][rows][n], h[n, n] symmetric. */
 void qb_quadratic_forms(qb_quadratic *q, const float *d, int64_t rows, int sets, const float *h, double *out);
 /* Room for factors of matrices of at most n rows. threads may be NULL. Free with qb_factor_free, which takes
